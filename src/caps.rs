@@ -1,0 +1,68 @@
+//! What a device can do, as plain data: the `gpu` floor fills it, ops and plans read it.
+
+/// The kind of hardware behind an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceType {
+    Discrete,
+    Integrated,
+    Virtual,
+    /// A software implementation such as lavapipe, SwiftShader or WARP.
+    Software,
+    Other,
+}
+
+/// One shape of cooperative matrix product that the adapter offers: `[m, k] x [k, n]`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct CoopMatrix {
+    pub m: u32,
+    pub n: u32,
+    pub k: u32,
+    /// Element type of the two factors.
+    pub ab: String,
+    /// Element type of the accumulator and result.
+    pub cr: String,
+}
+
+/// An adapter's facts and limits. Sizes are bytes.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Caps {
+    pub name: String,
+    pub backend: String,
+    pub driver: String,
+    pub device_type: DeviceType,
+    /// f16 arithmetic and storage in shaders.
+    pub f16: bool,
+    /// Smallest and largest subgroup, where subgroup operations exist.
+    pub subgroups: Option<[u32; 2]>,
+    pub coop_matrix: Vec<CoopMatrix>,
+    pub timestamps: bool,
+    /// Largest window of a storage buffer that one binding shows.
+    pub max_binding: u64,
+    pub max_buffer: u64,
+    pub workgroup_memory: u32,
+    pub max_invocations: u32,
+    /// Workgroups in one dimension of a dispatch.
+    pub max_workgroups: u32,
+}
+
+impl Caps {
+    /// What every WebGPU implementation offers: the limits that the portable kernels must stay inside.
+    pub fn webgpu_default() -> Self {
+        Self {
+            name: "WebGPU defaults".into(),
+            backend: "webgpu".into(),
+            driver: String::new(),
+            device_type: DeviceType::Other,
+            f16: false,
+            subgroups: None,
+            coop_matrix: Vec::new(),
+            timestamps: false,
+            max_binding: 128 << 20,
+            max_buffer: 256 << 20,
+            workgroup_memory: 16 << 10,
+            max_invocations: 256,
+            max_workgroups: 65_535,
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Stable Diffusion on any GPU, in hand-written WGSL.
+
+pub mod caps;
+pub mod error;
+pub mod image;
+pub mod rng;
+pub mod samplers;
+pub mod tensor;
+pub mod tokenizer;
+pub mod weights;

@@ -1,0 +1,245 @@
+//! Data types, shapes and host tensors, and the layout decision.
+//!
+//! Activations are channels-last: `[batch, height, width, channels]`, or `[batch, tokens, channels]`, which is the same
+//! memory with one dimension fewer. On a GPU every buffer is a list of rows (the last dimension) that are padded with
+//! zeros to a multiple of four, so that every kernel reads and writes vectors of four; on the host nothing is padded.
+//! PyTorch's `[batch, channels, height, width]` exists at the files' border alone.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use half::{bf16, f16};
+
+use crate::error::{Error, Result};
+
+/// An element type, of a file or of a device buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    F32,
+    F16,
+    BF16,
+    I64,
+    I32,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::BF16 => 2,
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::I64 => "i64",
+            Self::I32 => "i32",
+        })
+    }
+}
+
+/// The dimensions of a tensor, outermost first.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Shape(Vec<usize>);
+
+impl Shape {
+    pub fn new(dims: impl Into<Vec<usize>>) -> Self {
+        Self(dims.into())
+    }
+
+    pub fn dims(&self) -> &[usize] {
+        &self.0
+    }
+
+    pub fn rank(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Number of elements; 1 for a scalar.
+    pub fn len(&self) -> usize {
+        self.0.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The last dimension: channels of an activation, columns of a matrix. 1 for a scalar.
+    pub fn channels(&self) -> usize {
+        self.0.last().copied().unwrap_or(1)
+    }
+
+    /// Product of all dimensions but the last: rows of a matrix, pixels or tokens of an activation.
+    pub fn rows(&self) -> usize {
+        self.0.split_last().map_or(1, |(_, rest)| rest.iter().product())
+    }
+
+    /// The first dimension, or 1 for a scalar.
+    pub fn batch(&self) -> usize {
+        self.0.first().copied().unwrap_or(1)
+    }
+
+    /// Elements on a GPU: every row padded to a multiple of four.
+    pub fn padded_len(&self) -> usize {
+        self.rows() * pad4(self.channels())
+    }
+
+    /// The same with another last dimension.
+    pub fn with_channels(&self, channels: usize) -> Self {
+        let mut dims = self.0.clone();
+        match dims.last_mut() {
+            Some(last) => *last = channels,
+            None => dims.push(channels),
+        }
+        Self(dims)
+    }
+
+    /// `[B, H, W, C]`, or an error that says what was found.
+    pub fn image(&self) -> Result<[usize; 4]> {
+        self.0.as_slice().try_into().map_err(|_| {
+            Error::shape(format!("expected [batch, height, width, channels], found {self}"))
+        })
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Shape {
+    fn from(dims: [usize; N]) -> Self {
+        Self(dims.to_vec())
+    }
+}
+
+/// The next multiple of four: the length of a row on a GPU.
+pub fn pad4(n: usize) -> usize {
+    n.next_multiple_of(4)
+}
+
+/// A tensor in host memory, in f32 whatever its file held. Token ids are whole numbers here (exact up to 2^24).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    pub shape: Shape,
+    pub data: Vec<f32>,
+}
+
+impl Tensor {
+    /// # Panics
+    /// If the number of elements is not the shape's: a mistake of the caller, never of a file.
+    pub fn new(shape: impl Into<Shape>, data: Vec<f32>) -> Self {
+        let shape = shape.into();
+        assert_eq!(shape.len(), data.len(), "shape {shape} does not hold {} elements", data.len());
+        Self { shape, data }
+    }
+
+    pub fn zeros(shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        let data = vec![0.0; shape.len()];
+        Self { shape, data }
+    }
+
+    /// `[B, C, H, W]` to `[B, H, W, C]`.
+    pub fn to_channels_last(&self) -> Result<Self> {
+        let [b, c, h, w] = self.shape.image()?;
+        Ok(Self::new([b, h, w, c], swap_inner(&self.data, b, c, h * w)))
+    }
+
+    /// `[B, H, W, C]` to `[B, C, H, W]`.
+    pub fn to_channels_first(&self) -> Result<Self> {
+        let [b, h, w, c] = self.shape.image()?;
+        Ok(Self::new([b, c, h, w], swap_inner(&self.data, b, h * w, c)))
+    }
+
+    /// The index of the first element that is infinite or NaN.
+    pub fn first_not_finite(&self) -> Option<usize> {
+        self.data.iter().position(|v| !v.is_finite())
+    }
+}
+
+/// `[batch, rows, columns]` to `[batch, columns, rows]`.
+fn swap_inner(data: &[f32], batch: usize, rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(data.len());
+    for b in 0..batch {
+        let block = &data[b * rows * columns..][..rows * columns];
+        for column in 0..columns {
+            out.extend((0..rows).map(|row| block[row * columns + column]));
+        }
+    }
+    out
+}
+
+/// A tensor as its file stores it, usually a window of a memory map. Little-endian, row-major.
+#[derive(Debug, Clone)]
+pub struct RawTensor<'a> {
+    pub dtype: DType,
+    pub shape: Shape,
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl RawTensor<'_> {
+    /// The elements as f32, in order. Integers are converted, not reinterpreted.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let wide = |n: usize| self.bytes.chunks_exact(n);
+        match self.dtype {
+            DType::F32 => wide(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            DType::F16 => wide(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            DType::BF16 => wide(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            DType::I32 => wide(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32).collect(),
+            DType::I64 => wide(8)
+                .map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
+                .collect(),
+        }
+    }
+}
+
+/// A network's parameters by name. The names are the checkpoint's own, relative to the network:
+/// `down_blocks.0.resnets.1.conv1.weight`.
+pub trait Weights: Send + Sync {
+    /// What an error message calls the place the tensors come from.
+    fn place(&self) -> String;
+
+    /// The tensor of that name, or `None`.
+    fn get(&self, name: &str) -> Option<RawTensor<'_>>;
+
+    /// Every name there is, for listing what a network did not ask for.
+    fn names(&self) -> Vec<String>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_last_and_back_is_the_identity() {
+        let x = Tensor::new([2, 3, 2, 5], (0..60).map(|i| i as f32).collect());
+        let last = x.to_channels_last().unwrap();
+        assert_eq!(last.shape, Shape::from([2, 2, 5, 3]));
+        assert_eq!(last.data[..4], [0.0, 10.0, 20.0, 1.0]);
+        assert_eq!(last.to_channels_first().unwrap(), x);
+    }
+
+    #[test]
+    fn a_row_is_padded_to_a_multiple_of_four() {
+        assert_eq!(Shape::from([2, 5, 3]).padded_len(), 40);
+        assert_eq!(Shape::from([2, 5, 4]).padded_len(), 40);
+    }
+
+    #[test]
+    fn every_file_type_converts_to_f32() {
+        let raw = |dtype, bytes: &[u8]| RawTensor { dtype, shape: [1].into(), bytes: Cow::Owned(bytes.to_vec()) };
+        assert_eq!(raw(DType::F16, &f16::from_f32(1.5).to_le_bytes()).to_f32(), [1.5]);
+        assert_eq!(raw(DType::BF16, &bf16::from_f32(-2.0).to_le_bytes()).to_f32(), [-2.0]);
+        assert_eq!(raw(DType::I64, &7i64.to_le_bytes()).to_f32(), [7.0]);
+        assert_eq!(raw(DType::I32, &(-3i32).to_le_bytes()).to_f32(), [-3.0]);
+    }
+}
