@@ -2,7 +2,10 @@
 
 pub mod caps;
 pub mod error;
+pub mod graph;
 pub mod image;
+pub mod ops;
+pub mod pack;
 pub mod rng;
 pub mod samplers;
 pub mod tensor;

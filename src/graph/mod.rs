@@ -1,0 +1,195 @@
+//! A network as data: nodes in the order in which they run, and the values between them.
+//!
+//! A node is named by its checkpoint path (`unet.down_blocks.0.resnets.1.conv1`), and that one string is its weight key,
+//! GPU label, profile row and name in error messages.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::ops::{Kind, Op, Ty};
+use crate::pack::Pack;
+use crate::tensor::{Shape, Tensor};
+
+mod fuse;
+pub mod interpret;
+pub mod plan;
+
+/// Index of a value in its graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueId(pub usize);
+
+/// A parameter of the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Name in the network's files: `down_blocks.0.resnets.1.conv1.weight`.
+    pub key: String,
+    /// Shape in PyTorch's layout.
+    pub file_shape: Shape,
+    pub pack: Pack,
+}
+
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// Given at every run, by this name.
+    Input(String),
+    /// Known when the graph is built.
+    Constant(Arc<Tensor>),
+    Parameter(Parameter),
+    /// Computed by the node of this index.
+    Node(usize),
+}
+
+#[derive(Debug, Clone)]
+pub struct Value {
+    pub ty: Ty,
+    pub source: Source,
+}
+
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub name: String,
+    pub op: Arc<dyn Op>,
+    pub inputs: Vec<ValueId>,
+    pub output: ValueId,
+}
+
+/// A network's forward pass on inputs of fixed shapes.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// `unet`, `vae`, `text_encoder`: the first part of every node's name.
+    pub network: String,
+    pub values: Vec<Value>,
+    pub nodes: Vec<Node>,
+    pub outputs: Vec<(String, ValueId)>,
+    parameters: HashMap<String, ValueId>,
+}
+
+impl Graph {
+    pub fn new(network: &str) -> Self {
+        Self {
+            network: network.to_string(),
+            values: Vec::new(),
+            nodes: Vec::new(),
+            outputs: Vec::new(),
+            parameters: HashMap::new(),
+        }
+    }
+
+    fn value(&mut self, ty: Ty, source: Source) -> ValueId {
+        self.values.push(Value { ty, source });
+        ValueId(self.values.len() - 1)
+    }
+
+    /// A tensor given at every run.
+    pub fn input(&mut self, name: &str, kind: Kind, shape: impl Into<Shape>) -> ValueId {
+        self.value(Ty::new(kind, shape), Source::Input(name.to_string()))
+    }
+
+    /// A tensor known now, such as a table of frequencies.
+    pub fn constant(&mut self, kind: Kind, tensor: Tensor) -> ValueId {
+        self.value(Ty::new(kind, tensor.shape.clone()), Source::Constant(Arc::new(tensor)))
+    }
+
+    /// A vector of parameters (a bias, a norm's scale), kept in f32 on every device.
+    pub fn vector(&mut self, key: &str, len: usize) -> ValueId {
+        self.parameter(key, Kind::F32, [len].into(), Pack::Plain)
+    }
+
+    /// A matrix of parameters with its shape in the file.
+    pub fn matrix(&mut self, key: &str, file_shape: impl Into<Shape>, pack: Pack) -> ValueId {
+        self.parameter(key, Kind::Weight, file_shape.into(), pack)
+    }
+
+    fn parameter(&mut self, key: &str, kind: Kind, file_shape: Shape, pack: Pack) -> ValueId {
+        if let Some(&id) = self.parameters.get(key) {
+            return id;
+        }
+        let ty = Ty::new(kind, pack.packed(&file_shape));
+        let id = self.value(ty, Source::Parameter(Parameter { key: key.to_string(), file_shape, pack }));
+        self.parameters.insert(key.to_string(), id);
+        id
+    }
+
+    /// Appends a node. `path` is its checkpoint path without the network's name.
+    ///
+    /// # Errors
+    /// If the inputs do not fit the op; the error names the node.
+    pub fn node(&mut self, path: &str, op: impl Op, inputs: &[ValueId]) -> Result<ValueId> {
+        let name = format!("{}.{path}", self.network);
+        let types = self.types(inputs);
+        let ty = op.output(&types).map_err(|e| e.at(&name))?;
+        let output = self.value(ty, Source::Node(self.nodes.len()));
+        self.nodes.push(Node { name, op: Arc::new(op), inputs: inputs.to_vec(), output });
+        Ok(output)
+    }
+
+    /// Makes a value readable after a run, by this name.
+    pub fn output(&mut self, name: &str, id: ValueId) {
+        self.outputs.push((name.to_string(), id));
+    }
+
+    pub fn ty(&self, id: ValueId) -> &Ty {
+        &self.values[id.0].ty
+    }
+
+    pub fn shape(&self, id: ValueId) -> &Shape {
+        &self.values[id.0].ty.shape
+    }
+
+    pub fn types(&self, ids: &[ValueId]) -> Vec<Ty> {
+        ids.iter().map(|&id| self.ty(id).clone()).collect()
+    }
+
+    /// Every parameter that the graph reads, with its value.
+    pub fn parameters(&self) -> impl Iterator<Item = (ValueId, &Parameter)> {
+        self.values.iter().enumerate().filter_map(|(i, value)| match &value.source {
+            Source::Parameter(parameter) => Some((ValueId(i), parameter)),
+            _ => None,
+        })
+    }
+
+    /// The keys and file shapes that the weights must have.
+    pub fn wanted(&self) -> Vec<(String, Shape)> {
+        self.parameters().map(|(_, p)| (p.key.clone(), p.file_shape.clone())).collect()
+    }
+
+    /// The input of that name, or an error that lists the names there are.
+    pub fn input_named(&self, name: &str) -> Option<ValueId> {
+        self.values.iter().position(|v| matches!(&v.source, Source::Input(n) if n == name)).map(ValueId)
+    }
+
+    /// Names of the inputs, in the order in which they were declared.
+    pub fn input_names(&self) -> impl Iterator<Item = &str> {
+        self.values.iter().filter_map(|v| match &v.source {
+            Source::Input(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Checks given inputs against the declared ones and puts them into the order of [`Graph::input_names`].
+    ///
+    /// # Errors
+    /// If one is missing or has another shape.
+    pub fn order_inputs<'a>(&self, given: &[(&str, &'a Tensor)]) -> Result<Vec<(ValueId, &'a Tensor)>> {
+        self.input_names()
+            .map(|name| {
+                let node = || format!("{}: input {name}", self.network);
+                let tensor = given.iter().find(|(n, _)| *n == name).map(|(_, t)| *t);
+                let tensor = tensor.ok_or_else(|| Error::Shape { node: node(), what: "is missing".into() })?;
+                let id = self.input_named(name).expect("the name came from the graph itself");
+                let wanted = self.shape(id);
+                if tensor.shape != *wanted {
+                    let what = format!("should be {wanted}, found {}", tensor.shape);
+                    return Err(Error::Shape { node: node(), what });
+                }
+                Ok((id, tensor))
+            })
+            .collect()
+    }
+
+    /// Floating-point operations of one run.
+    pub fn flops(&self) -> u64 {
+        self.nodes.iter().map(|n| n.op.flops(&self.types(&n.inputs), self.ty(n.output))).sum()
+    }
+}

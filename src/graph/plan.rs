@@ -1,0 +1,124 @@
+//! The memory plan: which values share a buffer.
+//!
+//! wgpu tracks buffers whole: one bound for writing cannot be bound for reading in the same dispatch, even on another
+//! range. So values are given *slots that are whole buffers*, as a compiler gives variables registers: a slot is free
+//! again once the last node that reads its value has run.
+
+use std::collections::HashMap;
+
+use super::{Graph, Source, ValueId};
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::ops::Kind;
+use crate::tensor::DType;
+
+/// How a session stores its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storage {
+    /// Of activations.
+    pub act: DType,
+    /// Of matrices of parameters.
+    pub weight: DType,
+}
+
+impl Storage {
+    /// Bytes of one element of that kind.
+    pub fn element_size(self, kind: Kind) -> usize {
+        match kind {
+            Kind::Act => self.act.size(),
+            Kind::Weight => self.weight.size(),
+            Kind::F32 | Kind::U32 => 4,
+        }
+    }
+}
+
+/// Slots for the values that nodes compute.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Bytes of each slot.
+    pub slots: Vec<u64>,
+    /// The slot of each computed value.
+    pub slot_of: HashMap<ValueId, usize>,
+}
+
+/// Bytes of a value on the device.
+pub fn device_bytes(graph: &Graph, id: ValueId, storage: Storage) -> u64 {
+    let ty = graph.ty(id);
+    // Bindings are at least one vector long.
+    ((ty.shape.padded_len() * storage.element_size(ty.kind)) as u64).max(16)
+}
+
+/// Index of the last node that reads each value; outputs are read after all of them.
+pub fn last_reads(graph: &Graph) -> Vec<Option<usize>> {
+    let mut last = vec![None; graph.values.len()];
+    for (i, node) in graph.nodes.iter().enumerate() {
+        for id in &node.inputs {
+            last[id.0] = Some(i);
+        }
+    }
+    for (_, id) in &graph.outputs {
+        last[id.0] = Some(graph.nodes.len());
+    }
+    last
+}
+
+/// Assigns slots, the smallest free one that fits, or else the largest free one, enlarged.
+pub fn plan(graph: &Graph, storage: Storage) -> Plan {
+    let last = last_reads(graph);
+    let mut plan = Plan { slots: Vec::new(), slot_of: HashMap::new() };
+    let mut free: Vec<usize> = Vec::new();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let bytes = device_bytes(graph, node.output, storage);
+        let fits = |slot: &&usize| plan.slots[**slot] >= bytes;
+        let best = free.iter().filter(fits).min_by_key(|s| plan.slots[**s]);
+        let chosen = best.or_else(|| free.iter().max_by_key(|s| plan.slots[**s])).copied();
+        let slot = chosen.unwrap_or(plan.slots.len());
+        match chosen {
+            Some(slot) => free.retain(|s| *s != slot),
+            None => plan.slots.push(0),
+        }
+        plan.slots[slot] = plan.slots[slot].max(bytes);
+        plan.slot_of.insert(node.output, slot);
+        let mut done: Vec<ValueId> = node.inputs.iter().copied().chain([node.output]).collect();
+        done.sort_unstable();
+        done.dedup();
+        let ends_here = |id: &ValueId| last[id.0].is_none_or(|l| l == i);
+        free.extend(done.iter().filter(|id| ends_here(id)).filter_map(|id| plan.slot_of.get(id)));
+    }
+    plan
+}
+
+/// Refuses a graph one of whose values is larger than the device can bind or hold.
+pub fn check_limits(graph: &Graph, storage: Storage, caps: &Caps) -> Result<()> {
+    let most = caps.max_binding.min(caps.max_buffer);
+    for (i, value) in graph.values.iter().enumerate() {
+        let bytes = device_bytes(graph, ValueId(i), storage);
+        if bytes <= most {
+            continue;
+        }
+        let what = match &value.source {
+            Source::Input(name) => format!("{}: input {name}", graph.network),
+            Source::Constant(_) => format!("{}: a constant", graph.network),
+            Source::Parameter(p) => format!("{}.{}", graph.network, p.key),
+            Source::Node(node) => graph.nodes[*node].name.clone(),
+        };
+        let half = if storage.element_size(value.ty.kind) == 4 { " --dtype f16 halves it;" } else { "" };
+        return Err(Error::device(format!(
+            "{what} needs {} MiB in one buffer ({} {}), and {} binds at most {} MiB;{half} a smaller --width and \
+             --height or --device cpu work too",
+            bytes.div_ceil(1 << 20),
+            value.ty.shape,
+            if value.ty.kind == Kind::Weight { storage.weight } else { storage.act },
+            caps.name,
+            most >> 20
+        )));
+    }
+    Ok(())
+}
+
+impl Plan {
+    /// Bytes of all slots together.
+    pub fn bytes(&self) -> u64 {
+        self.slots.iter().sum()
+    }
+}

@@ -1,0 +1,187 @@
+//! The operations: one file per op, and the trait that all of them implement.
+//!
+//! An op is plain data (its attributes). It knows its shape rule, its definition on the CPU, how its WGSL kernel is
+//! launched, how much arithmetic it does, and which following element-wise op it can take into its epilogue. Adding one
+//! takes two new files (`src/ops/<op>.rs`, `shaders/<op>.wgsl`) and two lines here: its `mod` and its row of [`TABLE`].
+
+use std::any::Any;
+use std::fmt::Debug;
+
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::tensor::{Shape, Tensor};
+
+pub mod case;
+
+pub use case::Case;
+
+/// Every op's name (the stem of its files) and cases, in the order in which reports list them.
+pub const TABLE: &[(&str, fn() -> Vec<Case>)] = &[];
+
+/// What a value holds, and hence how a device stores it. Each is rows padded to a multiple of four, bound as vectors of
+/// four.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Activations, in the session's element type: `elem4` in a kernel.
+    Act,
+    /// A matrix of parameters, in the type that the weights are kept in: `weight4` in a kernel.
+    Weight,
+    /// Vectors of parameters, statistics, timesteps: always `vec4<f32>`.
+    F32,
+    /// Indices: `vec4<u32>` in a kernel, whole numbers in an f32 host tensor.
+    U32,
+}
+
+/// A value's kind and logical (unpadded) shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ty {
+    pub kind: Kind,
+    pub shape: Shape,
+}
+
+impl Ty {
+    pub fn new(kind: Kind, shape: impl Into<Shape>) -> Self {
+        Self { kind, shape: shape.into() }
+    }
+
+    pub fn act(shape: impl Into<Shape>) -> Self {
+        Self::new(Kind::Act, shape)
+    }
+}
+
+/// One of the op's inputs or the kernel's own resources, in the order of `@binding`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    Input(usize),
+    /// An optional input that this node does not have. A few zero bytes are bound in its place; the kernel's overrides
+    /// keep it from being read.
+    Absent,
+    Output,
+    Params,
+}
+
+/// One dispatch, as plain data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Launch {
+    /// Stem of the file in `shaders/`.
+    pub shader: &'static str,
+    /// Values of the shader's `override` constants.
+    pub constants: Vec<(&'static str, f64)>,
+    /// The members of the uniform struct `Params`, in order: names and bits. All are 4 bytes wide.
+    pub params: Vec<(&'static str, u32)>,
+    /// What stands at `@group(0) @binding(i)`.
+    pub bindings: Vec<Binding>,
+    pub workgroups: [u32; 3],
+}
+
+impl Launch {
+    /// A launch of `shaders/<shader>.wgsl` whose bindings are `inputs` inputs, the output and the params.
+    pub fn new(shader: &'static str, inputs: usize) -> Self {
+        let bindings = (0..inputs).map(Binding::Input).chain([Binding::Output, Binding::Params]).collect();
+        Self { shader, constants: Vec::new(), params: Vec::new(), bindings, workgroups: [1, 1, 1] }
+    }
+
+    /// Other bindings than [`Launch::new`]'s: for ops with optional inputs.
+    pub fn bindings(mut self, bindings: impl Into<Vec<Binding>>) -> Self {
+        self.bindings = bindings.into();
+        self
+    }
+
+    /// The value of an `override` constant; a bool is 0 or 1.
+    pub fn constant(mut self, name: &'static str, value: impl Into<f64>) -> Self {
+        self.constants.push((name, value.into()));
+        self
+    }
+
+    /// A count, a dimension or an offset. Buffers are below 4 GiB, so it fits.
+    pub fn param(mut self, name: &'static str, value: usize) -> Self {
+        self.params.push((name, value as u32));
+        self
+    }
+
+    pub fn param_f32(mut self, name: &'static str, value: f32) -> Self {
+        self.params.push((name, value.to_bits()));
+        self
+    }
+
+    pub fn workgroups(mut self, workgroups: [u32; 3]) -> Self {
+        self.workgroups = workgroups;
+        self
+    }
+}
+
+/// Threads of a workgroup of a kernel that works on one vector of four per thread. WebGPU's smallest maximum.
+pub const FLAT_THREADS: usize = 256;
+
+/// Folds `groups` workgroups into two dimensions, since one dimension holds at most 65,535 of them. The kernel numbers
+/// them `wid.y * num_workgroups.x + wid.x` and returns when that is past the end.
+pub fn fold_groups(groups: usize, caps: &Caps) -> [u32; 3] {
+    let most = caps.max_workgroups as usize;
+    if groups <= most {
+        return [groups.max(1) as u32, 1, 1];
+    }
+    let y = groups.div_ceil(most);
+    [groups.div_ceil(y) as u32, y as u32, 1]
+}
+
+/// Input types without the attributes' meaning: what [`Op`]'s methods look at.
+pub type Inputs<'a> = &'a [Ty];
+
+pub trait Op: Any + Debug + Send + Sync {
+    /// The stem of the op's files, and its name in profiles, filters and reports.
+    fn name(&self) -> &'static str;
+
+    /// The shape rule: the output's type, or an error that says which input does not fit and why.
+    fn output(&self, inputs: Inputs) -> Result<Ty>;
+
+    /// The definition, in f32 on the CPU. `output` is what [`Op::output`] returned for these inputs.
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor;
+
+    /// The dispatch that computes it on a device, or an error if this device cannot (a limit, a shape).
+    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch>;
+
+    /// Floating-point operations; a multiply-add counts two.
+    fn flops(&self, inputs: Inputs, output: &Ty) -> u64;
+
+    /// Terms of the longest sum behind one element of the output, for the tolerance; `None` if nothing is summed.
+    fn sum_length(&self, _inputs: Inputs) -> Option<usize> {
+        None
+    }
+
+    /// This op with `next` as part of its epilogue, if it can take it. `next`'s input number `operand` is this op's
+    /// output; its other inputs are appended to this op's.
+    fn absorb(&self, _next: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
+        None
+    }
+}
+
+/// `Ok` if there are `count` inputs.
+pub fn expect_inputs(op: &str, inputs: Inputs, count: usize) -> Result<()> {
+    if inputs.len() == count {
+        return Ok(());
+    }
+    Err(Error::shape(format!("{op} takes {count} inputs, found {}", inputs.len())))
+}
+
+/// `Ok` if input `index` (called `what`) has exactly this shape.
+pub fn expect_shape(inputs: Inputs, index: usize, what: &str, wanted: &Shape) -> Result<()> {
+    let found = &inputs[index].shape;
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Error::shape(format!("{what} should be {wanted}, found {found}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_fold_into_two_dimensions_only_past_the_limit() {
+        let caps = Caps::webgpu_default();
+        assert_eq!(fold_groups(65_535, &caps), [65_535, 1, 1]);
+        assert_eq!(fold_groups(65_536, &caps), [32_768, 2, 1]);
+        let [x, y, _] = fold_groups(200_001, &caps);
+        assert!(x as usize * y as usize >= 200_001);
+    }
+}
