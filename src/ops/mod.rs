@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
 pub mod case;
+pub(crate) mod product;
 
 pub use case::Case;
 
