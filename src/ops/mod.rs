@@ -9,7 +9,7 @@ use std::fmt::Debug;
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Shape, Tensor, pad4};
 
 pub mod case;
 pub(crate) mod product;
@@ -47,6 +47,21 @@ impl Ty {
 
     pub fn act(shape: impl Into<Shape>) -> Self {
         Self::new(Kind::Act, shape)
+    }
+
+    /// A device buffer as (blocks, rows of a block, rows of a block with padding). Only a matrix of parameters pads its
+    /// rows: it is the dimension that a product sums over, and that is padded in the activations.
+    pub fn device_blocks(&self) -> (usize, usize, usize) {
+        match (self.kind, self.shape.dims()) {
+            (Kind::Weight, &[.., rows, _]) => (self.shape.rows() / rows.max(1), rows, pad4(rows)),
+            _ => (1, self.shape.rows(), self.shape.rows()),
+        }
+    }
+
+    /// Elements of a device buffer, padding counted in.
+    pub fn device_len(&self) -> usize {
+        let (blocks, _, rows) = self.device_blocks();
+        blocks * rows * pad4(self.shape.channels())
     }
 }
 

@@ -1,0 +1,39 @@
+//! What several test files need: an adapter, or the word that there is none.
+
+use std::sync::{Arc, OnceLock};
+
+use libtest_mimic::{Failed, Trial};
+use ornstein::gpu::Gpu;
+use ornstein::gpu::device::{Choice, adapters, select};
+
+/// Set where an adapter must be there: tests that need one then fail instead of being left out.
+pub const REQUIRE_ADAPTER: &str = "ORNSTEIN_REQUIRE_ADAPTER";
+/// Which adapter to test on, as `--device` says it. By default the first.
+pub const ADAPTER: &str = "ORNSTEIN_TEST_DEVICE";
+
+/// The device that the tests share, or why there is none.
+pub fn gpu() -> Result<Arc<Gpu>, String> {
+    static SHARED: OnceLock<Result<Arc<Gpu>, String>> = OnceLock::new();
+    SHARED
+        .get_or_init(|| {
+            pollster::block_on(async {
+                let adapters = adapters().await;
+                let choice = std::env::var(ADAPTER).unwrap_or_else(|_| "0".into());
+                let adapter = select(&Choice::from(choice.as_str()), &adapters).map_err(|e| e.to_string())?;
+                let adapter = adapter.ok_or_else(|| format!("{ADAPTER}={choice} is not an adapter"))?;
+                Gpu::open(adapter).await.map_err(|e| e.to_string())
+            })
+        })
+        .clone()
+}
+
+/// A test that needs an adapter: left out (and counted as ignored) where there is none, unless one is required.
+pub fn on_gpu(name: String, test: impl FnOnce(&Arc<Gpu>) -> Result<(), Failed> + Send + 'static) -> Trial {
+    let there = gpu().is_ok() || std::env::var_os(REQUIRE_ADAPTER).is_some();
+    Trial::test(name, move || test(&gpu()?)).with_ignored_flag(!there)
+}
+
+/// A test that needs nothing.
+pub fn test(name: impl Into<String>, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+    Trial::test(name, test)
+}
