@@ -179,7 +179,7 @@ mod tests {
     fn tiles_cover_the_output_and_few_rows_take_a_small_tile() {
         let grid = |rows: usize, n: usize| {
             let launch = launch_matmul(8, &[rows, n].into(), Epilogue::default(), &Caps::webgpu_default());
-            (launch.constants.last().unwrap().1, launch.workgroups)
+            (launch.constants[4].1, launch.workgroups)
         };
         assert_eq!(grid(16, 64), (16.0, [1, 1, 1]));
         assert_eq!(grid(17, 65), (64.0, [2, 1, 1]));
