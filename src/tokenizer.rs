@@ -1,1 +1,350 @@
-//! See the module map in `lib.rs`.
+//! Prompt to token ids, as transformers' `CLIPTokenizer` makes them.
+//!
+//! Text is normalised (NFC, any white space to one space, lower case), split into words, numbers and signs by CLIP's
+//! expression, written in the byte-level alphabet, and merged pair by pair; the last symbol of a word ends in `</w>`.
+//! Special tokens stand for themselves wherever they occur in the text.
+//!
+//! Source: transformers 5 `CLIPTokenizer`, which takes the vocabulary and the merges from either kind of file and builds
+//! the rest itself; Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision".
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{self, NFC, replace::ReplacePattern, utils::Lowercase};
+use tokenizers::pre_tokenizers::{self, byte_level::ByteLevel, split::Split, split::SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior};
+
+use crate::error::{Error, Result};
+
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// Tokens that a text encoder sees where the files do not say.
+const MAX_LENGTH: usize = 77;
+
+/// A CLIP tokenizer.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    start: u32,
+    end: u32,
+    pad: u32,
+    max_length: usize,
+}
+
+impl Tokenizer {
+    /// Reads a tokenizer from its files, which `read` gives by name (`None` where there is none): `tokenizer.json`, or
+    /// `vocab.json` and `merges.txt`; and if they are there `tokenizer_config.json`, `special_tokens_map.json` and
+    /// `added_tokens.json`. Error messages call their folder `place`.
+    ///
+    /// # Errors
+    /// Files that are missing, no JSON, or do not fit each other.
+    pub fn from_files<'a>(
+        place: impl AsRef<Path>,
+        read: impl Fn(&str) -> Result<Option<Cow<'a, [u8]>>>,
+    ) -> Result<Self> {
+        let files = Files { place: place.as_ref(), read: &|name| read(name) };
+        let vocabulary = Vocabulary::read(&files)?;
+        let special = SpecialTokens::read(&files, vocabulary.added)?;
+        let fail = |error: tokenizers::Error| Error::file(files.place, format!("no tokenizer can be made: {error}"));
+        let mut inner = clip(vocabulary.ids, vocabulary.merges, &special.unknown).map_err(fail)?;
+        inner.add_tokens(special.added).map_err(fail)?;
+        let id = |token: &str| {
+            inner
+                .token_to_id(token)
+                .ok_or_else(|| Error::file(files.place, format!("`{token}` is not in the vocabulary")))
+        };
+        let (start, end, pad) = (id(&special.start)?, id(&special.end)?, id(&special.pad)?);
+        // Only now: a token that is in neither would get a new id, which the text encoder has no embedding for.
+        inner.add_tokens(special.named).map_err(fail)?;
+        Ok(Self { inner, start, end, pad, max_length: special.max_length })
+    }
+
+    /// The same from a folder.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::file(folder, "no such folder; give the one with the tokenizer's files"));
+        }
+        Self::from_files(folder, |name| match std::fs::read(folder.join(name)) {
+            Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file(folder.join(name), format!("cannot be read: {error}"))),
+        })
+    }
+
+    /// The ids of a text with the start and the end token, however many.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|error| Error::config("tokenizer", format!("cannot encode this text: {error}")))?;
+        let mut ids = vec![self.start];
+        ids.extend_from_slice(encoding.get_ids());
+        ids.push(self.end);
+        Ok(ids)
+    }
+
+    /// Exactly `length` ids, at least two: padded with the tokenizer's pad token, or cut before the end token; and how
+    /// many were cut.
+    pub fn encode_padded(&self, text: &str, length: usize) -> Result<(Vec<u32>, usize)> {
+        let mut ids = self.encode(text)?;
+        let dropped = ids.len().saturating_sub(length.max(2));
+        ids.drain(ids.len() - 1 - dropped..ids.len() - 1);
+        ids.resize(length.max(2), self.pad);
+        Ok((ids, dropped))
+    }
+
+    /// The number of tokens that the model takes.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+}
+
+/// The tokenizer around the vocabulary, the same for every CLIP.
+fn clip(
+    ids: HashMap<String, u32>,
+    merges: Vec<(String, String)>,
+    unknown: &str,
+) -> tokenizers::Result<tokenizers::Tokenizer> {
+    let bpe = BPE::builder()
+        .vocab_and_merges(ids.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
+        .end_of_word_suffix("</w>".into())
+        .unk_token(unknown.into())
+        .build()?;
+    let mut tokenizer = tokenizers::Tokenizer::new(bpe);
+    let spaces = normalizers::Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
+    tokenizer.with_normalizer(Some(normalizers::Sequence::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))?;
+    // Inverted: what matches is kept, and what is between (white space) removed.
+    let split = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true)?;
+    let bytes = ByteLevel::default().add_prefix_space(false);
+    tokenizer.with_pre_tokenizer(Some(pre_tokenizers::sequence::Sequence::new(vec![split.into(), bytes.into()])));
+    Ok(tokenizer)
+}
+
+/// The folder's files by name.
+struct Files<'f, 'a> {
+    place: &'f Path,
+    #[allow(clippy::type_complexity)]
+    read: &'f dyn Fn(&str) -> Result<Option<Cow<'a, [u8]>>>,
+}
+
+impl Files<'_, '_> {
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        let Some(bytes) = (self.read)(name)? else { return Ok(None) };
+        let text = String::from_utf8(bytes.into_owned());
+        text.map(Some).map_err(|_| self.fail(name, "is no text in UTF-8; download it again"))
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let value = serde_json::from_str(&text);
+        value.map(Some).map_err(|error| self.fail(name, format!("cannot be understood: {error}; download it again")))
+    }
+
+    fn fail(&self, name: &str, what: impl std::fmt::Display) -> Error {
+        Error::file(self.place.join(name), what)
+    }
+}
+
+/// What the merging works on.
+struct Vocabulary {
+    ids: HashMap<String, u32>,
+    merges: Vec<(String, String)>,
+    /// Tokens beside the vocabulary that `tokenizer.json` lists.
+    added: BTreeMap<u32, Added>,
+}
+
+/// The parts of `tokenizer.json` that are not the same for every CLIP.
+#[derive(Deserialize)]
+struct TokenizerJson {
+    model: ModelJson,
+    #[serde(default)]
+    added_tokens: Vec<AddedWithId>,
+}
+
+#[derive(Deserialize)]
+struct ModelJson {
+    #[serde(rename = "type", default)]
+    kind: Option<String>,
+    vocab: Value,
+    #[serde(default)]
+    merges: Vec<Merge>,
+}
+
+/// `"a b"` in older files, `["a", "b"]` in newer ones.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Line(String),
+    Pair(String, String),
+}
+
+impl Vocabulary {
+    fn read(files: &Files) -> Result<Self> {
+        if let Some(file) = files.json::<TokenizerJson>("tokenizer.json")? {
+            return Self::from_tokenizer_json(files, file);
+        }
+        let missing = |name: &str| files.fail(name, "no such file, and no tokenizer.json either");
+        let ids = files.json("vocab.json")?.ok_or_else(|| missing("vocab.json"))?;
+        let text = files.text("merges.txt")?.ok_or_else(|| missing("merges.txt"))?;
+        // The first line says `#version: 0.2`.
+        let lines = text.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());
+        let merges = lines.map(|line| pair(line).ok_or_else(|| not_a_pair(files, "merges.txt", line)));
+        let vocabulary = Self { ids, merges: merges.collect::<Result<_>>()?, added: BTreeMap::new() };
+        vocabulary.check(files, "merges.txt")
+    }
+
+    fn from_tokenizer_json(files: &Files, file: TokenizerJson) -> Result<Self> {
+        const NAME: &str = "tokenizer.json";
+        if let Some(kind) = file.model.kind.filter(|kind| kind != "BPE") {
+            return Err(files.fail(NAME, format!("is a {kind} tokenizer; CLIP's is BPE")));
+        }
+        let ids = serde_json::from_value(file.model.vocab)
+            .map_err(|error| files.fail(NAME, format!("its vocabulary cannot be understood: {error}")))?;
+        let merges = file.model.merges.into_iter().map(|merge| match merge {
+            Merge::Pair(a, b) => Ok((a, b)),
+            Merge::Line(line) => pair(&line).ok_or_else(|| not_a_pair(files, NAME, &line)),
+        });
+        let added = file.added_tokens.into_iter().map(|token| (token.id, token.token)).collect();
+        Self { ids, merges: merges.collect::<Result<_>>()?, added }.check(files, NAME)
+    }
+
+    /// Whether both halves of every merge, and the two together, are in the vocabulary.
+    fn check(self, files: &Files, name: &str) -> Result<Self> {
+        for (a, b) in &self.merges {
+            if let Some(absent) = [a, b, &format!("{a}{b}")].into_iter().find(|token| !self.ids.contains_key(*token)) {
+                let what =
+                    format!("merges `{a}` and `{b}`, but `{absent}` is not in the vocabulary; download both again");
+                return Err(files.fail(name, what));
+            }
+        }
+        Ok(self)
+    }
+}
+
+fn pair(line: &str) -> Option<(String, String)> {
+    let (a, b) = line.split_once(' ')?;
+    (!b.contains(' ')).then(|| (a.into(), b.into()))
+}
+
+fn not_a_pair(files: &Files, name: &str, line: &str) -> Error {
+    files.fail(name, format!("`{}` is no pair of symbols", line.chars().take(40).collect::<String>()))
+}
+
+/// A token that is matched in the text as it stands.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Added {
+    content: String,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    /// Matched in the normalised text; a special token by default is matched in the raw one.
+    normalized: Option<bool>,
+    #[serde(default)]
+    special: bool,
+}
+
+#[derive(Deserialize)]
+struct AddedWithId {
+    id: u32,
+    #[serde(flatten)]
+    token: Added,
+}
+
+impl Added {
+    fn special(content: &str) -> Self {
+        let content = content.to_string();
+        Self { content, single_word: false, lstrip: false, rstrip: false, normalized: None, special: true }
+    }
+
+    /// A token in a configuration: its text, or an object with its text and flags.
+    fn from_json(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(content) => Some(Self::special(content)),
+            Value::Object(_) => Self::deserialize(value).ok().map(|token| Self { special: true, ..token }),
+            _ => None,
+        }
+    }
+
+    fn into_token(self) -> AddedToken {
+        AddedToken::from(self.content, self.special)
+            .single_word(self.single_word)
+            .lstrip(self.lstrip)
+            .rstrip(self.rstrip)
+            .normalized(self.normalized.unwrap_or(!self.special))
+    }
+}
+
+/// The tokens with a meaning of their own.
+struct SpecialTokens {
+    start: String,
+    end: String,
+    pad: String,
+    unknown: String,
+    /// What the files list with its id, in that order.
+    added: Vec<AddedToken>,
+    /// Those of the four that the files do not list.
+    named: Vec<AddedToken>,
+    max_length: usize,
+}
+
+impl SpecialTokens {
+    /// As transformers merges the files: `added_tokens_decoder` in `tokenizer_config.json` makes the others superfluous;
+    /// without it `special_tokens_map.json` goes before `tokenizer_config.json`, and `added_tokens.json` and
+    /// `tokenizer.json` add theirs.
+    fn read(files: &Files, in_tokenizer_json: BTreeMap<u32, Added>) -> Result<Self> {
+        let mut config: Map<String, Value> = files.json("tokenizer_config.json")?.unwrap_or_default();
+        let added = match config.remove("added_tokens_decoder") {
+            Some(decoder) => serde_json::from_value(decoder).map_err(|error| {
+                files.fail("tokenizer_config.json", format!("added_tokens_decoder cannot be understood: {error}"))
+            })?,
+            None => {
+                config.extend(files.json::<Map<String, Value>>("special_tokens_map.json")?.unwrap_or_default());
+                let mut added = from_added_tokens_json(files, &config)?;
+                added.extend(in_tokenizer_json);
+                added
+            }
+        };
+        let token = |key: &str, default: &str| {
+            config.get(key).and_then(Added::from_json).unwrap_or_else(|| Added::special(default))
+        };
+        let [start, end, unknown, pad] =
+            [("bos_token", START), ("eos_token", END), ("unk_token", END), ("pad_token", END)]
+                .map(|(key, default)| token(key, default));
+        let mut added: Vec<Added> = added.into_values().collect();
+        let mut named: Vec<Added> = Vec::new();
+        for token in [&start, &end, &unknown, &pad] {
+            match added.iter_mut().find(|known| known.content == token.content) {
+                Some(known) => known.special = true,
+                // The same text under two names may have two sets of flags, of which the tokenizer takes the last.
+                None if !named.contains(token) => named.push(token.clone()),
+                None => {}
+            }
+        }
+        // Files say 1e30 where there is no limit.
+        let max_length = config.get("model_max_length").and_then(Value::as_u64).map_or(MAX_LENGTH, |n| n as usize);
+        let [added, named] = [added, named].map(|tokens| tokens.into_iter().map(Added::into_token).collect());
+        let [start, end, pad, unknown] = [start, end, pad, unknown].map(|token| token.content);
+        Ok(Self { start, end, pad, unknown, added, named, max_length })
+    }
+}
+
+/// `added_tokens.json`: token -> id, special where the configuration names it so.
+fn from_added_tokens_json(files: &Files, config: &Map<String, Value>) -> Result<BTreeMap<u32, Added>> {
+    let ids: HashMap<String, u32> = files.json("added_tokens.json")?.unwrap_or_default();
+    let tokens = config.iter().filter(|(key, _)| key.ends_with("_token"));
+    let named: Vec<String> =
+        tokens.filter_map(|(_, value)| Added::from_json(value)).map(|token| token.content).collect();
+    let added = |(content, id): (String, u32)| {
+        let special = named.contains(&content);
+        (id, Added { special, normalized: Some(!special), ..Added::special(&content) })
+    };
+    Ok(ids.into_iter().map(added).collect())
+}
