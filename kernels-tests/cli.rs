@@ -37,7 +37,12 @@ pub fn trials() -> Vec<Trial> {
         }),
         ("a_folder_as_output_is_refused", |at| refused(at, &["generate", "x", "--output", "."], 1, &["."])),
         ("a_full_disk_is_an_error", |at| {
-            refused(at, &["generate", "x", "--steps", "1", "--device", "cpu", "--output", "/dev/full"], 1, &["/dev/full"])
+            refused(
+                at,
+                &["generate", "x", "--steps", "1", "--device", "cpu", "--output", "/dev/full"],
+                1,
+                &["/dev/full"],
+            )
         }),
         ("init_latents_of_another_size_are_refused", init_latents_of_another_size_are_refused),
         ("truncated_weights_are_named", truncated_weights_are_named),

@@ -99,7 +99,8 @@ fn each_crate_has_one_door() -> Result<(), Failed> {
         for (name, doors) in DOORS {
             let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
             let named = code.into_iter().any(|line| {
-                line.match_indices(name).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'))
+                line.match_indices(name)
+                    .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'))
             });
             if named && !doors.contains(&module) {
                 wrong.push(format!("{path} names {name}"));

@@ -44,7 +44,9 @@ pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for (model, stem, component) in CASES {
         let name = format!("networks::{model}::{stem}");
-        trials.extend(on_each_executor(&name, move |executor, kind| network(model, stem, *component, executor, NETWORK[kind])));
+        trials.extend(on_each_executor(&name, move |executor, kind| {
+            network(model, stem, *component, executor, NETWORK[kind])
+        }));
     }
     for golden in golden() {
         let name = format!("pictures::{}", golden.picture);
@@ -56,7 +58,8 @@ pub fn trials() -> Vec<Trial> {
 
 /// The same test on the CPU and on the adapter in f32 and in f16; `run` gets the executor and its index in the limits.
 fn on_each_executor(
-    name: &str, run: impl Fn(&Executor, usize) -> Result<(), Failed> + Clone + Send + 'static,
+    name: &str,
+    run: impl Fn(&Executor, usize) -> Result<(), Failed> + Clone + Send + 'static,
 ) -> [Trial; 3] {
     let (cpu, f32, f16) = (run.clone(), run.clone(), run);
     [
@@ -131,8 +134,7 @@ fn picture(golden: &Golden, executor: &Executor, limit: f64) -> Result<(), Faile
         init_latents: None,
     };
     let pipeline = Pipeline::open(Model::builtin())?;
-    let pictures =
-        pollster::block_on(pipeline.generate(executor, &request, &AtomicBool::new(false), &mut |_| {}))?;
+    let pictures = pollster::block_on(pipeline.generate(executor, &request, &AtomicBool::new(false), &mut |_| {}))?;
     let wanted = read_tensors(&golden_folder().join(&golden.file))?;
     within("final latents", &pictures.latents, &wanted["final_latents"].1, limit)?;
     // Pixels follow from latents; 2 % of the range, on average, would be a visible difference.
