@@ -211,6 +211,24 @@ pub trait Weights: Send + Sync {
     fn names(&self) -> Vec<String>;
 }
 
+/// No parameters at all: for graphs of inputs and constants alone.
+#[derive(Debug, Clone, Copy)]
+pub struct NoWeights;
+
+impl Weights for NoWeights {
+    fn place(&self) -> String {
+        "no weights".into()
+    }
+
+    fn get(&self, _: &str) -> Option<RawTensor<'_>> {
+        None
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
