@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 /// The folder's files by name.
 pub(super) struct Files<'f, 'a> {
     pub place: &'f Path,
-    #[allow(clippy::type_complexity)]
     pub read: &'f dyn Fn(&str) -> Result<Option<Cow<'a, [u8]>>>,
 }
 
