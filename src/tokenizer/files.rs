@@ -11,10 +11,13 @@ use tokenizers::AddedToken;
 use super::{END, MAX_LENGTH, START};
 use crate::error::{Error, Result};
 
+/// A file's bytes, `None` if there is no such file.
+type Contents<'a> = Option<Cow<'a, [u8]>>;
+
 /// The folder's files by name.
 pub(super) struct Files<'f, 'a> {
     pub place: &'f Path,
-    pub read: &'f dyn Fn(&str) -> Result<Option<Cow<'a, [u8]>>>,
+    pub read: &'f dyn Fn(&str) -> Result<Contents<'a>>,
 }
 
 impl Files<'_, '_> {
