@@ -36,7 +36,7 @@ impl Model {
             return Self::open(path);
         }
         if let Some(entry) = manifest::find(name) {
-            return Self::known(entry);
+            return Self::known(entry, manifest::models_folder());
         }
         let names: Vec<&str> = manifest::entries().iter().map(|entry| entry.name.as_str()).collect();
         let what = format!("no such folder, and no model of this name; known are {}", names.join(", "));
@@ -67,11 +67,11 @@ impl Model {
         Err(Error::file(path, what))
     }
 
-    fn known(entry: &'static Entry) -> Result<Self> {
+    fn known(entry: &'static Entry, models: Option<PathBuf>) -> Result<Self> {
         if entry.name == builtin::NAME {
             return Ok(Self::builtin());
         }
-        let Some(folder) = manifest::models_folder().map(|models| models.join(&entry.name)) else {
+        let Some(folder) = models.map(|models| models.join(&entry.name)) else {
             let what = "is a known model, but this machine names no home folder to look in; set ORNSTEIN_MODELS to the \
                         folder that holds your models";
             return Err(Error::file(&entry.name, what));
@@ -183,5 +183,67 @@ fn not_a_folder(path: &Path) -> &'static str {
              .safetensors"
         }
         _ => "is a file; give the model's folder, the one with model_index.json",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(model: Result<Model>) -> String {
+        model.err().unwrap().to_string()
+    }
+
+    #[test]
+    fn without_a_choice_it_is_the_built_in_model() {
+        for model in [Model::resolve(None).unwrap(), Model::resolve(Some("shapes")).unwrap()] {
+            assert_eq!(model.name(), "shapes");
+            assert_eq!(model.entry().unwrap().defaults.steps, Some(25));
+        }
+    }
+
+    #[test]
+    fn a_known_model_that_is_not_here_says_where_it_belongs() {
+        let entry = manifest::find("sd15").unwrap();
+        let text = message(Model::known(entry, Some("/models".into())));
+        let repository = "stable-diffusion-v1-5/stable-diffusion-v1-5";
+        assert!(text.starts_with("sd15: ") && text.contains("/models/sd15") && text.contains(repository), "{text}");
+        assert!(message(Model::known(entry, None)).contains("ORNSTEIN_MODELS"));
+    }
+
+    #[test]
+    fn a_known_model_is_opened_where_it_belongs() {
+        let models = tempfile::tempdir().unwrap();
+        fs::create_dir_all(models.path().join("sd15/unet")).unwrap();
+        let model = Model::known(manifest::find("sd15").unwrap(), Some(models.path().into())).unwrap();
+        assert_eq!((model.name().as_str(), model.path("unet")), ("sd15", models.path().join("sd15/unet")));
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        let text = message(Model::resolve(Some("nonesuch")));
+        assert!(text.starts_with("nonesuch: no such folder") && text.contains("shapes, sd15"), "{text}");
+        assert!(message(Model::resolve(Some(""))).contains("no such folder"));
+    }
+
+    #[test]
+    fn a_file_says_what_to_give_instead() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = |name: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, b"x").unwrap();
+            message(Model::resolve(path.to_str()))
+        };
+        assert!(text("a.safetensors").contains("not supported yet"));
+        assert!(text("a.ckpt").contains("pickle"));
+        assert!(text("model_index.json").contains("is a file"));
+    }
+
+    #[test]
+    fn a_folder_that_is_no_model_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(message(Model::open(folder.path())).contains("no model_index.json"));
+        fs::write(folder.path().join("config.json"), b"{}").unwrap();
+        assert!(message(Model::open(folder.path())).contains("a component's folder"));
     }
 }

@@ -53,7 +53,10 @@ impl Destination {
         if ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|stream| path.starts_with(stream)) {
             return Ok(Self::Stream);
         }
-        let existing = fs::metadata(path).ok();
+        let existing = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => return Err(unwritable(path, &error)),
+            metadata => metadata.ok(),
+        };
         if let Some(metadata) = &existing {
             if metadata.is_dir() {
                 return Err(Error::file(path, "is a folder; give the name of a file in it"));
@@ -70,7 +73,7 @@ impl Destination {
             _ => Path::new("."),
         };
         if !folder.is_dir() {
-            let what = format!("the folder {} does not exist; create it first", folder.display());
+            let what = format!("there is no folder {} to write into; create it first", folder.display());
             return Err(Error::file(path, what));
         }
         let beside = new_file(folder).map_err(|error| unwritable(path, &error))?;
@@ -133,7 +136,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_written_is_refused_before_the_work() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(message(&folder.path().join("no/a.png")).contains("does not exist; create it first"));
+        assert!(message(&folder.path().join("no/a.png")).contains("to write into; create it first"));
         assert!(message(folder.path()).contains("is a folder"));
         assert!(message(&folder.path().join("a/")).contains("not the name of a file"));
         assert!(message(Path::new("")).contains("not the name of a file"));
@@ -143,7 +146,7 @@ mod tests {
     #[test]
     fn too_long_a_name_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(write_atomically(&folder.path().join("n".repeat(400)), b"x").is_err());
+        assert!(message(&folder.path().join("n".repeat(400))).contains("too long a name"));
         assert!(names(folder.path()).is_empty());
     }
 
