@@ -44,6 +44,7 @@ fn fits(launch: &Launch, dialect: Dialect) -> Result<(), String> {
     let text = source(launch.shader, dialect).map_err(|e| e.to_string())?;
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
     let f16 = if dialect.native_f16 { Capabilities::SHADER_FLOAT16 } else { Capabilities::empty() };
+    let f16 = f16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     let mut validator = Validator::new(ValidationFlags::all(), f16);
     let info = validator.validate(&module).map_err(|e| e.emit_to_string(&text))?;
     let constants = launch.constants.iter().map(|(name, value)| ((*name).to_string(), *value)).collect();
