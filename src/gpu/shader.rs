@@ -102,7 +102,9 @@ fn expand(path: &str, seen: &mut HashSet<String>, out: &mut String) -> Result<()
 pub fn validate(stem: &str, text: &str, native_f16: bool) -> Result<(Module, ModuleInfo)> {
     let wrong = |what: String| Error::config(format!("shaders/{stem}.wgsl"), what);
     let module = naga::front::wgsl::parse_str(text).map_err(|e| wrong(e.emit_to_string(text)))?;
-    let f16 = if native_f16 { Capabilities::SHADER_FLOAT16 } else { Capabilities::empty() };
+    // Reading packed pairs is part of WGSL itself.
+    let mut f16 = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    f16.set(Capabilities::SHADER_FLOAT16, native_f16);
     let info = Validator::new(ValidationFlags::all(), f16).validate(&module);
     let info = info.map_err(|e| wrong(e.emit_to_string(text)))?;
     Ok((module, info))

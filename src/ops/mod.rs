@@ -11,12 +11,25 @@ use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor, pad4};
 
+pub mod activation;
+pub mod add;
+pub mod add_row;
 pub mod case;
+pub mod conv2d;
+pub mod epilogue;
+pub mod matmul;
+pub(crate) mod product;
 
 pub use case::Case;
 
 /// Every op's name (the stem of its files) and cases, in the order in which reports list them.
-pub const TABLE: &[(&str, fn() -> Vec<Case>)] = &[];
+pub const TABLE: &[(&str, fn() -> Vec<Case>)] = &[
+    ("matmul", matmul::cases),
+    ("conv2d", conv2d::cases),
+    ("add", add::cases),
+    ("add_row", add_row::cases),
+    ("activation", activation::cases),
+];
 
 /// What a value holds, and hence how a device stores it. Each is rows padded to a multiple of four, bound as vectors of
 /// four.
