@@ -2,8 +2,10 @@
 //! name holds NAME.
 
 mod files;
+mod models;
 mod rng;
 mod samplers;
+mod support;
 mod tokenizer;
 
 use std::process::ExitCode;
@@ -13,6 +15,9 @@ use libtest_mimic::{Arguments, Trial};
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials: Vec<Trial> =
-        [files::trials(), rng::trials(), samplers::trials(), tokenizer::trials()].into_iter().flatten().collect();
+        [files::trials(), models::trials(), rng::trials(), samplers::trials(), tokenizer::trials()]
+            .into_iter()
+            .flatten()
+            .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

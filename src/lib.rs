@@ -4,6 +4,7 @@ pub mod caps;
 pub mod error;
 pub mod graph;
 pub mod image;
+pub mod models;
 pub mod ops;
 pub mod pack;
 pub mod rng;
