@@ -3,9 +3,12 @@
 
 mod files;
 mod models;
+mod parity;
 mod rng;
 mod samplers;
+mod shaders;
 mod support;
+mod tensors;
 mod tokenizer;
 
 use std::process::ExitCode;
@@ -14,10 +17,22 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> =
-        [files::trials(), models::trials(), rng::trials(), samplers::trials(), tokenizer::trials()]
-            .into_iter()
-            .flatten()
-            .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let trials: Vec<Trial> = [
+        files::trials(),
+        models::trials(),
+        parity::trials(),
+        rng::trials(),
+        samplers::trials(),
+        shaders::trials(),
+        tokenizer::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let left_out = trials.iter().filter(|t| t.has_ignored_flag()).count();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let (Err(why), true) = (support::gpu(), left_out > 0) {
+        eprintln!("left out {left_out} tests that need an adapter: {why}");
+    }
+    conclusion.exit_code()
 }

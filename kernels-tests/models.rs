@@ -9,7 +9,7 @@ use ornstein::models::{clip, unet, vae};
 use ornstein::ops::case::compare;
 use ornstein::tensor::Tensor;
 
-use crate::support::{Tensors, data};
+use crate::tensors::{Tensors, data};
 
 /// The contract's largest relative error of a network on the CPU.
 const TOLERANCE: f64 = 2e-5;

@@ -1,69 +1,39 @@
-//! What the tests that look at reference data share.
+//! What several test files need: an adapter, or the word that there is none.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-use ornstein::tensor::{DType, RawTensor, Shape, Tensor, Weights};
-use safetensors::{Dtype, SafeTensors};
+use libtest_mimic::{Failed, Trial};
+use ornstein::gpu::Gpu;
+use ornstein::gpu::device::{Choice, adapters, select};
 
-/// A path below `kernels-tests/data`.
-pub fn data(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data").join(path)
+/// Set where an adapter must be there: tests that need one then fail instead of being left out.
+pub const REQUIRE_ADAPTER: &str = "ORNSTEIN_REQUIRE_ADAPTER";
+/// Which adapter to test on, as `--device` says it. By default the first.
+pub const ADAPTER: &str = "ORNSTEIN_TEST_DEVICE";
+
+/// The device that the tests share, or why there is none.
+pub fn gpu() -> Result<Arc<Gpu>, String> {
+    static SHARED: OnceLock<Result<Arc<Gpu>, String>> = OnceLock::new();
+    SHARED
+        .get_or_init(|| {
+            pollster::block_on(async {
+                let adapters = adapters().await;
+                let choice = std::env::var(ADAPTER).unwrap_or_else(|_| "0".into());
+                let adapter = select(&Choice::from(choice.as_str()), &adapters).map_err(|e| e.to_string())?;
+                let adapter = adapter.ok_or_else(|| format!("{ADAPTER}={choice} is not an adapter"))?;
+                Gpu::open(adapter).await.map_err(|e| e.to_string())
+            })
+        })
+        .clone()
 }
 
-/// The tensors of one safetensors file, as it stores them.
-pub struct Tensors {
-    path: PathBuf,
-    tensors: HashMap<String, RawTensor<'static>>,
+/// A test that needs an adapter: left out (and counted as ignored) where there is none, unless one is required.
+pub fn on_gpu(name: String, test: impl FnOnce(&Arc<Gpu>) -> Result<(), Failed> + Send + 'static) -> Trial {
+    let there = gpu().is_ok() || std::env::var_os(REQUIRE_ADAPTER).is_some();
+    Trial::test(name, move || test(&gpu()?)).with_ignored_flag(!there)
 }
 
-impl Tensors {
-    pub fn read(path: &Path) -> Result<Self, String> {
-        let place = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-        let bytes = std::fs::read(path).map_err(|e| place(&e))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| place(&e))?;
-        let raw = |view: safetensors::tensor::TensorView| {
-            let dtype = match view.dtype() {
-                Dtype::F32 => DType::F32,
-                Dtype::F16 => DType::F16,
-                Dtype::I64 => DType::I64,
-                other => return Err(place(&format!("{other:?} is no reference's type"))),
-            };
-            let bytes = Cow::Owned(view.data().to_vec());
-            Ok(RawTensor { dtype, shape: Shape::new(view.shape()), bytes })
-        };
-        let tensors = file.tensors().into_iter().map(|(name, view)| Ok((name, raw(view)?)));
-        Ok(Self { path: path.to_path_buf(), tensors: tensors.collect::<Result<_, String>>()? })
-    }
-
-    /// The tensor of that name in f32; one of rank 4 channels-last.
-    pub fn tensor(&self, name: &str) -> Result<Tensor, String> {
-        let raw = self.tensors.get(name).ok_or_else(|| format!("{}: no {name}", self.path.display()))?;
-        let tensor = Tensor::new(raw.shape.clone(), raw.to_f32());
-        if tensor.shape.rank() == 4 { tensor.to_channels_last().map_err(|e| e.to_string()) } else { Ok(tensor) }
-    }
-
-    /// Every tensor, as [`Tensors::tensor`] gives it.
-    pub fn all(&self) -> Result<Vec<(String, Tensor)>, String> {
-        self.names().into_iter().map(|name| Ok((name.clone(), self.tensor(&name)?))).collect()
-    }
-}
-
-impl Weights for Tensors {
-    fn place(&self) -> String {
-        self.path.display().to_string()
-    }
-
-    fn get(&self, name: &str) -> Option<RawTensor<'_>> {
-        // transformers 5 writes a text encoder without this prefix, 4 with it.
-        let short = || self.tensors.get(name.strip_prefix("text_model.")?);
-        self.tensors.get(name).or_else(short).cloned()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.tensors.keys().cloned().collect();
-        names.sort();
-        names
-    }
+/// A test that needs nothing.
+pub fn test(name: impl Into<String>, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+    Trial::test(name, test)
 }

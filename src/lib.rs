@@ -2,6 +2,7 @@
 
 pub mod caps;
 pub mod error;
+pub mod gpu;
 pub mod graph;
 pub mod image;
 pub mod models;

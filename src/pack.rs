@@ -60,7 +60,7 @@ impl Pack {
     /// If a value is not finite in the file. (One that overflows f16 becomes infinite and shows in the output.)
     pub fn to_bytes(self, raw: &RawTensor, file: &Shape, dtype: DType) -> Result<Vec<u8>> {
         let Extents { n, i, t } = self.extents(file);
-        let rows = if self == Self::Plain { i } else { t * pad4(i) };
+        let rows = t * if file.rank() < 2 { i } else { pad4(i) };
         let len = rows * pad4(n);
         if dtype == DType::F16 {
             let mut data = vec![f16::ZERO; len];
@@ -111,7 +111,7 @@ impl Pack {
     ) -> bool {
         let Extents { n, i, t } = self.extents(file);
         let pad = |x| if padded { pad4(x) } else { x };
-        let (row, rows_per_tap) = (pad(n), if self == Self::Plain { i } else { pad(i) });
+        let (row, rows_per_tap) = (pad(n), if file.rank() < 2 { i } else { pad(i) });
         let bytes = &raw.bytes;
         if out.is_empty() {
             return true;

@@ -86,11 +86,6 @@ impl Shape {
         self.0.first().copied().unwrap_or(1)
     }
 
-    /// Elements on a GPU: every row padded to a multiple of four.
-    pub fn padded_len(&self) -> usize {
-        self.rows() * pad4(self.channels())
-    }
-
     /// The same with another last dimension.
     pub fn with_channels(&self, channels: usize) -> Self {
         let mut dims = self.0.clone();
@@ -227,12 +222,6 @@ mod tests {
         assert_eq!(last.shape, Shape::from([2, 2, 5, 3]));
         assert_eq!(last.data[..4], [0.0, 10.0, 20.0, 1.0]);
         assert_eq!(last.to_channels_first().unwrap(), x);
-    }
-
-    #[test]
-    fn a_row_is_padded_to_a_multiple_of_four() {
-        assert_eq!(Shape::from([2, 5, 3]).padded_len(), 40);
-        assert_eq!(Shape::from([2, 5, 4]).padded_len(), 40);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Interpreter {
 pub fn load_parameters<T>(
     graph: &Graph,
     weights: &dyn Weights,
-    convert: impl Fn(&Parameter, &RawTensor) -> Result<T>,
+    mut convert: impl FnMut(&Parameter, &RawTensor) -> Result<T>,
 ) -> Result<HashMap<ValueId, T>> {
     let mut loaded = HashMap::new();
     let mut wrong = Vec::new();

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::ops::{Kind, Op, Ty};
+use crate::ops::{Case, Kind, Op, Ty};
 use crate::pack::Pack;
 use crate::tensor::{Shape, Tensor};
 
@@ -76,6 +76,16 @@ impl Graph {
         }
     }
 
+    /// A graph of one node, named by its op, on constant inputs: how a case runs on a device.
+    pub fn of_case(case: &Case, inputs: Vec<Tensor>) -> Result<Self> {
+        let mut graph = Self::new("case");
+        let types = case.types();
+        let ids: Vec<_> = types.iter().zip(inputs).map(|(ty, tensor)| graph.constant(ty.kind, tensor)).collect();
+        let output = graph.append(case.op.name(), Arc::clone(&case.op), &ids)?;
+        graph.output("output", output);
+        Ok(graph)
+    }
+
     fn value(&mut self, ty: Ty, source: Source) -> ValueId {
         self.values.push(Value { ty, source });
         ValueId(self.values.len() - 1)
@@ -116,11 +126,15 @@ impl Graph {
     /// # Errors
     /// If the inputs do not fit the op; the error names the node.
     pub fn node(&mut self, path: &str, op: impl Op, inputs: &[ValueId]) -> Result<ValueId> {
+        self.append(path, Arc::new(op), inputs)
+    }
+
+    fn append(&mut self, path: &str, op: Arc<dyn Op>, inputs: &[ValueId]) -> Result<ValueId> {
         let name = format!("{}.{path}", self.network);
         let types = self.types(inputs);
         let ty = op.output(&types).map_err(|e| e.at(&name))?;
         let output = self.value(ty, Source::Node(self.nodes.len()));
-        self.nodes.push(Node { name, op: Arc::new(op), inputs: inputs.to_vec(), output });
+        self.nodes.push(Node { name, op, inputs: inputs.to_vec(), output });
         Ok(output)
     }
 

@@ -45,7 +45,7 @@ pub struct Plan {
 pub fn device_bytes(graph: &Graph, id: ValueId, storage: Storage) -> u64 {
     let ty = graph.ty(id);
     // Bindings are at least one vector long.
-    ((ty.shape.padded_len() * storage.element_size(ty.kind)) as u64).max(16)
+    ((ty.device_len() * storage.element_size(ty.kind)) as u64).max(16)
 }
 
 /// Index of the last node that reads each value; outputs are read after all of them.

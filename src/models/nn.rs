@@ -10,7 +10,7 @@ use crate::ops::activation::Activation;
 use crate::ops::add::Add;
 use crate::ops::attention::Attention;
 use crate::ops::conv2d::Conv2d;
-use crate::ops::epilogue::Act;
+use crate::ops::epilogue::{Act, Epilogue};
 use crate::ops::group_norm::GroupNorm;
 use crate::ops::group_norm_stats::GroupNormStats;
 use crate::ops::layer_norm::LayerNorm;
@@ -148,7 +148,7 @@ impl<'a> Module<'a> {
         let Conv { out, kernel, stride, padding } = conv;
         let shape = [out, self.channels(x), kernel, kernel];
         let parameters = self.weight_and_bias(name, shape, Pack::Conv, Some(out));
-        self.node(name, Conv2d::new(stride, padding, true), &[&[x], &parameters[..]].concat())
+        self.node(name, Conv2d { stride, padding, epilogue: Epilogue::bias(true) }, &[&[x], &parameters[..]].concat())
     }
 
     fn gamma_and_beta(&mut self, name: &str, len: usize) -> [ValueId; 2] {

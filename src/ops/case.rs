@@ -1,6 +1,8 @@
 //! A case: an op with input types and a way to fill them. The same cases are parity tests, shader translation tests,
 //! benchmarks and the on-device self-test. Here too are the tolerances and the comparison, each in one place.
 
+use std::sync::Arc;
+
 use half::f16;
 
 use super::{Kind, Op, Ty};
@@ -21,7 +23,7 @@ pub enum Fill {
 /// An op, its input types, and how to fill them.
 #[derive(Debug)]
 pub struct Case {
-    pub op: Box<dyn Op>,
+    pub op: Arc<dyn Op>,
     pub inputs: Vec<(Ty, Fill)>,
 }
 
@@ -40,7 +42,7 @@ impl Case {
                 (ty, fill)
             })
             .collect();
-        Self { op: Box::new(op), inputs }
+        Self { op: Arc::new(op), inputs }
     }
 
     /// The same with input `index` filled otherwise.

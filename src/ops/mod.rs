@@ -9,14 +9,27 @@ use std::fmt::Debug;
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Shape, Tensor, pad4};
 
+pub mod activation;
+pub mod add;
+pub mod add_row;
 pub mod case;
+pub mod conv2d;
+pub mod epilogue;
+pub mod matmul;
+pub(crate) mod product;
 
 pub use case::Case;
 
 /// Every op's name (the stem of its files) and cases, in the order in which reports list them.
-pub const TABLE: &[(&str, fn() -> Vec<Case>)] = &[];
+pub const TABLE: &[(&str, fn() -> Vec<Case>)] = &[
+    ("matmul", matmul::cases),
+    ("conv2d", conv2d::cases),
+    ("add", add::cases),
+    ("add_row", add_row::cases),
+    ("activation", activation::cases),
+];
 
 /// What a value holds, and hence how a device stores it. Each is rows padded to a multiple of four, bound as vectors of
 /// four.
@@ -46,6 +59,21 @@ impl Ty {
 
     pub fn act(shape: impl Into<Shape>) -> Self {
         Self::new(Kind::Act, shape)
+    }
+
+    /// A device buffer as (blocks, rows of a block, rows of a block with padding). Only a matrix of parameters pads its
+    /// rows: it is the dimension that a product sums over, and that is padded in the activations.
+    pub fn device_blocks(&self) -> (usize, usize, usize) {
+        match (self.kind, self.shape.dims()) {
+            (Kind::Weight, &[.., rows, _]) => (self.shape.rows() / rows.max(1), rows, pad4(rows)),
+            _ => (1, self.shape.rows(), self.shape.rows()),
+        }
+    }
+
+    /// Elements of a device buffer, padding counted in.
+    pub fn device_len(&self) -> usize {
+        let (blocks, _, rows) = self.device_blocks();
+        blocks * rows * pad4(self.shape.channels())
     }
 }
 

@@ -1,0 +1,77 @@
+//! Every kernel on the adapter at hand against its CPU reference, in every pair of storage types, on every case.
+
+use std::sync::Arc;
+
+use libtest_mimic::{Failed, Trial};
+use ornstein::gpu::{Gpu, Session};
+use ornstein::graph::Graph;
+use ornstein::graph::plan::Storage;
+use ornstein::ops::case::{compare, tolerance};
+use ornstein::ops::{Case, TABLE};
+use ornstein::tensor::{DType, RawTensor, Tensor, Weights};
+
+use crate::support::on_gpu;
+
+/// Storage of activations and matrices: what sessions use, and f32 with f32 weights as the plainest.
+const STORAGES: [(DType, DType); 3] = [(DType::F32, DType::F32), (DType::F32, DType::F16), (DType::F16, DType::F16)];
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (op, cases) in TABLE {
+        for (act, weight) in STORAGES {
+            for index in 0..cases().len() {
+                let cases = *cases;
+                let name = format!("parity::{op}::{act}-{weight}::{index}");
+                trials.push(on_gpu(name, move |gpu| check(gpu, &cases()[index], Storage { act, weight })));
+            }
+        }
+    }
+    trials
+}
+
+fn check(gpu: &Arc<Gpu>, case: &Case, storage: Storage) -> Result<(), Failed> {
+    if storage.act == DType::F16 && !gpu.caps.f16 {
+        return Err("the adapter has no f16: choose another by ORNSTEIN_TEST_DEVICE".into());
+    }
+    let inputs = case.tensors(1, storage.act, storage.weight);
+    let types = case.types();
+    let wanted = case.op.output(&types)?;
+    let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &wanted.shape);
+    let output = run(gpu, case, inputs, storage)?;
+    let difference = compare(&output, &reference);
+    let limit = tolerance(storage.act, case.op.sum_length(&types));
+    if difference.relative <= limit {
+        return Ok(());
+    }
+    let (index, out, wanted) = difference.worst;
+    Err(format!(
+        "{}: relative error {:.2e} exceeds {limit:.0e}; worst at {index}: {out} should be {wanted}",
+        case.name(),
+        difference.relative
+    )
+    .into())
+}
+
+fn run(gpu: &Arc<Gpu>, case: &Case, inputs: Vec<Tensor>, storage: Storage) -> ornstein::error::Result<Tensor> {
+    let session = Session::new(gpu, Graph::of_case(case, inputs)?, &NoWeights, storage)?;
+    session.poison();
+    let mut outputs = pollster::block_on(session.run(&[]))?;
+    Ok(outputs.remove("output").expect("the graph of a case has this output"))
+}
+
+/// A case's graph has constants only.
+struct NoWeights;
+
+impl Weights for NoWeights {
+    fn place(&self) -> String {
+        "a case".into()
+    }
+
+    fn get(&self, _: &str) -> Option<RawTensor<'_>> {
+        None
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,92 @@
+//! The pipeline cache: each kernel is compiled once per device, dialect and set of constants, whoever asks.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use super::device::Gpu;
+use super::shader::{self, Dialect};
+use crate::error::Result;
+use crate::ops::{Binding, Launch};
+
+/// What makes two kernels the same: shader, dialect, the bits of its constants, and the kinds of its bindings.
+type Key = (&'static str, Dialect, Vec<(&'static str, u64)>, Vec<wgpu::BufferBindingType>);
+
+/// A compiled kernel with the layout of its bindings.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+#[derive(Debug, Default)]
+pub struct Kernels {
+    compiled: Mutex<HashMap<Key, Kernel>>,
+}
+
+impl Kernels {
+    /// The kernel of a launch, compiled now or before. Failures to compile are found by [`Gpu::check`].
+    pub fn get(&self, gpu: &Gpu, launch: &Launch, dialect: Dialect) -> Result<Kernel> {
+        let constants = launch.constants.iter().map(|(name, value)| (*name, value.to_bits())).collect();
+        let key = (launch.shader, dialect, constants, launch.bindings.iter().map(binding_type).collect());
+        let mut compiled = self.compiled.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(kernel) = compiled.get(&key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = compile(&gpu.device, launch, &shader::source(launch.shader, dialect)?);
+        compiled.insert(key, kernel.clone());
+        Ok(kernel)
+    }
+
+    /// Number of kernels compiled so far.
+    pub fn count(&self) -> usize {
+        self.compiled.lock().unwrap_or_else(|e| e.into_inner()).len()
+    }
+}
+
+fn binding_type(binding: &Binding) -> wgpu::BufferBindingType {
+    match binding {
+        Binding::Input(_) | Binding::Absent => wgpu::BufferBindingType::Storage { read_only: true },
+        Binding::Output => wgpu::BufferBindingType::Storage { read_only: false },
+        Binding::Params => wgpu::BufferBindingType::Uniform,
+    }
+}
+
+fn compile(device: &wgpu::Device, launch: &Launch, source: &str) -> Kernel {
+    let label = Some(launch.shader);
+    let module = device
+        .create_shader_module(wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(source.into()) });
+    let entries: Vec<_> = launch
+        .bindings
+        .iter()
+        .enumerate()
+        .map(|(i, binding)| wgpu::BindGroupLayoutEntry {
+            binding: i as u32,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: binding_type(binding),
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        })
+        .collect();
+    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label,
+        bind_group_layouts: &[Some(&layout)],
+        immediate_size: 0,
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label,
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            constants: &launch.constants,
+            // Every kernel writes its workgroup memory before it reads it.
+            zero_initialize_workgroup_memory: false,
+        },
+        cache: None,
+    });
+    Kernel { pipeline, layout }
+}

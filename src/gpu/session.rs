@@ -1,0 +1,271 @@
+//! A session: a graph on a device, everything made once (kernels, buffers, bind groups), run many times. A run is one
+//! submission of one compute pass, then one read-back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::device::Gpu;
+use super::memory;
+use super::shader::Dialect;
+use crate::error::{Error, Result};
+use crate::graph::interpret::load_parameters;
+use crate::graph::plan::{Plan, Storage, check_limits, device_bytes, plan};
+use crate::graph::{Graph, Node, Source, ValueId};
+use crate::ops::{Binding, Kind, Launch};
+use crate::tensor::{DType, Tensor, Weights};
+
+/// Bytes of uploads in flight before the session waits for them, which bounds the staging memory.
+const UPLOAD_CHUNK: u64 = 64 << 20;
+
+#[derive(Debug)]
+struct Dispatch {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    workgroups: [u32; 3],
+}
+
+#[derive(Debug)]
+pub struct Session {
+    gpu: Arc<Gpu>,
+    graph: Graph,
+    storage: Storage,
+    /// One per slot of the plan.
+    slots: Vec<wgpu::Buffer>,
+    /// Buffers of inputs, constants and parameters.
+    fixed: HashMap<ValueId, wgpu::Buffer>,
+    plan: Plan,
+    dispatches: Vec<Dispatch>,
+    readback: wgpu::Buffer,
+    bytes: u64,
+}
+
+impl Session {
+    /// Plans, uploads the weights, compiles the kernels.
+    ///
+    /// # Errors
+    /// If a value exceeds the device's limits, a parameter is missing or not finite, a kernel does not compile, or
+    /// memory runs out.
+    pub fn new(gpu: &Arc<Gpu>, graph: Graph, weights: &dyn Weights, storage: Storage) -> Result<Self> {
+        check_limits(&graph, storage, &gpu.caps)?;
+        let plan = plan(&graph, storage);
+        let mut uploads = Uploads { gpu, pending: 0, total: 0 };
+        let mut fixed = load_parameters(&graph, weights, |parameter, raw| {
+            let rank = parameter.file_shape.rank();
+            let dtype = if rank < 2 { DType::F32 } else { storage.weight };
+            uploads.buffer(&parameter.key, &parameter.pack.to_bytes(raw, &parameter.file_shape, dtype)?)
+        })?;
+        for (i, value) in graph.values.iter().enumerate() {
+            let id = ValueId(i);
+            match &value.source {
+                Source::Constant(tensor) => {
+                    let dtype = if value.ty.kind == Kind::Weight { storage.weight } else { storage.act };
+                    fixed.insert(id, uploads.buffer("constant", &memory::to_bytes(tensor, value.ty.kind, dtype))?);
+                }
+                Source::Input(name) => {
+                    fixed.insert(id, uploads.empty(name, device_bytes(&graph, id, storage)));
+                }
+                Source::Parameter(_) | Source::Node(_) => {}
+            }
+        }
+        let slots = plan.slots.iter().map(|bytes| uploads.empty("slot", *bytes)).collect();
+        let readback_bytes = graph.outputs.iter().map(|(_, id)| device_bytes(&graph, *id, storage)).sum::<u64>();
+        let readback = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("readback"),
+            size: readback_bytes.max(16),
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        });
+        let bytes = uploads.total + readback_bytes;
+        gpu.wait()?;
+        let mut session =
+            Self { gpu: Arc::clone(gpu), graph, storage, slots, fixed, plan, dispatches: Vec::new(), readback, bytes };
+        session.dispatches = session.prepare()?;
+        gpu.check()?;
+        Ok(session)
+    }
+
+    /// Bytes of device memory that the session holds.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Kernels, parameters and bind groups of every node.
+    fn prepare(&self) -> Result<Vec<Dispatch>> {
+        let launches: Vec<Launch> = self.graph.nodes.iter().map(|node| self.launch(node)).collect::<Result<_>>()?;
+        let align = self.gpu.device.limits().min_uniform_buffer_offset_alignment as usize;
+        let mut params = Vec::new();
+        let mut ranges = Vec::new();
+        for launch in &launches {
+            let start = params.len();
+            params.extend(launch.params.iter().flat_map(|(_, bits)| bits.to_le_bytes()));
+            ranges.push(start as u64..params.len() as u64);
+            params.resize(params.len().next_multiple_of(align.max(16)), 0);
+        }
+        let mut uploads = Uploads { gpu: &self.gpu, pending: 0, total: 0 };
+        let params = uploads.buffer("params", &params)?;
+        let absent = uploads.empty("absent", 16);
+        let nodes = self.graph.nodes.iter().zip(&launches).zip(&ranges);
+        nodes.map(|((node, launch), range)| self.dispatch(node, launch, (&params, range), &absent)).collect()
+    }
+
+    fn launch(&self, node: &Node) -> Result<Launch> {
+        let caps = &self.gpu.caps;
+        let launch = node.op.launch(&self.graph.types(&node.inputs), self.graph.ty(node.output), caps);
+        let launch = launch.map_err(|e| e.at(&node.name))?;
+        if launch.workgroups.iter().any(|n| *n > caps.max_workgroups) {
+            return Err(Error::device(format!(
+                "{}: {:?} workgroups are more than {} dispatches; a smaller picture needs fewer",
+                node.name, launch.workgroups, caps.name
+            )));
+        }
+        Ok(launch)
+    }
+
+    fn dispatch(
+        &self,
+        node: &Node,
+        launch: &Launch,
+        params: (&wgpu::Buffer, &std::ops::Range<u64>),
+        absent: &wgpu::Buffer,
+    ) -> Result<Dispatch> {
+        let kernel = self.gpu.kernels.get(&self.gpu, launch, self.dialect(node))?;
+        let entries: Vec<_> = launch
+            .bindings
+            .iter()
+            .enumerate()
+            .map(|(i, binding)| wgpu::BindGroupEntry {
+                binding: i as u32,
+                resource: match binding {
+                    Binding::Input(input) => self.buffer(node.inputs[*input]).as_entire_binding(),
+                    Binding::Output => self.buffer(node.output).as_entire_binding(),
+                    Binding::Absent => absent.as_entire_binding(),
+                    Binding::Params => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: params.0,
+                        offset: params.1.start,
+                        size: wgpu::BufferSize::new(params.1.end - params.1.start),
+                    }),
+                },
+            })
+            .collect();
+        let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&node.name),
+            layout: &kernel.layout,
+            entries: &entries,
+        });
+        self.gpu.check().map_err(|e| Error::device(format!("{}: {e}", node.name)))?;
+        Ok(Dispatch { pipeline: kernel.pipeline, bind_group, workgroups: launch.workgroups })
+    }
+
+    /// A node that reads no matrix of parameters reads activations through `weight4` (a look-up in activations).
+    fn dialect(&self, node: &Node) -> Dialect {
+        let reads_matrix = node.inputs.iter().any(|id| self.graph.ty(*id).kind == Kind::Weight);
+        let weight = if reads_matrix { self.storage.weight } else { self.storage.act };
+        Dialect { elem: self.storage.act, weight, native_f16: self.gpu.caps.f16 }
+    }
+
+    fn buffer(&self, id: ValueId) -> &wgpu::Buffer {
+        self.plan.slot_of.get(&id).map_or_else(|| &self.fixed[&id], |slot| &self.slots[*slot])
+    }
+
+    /// The outputs by name, for inputs given by name.
+    ///
+    /// # Errors
+    /// If an input is missing or misshapen, or the device fails.
+    pub async fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<HashMap<String, Tensor>> {
+        for (id, tensor) in self.graph.order_inputs(inputs)? {
+            let bytes = memory::to_bytes(tensor, self.graph.ty(id).kind, self.storage.act);
+            self.gpu.queue.write_buffer(&self.fixed[&id], 0, &bytes);
+        }
+        let mut encoder = self
+            .gpu
+            .device
+            .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(&self.graph.network) });
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some(&self.graph.network),
+                timestamp_writes: None,
+            });
+            for dispatch in &self.dispatches {
+                let [x, y, z] = dispatch.workgroups;
+                pass.set_pipeline(&dispatch.pipeline);
+                pass.set_bind_group(0, &dispatch.bind_group, &[]);
+                pass.dispatch_workgroups(x, y, z);
+            }
+        }
+        let mut offset = 0;
+        let mut ranges = Vec::new();
+        for (_, id) in &self.graph.outputs {
+            let bytes = device_bytes(&self.graph, *id, self.storage);
+            encoder.copy_buffer_to_buffer(self.buffer(*id), 0, &self.readback, offset, bytes);
+            ranges.push(offset as usize..(offset + bytes) as usize);
+            offset += bytes;
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        let bytes = self.read_back().await?;
+        let outputs = self.graph.outputs.iter().zip(ranges);
+        Ok(outputs
+            .map(|((name, id), range)| {
+                let ty = self.graph.ty(*id);
+                (name.clone(), memory::from_bytes(&bytes[range], ty, self.storage.act))
+            })
+            .collect())
+    }
+
+    async fn read_back(&self) -> Result<Vec<u8>> {
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        // The receiver lives until the end of this function; a failed send means that nobody waits any more.
+        self.readback.map_async(wgpu::MapMode::Read, .., move |result| drop(sender.send(result)));
+        self.gpu.wait()?;
+        let failed =
+            |what: &dyn std::fmt::Display| Error::device(format!("{}: reading back: {what}", self.gpu.caps.name));
+        receiver.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+        let bytes = self.readback.get_mapped_range(..).map_err(|e| failed(&e))?.to_vec();
+        self.readback.unmap();
+        Ok(bytes)
+    }
+
+    /// Fills every slot with NaN, so that a kernel that leaves a part of its output unwritten shows.
+    pub fn poison(&self) {
+        for slot in &self.slots {
+            self.gpu.queue.write_buffer(slot, 0, &vec![0xff; slot.size() as usize]);
+        }
+    }
+}
+
+/// Makes buffers and counts their bytes.
+struct Uploads<'a> {
+    gpu: &'a Gpu,
+    pending: u64,
+    total: u64,
+}
+
+impl Uploads<'_> {
+    fn empty(&mut self, label: &str, bytes: u64) -> wgpu::Buffer {
+        let size = bytes.max(16).next_multiple_of(4);
+        self.total += size;
+        self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage: wgpu::BufferUsages::STORAGE
+                | wgpu::BufferUsages::UNIFORM
+                | wgpu::BufferUsages::COPY_DST
+                | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        })
+    }
+
+    fn buffer(&mut self, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer> {
+        let buffer = self.empty(label, bytes.len() as u64);
+        self.gpu.queue.write_buffer(&buffer, 0, bytes);
+        self.pending += bytes.len() as u64;
+        if self.pending > UPLOAD_CHUNK {
+            self.pending = 0;
+            self.gpu.wait()?;
+        }
+        Ok(buffer)
+    }
+}

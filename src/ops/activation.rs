@@ -1,0 +1,185 @@
+//! `y = act(x)`, element by element; x and y of the same shape.
+//!
+//! SiLU is the U-Net's and the VAE's (PyTorch `SiLU`; Elfwing et al. 2017), quick-GELU and GELU the text encoders'
+//! (transformers `QuickGELUActivation`, PyTorch `GELU(approximate="none")`; Hendrycks and Gimpel 2016). As a rule it
+//! runs in the epilogue of the product before it.
+
+use rayon::prelude::*;
+
+use super::case::Fill;
+use super::{Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_inputs, fold_groups};
+use crate::caps::Caps;
+use crate::error::Result;
+use crate::tensor::{Shape, Tensor, pad4};
+
+/// An activation function. All are 0 at 0, so padding stays zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Act {
+    #[default]
+    None,
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// `x * Φ(x)` with the normal distribution's exact Φ.
+    Gelu,
+    /// `x * sigmoid(1.702 x)`.
+    QuickGelu,
+}
+
+impl Act {
+    pub fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::None => x,
+            Self::Silu => x / (1.0 + (-x).exp()),
+            Self::Gelu => {
+                let x = f64::from(x);
+                (0.5 * x * erfc(-x * std::f64::consts::FRAC_1_SQRT_2)) as f32
+            }
+            Self::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+        }
+    }
+
+    /// Its number in shaders: the override `ACTIVATION` of `shared/activation.wgsl`.
+    pub fn code(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Silu => 1,
+            Self::Gelu => 2,
+            Self::QuickGelu => 3,
+        }
+    }
+}
+
+/// `1 - erf(x)`, to 1e-10 relative up to 28, where it leaves the range of f64.
+///
+/// `(1 + 2x) exp(x²) erfc(x)` is smooth and close to 1 on the whole half-line, so a polynomial in `(x - 3) / (x + 3)`
+/// meets it (the change of variable is Shepherd's and Laframboise's, 1981; the coefficients interpolate at Chebyshev
+/// points).
+fn erfc(x: f64) -> f64 {
+    const SCALED: [f64; 15] = [
+        1.253_008_058_291_112_4,
+        -0.135_621_106_131_683_58,
+        -0.047_562_297_345_087_58,
+        0.129_645_158_022_218_53,
+        -0.119_273_594_675_608_13,
+        0.068_308_057_328_072_837,
+        -0.023_771_110_693_320_564,
+        0.002_529_038_149_562_396_2,
+        0.001_891_159_937_034_632_1,
+        -0.000_778_012_158_410_487_65,
+        -0.000_110_414_038_315_633_17,
+        0.000_120_427_797_617_433_88,
+        1.040_890_292_441_503_5e-5,
+        -1.407_356_118_294_676_3e-5,
+        -2.720_924_232_305_905_3e-6,
+    ];
+    let z = x.abs().min(28.0);
+    let q = (z - 3.0) / (z + 3.0);
+    let tail = (-z * z).exp() / (1.0 + 2.0 * z) * SCALED.iter().rev().fold(0.0, |sum, c| sum * q + c);
+    if x.is_nan() {
+        x
+    } else if x < 0.0 {
+        2.0 - tail
+    } else {
+        tail
+    }
+}
+
+/// The activation as a node of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activation(pub Act);
+
+impl Op for Activation {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        expect_inputs("activation", inputs, 1)?;
+        Ok(inputs[0].clone())
+    }
+
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        let data = inputs[0].data.par_iter().with_min_len(4096).map(|&x| self.0.apply(x)).collect();
+        Tensor::new(output.clone(), data)
+    }
+
+    fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        let vectors = output.shape.rows() * pad4(output.shape.channels()) / 4;
+        Ok(Launch::new("activation", 1)
+            .constant("ACTIVATION", self.0.code())
+            .param("vectors", vectors)
+            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+    }
+
+    fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {
+        output.shape.len() as u64
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for act in [Act::None, Act::Silu, Act::Gelu, Act::QuickGelu] {
+        cases.push(Case::new(Activation(act), [Ty::act([1, 1])]));
+        cases.push(Case::new(Activation(act), [Ty::act([3, 7, 5])]));
+        cases.push(Case::new(Activation(act), [Ty::act([2, 16, 16, 320])]));
+        // Tails: from -12 to 12, where exp(-x) alone would leave the range of f16.
+        let tails = Case::new(Activation(act), [Ty::act([1, 1025])]);
+        cases.push(tails.fill(0, Fill::With(|i| (i as f32 - 512.0) / 42.0)));
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From mpmath, 40 digits.
+    #[test]
+    fn erfc_is_exact_to_ten_digits_far_into_the_tail() {
+        let table = [
+            (0.0, 1.0),
+            (0.001, 0.998_871_621_209_030_8),
+            (0.5, 0.479_500_122_186_953_46),
+            (1.0, 0.157_299_207_050_285_13),
+            (2.5, 4.069_520_174_449_589_4e-4),
+            (5.0, 1.537_459_794_428_034_8e-12),
+            (9.0, 4.137_031_746_513_810_2e-37),
+            (20.0, 5.395_865_611_607_900_9e-176),
+        ];
+        for (x, wanted) in table {
+            assert!((erfc(x) / wanted - 1.0).abs() < 1e-10, "erfc({x}) = {} should be {wanted}", erfc(x));
+            assert!((erfc(-x) / (2.0 - wanted) - 1.0).abs() < 1e-10, "erfc(-{x})");
+        }
+    }
+
+    #[test]
+    fn gelu_keeps_its_negative_tail() {
+        let table = [
+            (-12.0, -2.131_778_534e-32),
+            (-6.0, -5.919_525_870e-9),
+            (-3.0, -4.049_694_095e-3),
+            (-0.01, -4.960_106_437e-3),
+            (0.5, 0.345_731_230_6),
+            (3.0, 2.995_950_306),
+        ];
+        for (x, wanted) in table {
+            let found = Act::Gelu.apply(x);
+            assert!((found / wanted - 1.0).abs() < 3e-7, "gelu({x}) = {found} should be {wanted}");
+        }
+    }
+
+    #[test]
+    fn sigmoid_gates_take_any_finite_input() {
+        assert_eq!(Act::Silu.apply(-1e4), 0.0);
+        assert_eq!(Act::Silu.apply(1e4), 1e4);
+        assert!((Act::Silu.apply(1.0) - 0.731_058_6).abs() < 1e-7);
+        assert!((Act::QuickGelu.apply(1.0) - 0.845_795_8).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_number_that_is_none_stays_none() {
+        for act in [Act::None, Act::Silu, Act::Gelu, Act::QuickGelu] {
+            assert!(act.apply(f32::NAN).is_nan(), "{act:?}");
+        }
+    }
+}

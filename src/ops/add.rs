@@ -1,0 +1,64 @@
+//! `y = a + b`, element by element, of two equal shapes: the residual connections of every network (PyTorch `+`). As a
+//! rule it runs in the epilogue of the product that made one of the two.
+
+use rayon::prelude::*;
+
+use super::{Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_inputs, expect_shape, fold_groups};
+use crate::caps::Caps;
+use crate::error::Result;
+use crate::tensor::{Shape, Tensor, pad4};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Add;
+
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        expect_inputs("add", inputs, 2)?;
+        expect_shape(inputs, 1, "the second summand", &inputs[0].shape)?;
+        Ok(inputs[0].clone())
+    }
+
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        let (a, b) = (&inputs[0].data, &inputs[1].data);
+        let data = a.par_iter().zip(b).with_min_len(1 << 16).map(|(a, b)| a + b).collect();
+        Tensor::new(output.clone(), data)
+    }
+
+    fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        let vectors = output.shape.rows() * pad4(output.shape.channels()) / 4;
+        Ok(Launch::new("add", 2)
+            .param("vectors", vectors)
+            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+    }
+
+    fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {
+        output.shape.len() as u64
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |shape: &[usize]| Case::new(Add, [Ty::act(Shape::new(shape)), Ty::act(Shape::new(shape))]);
+    vec![case(&[1]), case(&[3, 7, 5]), case(&[1, 255, 4]), case(&[1, 257, 4]), case(&[2, 16, 16, 320])]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn different_shapes_are_an_error_that_names_both() {
+        let error = Add.output(&[Ty::act([2, 3]), Ty::act([2, 4])]).unwrap_err().to_string();
+        assert!(error.contains("[2, 3]") && error.contains("[2, 4]"), "{error}");
+    }
+
+    #[test]
+    fn one_thread_works_on_one_vector_of_four() {
+        let ty = Ty::act([2, 16, 16, 322]);
+        let launch = Add.launch(&[ty.clone(), ty.clone()], &ty, &Caps::webgpu_default()).unwrap();
+        assert_eq!(launch.workgroups, [(512 * 81usize).div_ceil(256) as u32, 1, 1]);
+    }
+}

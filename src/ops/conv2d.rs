@@ -1,0 +1,293 @@
+//! `y[b, i, j, :] = act(Σ x[b, s·i + u − top, s·j + v − left, :] · w[u, v] + bias + row) + residual` over taps u, v:
+//! x `[B, H, W, C]`, w `[KH, KW, C, N]`, y `[B, OH, OW, N]`; beyond x's edges there are zeros. The parts after the sum
+//! are the [`Epilogue`]'s.
+//!
+//! Every convolution of the U-Net and the VAE (PyTorch `Conv2d`, whose weight [`crate::pack`] transposes). It is a
+//! matrix product whose K runs over taps and channels (implicit GEMM: the matrix of patches is never stored whole).
+
+use rayon::prelude::*;
+
+use super::epilogue::{Act, Epilogue, rows_per_batch};
+use super::matmul::{launch_gemm, launch_matmul, multiply};
+use super::product::{Mat, MatMut, Threads, in_blocks, product};
+use super::{Case, Inputs, Kind, Launch, Op, Ty};
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::tensor::{Shape, Tensor, pad4};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv2d {
+    /// Pixels of x from one output pixel to the next, both ways.
+    pub stride: usize,
+    /// Zeros around x: top, left, bottom, right.
+    pub padding: [usize; 4],
+    pub epilogue: Epilogue,
+}
+
+/// All sizes of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Geometry {
+    batch: usize,
+    size: [usize; 2],
+    channels: usize,
+    taps: [usize; 2],
+    out_size: [usize; 2],
+    n: usize,
+}
+
+impl Conv2d {
+    /// Stride 1, with the padding that keeps the size under an odd kernel, and a bias.
+    pub fn same(kernel: usize) -> Self {
+        Self { stride: 1, padding: [kernel / 2; 4], epilogue: Epilogue::bias(true) }
+    }
+
+    fn geometry(&self, x: &Shape, w: &Shape) -> Result<Geometry> {
+        let [batch, height, width, channels] = x.image()?;
+        let &[taps_y, taps_x, c, n] = w.dims() else {
+            return Err(Error::shape(format!("conv2d: w should be [KH, KW, C, N], found {w}")));
+        };
+        if c != channels || w.is_empty() {
+            return Err(Error::shape(format!("conv2d: x {x} has no C in common with w [KH, KW, C, N] = {w}")));
+        }
+        let [top, left, bottom, right] = self.padding;
+        let out = |size: usize, taps: usize| Some(size.checked_sub(taps)?.checked_div(self.stride)? + 1);
+        match (out(height + top + bottom, taps_y), out(width + left + right, taps_x)) {
+            (Some(y), Some(x)) => {
+                let (size, taps, out_size) = ([height, width], [taps_y, taps_x], [y, x]);
+                Ok(Geometry { batch, size, channels, taps, out_size, n })
+            }
+            _ => Err(Error::shape(format!(
+                "conv2d: w {w} does not fit into x {x} with padding {:?} and stride {}",
+                self.padding, self.stride
+            ))),
+        }
+    }
+
+    /// Whether every output pixel is a product of the input pixel at the same place: no patches to gather.
+    fn is_pointwise(&self, w: &Shape) -> bool {
+        self.stride == 1 && self.padding == [0; 4] && w.dims()[..2] == [1, 1]
+    }
+
+    /// Copies, for tap number `tap`, the input pixel of output pixel number `row`, or zeros beyond the edges.
+    fn gather(&self, g: &Geometry, x: &[f32], row: usize, tap: usize, patch: &mut [f32]) {
+        let [out_y, out_x] = g.out_size;
+        let (b, i, j) = (row / (out_y * out_x), row / out_x % out_y, row % out_x);
+        // Above or left of the image these wrap around to huge numbers, which are outside as well.
+        let y = (i * self.stride + tap / g.taps[1]).wrapping_sub(self.padding[0]);
+        let x_at = (j * self.stride + tap % g.taps[1]).wrapping_sub(self.padding[1]);
+        let [height, width] = g.size;
+        if y < height && x_at < width {
+            let pixel = (b * height + y) * width + x_at;
+            patch.copy_from_slice(&x[pixel * g.channels..][..g.channels]);
+        } else {
+            patch.fill(0.0);
+        }
+    }
+}
+
+/// Terms of the sum that a product on the CPU takes at once, at least: so many that the output is seldom rewritten, and
+/// so few that the patches of many pixels stay in the cache.
+const GROUP_LEN: usize = 1024;
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        let [x, w, ..] = inputs else {
+            return Err(Error::shape(format!("conv2d takes at least x and w, found {} inputs", inputs.len())));
+        };
+        let g = self.geometry(&x.shape, &w.shape)?;
+        let output = Shape::from([g.batch, g.out_size[0], g.out_size[1], g.n]);
+        self.epilogue.check("conv2d", inputs, &output)?;
+        Ok(Ty::act(output))
+    }
+
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        let (x, w) = (inputs[0], inputs[1]);
+        if self.is_pointwise(&w.shape) {
+            return multiply(inputs, x.shape.channels(), output, self.epilogue);
+        }
+        let g = self.geometry(&x.shape, &w.shape).expect("the graph checked the shapes");
+        let (taps, operands) = (g.taps[0] * g.taps[1], self.epilogue.operands(inputs, output));
+        let group = GROUP_LEN.div_ceil(g.channels).min(taps);
+        let mut y = Tensor::zeros(output.clone());
+        in_blocks(&mut y.data, g.n, group * g.channels, |first, block, threads| {
+            let rows = block.len() / g.n;
+            let mut patches = vec![0.0; rows * group * g.channels];
+            for tap in (0..taps).step_by(group) {
+                let k = group.min(taps - tap) * g.channels;
+                let patches = &mut patches[..rows * k];
+                let fill = |(row, patch): (usize, &mut [f32])| {
+                    let pixels = patch.chunks_exact_mut(g.channels).enumerate();
+                    pixels.for_each(|(t, pixel)| self.gather(&g, &x.data, first + row, tap + t, pixel));
+                };
+                match threads {
+                    Threads::One => patches.chunks_exact_mut(k).enumerate().for_each(fill),
+                    Threads::All => patches.par_chunks_exact_mut(k).enumerate().for_each(fill),
+                }
+                let w = Mat::new(&w.data[tap * g.channels * g.n..][..k * g.n], k, g.n);
+                let so_far = if tap == 0 { 0.0 } else { 1.0 };
+                product(MatMut::new(block, rows, g.n), so_far, Mat::new(patches, rows, k), w, 1.0, threads);
+            }
+            operands.finish(first, block, threads);
+        });
+        y
+    }
+
+    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        let (x, w) = (&inputs[0].shape, &inputs[1].shape);
+        if self.is_pointwise(w) {
+            return Ok(launch_matmul(x.channels(), &output.shape, self.epilogue, caps));
+        }
+        let g = self.geometry(x, w)?;
+        let c4 = pad4(g.channels) / 4;
+        Ok(launch_gemm("conv2d", output.shape.rows(), g.n, self.epilogue, caps)
+            .constant("TAPS_X", g.taps[1] as u32)
+            .param("rows", output.shape.rows())
+            .param("k4", g.taps[0] * g.taps[1] * c4)
+            .param("n4", pad4(g.n) / 4)
+            .param("rows_per_batch", rows_per_batch(&output.shape))
+            .param("height", g.size[0])
+            .param("width", g.size[1])
+            .param("c4", c4)
+            .param("out_width", g.out_size[1])
+            .param("stride", self.stride)
+            .param("top", self.padding[0])
+            .param("left", self.padding[1]))
+    }
+
+    fn flops(&self, inputs: Inputs, output: &Ty) -> u64 {
+        2 * (inputs[1].shape.rows() * output.shape.len()) as u64
+    }
+
+    fn sum_length(&self, inputs: Inputs) -> Option<usize> {
+        Some(inputs[1].shape.rows())
+    }
+
+    fn absorb(&self, next: &dyn Op, operand: usize) -> Option<Box<dyn Op>> {
+        Some(Box::new(Self { epilogue: self.epilogue.absorb(next, operand)?, ..*self }))
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |x: [usize; 4], kernel: [usize; 2], n: usize, op: Conv2d| {
+        let types = [Ty::act(x), Ty::new(Kind::Weight, [kernel[0], kernel[1], x[3], n])];
+        let g = op.geometry(&types[0].shape, &types[1].shape).expect("a case's shapes fit");
+        let output = Shape::from([g.batch, g.out_size[0], g.out_size[1], n]);
+        cases.push(Case::new(op, types.into_iter().chain(op.epilogue.operand_types(&output))));
+    };
+    let plain = |stride, padding| Conv2d { stride, padding, epilogue: Epilogue::default() };
+    let (one, three) = (Conv2d::same(1), Conv2d::same(3));
+    let with =
+        |op: Conv2d, row, act, residual| Conv2d { epilogue: Epilogue { row, act, residual, ..op.epilogue }, ..op };
+    // One, odd, just under and over the tile; other kernels, strides and paddings.
+    case([1, 1, 1, 1], [1, 1], 1, plain(1, [0; 4]));
+    case([1, 1, 1, 1], [3, 3], 1, three);
+    case([2, 3, 5, 7], [3, 3], 5, three);
+    case([1, 8, 8, 16], [3, 3], 64, three);
+    case([1, 5, 13, 6], [3, 3], 65, plain(1, [1; 4]));
+    case([1, 9, 7, 3], [5, 2], 9, plain(1, [2, 0, 1, 1]));
+    case([2, 9, 7, 12], [3, 3], 10, plain(2, [1; 4]));
+    case([1, 8, 10, 12], [3, 3], 20, plain(2, [0, 0, 1, 1]));
+    case([1, 7, 9, 5], [1, 1], 6, plain(2, [0; 4]));
+    case([2, 4, 3, 10], [1, 1], 22, one);
+    // Every epilogue that a network uses.
+    case([2, 6, 5, 9], [3, 3], 14, with(three, true, Act::None, false));
+    case([2, 6, 5, 9], [3, 3], 14, with(three, true, Act::Silu, false));
+    case([2, 6, 5, 9], [3, 3], 14, with(three, false, Act::None, true));
+    case([2, 6, 5, 9], [1, 1], 14, with(one, false, Act::None, true));
+    case([2, 6, 5, 9], [3, 3], 14, with(three, true, Act::Gelu, true));
+    // The U-Net's first and last convolution, and SD 1.5's innermost and outermost blocks.
+    case([2, 16, 16, 4], [3, 3], 64, three);
+    case([1, 16, 16, 64], [3, 3], 4, three);
+    case([1, 4, 4, 1280], [3, 3], 1280, with(three, true, Act::None, false));
+    case([1, 16, 16, 320], [3, 3], 320, with(three, false, Act::None, true));
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::case::compare;
+    use crate::tensor::DType;
+
+    /// The definition, one tap at a time, in f64.
+    fn naive(op: &Conv2d, x: &Tensor, w: &Tensor, output: &Shape) -> Tensor {
+        let [_, height, width, channels] = x.shape.image().unwrap();
+        let [_, out_y, out_x, n] = output.image().unwrap();
+        let &[taps_y, taps_x, ..] = w.shape.dims() else { unreachable!("a case's w has four dimensions") };
+        let mut y = Tensor::zeros(output.clone());
+        for (index, y) in y.data.iter_mut().enumerate() {
+            let (pixel, o) = (index / n, index % n);
+            let (b, i, j) = (pixel / (out_y * out_x), pixel / out_x % out_y, pixel % out_x);
+            let mut sum = 0f64;
+            for (u, v) in (0..taps_y).flat_map(|u| (0..taps_x).map(move |v| (u, v))) {
+                let row = (i * op.stride + u) as isize - op.padding[0] as isize;
+                let column = (j * op.stride + v) as isize - op.padding[1] as isize;
+                if row < 0 || column < 0 || row >= height as isize || column >= width as isize {
+                    continue;
+                }
+                let at = ((b * height + row as usize) * width + column as usize) * channels;
+                let taps = &w.data[(u * taps_x + v) * channels * n..];
+                sum += (0..channels).map(|c| f64::from(x.data[at + c]) * f64::from(taps[c * n + o])).sum::<f64>();
+            }
+            *y = sum as f32;
+        }
+        y
+    }
+
+    fn check(case: &Case) {
+        let (types, tensors) = (case.types(), case.tensors(3, DType::F32, DType::F32));
+        let output = case.op.output(&types).unwrap().shape;
+        let inputs: Vec<&Tensor> = tensors.iter().collect();
+        let op = (&*case.op as &dyn std::any::Any).downcast_ref::<Conv2d>().unwrap();
+        let mut wanted = naive(op, inputs[0], inputs[1], &output);
+        op.epilogue.operands(&inputs, &output).finish(0, &mut wanted.data, Threads::One);
+        let difference = compare(&op.reference(&inputs, &output), &wanted);
+        assert!(difference.relative < 1e-6, "{}: {difference:?}", case.name());
+    }
+
+    #[test]
+    fn the_reference_is_the_naive_sum_on_every_case() {
+        cases().iter().for_each(check);
+    }
+
+    #[test]
+    fn many_pixels_are_worked_on_in_blocks() {
+        let types = [Ty::act([3, 91, 23, 5]), Ty::new(Kind::Weight, [3, 3, 5, 6]), Ty::new(Kind::F32, [6])];
+        check(&Case::new(Conv2d { stride: 1, padding: [1; 4], epilogue: Epilogue::bias(true) }, types));
+    }
+
+    #[test]
+    fn the_output_size_follows_stride_and_padding() {
+        let size = |op: Conv2d, kernel: usize| {
+            let inputs = [Ty::act([1, 9, 8, 3]), Ty::new(Kind::Weight, [kernel, kernel, 3, 5])];
+            op.output(&inputs).map(|ty| ty.shape)
+        };
+        let op = |stride, padding| Conv2d { stride, padding, epilogue: Epilogue::default() };
+        assert_eq!(size(op(1, [1; 4]), 3).unwrap(), Shape::from([1, 9, 8, 5]));
+        assert_eq!(size(op(2, [1; 4]), 3).unwrap(), Shape::from([1, 5, 4, 5]));
+        assert_eq!(size(op(2, [0, 0, 1, 1]), 3).unwrap(), Shape::from([1, 4, 4, 5]));
+        assert!(size(op(1, [0; 4]), 10).unwrap_err().to_string().contains("does not fit"));
+        assert!(size(op(0, [0; 4]), 3).is_err(), "a stride of 0");
+    }
+
+    #[test]
+    fn a_weight_for_other_channels_is_an_error_that_shows_both() {
+        let inputs = [Ty::act([1, 9, 8, 3]), Ty::new(Kind::Weight, [3, 3, 4, 5]), Ty::new(Kind::F32, [5])];
+        let error = Conv2d::same(3).output(&inputs).unwrap_err().to_string();
+        assert!(error.contains("[1, 9, 8, 3]") && error.contains("[3, 3, 4, 5]"), "{error}");
+    }
+
+    #[test]
+    fn a_pointwise_convolution_is_launched_as_a_product() {
+        let inputs = [Ty::act([2, 9, 8, 6]), Ty::new(Kind::Weight, [1, 1, 6, 5]), Ty::new(Kind::F32, [5])];
+        let op = Conv2d::same(1);
+        let launch = op.launch(&inputs, &op.output(&inputs).unwrap(), &Caps::webgpu_default()).unwrap();
+        assert_eq!(launch.shader, "matmul");
+        assert_eq!(launch.params, [("rows", 144), ("k4", 2), ("n4", 2), ("rows_per_batch", 72)]);
+    }
+}

@@ -1,0 +1,198 @@
+//! `y = act(x·w + bias + row) + residual`: x `[.., K]`, w `[K, N]`, y `[.., N]`; the parts after `x·w` are the
+//! [`Epilogue`]'s. Every linear layer of every network (PyTorch `Linear`, whose weight [`crate::pack`] transposes).
+
+use super::epilogue::{Act, Epilogue, rows_per_batch};
+use super::product::{Mat, MatMut, in_blocks, product};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, fold_groups};
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::tensor::{Shape, Tensor, pad4};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MatMul {
+    pub epilogue: Epilogue,
+}
+
+impl MatMul {
+    /// A linear layer with or without a bias.
+    pub fn new(bias: bool) -> Self {
+        Self { epilogue: Epilogue::bias(bias) }
+    }
+}
+
+/// Columns of the output that one workgroup of `shared/gemm.wgsl` computes.
+const TILE_COLUMNS: usize = 64;
+
+/// A launch of `shared/gemm.wgsl` in this shader: constants and grid for `rows` rows of `n` columns. Few rows take a
+/// tile of few rows, since threads beyond the last row would multiply zeros.
+pub(super) fn launch_gemm(shader: &'static str, rows: usize, n: usize, epilogue: Epilogue, caps: &Caps) -> Launch {
+    let tile_rows = if rows <= 16 { 16 } else { 64 };
+    let [y, z, _] = fold_groups(rows.div_ceil(tile_rows), caps);
+    epilogue.launch(Launch::new(shader, epilogue.inputs())).constant("TILE_ROWS", tile_rows as u32).workgroups([
+        n.div_ceil(TILE_COLUMNS) as u32,
+        y,
+        z,
+    ])
+}
+
+/// The launch of `shaders/matmul.wgsl` for x `[rows, K]` and an output of this shape.
+pub(super) fn launch_matmul(k: usize, output: &Shape, epilogue: Epilogue, caps: &Caps) -> Launch {
+    launch_gemm("matmul", output.rows(), output.channels(), epilogue, caps)
+        .param("rows", output.rows())
+        .param("k4", pad4(k) / 4)
+        .param("n4", pad4(output.channels()) / 4)
+        .param("rows_per_batch", rows_per_batch(output))
+}
+
+/// The product on the CPU, for x as `[rows, K]` and w as `[K, N]`.
+pub(super) fn multiply(inputs: &[&Tensor], k: usize, output: &Shape, epilogue: Epilogue) -> Tensor {
+    let (n, operands) = (output.channels(), epilogue.operands(inputs, output));
+    let (x, w) = (&inputs[0].data, Mat::new(&inputs[1].data, k, n));
+    let mut y = Tensor::zeros(output.clone());
+    in_blocks(&mut y.data, n, k.max(n), |first, block, threads| {
+        let rows = block.len() / n;
+        let x = Mat::new(&x[first * k..][..rows * k], rows, k);
+        product(MatMut::new(block, rows, n), 0.0, x, w, 1.0, threads);
+        operands.finish(first, block, threads);
+    });
+    y
+}
+
+impl Op for MatMul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        let [x, w, ..] = inputs else {
+            return Err(Error::shape(format!("matmul takes at least x and w, found {} inputs", inputs.len())));
+        };
+        let [k, n] = *w.shape.dims() else {
+            return Err(Error::shape(format!("matmul: w should be [K, N], found {}", w.shape)));
+        };
+        if x.shape.rank() == 0 || x.shape.channels() != k || k * n == 0 {
+            return Err(Error::shape(format!("matmul: x {} has no K in common with w [K, N] = {}", x.shape, w.shape)));
+        }
+        let output = x.shape.with_channels(n);
+        self.epilogue.check("matmul", inputs, &output)?;
+        Ok(Ty::act(output))
+    }
+
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        multiply(inputs, inputs[0].shape.channels(), output, self.epilogue)
+    }
+
+    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        Ok(launch_matmul(inputs[0].shape.channels(), &output.shape, self.epilogue, caps))
+    }
+
+    fn flops(&self, inputs: Inputs, output: &Ty) -> u64 {
+        2 * (inputs[0].shape.channels() * output.shape.len()) as u64
+    }
+
+    fn sum_length(&self, inputs: Inputs) -> Option<usize> {
+        Some(inputs[0].shape.channels())
+    }
+
+    fn absorb(&self, next: &dyn Op, operand: usize) -> Option<Box<dyn Op>> {
+        Some(Box::new(Self { epilogue: self.epilogue.absorb(next, operand)? }))
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |x: &[usize], n: usize, epilogue: Epilogue| {
+        let x = Shape::new(x);
+        let (w, y) = (Ty::new(Kind::Weight, [x.channels(), n]), x.with_channels(n));
+        let inputs = [Ty::act(x), w].into_iter().chain(epilogue.operand_types(&y));
+        cases.push(Case::new(MatMul { epilogue }, inputs));
+    };
+    let plain = Epilogue::default();
+    let bias = Epilogue::bias(true);
+    // One, odd, just under and over the tile, few rows and many.
+    case(&[1, 1], 1, plain);
+    case(&[1, 5], 7, bias);
+    case(&[2, 3], 65, plain);
+    case(&[16, 17], 63, bias);
+    case(&[17, 16], 64, plain);
+    case(&[63, 15], 66, bias);
+    case(&[65, 33], 130, plain);
+    case(&[2, 37, 50], 18, bias);
+    // Every epilogue that a network uses.
+    for act in [Act::Silu, Act::Gelu, Act::QuickGelu] {
+        case(&[2, 9, 35], 70, Epilogue { act, ..bias });
+    }
+    case(&[2, 9, 35], 70, Epilogue { residual: true, ..plain });
+    case(&[2, 9, 35], 70, Epilogue { residual: true, ..bias });
+    case(&[2, 9, 35], 70, Epilogue { row: true, act: Act::Silu, residual: true, ..bias });
+    // A long sum; the demo model's and SD 1.5's time embedding, CLIP's projection, SD 1.5's first feed-forward.
+    case(&[3, 5120], 20, bias);
+    case(&[2, 320], 1280, Epilogue { act: Act::Silu, ..bias });
+    case(&[1, 77, 768], 768, Epilogue { residual: true, ..bias });
+    case(&[1, 256, 320], 2560, bias);
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::add::Add;
+    use crate::ops::case::compare;
+    use crate::ops::product::Threads;
+    use crate::tensor::DType;
+
+    #[test]
+    fn the_reference_is_the_naive_sum_on_every_case() {
+        for case in cases() {
+            let (types, tensors) = (case.types(), case.tensors(3, DType::F32, DType::F32));
+            let output = case.op.output(&types).unwrap().shape;
+            let inputs: Vec<&Tensor> = tensors.iter().collect();
+            let found = case.op.reference(&inputs, &output);
+            let (k, n) = (types[0].shape.channels(), output.channels());
+            let dot = |i: usize| {
+                let (x, w) = (&tensors[0].data[i / n * k..], &tensors[1].data[i % n..]);
+                (0..k).map(|j| f64::from(x[j]) * f64::from(w[j * n])).sum::<f64>() as f32
+            };
+            let mut wanted = Tensor::new(output.clone(), (0..output.len()).map(dot).collect());
+            let epilogue = (&*case.op as &dyn std::any::Any).downcast_ref::<MatMul>().unwrap().epilogue;
+            epilogue.operands(&inputs, &output).finish(0, &mut wanted.data, Threads::One);
+            let difference = compare(&found, &wanted);
+            assert!(difference.relative < 1e-6, "{}: {difference:?}", case.name());
+        }
+    }
+
+    #[test]
+    fn a_weight_of_another_k_is_an_error_that_shows_both() {
+        let inputs = [Ty::act([2, 3]), Ty::new(Kind::Weight, [4, 5])];
+        let error = MatMul::new(false).output(&inputs).unwrap_err().to_string();
+        assert!(error.contains("[2, 3]") && error.contains("[4, 5]"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_bias_is_an_error() {
+        let inputs = [Ty::act([2, 3]), Ty::new(Kind::Weight, [3, 5])];
+        assert!(MatMul::new(true).output(&inputs).is_err());
+        assert_eq!(MatMul::new(false).output(&inputs).unwrap(), Ty::act([2, 5]));
+    }
+
+    #[test]
+    fn tiles_cover_the_output_and_few_rows_take_a_small_tile() {
+        let grid = |rows: usize, n: usize| {
+            let launch = launch_matmul(8, &[rows, n].into(), Epilogue::default(), &Caps::webgpu_default());
+            (launch.constants[4].1, launch.workgroups)
+        };
+        assert_eq!(grid(16, 64), (16.0, [1, 1, 1]));
+        assert_eq!(grid(17, 65), (64.0, [2, 1, 1]));
+        assert_eq!(grid(129, 65), (64.0, [2, 3, 1]));
+        assert_eq!(grid(65_536 * 64, 1), (64.0, [1, 32_768, 2]));
+    }
+
+    #[test]
+    fn a_following_addition_becomes_the_residual() {
+        let fused = MatMul::new(true).absorb(&Add, 1).unwrap();
+        assert_eq!(
+            format!("{fused:?}"),
+            format!("{:?}", MatMul { epilogue: Epilogue { residual: true, ..Epilogue::bias(true) } })
+        );
+    }
+}
