@@ -1,0 +1,74 @@
+// y[b, g, k] = (mean, M2, count, 0) of x's channels of group g in pixels [k * chunk, (k + 1) * chunk): the first pass of
+// a group norm. One workgroup per group and chunk.
+#import moments
+
+struct Params {
+    pixels: u32,
+    channels: u32,
+    groups: u32,
+    chunks: u32,
+    chunk: u32, // pixels of a chunk; the last may have fewer
+}
+
+@group(0) @binding(0) var<storage, read> x: array<elem4>; // [batch, pixels, channels/4]
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>; // [batch, groups, chunks]
+@group(0) @binding(2) var<uniform> params: Params;
+
+const THREADS: u32 = 256u;
+
+var<workgroup> part: array<vec4<f32>, THREADS>;
+
+// This thread's share of the chunk: columns are vectors of four that hold channels of the group, and the threads are
+// spread over columns and pixels.
+fn moments_of_thread(batch: u32, group: u32, chunk: u32, local: u32) -> vec4<f32> {
+    let size = params.channels / params.groups;
+    let begin = group * size;
+    let end = begin + size;
+    let first_column = begin / 4u;
+    let columns = (end + 3u) / 4u - first_column;
+    let width = min(columns, THREADS);
+    let height = THREADS / width;
+    let row_vectors = (params.channels + 3u) / 4u;
+    let pixel_end = min((chunk + 1u) * params.chunk, params.pixels);
+    if (local >= width * height) {
+        return vec4<f32>();
+    }
+
+    // Distances to the first value seen, not the values: it is one of the sample, so that the squares are never much
+    // larger than those around the mean.
+    var shift = 0.0;
+    var count = 0.0;
+    var sum = vec4<f32>();
+    var squares = vec4<f32>();
+    for (var pixel = chunk * params.chunk + local / width; pixel < pixel_end; pixel += height) {
+        for (var column = first_column + local % width; column < first_column + columns; column += width) {
+            let v = load(x[(batch * params.pixels + pixel) * row_vectors + column]);
+            let channel = vec4<u32>(4u * column) + vec4<u32>(0u, 1u, 2u, 3u);
+            let inside = (channel >= vec4<u32>(begin)) & (channel < vec4<u32>(end));
+            if (count == 0.0) {
+                shift = v[max(begin, 4u * column) % 4u];
+            }
+            let distance = select(vec4<f32>(), v - shift, inside);
+            count += dot(select(vec4<f32>(), vec4<f32>(1.0), inside), vec4<f32>(1.0));
+            sum += distance;
+            squares += distance * distance;
+        }
+    }
+    let total = dot(sum, vec4<f32>(1.0));
+    let mean = total / max(count, 1.0);
+    return vec4<f32>(shift + mean, max(dot(squares, vec4<f32>(1.0)) - total * mean, 0.0), count, 0.0);
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    part[local] = moments_of_thread(id.z, id.y, id.x, local);
+    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (local < half) {
+            part[local] = merge_moments(part[local], part[local + half]);
+        }
+    }
+    if (local == 0u) {
+        y[(id.z * params.groups + id.y) * params.chunks + id.x] = part[0];
+    }
+}
