@@ -70,7 +70,8 @@ fn time_gpu(gpu: &std::sync::Arc<Gpu>, case: &Case, act: DType) -> Result<Durati
     let inputs = case.tensors(1, act, act);
     let types = case.types();
     let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &case.op.output(&types)?.shape);
-    let session = Session::new(gpu, Graph::of_case(case, inputs)?, &ornstein::tensor::NoWeights, Storage { act, weight: act })?;
+    let session =
+        Session::new(gpu, Graph::of_case(case, inputs)?, &ornstein::tensor::NoWeights, Storage { act, weight: act })?;
     let output = pollster::block_on(session.run(&[]))?.remove("output").ok_or("no output")?;
     let difference = compare(&output, &reference).relative;
     if difference > tolerance(act, case.op.sum_length(&types)) {

@@ -46,7 +46,8 @@ pub fn trials() -> Vec<Trial> {
     ];
     let cases = fs::read_to_string(folder.join("cases.json")).expect("data/samplers/cases.json");
     let cases: BTreeMap<String, Case> = serde_json::from_str(&cases).expect("a list of cases");
-    let tensors: &'static [u8] = fs::read(folder.join("cases.safetensors")).expect("data/samplers/cases.safetensors").leak();
+    let tensors: &'static [u8] =
+        fs::read(folder.join("cases.safetensors")).expect("data/samplers/cases.safetensors").leak();
     for (name, case) in cases {
         trials.push(Trial::test(format!("samplers::{name}"), move || match case.init_noise_sigma {
             Some(sigma) => matches_diffusers(&case, &read(tensors, &name)?, sigma),

@@ -33,11 +33,10 @@ impl Encoder {
     pub fn load(model: &Model, executor: &Executor, suffix: &str, texts: usize) -> Result<Self> {
         let component = format!("text_encoder{suffix}");
         let folder = format!("tokenizer{suffix}");
-        let tokenizer =
-            Tokenizer::from_files(model.path(&folder), |name| model.bytes(&format!("{folder}/{name}")))?;
+        let tokenizer = Tokenizer::from_files(model.path(&folder), |name| model.bytes(&format!("{folder}/{name}")))?;
         let path = format!("{component}/config.json");
         let config = clip::Config::from_json(&model.text(&path)?, &model.path(&path).display().to_string())?;
-        let tokens = config.max_position_embeddings;
+        let tokens = config.max_tokens;
         let graph = config.graph(&component, texts, tokens)?;
         let wanted = graph.wanted();
         let network = Network::load(executor, graph, &wanted, &model.weights(&component)?)?;
@@ -57,11 +56,8 @@ impl Encoder {
             dropped = dropped.max(over);
             rows.push(ids);
         }
-        self.config.check_ids(&rows)?;
-        let flat = |rows: &[Vec<u32>]| rows.iter().flatten().map(|id| *id as f32).collect();
-        let ids = Tensor::new([texts.len(), self.tokens], flat(&rows));
-        let pool = self.config.pool_rows(&rows).into_iter().map(|row| row as f32).collect();
-        let pool = Tensor::new([texts.len()], pool);
+        let ids = Tensor::new([texts.len(), self.tokens], rows.iter().flatten().map(|id| *id as f32).collect());
+        let pool = self.config.pool_rows(&ids)?;
         let outputs = self.network.run(&[("input_ids", &ids), ("pool_rows", &pool)]).await?;
         Ok((outputs, dropped))
     }
@@ -78,7 +74,10 @@ pub struct Texts<'a> {
 /// # Errors
 /// If an encoder fails or gives what this UNet does not take.
 pub async fn condition(
-    model: &Model, unet: &unet::Config, encoders: &[Encoder], texts: &Texts<'_>,
+    model: &Model,
+    unet: &unet::Config,
+    encoders: &[Encoder],
+    texts: &Texts<'_>,
 ) -> Result<Conditioning> {
     let sdxl = unet.is_sdxl();
     let (mut contexts, mut pooled, mut dropped) = (Vec::new(), None, 0);
@@ -90,9 +89,10 @@ pub async fn condition(
         contexts.push(hidden);
         pooled = outputs.remove("text_embeds").or(pooled);
     }
-    let mut context = contexts.into_iter().reduce(|a, b| join_channels(&a, &b)).ok_or_else(|| {
-        Error::config(model.name(), "there is no text_encoder to condition the UNet with")
-    })?;
+    let mut context = contexts
+        .into_iter()
+        .reduce(|a, b| join_channels(&a, &b))
+        .ok_or_else(|| Error::config(model.name(), "there is no text_encoder to condition the UNet with"))?;
     let width = context.shape.channels();
     if width != unet.cross_attention_dim {
         return Err(Error::config(
@@ -137,9 +137,7 @@ pub fn repeat_rows(tensor: &Tensor, times: usize) -> Tensor {
     let batch = tensor.shape.batch();
     let rows = tensor.data.chunks_exact(tensor.data.len() / batch);
     let data = rows.flat_map(|row| std::iter::repeat_n(row, times)).flatten().copied().collect();
-    let mut dims = tensor.shape.dims().to_vec();
-    dims[0] = batch * times;
-    Tensor::new(dims, data)
+    Tensor::new(tensor.shape.with_batch(batch * times), data)
 }
 
 #[cfg(test)]

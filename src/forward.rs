@@ -54,8 +54,9 @@ pub async fn forward(model: &Model, component: Component, inputs: Tensors, execu
     let mut named = Tensors::new();
     for (name, tensor) in outputs {
         if name == "moments" {
-            let (mean, logvar) = vae::split_moments(&tensor.to_channels_first()?)?;
-            named.extend([("mean".to_string(), mean), ("logvar".to_string(), logvar)]);
+            let (mean, logvar) = vae::split_moments(&tensor)?;
+            named.insert("mean".into(), mean.to_channels_first()?);
+            named.insert("logvar".into(), logvar.to_channels_first()?);
         } else {
             let tensor = if tensor.shape.rank() == 4 { tensor.to_channels_first()? } else { tensor };
             named.insert(name, tensor);
@@ -85,16 +86,10 @@ fn prepare(model: &Model, component: Component, inputs: Tensors) -> Result<Prepa
 fn prepare_text(config: &clip::Config, network: &str, given: &mut Given) -> Result<Prepared> {
     let ids = given.take("input_ids", 2)?;
     let [batch, tokens] = [ids.shape.dims()[0], ids.shape.dims()[1]];
-    if tokens == 0 || ids.data.iter().any(|id| *id < 0.0) {
-        return Err(Error::usage("input_ids must hold at least one token, and no negative ids"));
-    }
-    let rows: Vec<Vec<u32>> =
-        ids.data.chunks_exact(tokens).map(|row| row.iter().map(|id| *id as u32).collect()).collect();
-    config.check_ids(&rows)?;
-    let pool = config.pool_rows(&rows).into_iter().map(|row| row as f32).collect();
+    let pool = config.pool_rows(&ids)?;
     let graph = config.graph(network, batch, tokens)?;
     let wanted = graph.wanted();
-    let inputs = [("input_ids".to_string(), ids), ("pool_rows".to_string(), Tensor::new([batch], pool))].into();
+    let inputs = [("input_ids".to_string(), ids), ("pool_rows".to_string(), pool)].into();
     Ok(Prepared { graph, wanted, inputs })
 }
 

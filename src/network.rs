@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::gpu::device::{Adapter, Choice, adapters, without_gl, select};
+use crate::gpu::device::{Adapter, Choice, adapters, select, without_gl};
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
@@ -89,9 +89,7 @@ impl Network {
     ///
     /// # Errors
     /// If tensors are missing, extra, misshapen or not finite, or the device cannot hold the network.
-    pub fn load(
-        executor: &Executor, graph: Graph, wanted: &[(String, Shape)], weights: &dyn Weights,
-    ) -> Result<Self> {
+    pub fn load(executor: &Executor, graph: Graph, wanted: &[(String, Shape)], weights: &dyn Weights) -> Result<Self> {
         check(weights, wanted)?;
         let graph = graph.fused();
         match executor {
@@ -133,6 +131,9 @@ impl Network {
 fn weight_type(act: DType, graph: &Graph, weights: &dyn Weights) -> DType {
     let in_file = |key: &str| weights.get(key).map(|raw| raw.dtype);
     let mut matrices = graph.parameters().filter(|(id, _)| graph.ty(*id).kind == Kind::Weight);
-    let all_half = || matrices.all(|(_, p)| in_file(&p.key) == Some(DType::F16));
-    if act == DType::F16 || all_half() { DType::F16 } else { DType::F32 }
+    if act == DType::F16 || matrices.all(|(_, p)| in_file(&p.key) == Some(DType::F16)) {
+        DType::F16
+    } else {
+        DType::F32
+    }
 }

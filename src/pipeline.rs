@@ -120,8 +120,11 @@ impl Pipeline {
     pub fn settings(&self, request: &Request) -> Result<Settings> {
         let defaults = self.model.entry().map(|entry| entry.defaults.clone()).unwrap_or_default();
         let factor = self.vae.factor();
+        let own = defaults.size.or(self.unet.sample_size.map(|[height, width]| [width * factor, height * factor]));
         let side = |given: Option<usize>, own: Option<usize>, name: &str| {
-            let pixels = given.or(own).unwrap_or(self.unet.sample_size * factor);
+            let pixels = given.or(own);
+            let pixels =
+                pixels.ok_or_else(|| Error::usage(format!("this model has no size of its own: give --{name}")))?;
             if pixels == 0 || pixels % factor != 0 {
                 let nearest = (pixels / factor).max(1) * factor;
                 return Err(Error::usage(format!(
@@ -130,14 +133,17 @@ impl Pipeline {
             }
             Ok(pixels)
         };
-        let sampler = request.sampler.clone().or(defaults.sampler);
+        let sampler = match request.sampler.clone().or(defaults.sampler) {
+            Some(name) => name,
+            None => self.schedule.default_sampler()?.to_string(),
+        };
         let guidance = request.guidance.or(defaults.guidance);
         let settings = Settings {
-            width: side(request.width, defaults.size.map(|[width, _]| width), "width")?,
-            height: side(request.height, defaults.size.map(|[_, height]| height), "height")?,
+            width: side(request.width, own.map(|[width, _]| width), "width")?,
+            height: side(request.height, own.map(|[_, height]| height), "height")?,
             steps: request.steps.or(defaults.steps).unwrap_or(25),
             guidance: guidance.unwrap_or(if self.unet.is_sdxl() { 5.0 } else { 7.5 }),
-            sampler: sampler.unwrap_or_else(|| self.schedule.default_sampler().to_string()),
+            sampler,
         };
         if !settings.guidance.is_finite() {
             return Err(Error::usage(format!("--guidance {} is not a number", settings.guidance)));
@@ -154,7 +160,11 @@ impl Pipeline {
     /// # Errors
     /// If the request, the weights or the device do not allow it, or a network's output is not finite.
     pub async fn generate(
-        &self, executor: &Executor, request: &Request, cancel: &AtomicBool, tell: &mut dyn FnMut(Event<'_>),
+        &self,
+        executor: &Executor,
+        request: &Request,
+        cancel: &AtomicBool,
+        tell: &mut dyn FnMut(Event<'_>),
     ) -> Result<Pictures> {
         let start = Instant::now();
         let settings = self.settings(request)?;
@@ -221,9 +231,7 @@ impl Run<'_> {
     }
 
     /// Noise to latents.
-    async fn denoise(
-        &mut self, request: &Request, settings: &Settings, conditioning: Conditioning,
-    ) -> Result<Tensor> {
+    async fn denoise(&mut self, request: &Request, settings: &Settings, conditioning: Conditioning) -> Result<Tensor> {
         let Pipeline { unet, vae, schedule, .. } = self.pipeline;
         let (batch, guided) = (request.batch, settings.guided());
         let factor = vae.factor();
@@ -246,7 +254,7 @@ impl Run<'_> {
             let output = network.run_for("sample", &inputs).await?.to_channels_first()?;
             finite(&output, &format!("the UNet's output at step {}", index + 1), self.executor)?;
             let output = if guided { guide(&output.data, settings.guidance) } else { output.data };
-            latents.data = sampler.step(index, &output, &latents.data, &mut |n| noise.draw(n))?;
+            latents.data = sampler.step(index, &output, &latents.data, &mut |n| noise.draw(n));
             (self.tell)(Event::Step(index + 1, timesteps.len()));
             self.stop_if_cancelled()?;
         }
@@ -327,9 +335,8 @@ fn start_latents(request: &Request, shape: Shape, noise: &mut Noise, sigma: f32)
 fn scaled(latents: &Tensor, scale: f32, times: usize) -> Result<Tensor> {
     let mut sample = latents.to_channels_last()?;
     sample.data.iter_mut().for_each(|v| *v *= scale);
-    let mut dims = sample.shape.dims().to_vec();
-    dims[0] *= times;
-    Ok(Tensor::new(dims, sample.data.repeat(times)))
+    let shape = sample.shape.with_batch(sample.shape.batch() * times);
+    Ok(Tensor::new(shape, sample.data.repeat(times)))
 }
 
 /// Classifier-free guidance (Ho and Salimans 2022): unconditional + guidance * (conditional - unconditional).
@@ -358,7 +365,9 @@ fn finite(tensor: &Tensor, what: &str, executor: &Executor) -> Result<()> {
     let Some(index) = tensor.first_not_finite() else { return Ok(()) };
     let remedy = match executor.dtype() {
         DType::F16 => "it overflowed f16: use --dtype f32",
-        _ => "the weights or --init-latents are damaged, or the sampler diverges: try another --sampler or more --steps",
+        _ => {
+            "the weights or --init-latents are damaged, or the sampler diverges: try another --sampler or more --steps"
+        }
     };
     Err(Error::NotFinite(format!("{what} is not finite (first at element {index}): {remedy}")))
 }

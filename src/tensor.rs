@@ -96,6 +96,15 @@ impl Shape {
         Self(dims)
     }
 
+    /// The same with another first dimension.
+    pub fn with_batch(&self, batch: usize) -> Self {
+        let mut dims = self.0.clone();
+        if let Some(first) = dims.first_mut() {
+            *first = batch;
+        }
+        Self(dims)
+    }
+
     /// `[B, H, W, C]`, or an error that says what was found.
     pub fn image(&self) -> Result<[usize; 4]> {
         self.0

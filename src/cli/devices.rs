@@ -32,7 +32,8 @@ impl Devices {
                     row
                 })
                 .collect();
-            let cpu = serde_json::json!({ "name": "cpu", "threads": rayon::current_num_threads(), "auto": auto.is_none() });
+            let cpu =
+                serde_json::json!({ "name": "cpu", "threads": rayon::current_num_threads(), "auto": auto.is_none() });
             return print_json(&serde_json::json!({ "devices": devices, "cpu": cpu }));
         }
         let mut text = String::new();

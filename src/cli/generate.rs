@@ -166,7 +166,8 @@ fn generate(pipeline: &Pipeline, executor: &Executor, request: &Request) -> Resu
     });
     handler.map_err(|e| Error::device(format!("Ctrl-C cannot be handled: {e}")))?;
     let bar = ProgressBar::new(1).with_style(
-        ProgressStyle::with_template("{bar:32} {pos}/{len} steps, {msg}, {eta} left").unwrap_or(ProgressStyle::default_bar()),
+        ProgressStyle::with_template("{bar:32} {pos}/{len} steps, {msg}, {eta} left")
+            .unwrap_or(ProgressStyle::default_bar()),
     );
     let mut tell = |event: Event<'_>| match event {
         Event::Warning(text) => bar.suspend(|| warn(text)),

@@ -27,7 +27,8 @@ impl Schedule {
     pub(super) fn run(self) -> Result<()> {
         let config = match &self.config {
             Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+                let text =
+                    std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
                 samplers::Config::from_json(&text, &path.display().to_string())?
             }
             None => samplers::Config::from_json("{}", "the sampler's defaults")?,

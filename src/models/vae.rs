@@ -10,7 +10,7 @@ use super::nn::{Conv, Groups, Module};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 /// Epsilon of all its group norms, which the configuration does not tell.
 const EPS: f32 = 1e-6;
@@ -84,6 +84,20 @@ impl Config {
     /// Pixels to one latent in height and in width.
     pub fn factor(&self) -> usize {
         1 << (self.channels.len() - 1)
+    }
+
+    /// A picture's latents as the decoder takes them: `latents / scaling_factor + shift_factor`.
+    pub fn unscale(&self, latents: &[f32]) -> Vec<f32> {
+        latents.iter().map(|v| v / self.scaling_factor + self.shift_factor).collect()
+    }
+
+    /// Every tensor that the file should hold, the encoder's and the decoder's, with its shape there.
+    ///
+    /// # Errors
+    /// As [`Config::decoder`].
+    pub fn wanted(&self) -> Result<Vec<(String, Shape)>> {
+        let side = self.factor();
+        Ok([self.decoder(1, 1, 1)?.wanted(), self.encoder(1, side, side)?.wanted()].concat())
     }
 
     fn norm(&self) -> Groups {

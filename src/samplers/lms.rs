@@ -68,8 +68,7 @@ impl Sampler for Lms {
         let picture = self.prediction.picture_at_sigma(output, latents, sigma);
         self.slopes.push_front(slope(latents, &picture, sigma));
         self.slopes.truncate(ORDER);
-        let points: Vec<f64> =
-            (0..self.slopes.len()).map(|back| f64::from(self.ladder.sigmas[index - back])).collect();
+        let points: Vec<f64> = (0..self.slopes.len()).map(|back| f64::from(self.ladder.sigmas[index - back])).collect();
         let (from, to) = (f64::from(sigma), f64::from(self.ladder.sigmas[index + 1]));
         let terms = self.slopes.iter().enumerate().map(|(k, slope)| (weight(&points, k, from, to) as f32, &slope[..]));
         mix(&[(1.0, latents)].into_iter().chain(terms).collect::<Vec<_>>())

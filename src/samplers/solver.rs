@@ -109,9 +109,7 @@ impl Solver {
         let Level { alpha, sigma, .. } = self.level(index);
         match self.limit {
             Limit::None => self.prediction.noise(output, latents, alpha, sigma),
-            _ => {
-                noise_of(&self.picture(index, output, latents), latents, alpha, sigma)
-            }
+            _ => noise_of(&self.picture(index, output, latents), latents, alpha, sigma),
         }
     }
 
