@@ -1,7 +1,10 @@
 //! Every test that looks at the crate from outside, as one list: `cargo test --test kernels -- NAME` runs those whose
 //! name holds NAME.
 
+mod cli;
 mod files;
+mod floors;
+mod networks;
 mod parity;
 mod rng;
 mod samplers;

@@ -1,0 +1,173 @@
+//! Networks against PyTorch on the CPU, and against the published sizes of the real ones.
+
+use std::path::{Path, PathBuf};
+
+use libtest_mimic::{Failed, Trial};
+use ornstein::graph::Graph;
+use ornstein::graph::interpret::Interpreter;
+use ornstein::models::{clip, unet, vae};
+use ornstein::ops::case::compare;
+use ornstein::tensor::Tensor;
+
+use crate::tensors::{Tensors, data};
+
+/// The contract's largest relative error of a network on the CPU.
+const TOLERANCE: f64 = 2e-5;
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for family in ["sd1", "sd2", "sdxl"] {
+        for case in cases_in(&data("cases").join(family)) {
+            for fused in [false, true] {
+                let form = if fused { "fused" } else { "plain" };
+                let name = format!("models::{family}::{} {form}", case.name);
+                let case = case.clone();
+                trials.push(Trial::test(name, move || case.check(fused)));
+            }
+        }
+    }
+    trials.extend(sizes::trials());
+    trials
+}
+
+/// A forward pass with its inputs and outputs as PyTorch computed them.
+#[derive(Clone)]
+struct Case {
+    folder: PathBuf,
+    /// The component's name, perhaps with a variant: `text-encoder-2`, `unet-odd`.
+    name: String,
+}
+
+fn cases_in(folder: &Path) -> Vec<Case> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let name =
+        |file: std::fs::DirEntry| file.file_name().to_str()?.strip_suffix(".inputs.safetensors").map(String::from);
+    let mut names: Vec<String> = files.filter_map(name).collect();
+    names.sort();
+    assert!(!names.is_empty(), "{} holds no cases", folder.display());
+    names.into_iter().map(|name| Case { folder: folder.to_path_buf(), name }).collect()
+}
+
+type Inputs = Vec<(String, Tensor)>;
+
+impl Case {
+    fn check(&self, fused: bool) -> Result<(), Failed> {
+        let mut inputs = Tensors::read(&self.folder.join(format!("{}.inputs.safetensors", self.name)))?.all()?;
+        let (graph, component) = self.graph(&mut inputs)?;
+        let graph = if fused { graph.fused() } else { graph };
+        let file = if component.starts_with("text") { "model" } else { "diffusion_pytorch_model" };
+        let weights = Tensors::read(&self.folder.join(component).join(format!("{file}.safetensors")))?;
+        let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let mut outputs = Interpreter::new(graph, &weights)?.run(&inputs)?;
+        if let Some(moments) = outputs.remove("moments") {
+            let (mean, logvar) = vae::split_moments(&moments)?;
+            outputs.extend([("mean".to_string(), mean), ("logvar".to_string(), logvar)]);
+        }
+        let wanted = Tensors::read(&self.folder.join(format!("{}.outputs.safetensors", self.name)))?.all()?;
+        assert_eq!(outputs.len(), wanted.len(), "number of outputs");
+        for (name, wanted) in wanted {
+            let found = outputs.get(&name).ok_or_else(|| format!("no output {name}"))?;
+            let error = compare(found, &wanted).relative;
+            if error > TOLERANCE || error.is_nan() {
+                return Err(format!("{name}: relative error {error:.2e}, at most {TOLERANCE:.0e}").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The network for inputs of these shapes and the folder of its weights. What the graph wants beside the reference's
+    /// inputs is added to them.
+    fn graph(&self, inputs: &mut Inputs) -> Result<(Graph, &'static str), Failed> {
+        let dims = |inputs: &Inputs, name: &str| -> Result<Vec<usize>, Failed> {
+            let found = inputs.iter().find(|(n, _)| n == name).ok_or_else(|| format!("no input {name}"))?;
+            Ok(found.1.shape.dims().to_vec())
+        };
+        let config = |folder| {
+            let path = self.folder.join(folder).join("config.json");
+            Ok::<_, Failed>((std::fs::read_to_string(&path)?, path.display().to_string()))
+        };
+        Ok(match self.name.as_str() {
+            "vae-decoder" | "vae-encoder" => {
+                let (text, place) = config("vae")?;
+                let vae = vae::Config::from_json(&text, &place)?;
+                let decoder = self.name == "vae-decoder";
+                let d = dims(inputs, if decoder { "z" } else { "sample" })?;
+                (if decoder { vae.decoder(d[0], d[1], d[2]) } else { vae.encoder(d[0], d[1], d[2]) }?, "vae")
+            }
+            name if name.starts_with("unet") => {
+                let (text, place) = config("unet")?;
+                let d = dims(inputs, "sample")?;
+                let tokens = dims(inputs, "encoder_hidden_states")?[1];
+                (unet::Config::from_json(&text, &place)?.graph(d[0], d[1], d[2], tokens)?, "unet")
+            }
+            name => {
+                let folder = if name.ends_with("-2") { "text_encoder_2" } else { "text_encoder" };
+                let (text, place) = config(folder)?;
+                let clip = clip::Config::from_json(&text, &place)?;
+                let d = dims(inputs, "input_ids")?;
+                let rows = clip.pool_rows(&inputs[0].1)?;
+                inputs.push(("pool_rows".into(), rows));
+                (clip.graph(folder, d[0], d[1])?, folder)
+            }
+        })
+    }
+}
+
+/// Parameters and multiply-adds of the real networks, which are known: a wrong width, depth or missing layer shows here.
+mod sizes {
+    use super::*;
+
+    const SD1: &str = r#"{"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}"#;
+    const SD2: &str = r#"{"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "sample_size": 64,
+        "use_linear_projection": true, "upcast_attention": true}"#;
+    const SDXL: &str = r#"{"cross_attention_dim": 2048, "attention_head_dim": [5, 10, 20], "sample_size": 128,
+        "block_out_channels": [320, 640, 1280], "use_linear_projection": true,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "transformer_layers_per_block": [1, 2, 10], "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}"#;
+    const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
+        "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+        "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
+    const CLIP_L: &str = r#"{"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}"#;
+    const BIG_G: &str = r#"{"architectures": ["CLIPTextModelWithProjection"], "hidden_act": "gelu",
+        "hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20, "num_hidden_layers": 32,
+        "projection_dim": 1280, "eos_token_id": 49407}"#;
+
+    pub fn trials() -> Vec<Trial> {
+        let unet = |config: &'static str, size, tokens| {
+            move || unet::Config::from_json(config, "unet").and_then(|c| c.graph(1, size, size, tokens))
+        };
+        let clip = |config: &'static str| {
+            move || clip::Config::from_json(config, "text_encoder").and_then(|c| c.graph("text_encoder", 1, 77))
+        };
+        let vae = || vae::Config::from_json(VAE, "vae");
+        vec![
+            trial("the Stable Diffusion 1.5 UNet", 859.52, 401.6, unet(SD1, 64, 77)),
+            trial("the Stable Diffusion 2.1 UNet", 865.91, 402.1, unet(SD2, 64, 77)),
+            trial("the SDXL UNet", 2567.46, 3380.6, unet(SDXL, 128, 77)),
+            trial("the VAE decoder", 49.49, 1257.3, move || vae()?.decoder(1, 64, 64)),
+            trial("the VAE encoder", 34.16, 558.3, move || vae()?.encoder(1, 512, 512)),
+            trial("the CLIP ViT-L text encoder", 123.06, 6.65, clip(CLIP_L)),
+            trial("the OpenCLIP bigG text encoder", 694.66, 48.9, clip(BIG_G)),
+        ]
+    }
+
+    fn trial(
+        name: &str,
+        millions: f64,
+        gmac: f64,
+        graph: impl FnOnce() -> ornstein::error::Result<Graph> + Send + 'static,
+    ) -> Trial {
+        Trial::test(format!("models::{name} has its published size"), move || {
+            let graph = graph()?;
+            let parameters = graph.wanted().iter().map(|(_, shape)| shape.len()).sum::<usize>() as f64 / 1e6;
+            assert!((parameters - millions).abs() < 0.0051, "{parameters:.3} M parameters, published {millions} M");
+            let products = graph.nodes.iter().filter(|n| ["conv2d", "matmul", "attention"].contains(&n.op.name()));
+            let flops: u64 = products.map(|n| n.op.flops(&graph.types(&n.inputs), graph.ty(n.output))).sum();
+            let found = flops as f64 / 2e9;
+            assert!((found / gmac - 1.0).abs() < 2e-3, "{found:.2} billion multiply-adds, expected {gmac}");
+            Ok(())
+        })
+    }
+}

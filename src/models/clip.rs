@@ -1,0 +1,225 @@
+//! CLIP's text encoder: token ids to embeddings (Radford et al. 2021; transformers' `CLIPTextModel` and
+//! `CLIPTextModelWithProjection`). Stable Diffusion 1 reads OpenAI's ViT-L/14, Stable Diffusion 2 OpenCLIP's ViT-H, and
+//! SDXL ViT-L and OpenCLIP's bigG.
+
+use serde_json::json;
+
+use super::keys::Keys;
+use super::nn::Module;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::ops::Kind;
+use crate::ops::attention::Attention;
+use crate::ops::embedding::Embedding;
+use crate::ops::epilogue::Act;
+use crate::tensor::Tensor;
+
+/// What old files have for `eos_token_id` though it is not the end token's id: pooling then looks for the largest id.
+const LEGACY_EOS: u32 = 2;
+
+/// A text encoder's `config.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub vocab_size: usize,
+    /// Width of the embeddings.
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub layers: usize,
+    pub heads: usize,
+    /// The most tokens that a prompt can have.
+    pub max_tokens: usize,
+    pub layer_norm_eps: f32,
+    pub eos_token_id: u32,
+    /// Width of `text_embeds`, if the pooled embedding is projected.
+    pub projection: Option<usize>,
+    act: Act,
+}
+
+impl Config {
+    /// Reads a `config.json`; `place` is what error messages call it. Absent keys have the defaults of transformers'
+    /// `CLIPTextConfig`, which ignores keys that it does not know, and so does this.
+    ///
+    /// # Errors
+    /// If it is not a CLIP text encoder's, or a value is not supported; the message names the key and the value.
+    pub fn from_json(text: &str, place: &str) -> Result<Self> {
+        let mut keys = Keys::parse(text, place)?;
+        keys.only(&[("model_type", json!("clip_text_model")), ("quantization_config", json!(null))])?;
+        let act = keys.one_of("hidden_act", "quick_gelu", &["quick_gelu", "gelu"])?;
+        let classes = ["CLIPTextModel", "CLIPTextModelWithProjection"];
+        let architectures = keys.names("architectures", &classes[..1], &classes)?;
+        let projection_dim = keys.count("projection_dim", 512)?;
+        let config = Self {
+            vocab_size: keys.count("vocab_size", 49_408)?,
+            hidden_size: keys.count("hidden_size", 512)?,
+            intermediate_size: keys.count("intermediate_size", 2048)?,
+            layers: keys.count("num_hidden_layers", 12)?,
+            heads: keys.count("num_attention_heads", 8)?,
+            max_tokens: keys.count("max_position_embeddings", 77)?,
+            layer_norm_eps: keys.eps("layer_norm_eps", 1e-5)?,
+            eos_token_id: keys.get("eos_token_id", 49_407)?,
+            projection: architectures.iter().any(|a| a == classes[1]).then_some(projection_dim),
+            act: if act == "gelu" { Act::Gelu } else { Act::QuickGelu },
+        };
+        if config.hidden_size % config.heads != 0 {
+            let Self { hidden_size, heads, .. } = config;
+            return Err(keys.error(format!("num_attention_heads {heads} does not divide hidden_size {hidden_size}")));
+        }
+        Ok(config)
+    }
+
+    /// For each prompt the row of its pooled token among all `B * T` rows, which is the graph's input `pool_rows` `[B]`:
+    /// the first end token's or, with the legacy `eos_token_id` 2, the largest id's, as transformers takes them. Without
+    /// an end token it is the prompt's first.
+    ///
+    /// # Errors
+    /// If `input_ids` is not `[B, T]`, is longer than the encoder's positions, or holds what is not a token's id.
+    pub fn pool_rows(&self, input_ids: &Tensor) -> Result<Tensor> {
+        let &[batch, tokens] = input_ids.shape.dims() else {
+            return Err(Error::shape(format!("input_ids should be [batch, tokens], found {}", input_ids.shape)));
+        };
+        self.check_tokens(tokens)?;
+        let is_id = |id: f32| id >= 0.0 && id.fract() == 0.0 && id < self.vocab_size as f32;
+        if let Some(id) = input_ids.data.iter().find(|id| !is_id(**id)) {
+            return Err(Error::shape(format!(
+                "input_ids holds {id}, but the text encoder knows ids from 0 to {}; does the tokenizer belong to it?",
+                self.vocab_size - 1
+            )));
+        }
+        let rows = input_ids.data.chunks(tokens.max(1)).enumerate();
+        Ok(Tensor::new([batch], rows.map(|(b, ids)| (b * tokens + self.pooled(ids)) as f32).collect()))
+    }
+
+    fn pooled(&self, ids: &[f32]) -> usize {
+        let wanted = match self.eos_token_id {
+            LEGACY_EOS => ids.iter().copied().fold(0.0, f32::max),
+            id => id as f32,
+        };
+        ids.iter().position(|id| *id == wanted).unwrap_or(0)
+    }
+
+    fn check_tokens(&self, tokens: usize) -> Result<()> {
+        if tokens <= self.max_tokens {
+            return Ok(());
+        }
+        Err(Error::shape(format!("{tokens} tokens, but the text encoder has {} positions", self.max_tokens)))
+    }
+
+    /// The forward pass of `network` (`text_encoder`, `text_encoder_2`) on `batch` prompts of `tokens` tokens.
+    ///
+    /// Inputs: `input_ids` `[B, T]` and `pool_rows` `[B]` ([`Config::pool_rows`]). Outputs: `last_hidden_state` `[B, T, D]`
+    /// after the final norm, `penultimate_hidden_state` `[B, T, D]` (the last layer's input, without that norm), and
+    /// `pooler_output` `[B, D]` or, with a projection, `text_embeds` `[B, P]`.
+    ///
+    /// # Errors
+    /// If there are more tokens than positions.
+    pub fn graph(&self, network: &str, batch: usize, tokens: usize) -> Result<Graph> {
+        self.check_tokens(tokens).map_err(|e| e.at(network))?;
+        let mut graph = Graph::new(network);
+        let mut root = Module::root(&mut graph);
+        let input_ids = root.input("input_ids", Kind::U32, [batch, tokens])?;
+        let pool_rows = root.input("pool_rows", Kind::U32, [batch])?;
+        let mut model = root.child("text_model");
+        let mut x = self.embeddings(&mut model.child("embeddings"), input_ids)?;
+        let mut penultimate = x;
+        for i in 0..self.layers {
+            penultimate = x;
+            x = self.layer(&mut model.child(format!("encoder.layers.{i}")), x)?;
+        }
+        let last = model.layer_norm("final_layer_norm", x, self.layer_norm_eps)?;
+        let pooled = model.node("pool", Embedding { positions: false }, &[pool_rows, last])?;
+        let (name, pooled) = match self.projection {
+            Some(width) => ("text_embeds", root.linear_without_bias("text_projection", pooled, width)?),
+            None => ("pooler_output", pooled),
+        };
+        graph.output("last_hidden_state", last);
+        graph.output("penultimate_hidden_state", penultimate);
+        graph.output(name, pooled);
+        Ok(graph)
+    }
+
+    fn embeddings(&self, m: &mut Module, input_ids: ValueId) -> Result<ValueId> {
+        let table = m.table("token_embedding", self.vocab_size, self.hidden_size);
+        let positions = m.table("position_embedding", self.max_tokens, self.hidden_size);
+        m.node("token_embedding", Embedding { positions: true }, &[input_ids, table, positions])
+    }
+
+    /// `CLIPEncoderLayer`: causal self-attention and a feed-forward layer, each with a norm before and a residual around.
+    fn layer(&self, m: &mut Module, x: ValueId) -> Result<ValueId> {
+        let h = m.layer_norm("layer_norm1", x, self.layer_norm_eps)?;
+        let mut attn = m.child("self_attn");
+        let q = attn.linear("q_proj", h, self.hidden_size)?;
+        let k = attn.linear("k_proj", h, self.hidden_size)?;
+        let v = attn.linear("v_proj", h, self.hidden_size)?;
+        let h = attn.attention(Attention { heads: self.heads, causal: true }, q, k, v)?;
+        let h = attn.linear("out_proj", h, self.hidden_size)?;
+        let x = attn.add("add", x, h)?;
+        let h = m.layer_norm("layer_norm2", x, self.layer_norm_eps)?;
+        let mut mlp = m.child("mlp");
+        let h = mlp.linear("fc1", h, self.intermediate_size)?;
+        let h = mlp.activation("activation_fn", h, self.act)?;
+        let h = mlp.linear("fc2", h, self.hidden_size)?;
+        mlp.add("add", x, h)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Result<Config> {
+        Config::from_json(text, "text_encoder/config.json")
+    }
+
+    fn message(text: &str) -> String {
+        config(text).unwrap_err().to_string()
+    }
+
+    fn ids(ids: &[f32]) -> Tensor {
+        Tensor::new([ids.len() / 4, 4], ids.to_vec())
+    }
+
+    #[test]
+    fn pooling_takes_the_first_end_token_of_each_prompt() {
+        let c = config(r#"{"eos_token_id": 9}"#).unwrap();
+        assert_eq!(c.pool_rows(&ids(&[8., 1., 9., 9., 8., 9., 11., 9.])).unwrap().data, [2.0, 5.0]);
+    }
+
+    #[test]
+    fn pooling_with_the_legacy_end_token_takes_the_largest_id() {
+        let c = config(r#"{"eos_token_id": 2}"#).unwrap();
+        assert_eq!(c.pool_rows(&ids(&[8., 2., 9., 9., 8., 2., 2., 11.])).unwrap().data, [2.0, 7.0]);
+    }
+
+    #[test]
+    fn pooling_without_an_end_token_takes_the_first_token() {
+        let c = config("{}").unwrap();
+        assert_eq!(c.pool_rows(&ids(&[8., 1., 2., 3.])).unwrap().data, [0.0]);
+    }
+
+    #[test]
+    fn an_id_outside_the_vocabulary_is_refused() {
+        let c = config(r#"{"vocab_size": 10}"#).unwrap();
+        for id in [10.0, -1.0, 0.5, f32::NAN] {
+            let error = c.pool_rows(&ids(&[0., id, 1., 1.])).unwrap_err().to_string();
+            assert!(error.contains("ids from 0 to 9"), "{error}");
+        }
+    }
+
+    #[test]
+    fn more_tokens_than_positions_are_refused() {
+        let c = config("{}").unwrap();
+        assert!(c.pool_rows(&Tensor::zeros([1, 78])).is_err());
+        let error = c.graph("text_encoder", 1, 78).unwrap_err().to_string();
+        assert_eq!(error, "text_encoder: 78 tokens, but the text encoder has 77 positions");
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        assert!(message(r#"{"hidden_act": "relu"}"#).contains(r#"hidden_act has "relu", supported: quick_gelu, gelu"#));
+        assert!(message(r#"{"architectures": ["T5EncoderModel"]}"#).contains("T5EncoderModel"));
+        assert!(message(r#"{"model_type": "clip"}"#).contains(r#"model_type is "clip""#));
+        assert!(message(r#"{"hidden_size": 64, "num_attention_heads": 5}"#).contains("does not divide"));
+        assert!(message(r#"{"eos_token_id": [1, 2]}"#).contains("eos_token_id is [1,2]"));
+        assert!(message("[]").contains("not a JSON object"));
+    }
+}

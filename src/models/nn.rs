@@ -1,0 +1,196 @@
+//! Layers: each adds its nodes and parameters below a path of the checkpoint.
+//!
+//! A [`Module`] is a place in the checkpoint's tree, like a `torch.nn.Module` of the same path. What a layer is called
+//! there is the name of its node and, with `.weight` or `.bias`, the key of its parameters. A node without parameters has
+//! a path of its own below the module that it belongs to (`norm1.silu`, `attn1.add`).
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::ops::activation::Activation;
+use crate::ops::add::Add;
+use crate::ops::attention::Attention;
+use crate::ops::conv2d::Conv2d;
+use crate::ops::epilogue::{Act, Epilogue};
+use crate::ops::group_norm::GroupNorm;
+use crate::ops::group_norm_stats::GroupNormStats;
+use crate::ops::layer_norm::LayerNorm;
+use crate::ops::matmul::MatMul;
+use crate::ops::{Kind, Op};
+use crate::pack::Pack;
+use crate::tensor::Shape;
+
+/// A convolution's attributes: `torch.nn.Conv2d` with a bias.
+#[derive(Debug, Clone, Copy)]
+pub struct Conv {
+    /// Output channels.
+    pub out: usize,
+    /// Height and width of the window.
+    pub kernel: usize,
+    pub stride: usize,
+    /// Zeros added at the top, left, bottom and right.
+    pub padding: [usize; 4],
+}
+
+impl Conv {
+    /// Keeps height and width, for an odd `kernel`.
+    pub fn same(out: usize, kernel: usize) -> Self {
+        Self { out, kernel, stride: 1, padding: [(kernel - 1) / 2; 4] }
+    }
+
+    /// Halves height and width (`Downsample2D`).
+    pub fn halving(out: usize, padding: [usize; 4]) -> Self {
+        Self { out, kernel: 3, stride: 2, padding }
+    }
+}
+
+/// A group norm's attributes.
+#[derive(Debug, Clone, Copy)]
+pub struct Groups {
+    pub groups: usize,
+    pub eps: f32,
+}
+
+/// A place in a network's tree of modules.
+#[derive(Debug)]
+pub struct Module<'a> {
+    graph: &'a mut Graph,
+    path: String,
+}
+
+impl<'a> Module<'a> {
+    pub fn root(graph: &'a mut Graph) -> Self {
+        Self { graph, path: String::new() }
+    }
+
+    pub fn child(&mut self, name: impl std::fmt::Display) -> Module<'_> {
+        let path = self.path_of(&name.to_string());
+        Module { graph: self.graph, path }
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) }
+    }
+
+    pub fn shape(&self, x: ValueId) -> &Shape {
+        self.graph.shape(x)
+    }
+
+    pub fn channels(&self, x: ValueId) -> usize {
+        self.shape(x).channels()
+    }
+
+    /// Height and width of an image.
+    pub fn size(&self, x: ValueId) -> Result<[usize; 2]> {
+        let [_, height, width, _] = self.shape(x).image()?;
+        Ok([height, width])
+    }
+
+    /// A tensor given at every run.
+    ///
+    /// # Errors
+    /// If it would be empty.
+    pub fn input(&mut self, name: &str, kind: Kind, shape: impl Into<Shape>) -> Result<ValueId> {
+        let shape = shape.into();
+        if shape.is_empty() {
+            let node = format!("{}: input {name}", self.graph.network);
+            return Err(Error::Shape { node, what: format!("should not be empty, is {shape}") });
+        }
+        Ok(self.graph.input(name, kind, shape))
+    }
+
+    /// A node of any op, for those that stand in one place only.
+    pub fn node(&mut self, name: &str, op: impl Op, inputs: &[ValueId]) -> Result<ValueId> {
+        let path = self.path_of(name);
+        self.graph.node(&path, op, inputs)
+    }
+
+    pub fn graph(&mut self) -> &mut Graph {
+        self.graph
+    }
+
+    /// A table of rows: `torch.nn.Embedding`'s `weight`.
+    pub fn table(&mut self, name: &str, rows: usize, width: usize) -> ValueId {
+        let key = self.path_of(name) + ".weight";
+        self.graph.matrix(&key, [rows, width], Pack::Plain)
+    }
+
+    fn weight_and_bias(
+        &mut self,
+        name: &str,
+        shape: impl Into<Shape>,
+        pack: Pack,
+        bias: Option<usize>,
+    ) -> Vec<ValueId> {
+        let path = self.path_of(name);
+        let mut ids = vec![self.graph.matrix(&format!("{path}.weight"), shape, pack)];
+        ids.extend(bias.map(|len| self.graph.vector(&format!("{path}.bias"), len)));
+        ids
+    }
+
+    fn linear_layer(&mut self, name: &str, x: ValueId, out: usize, bias: bool) -> Result<ValueId> {
+        let shape = [out, self.channels(x)];
+        let parameters = self.weight_and_bias(name, shape, Pack::Linear, bias.then_some(out));
+        self.node(name, MatMul::new(bias), &[&[x], &parameters[..]].concat())
+    }
+
+    /// `torch.nn.Linear`: the last dimension of `x` becomes `out`.
+    pub fn linear(&mut self, name: &str, x: ValueId, out: usize) -> Result<ValueId> {
+        self.linear_layer(name, x, out, true)
+    }
+
+    /// `torch.nn.Linear(bias=False)`.
+    pub fn linear_without_bias(&mut self, name: &str, x: ValueId, out: usize) -> Result<ValueId> {
+        self.linear_layer(name, x, out, false)
+    }
+
+    /// `torch.nn.Conv2d`.
+    pub fn conv(&mut self, name: &str, x: ValueId, conv: Conv) -> Result<ValueId> {
+        let Conv { out, kernel, stride, padding } = conv;
+        let shape = [out, self.channels(x), kernel, kernel];
+        let parameters = self.weight_and_bias(name, shape, Pack::Conv, Some(out));
+        self.node(name, Conv2d { stride, padding, epilogue: Epilogue::bias(true) }, &[&[x], &parameters[..]].concat())
+    }
+
+    fn gamma_and_beta(&mut self, name: &str, len: usize) -> [ValueId; 2] {
+        let path = self.path_of(name);
+        ["weight", "bias"].map(|part| self.graph.vector(&format!("{path}.{part}"), len))
+    }
+
+    /// `torch.nn.GroupNorm`: one node for the statistics, one that applies them.
+    pub fn group_norm(&mut self, name: &str, x: ValueId, norm: Groups) -> Result<ValueId> {
+        let Groups { groups, eps } = norm;
+        let stats = self.node(&format!("{name}.stats"), GroupNormStats { groups }, &[x])?;
+        let [gamma, beta] = self.gamma_and_beta(name, self.channels(x));
+        self.node(name, GroupNorm { groups, eps, silu: false }, &[x, stats, gamma, beta])
+    }
+
+    /// `torch.nn.LayerNorm` over the last dimension.
+    pub fn layer_norm(&mut self, name: &str, x: ValueId, eps: f32) -> Result<ValueId> {
+        let [gamma, beta] = self.gamma_and_beta(name, self.channels(x));
+        self.node(name, LayerNorm { eps }, &[x, gamma, beta])
+    }
+
+    pub fn activation(&mut self, name: &str, x: ValueId, act: Act) -> Result<ValueId> {
+        self.node(name, Activation(act), &[x])
+    }
+
+    /// `x * sigmoid(x)`.
+    pub fn silu(&mut self, name: &str, x: ValueId) -> Result<ValueId> {
+        self.activation(name, x, Act::Silu)
+    }
+
+    /// A group norm and SiLU after it.
+    pub fn group_norm_silu(&mut self, name: &str, x: ValueId, norm: Groups) -> Result<ValueId> {
+        let x = self.group_norm(name, x, norm)?;
+        self.silu(&format!("{name}.silu"), x)
+    }
+
+    pub fn add(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.node(name, Add, &[a, b])
+    }
+
+    /// `softmax(q k^T / sqrt(width of a head)) v`, the heads side by side in the channels.
+    pub fn attention(&mut self, op: Attention, q: ValueId, k: ValueId, v: ValueId) -> Result<ValueId> {
+        self.node("attention", op, &[q, k, v])
+    }
+}

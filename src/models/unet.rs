@@ -1,0 +1,168 @@
+//! The denoising network of Stable Diffusion 1, 2 and SDXL (Ronneberger et al. 2015 and Rombach et al. 2022; diffusers'
+//! `UNet2DConditionModel`).
+
+mod config;
+
+pub use config::Config;
+
+use config::Level;
+
+use super::blocks::{Transformer, downsample, resnet, transformer, upsample};
+use super::nn::{Conv, Groups, Module};
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::ops::Kind;
+use crate::ops::concat::Concat;
+use crate::ops::timestep_embedding::{TimestepEmbedding, frequencies};
+
+/// Numbers in SDXL's `time_ids`: original height and width, crop's top and left, target height and width.
+pub const TIME_IDS: usize = 6;
+
+/// What every block is given beside the picture.
+#[derive(Clone, Copy)]
+struct Condition {
+    /// The time embedding `[B, E]`, with SiLU applied.
+    emb: ValueId,
+    /// The text encoder's tokens `[B, T, D]`.
+    context: ValueId,
+}
+
+impl Config {
+    /// The forward pass on latents of any size, `height` x `width`, and `tokens` tokens of text.
+    ///
+    /// Inputs: `sample` `[B, H, W, C]`, `timestep` `[B]` in training steps, `encoder_hidden_states` `[B, T, D]`; SDXL also
+    /// `text_embeds` `[B, P]` and `time_ids` `[B, 6]`. Output: `sample` `[B, H, W, C]`.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself (heads or groups that do not divide the channels), naming the node.
+    pub fn graph(&self, batch: usize, height: usize, width: usize, tokens: usize) -> Result<Graph> {
+        let mut graph = Graph::new("unet");
+        let mut root = Module::root(&mut graph);
+        let sample = root.input("sample", Kind::Act, [batch, height, width, self.in_channels])?;
+        let timestep = root.input("timestep", Kind::F32, [batch])?;
+        let context = root.input("encoder_hidden_states", Kind::Act, [batch, tokens, self.cross_attention_dim])?;
+        let emb = self.time_embedding(&mut root, batch, timestep)?;
+        let condition = Condition { emb, context };
+        let first = self.levels[0].channels;
+        let x = root.conv("conv_in", sample, Conv::same(first, self.conv_in_kernel))?;
+        let mut skips = vec![x];
+        let x = self.down(&mut root, x, condition, &mut skips)?;
+        let x = self.middle(&mut root, x, condition)?;
+        let x = self.up(&mut root, x, condition, skips)?;
+        let x = root.group_norm_silu("conv_norm_out", x, self.norm())?;
+        let x = root.conv("conv_out", x, Conv::same(self.out_channels, self.conv_out_kernel))?;
+        graph.output("sample", x);
+        Ok(graph)
+    }
+
+    fn norm(&self) -> Groups {
+        Groups { groups: self.groups, eps: self.norm_eps }
+    }
+
+    /// The embedding of the timestep and, in SDXL, of the pooled text and the picture's sizes, `[B, E]`. Every block applies
+    /// SiLU to it first, so it is done here, once.
+    fn time_embedding(&self, root: &mut Module, batch: usize, timestep: ValueId) -> Result<ValueId> {
+        let t = self.sinusoids(root, "time_proj", timestep, self.levels[0].channels)?;
+        let mut emb = self.two_layers(&mut root.child("time_embedding"), t)?;
+        if let Some(added) = self.text_time {
+            let text = root.input("text_embeds", Kind::Act, [batch, added.text_width])?;
+            let ids = root.input("time_ids", Kind::F32, [batch, TIME_IDS])?;
+            let ids = self.sinusoids(root, "add_time_proj", ids, added.id_width)?;
+            let mut m = root.child("add_embedding");
+            let both = m.node("concat", Concat, &[text, ids])?;
+            let added = self.two_layers(&mut m, both)?;
+            emb = m.add("add", emb, added)?;
+        }
+        root.silu("time_embedding.silu", emb)
+    }
+
+    /// `Timesteps`: each number of `t` as `width` sines and cosines.
+    fn sinusoids(&self, m: &mut Module, name: &str, t: ValueId, width: usize) -> Result<ValueId> {
+        let table = m.graph().constant(Kind::F32, frequencies(width, self.freq_shift));
+        m.node(name, TimestepEmbedding { flip_sin_to_cos: self.flip_sin_to_cos }, &[t, table])
+    }
+
+    /// diffusers' `TimestepEmbedding`: linear, SiLU, linear.
+    fn two_layers(&self, m: &mut Module, x: ValueId) -> Result<ValueId> {
+        let x = m.linear("linear_1", x, self.time_embed_dim)?;
+        let x = m.silu("act", x)?;
+        m.linear("linear_2", x, self.time_embed_dim)
+    }
+
+    /// A block's layer `j`: a resnet and, if `depth` says so, a transformer.
+    fn layer(
+        &self,
+        block: &mut Module,
+        j: usize,
+        x: ValueId,
+        condition: Condition,
+        level: &Level,
+        depth: Option<usize>,
+    ) -> Result<ValueId> {
+        let x = resnet(&mut block.child(format!("resnets.{j}")), x, Some(condition.emb), level.channels, self.norm())?;
+        match depth {
+            Some(depth) => self.transformer(block, j, x, condition, level.heads, depth),
+            None => Ok(x),
+        }
+    }
+
+    fn transformer(
+        &self,
+        block: &mut Module,
+        j: usize,
+        x: ValueId,
+        condition: Condition,
+        heads: usize,
+        depth: usize,
+    ) -> Result<ValueId> {
+        let Self { groups, linear_projection, .. } = *self;
+        let spec = Transformer { heads, depth, groups, linear_projection };
+        transformer(&mut block.child(format!("attentions.{j}")), x, condition.context, spec)
+    }
+
+    /// `DownBlock2D`s and `CrossAttnDownBlock2D`s; what each layer returns is kept for the way up.
+    fn down(&self, root: &mut Module, x: ValueId, at: Condition, skips: &mut Vec<ValueId>) -> Result<ValueId> {
+        let mut x = x;
+        for (i, level) in self.levels.iter().enumerate() {
+            let mut block = root.child(format!("down_blocks.{i}"));
+            for (j, depth) in level.down.iter().enumerate() {
+                x = self.layer(&mut block, j, x, at, level, *depth)?;
+                skips.push(x);
+            }
+            if i + 1 < self.levels.len() {
+                x = downsample(&mut block, x, self.downsample_padding)?;
+                skips.push(x);
+            }
+        }
+        Ok(x)
+    }
+
+    /// `UNetMidBlock2DCrossAttn`.
+    fn middle(&self, root: &mut Module, x: ValueId, at: Condition) -> Result<ValueId> {
+        let Some((heads, depth)) = self.mid else { return Ok(x) };
+        let channels = root.channels(x);
+        let mut block = root.child("mid_block");
+        let x = resnet(&mut block.child("resnets.0"), x, Some(at.emb), channels, self.norm())?;
+        let x = self.transformer(&mut block, 0, x, at, heads, depth)?;
+        resnet(&mut block.child("resnets.1"), x, Some(at.emb), channels, self.norm())
+    }
+
+    /// `UpBlock2D`s and `CrossAttnUpBlock2D`s: each layer takes the last value kept on the way down. Up-sampling goes to the
+    /// size of the next one, so sizes that are not multiples of anything come out as they went in.
+    fn up(&self, root: &mut Module, x: ValueId, at: Condition, mut skips: Vec<ValueId>) -> Result<ValueId> {
+        let mut x = x;
+        for (i, level) in self.levels.iter().rev().enumerate() {
+            let mut block = root.child(format!("up_blocks.{i}"));
+            let taken = skips.split_off(skips.len() - level.up.len());
+            for (j, (skip, depth)) in taken.into_iter().rev().zip(&level.up).enumerate() {
+                x = block.node(&format!("resnets.{j}.concat"), Concat, &[x, skip])?;
+                x = self.layer(&mut block, j, x, at, level, *depth)?;
+            }
+            if let Some(&next) = skips.last() {
+                let size = block.size(next)?;
+                x = upsample(&mut block, x, size)?;
+            }
+        }
+        Ok(x)
+    }
+}

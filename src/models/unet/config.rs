@@ -1,0 +1,346 @@
+//! The UNet's `config.json`.
+
+use serde_json::json;
+
+use super::TIME_IDS;
+use crate::error::Result;
+use crate::models::keys::{Keys, OneOrMany};
+
+/// A UNet's `config.json`, with what diffusers derives from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub in_channels: usize,
+    pub out_channels: usize,
+    /// Height and width of the latents that it was trained on.
+    pub sample_size: Option<[usize; 2]>,
+    /// Width of the text encoder's tokens.
+    pub cross_attention_dim: usize,
+    /// What SDXL adds to the time embedding.
+    pub text_time: Option<TextTime>,
+    pub(super) levels: Vec<Level>,
+    /// Heads and depth of the middle's transformer; without one there is no middle block.
+    pub(super) mid: Option<(usize, usize)>,
+    pub(super) groups: usize,
+    pub(super) norm_eps: f32,
+    pub(super) linear_projection: bool,
+    pub(super) downsample_padding: usize,
+    pub(super) conv_in_kernel: usize,
+    pub(super) conv_out_kernel: usize,
+    pub(super) time_embed_dim: usize,
+    pub(super) flip_sin_to_cos: bool,
+    pub(super) freq_shift: f32,
+}
+
+/// SDXL's added embedding (`addition_embed_type` `text_time`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextTime {
+    /// Width of the pooled text embedding.
+    pub text_width: usize,
+    /// Sines and cosines for each of the time ids.
+    pub id_width: usize,
+}
+
+/// One resolution: the block on the way down and its counterpart on the way up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Level {
+    pub channels: usize,
+    pub heads: usize,
+    /// For each layer on the way down the depth of its transformer, if it has one.
+    pub down: Vec<Option<usize>>,
+    /// The same on the way up.
+    pub up: Vec<Option<usize>>,
+}
+
+/// Numbers of transformer blocks: for each level one for all its layers or one for each.
+type Depths = Vec<OneOrMany<usize>>;
+
+impl Config {
+    /// Whether this is SDXL's UNet: it takes pooled text and picture sizes beside the tokens.
+    pub fn is_sdxl(&self) -> bool {
+        self.text_time.is_some()
+    }
+
+    /// Reads a `config.json`; `place` is what error messages call it. Absent keys have the defaults of diffusers'
+    /// `UNet2DConditionModel`.
+    ///
+    /// # Errors
+    /// If a value is not supported or a key is not known; the message names both.
+    pub fn from_json(text: &str, place: &str) -> Result<Self> {
+        let mut keys = Keys::parse(text, place)?;
+        refuse_what_is_not_built(&mut keys)?;
+        let channels = keys.counts("block_out_channels", &[320, 640, 1280, 1280])?;
+        let (levels, mid) = levels(&mut keys, &channels)?;
+        let config = Self {
+            in_channels: keys.count("in_channels", 4)?,
+            out_channels: keys.count("out_channels", 4)?,
+            sample_size: sample_size(&mut keys)?,
+            cross_attention_dim: cross_attention_dim(&mut keys, channels.len())?,
+            text_time: text_time(&mut keys)?,
+            levels,
+            mid,
+            groups: keys.count("norm_num_groups", 32)?,
+            norm_eps: keys.eps("norm_eps", 1e-5)?,
+            linear_projection: keys.get("use_linear_projection", false)?,
+            downsample_padding: keys.get("downsample_padding", 1)?,
+            conv_in_kernel: keys.count("conv_in_kernel", 3)?,
+            conv_out_kernel: keys.count("conv_out_kernel", 3)?,
+            time_embed_dim: keys.get("time_embedding_dim", None)?.unwrap_or(4 * channels[0]),
+            flip_sin_to_cos: keys.get("flip_sin_to_cos", true)?,
+            freq_shift: keys.get("freq_shift", 0.0)?,
+        };
+        for (key, value) in [("conv_in_kernel", config.conv_in_kernel), ("conv_out_kernel", config.conv_out_kernel)] {
+            if value % 2 == 0 {
+                return Err(keys.error(format!("{key} is {value}, supported: odd numbers")));
+            }
+        }
+        if config.downsample_padding > 1 {
+            return Err(keys.error(format!("downsample_padding is {}, supported: 0, 1", config.downsample_padding)));
+        }
+        keys.finish()?;
+        Ok(config)
+    }
+}
+
+/// Keys that ask for other mathematics, and those that ask for none.
+fn refuse_what_is_not_built(keys: &mut Keys) -> Result<()> {
+    keys.only(&[
+        ("_class_name", json!("UNet2DConditionModel")),
+        ("center_input_sample", json!(false)),
+        ("mid_block_scale_factor", json!(1)),
+        ("dual_cross_attention", json!(false)),
+        ("class_embed_type", json!(null)),
+        ("num_class_embeds", json!(null)),
+        ("class_embeddings_concat", json!(false)),
+        ("encoder_hid_dim", json!(null)),
+        ("encoder_hid_dim_type", json!(null)),
+        ("resnet_time_scale_shift", json!("default")),
+        ("resnet_skip_time_act", json!(false)),
+        ("resnet_out_scale_factor", json!(1)),
+        ("time_embedding_type", json!("positional")),
+        ("time_embedding_act_fn", json!(null)),
+        ("timestep_post_act", json!(null)),
+        ("time_cond_proj_dim", json!(null)),
+        ("attention_type", json!("default")),
+        ("mid_block_only_cross_attention", json!(false)),
+        ("cross_attention_norm", json!(null)),
+    ])?;
+    keys.one_of("act_fn", "silu", &["silu", "swish"])?;
+    // Attention scores are f32 on every device, so nothing is left to upcast.
+    keys.ignore(&["upcast_attention", "dropout", "addition_embed_type_num_heads"]);
+    // What training programs leave of their moving average.
+    keys.ignore(&["decay", "inv_gamma", "max_value", "min_decay", "min_value", "optimization_step", "power"]);
+    keys.ignore(&["update_after_step", "use_ema_warmup"]);
+    Ok(())
+}
+
+/// The levels, and heads and depth of the middle block, if there is one.
+fn levels(keys: &mut Keys, channels: &[usize]) -> Result<(Vec<Level>, Option<(usize, usize)>)> {
+    const CROSS_DOWN: &str = "CrossAttnDownBlock2D";
+    const CROSS_UP: &str = "CrossAttnUpBlock2D";
+    const MID: &str = "UNetMidBlock2DCrossAttn";
+    let n = channels.len();
+    let defaults = [CROSS_DOWN, CROSS_DOWN, CROSS_DOWN, "DownBlock2D"];
+    let down_types = keys.names("down_block_types", &defaults, &[CROSS_DOWN, "DownBlock2D"])?;
+    let defaults = ["UpBlock2D", CROSS_UP, CROSS_UP, CROSS_UP];
+    let up_types = keys.names("up_block_types", &defaults, &[CROSS_UP, "UpBlock2D"])?;
+    if [down_types.len(), up_types.len()] != [n; 2] {
+        return Err(keys.error(format!(
+            "block_out_channels has {n} entries, down_block_types {}, up_block_types {}: they must agree",
+            down_types.len(),
+            up_types.len()
+        )));
+    }
+    if keys.per_block("only_cross_attention", false, n)?.contains(&true) {
+        return Err(keys.error("only_cross_attention is true, supported: false"));
+    }
+    let heads = heads(keys, n)?;
+    let layers = keys.count_per_block("layers_per_block", 2, n)?;
+    let (down_depths, up_depths) = depths(keys, n)?;
+    let mid: Option<String> = keys.get("mid_block_type", Some(MID.to_string()))?;
+    let mid = match mid.as_deref() {
+        Some(MID) => Some((heads[n - 1], depth_of(keys, &down_depths[n - 1], 1)?[0])),
+        Some(other) => return Err(keys.error(format!("mid_block_type is {other:?}, supported: {MID}, null"))),
+        None => None,
+    };
+    let levels = (0..n).map(|i| {
+        let transformers = |cross: bool, depths: &OneOrMany<usize>, layers: usize| match cross {
+            true => Ok(depth_of(keys, depths, layers)?.into_iter().map(Some).collect()),
+            false => Ok(vec![None; layers]),
+        };
+        Ok(Level {
+            channels: channels[i],
+            heads: heads[i],
+            down: transformers(down_types[i] == CROSS_DOWN, &down_depths[i], layers[i])?,
+            // The way up is listed from the deepest level.
+            up: transformers(up_types[n - 1 - i] == CROSS_UP, &up_depths[n - 1 - i], layers[i] + 1)?,
+        })
+    });
+    Ok((levels.collect::<Result<_>>()?, mid))
+}
+
+/// `attention_head_dim` is, in this network's files, the number of heads; the width of a head follows from it.
+/// `num_attention_heads`, where it is set, is what it says.
+fn heads(keys: &mut Keys, blocks: usize) -> Result<Vec<usize>> {
+    let key = "num_attention_heads";
+    if keys.is_null(key) {
+        keys.ignore(&[key]);
+        return keys.count_per_block("attention_head_dim", 8, blocks);
+    }
+    keys.ignore(&["attention_head_dim"]);
+    keys.count_per_block(key, 8, blocks)
+}
+
+/// `transformer_layers_per_block`, and the same for the way up, from the deepest level.
+fn depths(keys: &mut Keys, blocks: usize) -> Result<(Depths, Depths)> {
+    let (key, reverse) = ("transformer_layers_per_block", "reverse_transformer_layers_per_block");
+    let down: Depths = keys.per_block(key, OneOrMany::One(1), blocks)?;
+    if !keys.is_null(reverse) {
+        return Ok((down, keys.per_block(reverse, OneOrMany::One(1), blocks)?));
+    }
+    keys.ignore(&[reverse]);
+    if down.iter().any(|depths| matches!(depths, OneOrMany::Many(_))) {
+        return Err(keys.error(format!("{key} has a list for each layer, so {reverse} must be given too")));
+    }
+    let up = down.iter().rev().cloned().collect();
+    Ok((down, up))
+}
+
+/// The depths of one level's layers. 0 is allowed: a transformer of its two projections only.
+fn depth_of(keys: &Keys, depths: &OneOrMany<usize>, layers: usize) -> Result<Vec<usize>> {
+    const MOST: usize = 1000;
+    let list = match depths {
+        OneOrMany::One(depth) => vec![*depth; layers],
+        OneOrMany::Many(list) => list.iter().copied().take(layers).collect(),
+    };
+    if list.len() == layers && list.iter().all(|depth| *depth <= MOST) {
+        return Ok(list);
+    }
+    Err(keys.error(format!("transformer_layers_per_block has {list:?} for {layers} layers, each up to {MOST}")))
+}
+
+fn sample_size(keys: &mut Keys) -> Result<Option<[usize; 2]>> {
+    match keys.get("sample_size", None)? {
+        None => Ok(None),
+        Some(OneOrMany::One(n)) => Ok(Some([n, n])),
+        Some(OneOrMany::Many(list)) => match list[..] {
+            [height, width] => Ok(Some([height, width])),
+            _ => Err(keys.error(format!("sample_size is {list:?}, expected a number or height and width"))),
+        },
+    }
+}
+
+fn cross_attention_dim(keys: &mut Keys, blocks: usize) -> Result<usize> {
+    let dims = keys.count_per_block("cross_attention_dim", 1280, blocks)?;
+    if dims.iter().all(|d| *d == dims[0]) {
+        return Ok(dims[0]);
+    }
+    Err(keys.error(format!("cross_attention_dim is {dims:?}, supported: the same for all blocks")))
+}
+
+fn text_time(keys: &mut Keys) -> Result<Option<TextTime>> {
+    let (id_key, all_key) = ("addition_time_embed_dim", "projection_class_embeddings_input_dim");
+    let kind: Option<String> = keys.get("addition_embed_type", None)?;
+    match kind.as_deref() {
+        None => {
+            keys.ignore(&[id_key, all_key]);
+            Ok(None)
+        }
+        Some("text_time") => {
+            let (id_width, all) = (keys.count(id_key, 0)?, keys.count(all_key, 0)?);
+            match all.checked_sub(TIME_IDS * id_width) {
+                Some(text_width) if text_width > 0 => Ok(Some(TextTime { text_width, id_width })),
+                _ => Err(keys.error(format!("{all_key} is {all}, too little for {TIME_IDS} x {id_key} {id_width}"))),
+            }
+        }
+        Some(other) => Err(keys.error(format!("addition_embed_type is {other:?}, supported: null, text_time"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Result<Config> {
+        Config::from_json(text, "unet/config.json")
+    }
+
+    fn message(text: &str) -> String {
+        config(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_stable_diffusion_1() {
+        let c = config(r#"{"cross_attention_dim": 768, "sample_size": 64}"#).unwrap();
+        assert_eq!(c.sample_size, Some([64, 64]));
+        assert_eq!(c.levels.iter().map(|l| l.heads).collect::<Vec<_>>(), [8; 4]);
+        assert_eq!(c.levels[0].down, [Some(1); 2]);
+        assert_eq!(c.levels[3].up, [None; 3]);
+        assert_eq!(c.mid, Some((8, 1)));
+    }
+
+    #[test]
+    fn attention_head_dim_is_the_number_of_heads_unless_that_is_given() {
+        let c = config(r#"{"attention_head_dim": [5, 10, 20, 20]}"#).unwrap();
+        assert_eq!(c.levels[1].heads, 10);
+        let c = config(r#"{"attention_head_dim": 64, "num_attention_heads": 4}"#).unwrap();
+        assert_eq!(c.levels[1].heads, 4);
+    }
+
+    #[test]
+    fn depths_may_be_given_for_each_layer_and_for_the_way_up() {
+        let c = config(
+            r#"{"block_out_channels": [32, 64], "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+                "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"], "transformer_layers_per_block": [0, [4, 2]],
+                "reverse_transformer_layers_per_block": [[4, 4, 10], 0]}"#,
+        )
+        .unwrap();
+        assert_eq!(c.levels[0].down, [None; 2]);
+        assert_eq!(c.levels[1].down, [Some(4), Some(2)]);
+        assert_eq!(c.levels[1].up, [Some(4), Some(4), Some(10)]);
+        assert_eq!(c.mid, Some((8, 4)));
+    }
+
+    #[test]
+    fn a_block_that_is_not_built_is_named() {
+        let error = message(r#"{"down_block_types": ["SimpleCrossAttnDownBlock2D"]}"#);
+        assert_eq!(
+            error,
+            "unet/config.json: down_block_types has \"SimpleCrossAttnDownBlock2D\", supported: CrossAttnDownBlock2D, \
+             DownBlock2D"
+        );
+        assert!(message(r#"{"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}"#).contains("mid_block_type is"));
+    }
+
+    #[test]
+    fn a_value_that_changes_the_mathematics_is_named() {
+        for (json, part) in [
+            (r#"{"class_embed_type": "projection"}"#, "class_embed_type is \"projection\", supported: null"),
+            (r#"{"num_class_embeds": 1000}"#, "num_class_embeds is 1000"),
+            (r#"{"resnet_time_scale_shift": "scale_shift"}"#, "resnet_time_scale_shift is \"scale_shift\""),
+            (r#"{"only_cross_attention": [true, true, true, false]}"#, "only_cross_attention is true"),
+            (r#"{"act_fn": "gelu"}"#, "act_fn has \"gelu\""),
+            (r#"{"norm_num_groups": null}"#, "norm_num_groups is null, expected a whole number"),
+            (r#"{"addition_embed_type": "text"}"#, "addition_embed_type is \"text\""),
+            (r#"{"downsample_padding": 2}"#, "downsample_padding is 2"),
+            (r#"{"conv_in_kernel": 2}"#, "conv_in_kernel is 2"),
+            (r#"{"cross_attention_dim": [1, 2, 3, 4]}"#, "cross_attention_dim is [1, 2, 3, 4]"),
+            (r#"{"a_new_key": 1}"#, "a_new_key = 1"),
+            (r#"{"block_out_channels": [320]}"#, "they must agree"),
+            (r#"{"attention_head_dim": 0}"#, "attention_head_dim has 0"),
+            (r#"{"layers_per_block": [1, 2]}"#, "layers_per_block has 2 entries"),
+        ] {
+            assert!(message(json).contains(part), "{json}: {}", message(json));
+        }
+    }
+
+    #[test]
+    fn text_time_needs_its_widths() {
+        let error = message(r#"{"addition_embed_type": "text_time"}"#);
+        assert!(error.contains("addition_time_embed_dim has 0"), "{error}");
+        let error = message(
+            r#"{"addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+                "projection_class_embeddings_input_dim": 1536}"#,
+        );
+        assert!(error.contains("too little"), "{error}");
+    }
+}

@@ -1,0 +1,224 @@
+//! The variational autoencoder between pictures and latents (Kingma and Welling 2013; diffusers' `AutoencoderKL`).
+//!
+//! Latents are `factor` times smaller than the picture in height and width. Pictures are in [-1, 1].
+
+use serde_json::json;
+
+use super::blocks::{downsample, pixel_attention, resnet, upsample};
+use super::keys::Keys;
+use super::nn::{Conv, Groups, Module};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::ops::Kind;
+use crate::tensor::{Shape, Tensor};
+
+/// Epsilon of all its group norms, which the configuration does not tell.
+const EPS: f32 = 1e-6;
+
+/// A VAE's `config.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub latent_channels: usize,
+    /// The sampler's latents are the VAE's times this.
+    pub scaling_factor: f32,
+    /// Taken from the VAE's latents before the scaling.
+    pub shift_factor: f32,
+    /// The file's note that f16 overflows in this VAE.
+    pub force_upcast: bool,
+    channels: Vec<usize>,
+    layers: usize,
+    groups: usize,
+    quant_conv: bool,
+    post_quant_conv: bool,
+    mid_attention: bool,
+}
+
+impl Config {
+    /// Reads a `config.json`; `place` is what error messages call it. Absent keys have the defaults of diffusers'
+    /// `AutoencoderKL`.
+    ///
+    /// # Errors
+    /// If a value is not supported or a key is not known; the message names both.
+    pub fn from_json(text: &str, place: &str) -> Result<Self> {
+        let mut keys = Keys::parse(text, place)?;
+        keys.only(&[
+            ("_class_name", json!("AutoencoderKL")),
+            ("latents_mean", json!(null)),
+            ("latents_std", json!(null)),
+        ])?;
+        keys.one_of("act_fn", "silu", &["silu", "swish"])?;
+        keys.ignore(&["sample_size"]);
+        let down = keys.names("down_block_types", &["DownEncoderBlock2D"], &["DownEncoderBlock2D"])?;
+        let up = keys.names("up_block_types", &["UpDecoderBlock2D"], &["UpDecoderBlock2D"])?;
+        let config = Self {
+            in_channels: keys.count("in_channels", 3)?,
+            out_channels: keys.count("out_channels", 3)?,
+            latent_channels: keys.count("latent_channels", 4)?,
+            scaling_factor: keys.get("scaling_factor", 0.18215)?,
+            shift_factor: keys.get("shift_factor", None)?.unwrap_or(0.0),
+            force_upcast: keys.get("force_upcast", true)?,
+            channels: keys.counts("block_out_channels", &[64])?,
+            layers: keys.count("layers_per_block", 1)?,
+            groups: keys.count("norm_num_groups", 32)?,
+            quant_conv: keys.get("use_quant_conv", true)?,
+            post_quant_conv: keys.get("use_post_quant_conv", true)?,
+            mid_attention: keys.get("mid_block_add_attention", true)?,
+        };
+        let blocks = config.channels.len();
+        if [down.len(), up.len()] != [blocks; 2] {
+            return Err(keys.error(format!(
+                "block_out_channels has {blocks} entries, down_block_types {}, up_block_types {}: they must agree",
+                down.len(),
+                up.len()
+            )));
+        }
+        if config.scaling_factor == 0.0 || !config.scaling_factor.is_finite() {
+            return Err(keys.error(format!("scaling_factor is {}", config.scaling_factor)));
+        }
+        keys.finish()?;
+        Ok(config)
+    }
+
+    /// Pixels to one latent in height and in width.
+    pub fn factor(&self) -> usize {
+        1 << (self.channels.len() - 1)
+    }
+
+    /// A picture's latents as the decoder takes them: `latents / scaling_factor + shift_factor`.
+    pub fn unscale(&self, latents: &[f32]) -> Vec<f32> {
+        latents.iter().map(|v| v / self.scaling_factor + self.shift_factor).collect()
+    }
+
+    /// Every tensor that the file should hold, the encoder's and the decoder's, with its shape there.
+    ///
+    /// # Errors
+    /// As [`Config::decoder`].
+    pub fn wanted(&self) -> Result<Vec<(String, Shape)>> {
+        let side = self.factor();
+        Ok([self.decoder(1, 1, 1)?.wanted(), self.encoder(1, side, side)?.wanted()].concat())
+    }
+
+    fn norm(&self) -> Groups {
+        Groups { groups: self.groups, eps: EPS }
+    }
+
+    fn widest(&self) -> usize {
+        self.channels.last().copied().unwrap_or_default()
+    }
+
+    /// Latents to pictures: input `z` `[B, h, w, latent channels]`, already divided by the scaling factor; output `sample`
+    /// `[B, H, W, 3]`.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself: groups that do not divide the channels.
+    pub fn decoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
+        let mut graph = Graph::new("vae");
+        let mut root = Module::root(&mut graph);
+        let mut x = root.input("z", Kind::Act, [batch, height, width, self.latent_channels])?;
+        if self.post_quant_conv {
+            x = root.conv("post_quant_conv", x, Conv::same(self.latent_channels, 1))?;
+        }
+        let mut m = root.child("decoder");
+        x = m.conv("conv_in", x, Conv::same(self.widest(), 3))?;
+        x = self.middle(&mut m.child("mid_block"), x)?;
+        for (i, &channels) in self.channels.iter().rev().enumerate() {
+            let mut block = m.child(format!("up_blocks.{i}"));
+            for j in 0..=self.layers {
+                x = resnet(&mut block.child(format!("resnets.{j}")), x, None, channels, self.norm())?;
+            }
+            if i + 1 < self.channels.len() {
+                let twice = block.size(x)?.map(|n| 2 * n);
+                x = upsample(&mut block, x, twice)?;
+            }
+        }
+        x = m.group_norm_silu("conv_norm_out", x, self.norm())?;
+        x = m.conv("conv_out", x, Conv::same(self.out_channels, 3))?;
+        graph.output("sample", x);
+        Ok(graph)
+    }
+
+    /// Pictures to the latents' distribution: input `sample` `[B, H, W, 3]`; output `moments` `[B, h, w, 2 * latent
+    /// channels]`, for [`split_moments`].
+    ///
+    /// # Errors
+    /// As [`Config::decoder`], or if the picture is smaller than one latent.
+    pub fn encoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
+        let mut graph = Graph::new("vae");
+        let mut root = Module::root(&mut graph);
+        let mut x = root.input("sample", Kind::Act, [batch, height, width, self.in_channels])?;
+        let mut m = root.child("encoder");
+        x = m.conv("conv_in", x, Conv::same(self.channels[0], 3))?;
+        for (i, &channels) in self.channels.iter().enumerate() {
+            let mut block = m.child(format!("down_blocks.{i}"));
+            for j in 0..self.layers {
+                x = resnet(&mut block.child(format!("resnets.{j}")), x, None, channels, self.norm())?;
+            }
+            if i + 1 < self.channels.len() {
+                x = downsample(&mut block, x, 0)?;
+            }
+        }
+        x = self.middle(&mut m.child("mid_block"), x)?;
+        x = m.group_norm_silu("conv_norm_out", x, self.norm())?;
+        let moments = 2 * self.latent_channels;
+        x = m.conv("conv_out", x, Conv::same(moments, 3))?;
+        if self.quant_conv {
+            x = root.conv("quant_conv", x, Conv::same(moments, 1))?;
+        }
+        graph.output("moments", x);
+        Ok(graph)
+    }
+
+    /// `UNetMidBlock2D`.
+    fn middle(&self, m: &mut Module, x: ValueId) -> Result<ValueId> {
+        let x = resnet(&mut m.child("resnets.0"), x, None, self.widest(), self.norm())?;
+        let x = if self.mid_attention { pixel_attention(&mut m.child("attentions.0"), x, self.norm())? } else { x };
+        resnet(&mut m.child("resnets.1"), x, None, self.widest(), self.norm())
+    }
+}
+
+/// The encoder's `moments` `[B, h, w, 2 * C]` as `mean` and `logvar` `[B, h, w, C]`, the latter kept in [-30, 20] (diffusers'
+/// `DiagonalGaussianDistribution`).
+///
+/// # Errors
+/// If the channels are not an even number.
+pub fn split_moments(moments: &Tensor) -> Result<(Tensor, Tensor)> {
+    let both = moments.shape.channels();
+    if both == 0 || both % 2 != 0 {
+        return Err(Error::shape(format!("moments should be [.., mean and logvar], found {}", moments.shape)));
+    }
+    let half = |from: usize| moments.data.chunks(both).flat_map(move |row| row[from..][..both / 2].iter().copied());
+    let shape = moments.shape.with_channels(both / 2);
+    let mean = Tensor::new(shape.clone(), half(0).collect());
+    let logvar = Tensor::new(shape, half(both / 2).map(|v| v.clamp(-30.0, 20.0)).collect());
+    Ok((mean, logvar))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> String {
+        Config::from_json(text, "vae/config.json").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn moments_split_into_mean_and_clamped_logvar() {
+        let (mean, logvar) = split_moments(&Tensor::new([2, 4], vec![1., 2., -40., 0., 3., 4., 50., 1.])).unwrap();
+        assert_eq!(mean, Tensor::new([2, 2], vec![1., 2., 3., 4.]));
+        assert_eq!(logvar, Tensor::new([2, 2], vec![-30., 0., 20., 1.]));
+        assert!(split_moments(&Tensor::zeros([2, 3])).is_err());
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        assert!(message(r#"{"_class_name": "AutoencoderTiny"}"#).contains("AutoencoderTiny"));
+        assert!(message(r#"{"act_fn": "mish"}"#).contains(r#"act_fn has "mish""#));
+        assert!(message(r#"{"latents_mean": [0.0]}"#).contains("latents_mean is [0.0]"));
+        assert!(message(r#"{"down_block_types": ["AttnDownEncoderBlock2D"]}"#).contains("AttnDownEncoderBlock2D"));
+        assert!(message(r#"{"block_out_channels": [32, 64]}"#).contains("must agree"));
+        assert!(message(r#"{"scaling_factor": 0}"#).contains("scaling_factor is 0"));
+        assert!(message(r#"{"patch_size": 2}"#).contains("patch_size = 2"));
+    }
+}
