@@ -78,7 +78,8 @@ impl Config {
 
     /// `Timesteps`: each number of `t` as `width` sines and cosines.
     fn sinusoids(&self, m: &mut Module, name: &str, t: ValueId, width: usize) -> Result<ValueId> {
-        let table = m.graph().constant(Kind::F32, frequencies(width, self.freq_shift));
+        let table = frequencies(width, self.freq_shift).map_err(|e| e.at(name))?;
+        let table = m.graph().constant(Kind::F32, table);
         m.node(name, TimestepEmbedding { flip_sin_to_cos: self.flip_sin_to_cos }, &[t, table])
     }
 
