@@ -2,10 +2,11 @@
 //! `UNet2DConditionModel`).
 
 mod config;
+mod levels;
 
 pub use config::Config;
 
-use config::Level;
+use levels::Level;
 
 use super::blocks::{Transformer, downsample, resnet, transformer, upsample};
 use super::nn::{Conv, Groups, Module};
@@ -78,7 +79,7 @@ impl Config {
 
     /// `Timesteps`: each number of `t` as `width` sines and cosines.
     fn sinusoids(&self, m: &mut Module, name: &str, t: ValueId, width: usize) -> Result<ValueId> {
-        let table = frequencies(width, self.freq_shift).map_err(|e| e.at(name))?;
+        let table = frequencies(width, self.freq_shift).map_err(|e| e.at(&format!("unet.{name}")))?;
         let table = m.graph().constant(Kind::F32, table);
         m.node(name, TimestepEmbedding { flip_sin_to_cos: self.flip_sin_to_cos }, &[t, table])
     }

@@ -1,0 +1,103 @@
+//! The UNet's levels: which blocks the configuration puts at each resolution, and how deep they are.
+
+use crate::error::Result;
+use crate::models::keys::{Keys, OneOrMany};
+
+/// One resolution: the block on the way down and its counterpart on the way up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Level {
+    pub channels: usize,
+    pub heads: usize,
+    /// For each layer on the way down the depth of its transformer, if it has one.
+    pub down: Vec<Option<usize>>,
+    /// The same on the way up.
+    pub up: Vec<Option<usize>>,
+}
+
+/// Numbers of transformer blocks: for each level one for all its layers or one for each.
+type Depths = Vec<OneOrMany<usize>>;
+
+/// The levels, and heads and depth of the middle block, if there is one.
+pub fn levels(keys: &mut Keys, channels: &[usize]) -> Result<(Vec<Level>, Option<(usize, usize)>)> {
+    const CROSS_DOWN: &str = "CrossAttnDownBlock2D";
+    const CROSS_UP: &str = "CrossAttnUpBlock2D";
+    const MID: &str = "UNetMidBlock2DCrossAttn";
+    let n = channels.len();
+    let defaults = [CROSS_DOWN, CROSS_DOWN, CROSS_DOWN, "DownBlock2D"];
+    let down_types = keys.names("down_block_types", &defaults, &[CROSS_DOWN, "DownBlock2D"])?;
+    let defaults = ["UpBlock2D", CROSS_UP, CROSS_UP, CROSS_UP];
+    let up_types = keys.names("up_block_types", &defaults, &[CROSS_UP, "UpBlock2D"])?;
+    if [down_types.len(), up_types.len()] != [n; 2] {
+        return Err(keys.error(format!(
+            "block_out_channels has {n} entries, down_block_types {}, up_block_types {}: they must agree",
+            down_types.len(),
+            up_types.len()
+        )));
+    }
+    if keys.per_block("only_cross_attention", false, n)?.contains(&true) {
+        return Err(keys.error("only_cross_attention is true, supported: false"));
+    }
+    let heads = heads(keys, n)?;
+    let layers = keys.count_per_block("layers_per_block", 2, n)?;
+    let (down_depths, up_depths) = depths(keys, n)?;
+    let mid: Option<String> = keys.get("mid_block_type", Some(MID.to_string()))?;
+    let mid = match mid.as_deref() {
+        Some(MID) => Some((heads[n - 1], depth_of(keys, &down_depths[n - 1], 1)?[0])),
+        Some(other) => return Err(keys.error(format!("mid_block_type is {other:?}, supported: {MID}, null"))),
+        None => None,
+    };
+    let levels = (0..n).map(|i| {
+        let transformers = |cross: bool, depths: &OneOrMany<usize>, layers: usize| match cross {
+            true => Ok(depth_of(keys, depths, layers)?.into_iter().map(Some).collect()),
+            false => Ok(vec![None; layers]),
+        };
+        Ok(Level {
+            channels: channels[i],
+            heads: heads[i],
+            down: transformers(down_types[i] == CROSS_DOWN, &down_depths[i], layers[i])?,
+            // The way up is listed from the deepest level.
+            up: transformers(up_types[n - 1 - i] == CROSS_UP, &up_depths[n - 1 - i], layers[i] + 1)?,
+        })
+    });
+    Ok((levels.collect::<Result<_>>()?, mid))
+}
+
+/// `attention_head_dim` is, in this network's files, the number of heads; the width of a head follows from it.
+/// `num_attention_heads`, where it is set, is what it says.
+fn heads(keys: &mut Keys, blocks: usize) -> Result<Vec<usize>> {
+    let key = "num_attention_heads";
+    if keys.is_null(key) {
+        keys.ignore(&[key]);
+        return keys.count_per_block("attention_head_dim", 8, blocks);
+    }
+    keys.ignore(&["attention_head_dim"]);
+    keys.count_per_block(key, 8, blocks)
+}
+
+/// `transformer_layers_per_block`, and the same for the way up, from the deepest level.
+fn depths(keys: &mut Keys, blocks: usize) -> Result<(Depths, Depths)> {
+    let (key, reverse) = ("transformer_layers_per_block", "reverse_transformer_layers_per_block");
+    let down: Depths = keys.per_block(key, OneOrMany::One(1), blocks)?;
+    if !keys.is_null(reverse) {
+        return Ok((down, keys.per_block(reverse, OneOrMany::One(1), blocks)?));
+    }
+    keys.ignore(&[reverse]);
+    if down.iter().any(|depths| matches!(depths, OneOrMany::Many(_))) {
+        return Err(keys.error(format!("{key} has a list for each layer, so {reverse} must be given too")));
+    }
+    let up = down.iter().rev().cloned().collect();
+    Ok((down, up))
+}
+
+/// The depths of one level's layers. 0 is allowed: a transformer of its two projections only.
+fn depth_of(keys: &Keys, depths: &OneOrMany<usize>, layers: usize) -> Result<Vec<usize>> {
+    const MOST: usize = 1000;
+    let list = match depths {
+        OneOrMany::One(depth) => vec![*depth; layers],
+        OneOrMany::Many(list) => list.iter().copied().take(layers).collect(),
+    };
+    if list.len() == layers && list.iter().all(|depth| *depth <= MOST) {
+        return Ok(list);
+    }
+    Err(keys.error(format!("transformer_layers_per_block has {list:?} for {layers} layers, each up to {MOST}")))
+}
