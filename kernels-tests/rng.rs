@@ -33,8 +33,7 @@ fn matches_torch(seed: &str, draws: &[(String, &[u8])]) -> Result<(), Failed> {
     for (name, bytes) in draws {
         let n: usize = name.rsplit('.').next().unwrap_or_default().parse()?;
         let found = generator.normal(n);
-        let wanted: Vec<f32> =
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let wanted: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let found = if n > 128 { [&found[..64], &found[n - 64..]].concat() } else { found };
         let worst = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         if found.len() != wanted.len() || worst > TOLERANCE {

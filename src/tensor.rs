@@ -103,9 +103,10 @@ impl Shape {
 
     /// `[B, H, W, C]`, or an error that says what was found.
     pub fn image(&self) -> Result<[usize; 4]> {
-        self.0.as_slice().try_into().map_err(|_| {
-            Error::shape(format!("expected [batch, height, width, channels], found {self}"))
-        })
+        self.0
+            .as_slice()
+            .try_into()
+            .map_err(|_| Error::shape(format!("expected [batch, height, width, channels], found {self}")))
     }
 }
 
@@ -195,9 +196,9 @@ impl RawTensor<'_> {
             DType::F16 => wide(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
             DType::BF16 => wide(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
             DType::I32 => wide(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32).collect(),
-            DType::I64 => wide(8)
-                .map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
-                .collect(),
+            DType::I64 => {
+                wide(8).map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32).collect()
+            }
         }
     }
 }

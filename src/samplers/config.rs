@@ -108,10 +108,13 @@ impl Config {
 
     /// An error if a key that would change the numbers, and is not built, is set: to anything but false or null.
     pub(super) fn refuse(&self, keys: &[&str]) -> Result<()> {
-        let set = |key: &&&str| self.keys.get(**key).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
+        let set =
+            |key: &&&str| self.keys.get(**key).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
         match keys.iter().find(set) {
             None => Ok(()),
-            Some(key) => Err(self.refused(key, &self.keys[*key], "is not built for this sampler; choose another --sampler")),
+            Some(key) => {
+                Err(self.refused(key, &self.keys[*key], "is not built for this sampler; choose another --sampler"))
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::prediction::{mix, noise_of};
-use super::schedule::{Spacing, Spread, exp, log};
+use super::schedule::{Spacing, Spread, exp, numpy_log as log};
 use super::solver::{Last, Layout, Solver};
 use super::{Noise, Sampler};
 use crate::error::Result;

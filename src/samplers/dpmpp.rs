@@ -42,7 +42,8 @@ impl Algorithm {
 
     /// `final_sigmas_type`. Without noise left there is none to predict.
     pub fn last_sigma(self, config: &Config) -> Result<Last> {
-        let last = config.choice("final_sigmas_type", "zero", &[("zero", Last::Zero), ("sigma_min", Last::Smallest)])?;
+        let last =
+            config.choice("final_sigmas_type", "zero", &[("zero", Last::Zero), ("sigma_min", Last::Smallest)])?;
         if last == Last::Zero && !self.follows_picture() {
             return Err(config.refused("final_sigmas_type", "zero", "does not go with an algorithm_type without ++"));
         }

@@ -52,8 +52,7 @@ impl Dpmpp2S {
             top: unclipped_steps(config, &training)?,
         };
         // Steps that are no whole number of groups, and a last sigma of zero, need lower orders at the end.
-        let lower_order_final =
-            config.flag("lower_order_final", false)? || steps % order != 0 || last == Last::Zero;
+        let lower_order_final = config.flag("lower_order_final", false)? || steps % order != 0 || last == Last::Zero;
         Ok(Self {
             solver: Solver::new(config, &training, steps, &layout)?,
             algorithm,

@@ -24,8 +24,7 @@ impl Euler {
         let spread = Spread::read(config, false)?;
         let smallest = training.sigmas()[0];
         let last = config.choice("final_sigmas_type", "zero", &[("zero", 0.0), ("sigma_min", smallest)])?;
-        let mut ladder =
-            Ladder::new(config, &training, steps, &Rungs { spread, limits: true, rounded: false, last })?;
+        let mut ladder = Ladder::new(config, &training, steps, &Rungs { spread, limits: true, rounded: false, last })?;
         let continuous = config.choice("timestep_type", "discrete", &[("discrete", false), ("continuous", true)])?;
         if continuous && prediction == Prediction::Velocity {
             ladder.timesteps = ladder.sigmas[..steps].iter().map(|sigma| 0.25 * log(*sigma)).collect();

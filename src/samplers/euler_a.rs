@@ -26,7 +26,8 @@ impl EulerA {
 /// How far down a step from one sigma to the next goes, and how much noise takes it up again.
 pub(super) fn down_and_up(from: f32, to: f32) -> (f32, f32) {
     let up = (to * to * (from * from - to * to) / (from * from)).sqrt();
-    ((to * to - up * up).sqrt(), up)
+    // Rounding can leave less than nothing when almost all of it is noise.
+    ((to * to - up * up).max(0.0).sqrt(), up)
 }
 
 impl Sampler for EulerA {

@@ -4,7 +4,7 @@
 use super::betas::Training;
 use super::config::Config;
 use super::prediction::{Limit, PREDICTIONS, Prediction, noise_of};
-use super::schedule::{Spacing, Spread, check_steps, interpolate, limits, log, sigma_to_timestep};
+use super::schedule::{Spacing, Spread, check_steps, interpolate, limits, log, numpy_log, sigma_to_timestep};
 use crate::error::{Error, Result};
 
 /// The descending timesteps with the sigma at each and one more at the end. Latents are `alpha * picture + sigma * noise`
@@ -71,7 +71,7 @@ impl Solver {
         } else {
             let (max, min) = limits(config, f64::from(table[table.len() - 1]), f64::from(smallest))?;
             let sigmas = layout.spread.sigmas(steps, max, min);
-            let logs: Vec<f32> = table.into_iter().map(log).collect();
+            let logs: Vec<f32> = table.into_iter().map(numpy_log).collect();
             let back = sigmas.iter().map(|sigma| sigma_to_timestep(*sigma, &logs));
             (back.map(|t| if layout.rounded { t.round_ties_even() } else { t.trunc() }).collect(), sigmas)
         };
@@ -109,9 +109,7 @@ impl Solver {
         let Level { alpha, sigma, .. } = self.level(index);
         match self.limit {
             Limit::None => self.prediction.noise(output, latents, alpha, sigma),
-            _ => {
-                noise_of(&self.picture(index, output, latents), latents, alpha, sigma)
-            }
+            _ => noise_of(&self.picture(index, output, latents), latents, alpha, sigma),
         }
     }
 

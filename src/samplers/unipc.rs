@@ -172,8 +172,7 @@ mod tests {
     fn solving_finds_the_weights() {
         let places = [-1.5f32, -0.5, 1.0];
         let weights = [0.25f32, -2.0, 3.0];
-        let moments: Vec<f32> =
-            (0..3).map(|k| places.iter().zip(weights).map(|(p, w)| p.powi(k) * w).sum()).collect();
+        let moments: Vec<f32> = (0..3).map(|k| places.iter().zip(weights).map(|(p, w)| p.powi(k) * w).sum()).collect();
         let found = solve(&places, &moments);
         assert!(found.iter().zip(weights).all(|(found, wanted)| (found - wanted).abs() < 1e-5), "{found:?}");
         assert!(solve(&[], &[]).is_empty());
