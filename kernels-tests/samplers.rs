@@ -31,6 +31,8 @@ struct Reference {
     trajectory: Vec<f32>,
 }
 
+type Behaviour = fn() -> Result<(), Failed>;
+
 /// One trial for each case in the folders of `data/samplers`, or in the folder that `ORNSTEIN_SAMPLER_CASES` names.
 pub fn trials() -> Vec<Trial> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/samplers");
@@ -38,7 +40,7 @@ pub fn trials() -> Vec<Trial> {
         Some(folder) => vec![PathBuf::from(folder)],
         None => vec![data.join("plain"), data.join("crossed")],
     };
-    let behaviours: [(&str, fn() -> Result<(), Failed>); 6] = [
+    let behaviours: [(&str, Behaviour); 6] = [
         ("every_name_makes_one_from_an_empty_config", every_name_makes_one),
         ("an_unknown_name_is_an_error_that_lists_the_known", unknown_name),
         ("no_steps_are_refused", no_steps),

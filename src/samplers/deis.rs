@@ -32,8 +32,8 @@ impl Deis {
         let layout = Layout {
             spacing: Spacing::read(config, "linspace")?,
             spread,
-            rounded: spread == Spread::Karras,
-            last: if spread == Spread::Even { Last::Smallest } else { Last::Repeated },
+            rounded: spread == Some(Spread::Karras),
+            last: if spread.is_none() { Last::Smallest } else { Last::Repeated },
             top: training.steps,
         };
         Ok(Self {

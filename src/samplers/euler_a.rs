@@ -5,7 +5,7 @@ use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::euler::{follow, slope};
 use super::prediction::{PREDICTIONS, Prediction};
-use super::schedule::{Ladder, Rungs, Spread, unit_scale};
+use super::schedule::{Ladder, Rungs, unit_scale};
 use super::{Noise, Sampler};
 use crate::error::Result;
 
@@ -17,7 +17,7 @@ pub(super) struct EulerA {
 impl EulerA {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
         let training = Training::new(config, &Defaults::new(ZeroSnr::Floored))?;
-        let rungs = Rungs { spread: Spread::Even, limits: false, rounded: false, last: 0.0 };
+        let rungs = Rungs { spread: None, limits: false, rounded: false, last: 0.0 };
         let ladder = Ladder::new(config, &training, steps, &rungs)?;
         Ok(Self { ladder, prediction: Prediction::read(config, &PREDICTIONS[..2])? })
     }

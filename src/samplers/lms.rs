@@ -27,7 +27,7 @@ impl Lms {
         let training = Training::new(config, &Defaults::new(ZeroSnr::Ignored))?;
         let spread = Spread::read(config, false)?;
         // This class alone has Karras sigmas without sigma_min and sigma_max.
-        let rungs = Rungs { spread, limits: spread != Spread::Karras, rounded: false, last: 0.0 };
+        let rungs = Rungs { spread, limits: spread != Some(Spread::Karras), rounded: false, last: 0.0 };
         let ladder = Ladder::new(config, &training, steps, &rungs)?;
         Ok(Self { ladder, prediction: Prediction::read(config, PREDICTIONS)?, slopes: VecDeque::new() })
     }
