@@ -1,4 +1,4 @@
-// y[b, p, c] = (x[b, p, c] - mean_bg) / sqrt(var_bg + eps) * gamma[c] + beta[c], then SiLU if asked; var biased, group
+// y[b, p, c] = (x[b, p, c] - mean_bg) / sqrt(var_bg + eps) * gamma[c] + beta[c], then an activation; var biased, group
 // g = c / (channels/groups). Each workgroup first puts every group's chunks together, then works through one slab.
 #import activation
 #import moments
@@ -19,7 +19,6 @@ struct Params {
 @group(0) @binding(5) var<uniform> params: Params;
 
 override GROUPS: u32 = 32u; // 1..2048
-override SILU: bool = false;
 
 const THREADS: u32 = 256u;
 
@@ -51,10 +50,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         let n3 = norms[group.w];
         let place = id.y * params.vectors + i;
         let centred = load(x[place]) - vec4<f32>(n0.x, n1.x, n2.x, n3.x);
-        var v = centred * vec4<f32>(n0.y, n1.y, n2.y, n3.y) * gamma[vector] + beta[vector];
-        if (SILU) {
-            v = silu(v);
-        }
-        y[place] = store(v);
+        let v = centred * vec4<f32>(n0.y, n1.y, n2.y, n3.y) * gamma[vector] + beta[vector];
+        y[place] = store(activate(v));
     }
 }

@@ -14,11 +14,21 @@ use crate::tensor::{Shape, Tensor, pad4};
 pub mod activation;
 pub mod add;
 pub mod add_row;
+pub mod attention;
 pub mod case;
+pub mod concat;
 pub mod conv2d;
+pub mod embedding;
 pub mod epilogue;
+pub mod geglu;
+pub mod group_norm;
+pub mod group_norm_stats;
+pub mod layer_norm;
 pub mod matmul;
 pub(crate) mod product;
+pub mod scale;
+pub mod timestep_embedding;
+pub mod upsample;
 
 pub use case::Case;
 
@@ -29,6 +39,16 @@ pub const TABLE: &[(&str, fn() -> Vec<Case>)] = &[
     ("add", add::cases),
     ("add_row", add_row::cases),
     ("activation", activation::cases),
+    ("attention", attention::cases),
+    ("group_norm_stats", group_norm_stats::cases),
+    ("group_norm", group_norm::cases),
+    ("layer_norm", layer_norm::cases),
+    ("geglu", geglu::cases),
+    ("embedding", embedding::cases),
+    ("timestep_embedding", timestep_embedding::cases),
+    ("upsample", upsample::cases),
+    ("concat", concat::cases),
+    ("scale", scale::cases),
 ];
 
 /// What a value holds, and hence how a device stores it. Each is rows padded to a multiple of four, bound as vectors of
@@ -189,6 +209,18 @@ pub fn expect_inputs(op: &str, inputs: Inputs, count: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::shape(format!("{op} takes {count} inputs, found {}", inputs.len())))
+}
+
+/// `Ok` if input `index` (called `what`) is of this kind and has elements.
+pub fn expect_kind(inputs: Inputs, index: usize, what: &str, wanted: Kind) -> Result<()> {
+    let Ty { kind, shape } = &inputs[index];
+    if *kind != wanted {
+        return Err(Error::shape(format!("{what} should be {wanted:?}, found {kind:?}")));
+    }
+    if shape.is_empty() {
+        return Err(Error::shape(format!("{what} is empty: {shape}")));
+    }
+    Ok(())
 }
 
 /// `Ok` if input `index` (called `what`) has exactly this shape.

@@ -1,0 +1,279 @@
+//! `y[b, t, h, :] = sum_s w_ts v[b, s, h, :]`, w the softmax over s of `q[b, t, h, :] · k[b, s, h, :] / sqrt(D)`: q
+//! `[B, Tq, C]`, k and v `[B, Tk, C]` to `[B, Tq, C]`. Head h has the channels `h*D..(h+1)*D`, `D = C/heads`; there may be
+//! more dimensions than one between the first and the last. Self- and cross-attention of the U-Net, causal attention of
+//! the text encoders, the VAE's one head of 512 channels (PyTorch `scaled_dot_product_attention`).
+//!
+//! Scores exist for a tile at a time only: sums over the keys so far are scaled down whenever a larger score turns up
+//! (Milakov and Gimelshein 2018, Dao et al. 2022).
+
+use rayon::prelude::*;
+
+use super::product::{Mat, MatMut, Threads, product};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::ops::case::Fill;
+use crate::tensor::{Shape, Tensor};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attention {
+    pub heads: usize,
+    /// Token t sees the tokens 0..=t.
+    pub causal: bool,
+}
+
+/// Queries of a workgroup, and output channels that its threads sum up at a time.
+const TILE: usize = 32;
+/// How often TILE output channels fit a thread's registers.
+const MOST_CHUNKS: usize = 5;
+
+/// Queries and keys whose scores the CPU holds at a time.
+const BLOCK_QUERIES: usize = 64;
+const BLOCK_KEYS: usize = 512;
+
+/// One head of some queries, with the keys and values of its batch entry. Rows are `width` apart.
+struct Head<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    d: usize,
+    width: usize,
+    keys: usize,
+    /// The token that the first query is, if the future is hidden from it.
+    causal_from: Option<usize>,
+}
+
+impl Head<'_> {
+    /// Adds to y, which is zero, the head's output for `rows` queries.
+    fn attend(&self, y: &mut [f32], rows: usize, scores: &mut [f32]) {
+        let &Self { d, width, .. } = self;
+        let mut softmax = vec![(f32::NEG_INFINITY, 0.0); rows];
+        let end = self.causal_from.map_or(self.keys, |first| self.keys.min(first + rows));
+        for key in (0..end).step_by(BLOCK_KEYS) {
+            let n = BLOCK_KEYS.min(end - key);
+            let scores = &mut scores[..rows * n];
+            let (q, k) = (Mat::strided(self.q, rows, d, width), Mat::strided(&self.k[key * width..], n, d, width));
+            let scale = (d as f32).sqrt().recip();
+            product(MatMut::new(scores, rows, n), 0.0, q, k.transposed(), scale, Threads::One);
+            for (row, (scores, state)) in scores.chunks_mut(n).zip(&mut softmax).enumerate() {
+                let seen = self.causal_from.map_or(n, |first| (first + row + 1).saturating_sub(key).min(n));
+                let shrink = exponentiate(scores, seen, state);
+                y[row * width..][..d].iter_mut().for_each(|y| *y *= shrink);
+            }
+            let v = Mat::strided(&self.v[key * width..], n, d, width);
+            product(MatMut::strided(y, rows, d, width), 1.0, Mat::new(scores, rows, n), v, 1.0, Threads::One);
+        }
+        for (row, (_, total)) in softmax.into_iter().enumerate() {
+            y[row * width..][..d].iter_mut().for_each(|y| *y /= total);
+        }
+    }
+}
+
+/// Turns the first `seen` scores into their exponentials relative to the largest so far, and the others into zero.
+/// `state` is that largest score and the sum of exponentials; returned is the factor by which earlier sums shrink.
+fn exponentiate(scores: &mut [f32], seen: usize, state: &mut (f32, f32)) -> f32 {
+    let (seen, hidden) = scores.split_at_mut(seen);
+    hidden.fill(0.0);
+    let (top, total) = *state;
+    let new_top = seen.iter().copied().fold(top, f32::max);
+    // Infinite less infinite is no number.
+    let shrink = if new_top == top { 1.0 } else { (top - new_top).exp() };
+    let mut sum = 0.0;
+    for score in seen {
+        *score = (*score - new_top).exp();
+        sum += *score;
+    }
+    *state = (new_top, total * shrink + sum);
+    shrink
+}
+
+/// Tokens of a batch entry.
+fn tokens(shape: &Shape) -> usize {
+    shape.rows() / shape.batch()
+}
+
+impl Op for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        expect_inputs("attention", inputs, 3)?;
+        for (index, what) in ["attention: q", "attention: k", "attention: v"].into_iter().enumerate() {
+            expect_kind(inputs, index, what, Kind::Act)?;
+        }
+        let (q, k) = (&inputs[0].shape, &inputs[1].shape);
+        if q.rank() < 2 || k.rank() < 2 || (q.batch(), q.channels()) != (k.batch(), k.channels()) {
+            let wanted = "[batch, .., channels] with the same batch and channels";
+            return Err(Error::shape(format!("attention: q and k should be {wanted}, found {q} and {k}")));
+        }
+        expect_shape(inputs, 2, "attention: v", k)?;
+        if self.heads == 0 || !q.channels().is_multiple_of(self.heads) {
+            return Err(Error::shape(format!("{} channels do not divide into {} heads", q.channels(), self.heads)));
+        }
+        if self.causal && q.rows() != k.rows() {
+            return Err(Error::shape(format!("causal attention takes as many keys as queries, found {q} and {k}")));
+        }
+        Ok(inputs[0].clone())
+    }
+
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        let [q, k, v] = [0, 1, 2].map(|i| inputs[i].data.as_slice());
+        let (queries, keys, width) = (tokens(output), tokens(&inputs[1].shape), output.channels());
+        let d = width / self.heads;
+        // Small blocks where there are few queries, so that every thread has some.
+        let block = (output.rows() / (4 * rayon::current_num_threads())).clamp(8, BLOCK_QUERIES);
+        let work = |batch: usize, first: usize, y: &mut [f32]| {
+            let rows = y.len() / width;
+            let mut scores = vec![0.0; rows * keys.min(BLOCK_KEYS)];
+            for at in (0..width).step_by(d) {
+                let head = Head {
+                    q: &q[(batch * queries + first) * width + at..],
+                    k: &k[batch * keys * width + at..],
+                    v: &v[batch * keys * width + at..],
+                    d,
+                    width,
+                    keys,
+                    causal_from: self.causal.then_some(first),
+                };
+                head.attend(&mut y[at..], rows, &mut scores);
+            }
+        };
+        let mut y = Tensor::zeros(output.clone());
+        y.data.par_chunks_mut(queries * width).enumerate().for_each(|(batch, y)| {
+            y.par_chunks_mut(block * width).enumerate().for_each(|(i, y)| work(batch, i * block, y));
+        });
+        y
+    }
+
+    fn launch(&self, inputs: Inputs, output: &Ty, _caps: &Caps) -> Result<Launch> {
+        let shape = &output.shape;
+        let d = shape.channels() / self.heads;
+        if !d.is_multiple_of(4) {
+            let remedy = "the kernel takes multiples of 4; --device cpu takes any";
+            return Err(Error::shape(format!("attention heads of {d} channels: {remedy}")));
+        }
+        let (queries, pairs) = (tokens(shape), shape.batch() * self.heads);
+        let workgroups = [queries.div_ceil(TILE), pairs, d.div_ceil(TILE * MOST_CHUNKS)];
+        Ok(Launch::new("attention", 3)
+            .constant("CAUSAL", self.causal)
+            .constant("CHUNKS", d.div_ceil(TILE * workgroups[2]) as u32)
+            .param("queries", queries)
+            .param("keys", tokens(&inputs[1].shape))
+            .param("heads", self.heads)
+            .param("head_vectors", d / 4)
+            .param_f32("scale", (d as f32).sqrt().recip())
+            .workgroups(workgroups.map(|n| n as u32)))
+    }
+
+    /// Those of the two products, of visible keys.
+    fn flops(&self, inputs: Inputs, output: &Ty) -> u64 {
+        let keys = tokens(&inputs[1].shape) as u64;
+        let seen_twice = if self.causal { keys + 1 } else { 2 * keys };
+        2 * seen_twice * output.shape.len() as u64
+    }
+
+    fn sum_length(&self, inputs: Inputs) -> Option<usize> {
+        Some(tokens(&inputs[1].shape).max(inputs[0].shape.channels() / self.heads))
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |causal, heads: usize, d: usize, q: &[usize], k: &[usize]| {
+        let ty = |rows: &[usize]| Ty::act(Shape::new([rows, &[heads * d]].concat()));
+        Case::new(Attention { heads, causal }, [ty(q), ty(k), ty(k)])
+    };
+    vec![
+        case(false, 1, 8, &[1, 1], &[1, 1]),
+        case(false, 3, 12, &[2, 7], &[2, 5]),
+        case(true, 1, 8, &[1, 33], &[1, 33]),
+        case(true, 2, 64, &[2, 77], &[2, 77]),
+        case(false, 2, 40, &[1, 5, 13], &[1, 77]),
+        case(false, 1, 160, &[1, 8, 8], &[1, 8, 8]),
+        case(false, 2, 168, &[1, 31], &[1, 65]),
+        case(false, 1, 512, &[1, 5, 8], &[1, 5, 8]),
+        case(false, 8, 40, &[2, 16, 16], &[2, 16, 16]),
+        // Large scores, so that the running maximum matters.
+        case(false, 2, 32, &[2, 40], &[2, 130]).fill(0, Fill::Normal(8.0)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Generator;
+
+    fn normal(seed: u64, shape: [usize; 3]) -> Tensor {
+        Tensor::new(shape, Generator::new(seed).normal(shape.iter().product()))
+    }
+
+    /// The definition in f64, with all scores of a query at once.
+    fn plain(op: Attention, q: &Tensor, k: &Tensor, v: &Tensor) -> Vec<f64> {
+        let (c, queries, keys) = (q.shape.channels(), tokens(&q.shape), tokens(&k.shape));
+        let d = c / op.heads;
+        let mut y = Vec::new();
+        for i in 0..q.shape.len() {
+            let (row, channel) = (i / c, i % c);
+            let (batch, t) = (row / queries, row % queries);
+            let at = |x: &Tensor, row: usize, channel: usize| f64::from(x.data[row * c + channel]);
+            let first = channel / d * d;
+            let seen = if op.causal { t + 1 } else { keys };
+            let score = |s| (first..first + d).map(|j| at(q, row, j) * at(k, batch * keys + s, j)).sum::<f64>();
+            let weights: Vec<f64> = (0..seen).map(|s| (score(s) / (d as f64).sqrt()).exp()).collect();
+            let sum: f64 = weights.iter().enumerate().map(|(s, w)| w * at(v, batch * keys + s, channel)).sum();
+            y.push(sum / weights.iter().sum::<f64>());
+        }
+        y
+    }
+
+    fn agrees(op: Attention, queries: usize, keys: usize) {
+        let c = op.heads * 6;
+        let [q, k, v] = [(1, queries), (2, keys), (3, keys)].map(|(seed, n)| normal(seed, [2, n, c]));
+        let y = op.reference(&[&q, &k, &v], &q.shape);
+        for (i, (y, wanted)) in y.data.iter().zip(plain(op, &q, &k, &v)).enumerate() {
+            assert!((f64::from(*y) - wanted).abs() < 2e-6, "{op:?} at {i}: {y} should be {wanted}");
+        }
+    }
+
+    #[test]
+    fn the_reference_is_the_definition_beyond_one_block_of_keys() {
+        agrees(Attention { heads: 2, causal: false }, 9, BLOCK_KEYS + 3);
+        agrees(Attention { heads: 1, causal: false }, 1, 1);
+    }
+
+    #[test]
+    fn causal_attention_hides_the_future_in_every_block() {
+        agrees(Attention { heads: 1, causal: true }, BLOCK_KEYS + 9, BLOCK_KEYS + 9);
+    }
+
+    #[test]
+    fn scores_of_any_size_are_exponentiated_without_overflow() {
+        let q = Tensor::new([1, 1, 4], vec![1e18; 4]);
+        let k = Tensor::new([1, 2, 4], vec![-1e18, -1e18, -1e18, -1e18, 1e18, 1e18, 1e18, 1e18]);
+        let v = Tensor::new([1, 2, 4], vec![1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0]);
+        let op = Attention { heads: 1, causal: false };
+        assert_eq!(op.reference(&[&q, &k, &v], &q.shape).data, [2.0; 4]);
+    }
+
+    #[test]
+    fn wide_heads_are_shared_out_among_workgroups() {
+        let launch = |d: usize| {
+            let x = Ty::act([1, 33, d]);
+            let inputs = [x.clone(), x.clone(), x.clone()];
+            Attention { heads: 1, causal: false }.launch(&inputs, &x, &Caps::webgpu_default())
+        };
+        assert_eq!(launch(160).unwrap().workgroups, [2, 1, 1]);
+        let wide = launch(512).unwrap();
+        assert_eq!((wide.workgroups, wide.constants[1]), ([2, 1, 4], ("CHUNKS", 4.0)));
+        assert!(launch(42).unwrap_err().to_string().contains("heads of 42 channels"));
+    }
+
+    #[test]
+    fn misfits_are_named() {
+        let op = Attention { heads: 4, causal: false };
+        let error = |q, k, v| op.output(&[Ty::act(q), Ty::act(k), Ty::act(v)]).unwrap_err().to_string();
+        assert!(error([2, 9, 8], [1, 7, 8], [1, 7, 8]).contains("found [2, 9, 8] and [1, 7, 8]"));
+        assert!(error([2, 9, 8], [2, 7, 8], [2, 6, 8]).contains("v should be [2, 7, 8], found [2, 6, 8]"));
+        assert!(error([2, 9, 6], [2, 7, 6], [2, 7, 6]).contains("6 channels do not divide into 4 heads"));
+    }
+}

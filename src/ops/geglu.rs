@@ -1,0 +1,79 @@
+//! `y[.., c] = x[.., c] * gelu(x[.., N + c])`: x `[.., 2N]` to `[.., N]`, with the exact (erf) GELU. The gated feed-forward
+//! of every transformer block of the U-Net (diffusers `GEGLU`; Shazeer 2020).
+
+use rayon::prelude::*;
+
+use super::activation::Act;
+use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::tensor::{Shape, Tensor};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geglu;
+
+impl Op for Geglu {
+    fn name(&self) -> &'static str {
+        "geglu"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        expect_inputs("geglu", inputs, 1)?;
+        expect_kind(inputs, 0, "geglu: x", Kind::Act)?;
+        let x = &inputs[0].shape;
+        if !x.channels().is_multiple_of(2) {
+            return Err(Error::shape(format!("geglu: x should have as many gates as values, found {x}")));
+        }
+        Ok(Ty::act(x.with_channels(x.channels() / 2)))
+    }
+
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        let n = output.channels();
+        let mut y = Tensor::zeros(output.clone());
+        y.data.par_chunks_mut(n).with_min_len(16).enumerate().for_each(|(row, y)| {
+            let (values, gates) = inputs[0].data[row * 2 * n..][..2 * n].split_at(n);
+            for ((y, value), gate) in y.iter_mut().zip(values).zip(gates) {
+                *y = value * Act::Gelu.apply(*gate);
+            }
+        });
+        y
+    }
+
+    fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        let (vectors, n) = (output.device_len() / 4, output.shape.channels());
+        Ok(Launch::new("geglu", 1)
+            .constant("ALIGNED", n.is_multiple_of(4))
+            .param("vectors", vectors)
+            .param("channels", n)
+            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+    }
+
+    /// The gate counts as one operation.
+    fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {
+        2 * output.shape.len() as u64
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |shape: &[usize]| Case::new(Geglu, [Ty::act(Shape::new(shape))]);
+    vec![case(&[1, 2]), case(&[3, 7, 10]), case(&[5, 12]), case(&[2, 5, 14]), case(&[2, 77, 2560])]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_half_gates_the_first() {
+        let x = Tensor::new([1, 4], vec![2.0, 3.0, 0.0, 1.0]);
+        let y = Geglu.reference(&[&x], &[1, 2].into());
+        assert_eq!(y.data[0], 0.0);
+        assert!((y.data[1] - 3.0 * 0.841_344_8).abs() < 1e-6, "{}", y.data[1]);
+    }
+
+    #[test]
+    fn an_odd_number_of_channels_is_an_error() {
+        let error = Geglu.output(&[Ty::act([2, 7])]).unwrap_err().to_string();
+        assert!(error.contains("as many gates as values, found [2, 7]"), "{error}");
+    }
+}

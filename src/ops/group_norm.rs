@@ -1,0 +1,209 @@
+//! `y[b, .., c] = (x[b, .., c] - mean) / sqrt(var + eps) * gamma[c] + beta[c]`, then SiLU if asked: x `[B, .., C]`, stats of
+//! [`GroupNormStats`], gamma and beta `[C]`. Mean and biased variance are those of the group's channels in all pixels of
+//! the batch entry. Before every convolution of a residual block (PyTorch `GroupNorm`; Wu and He 2018).
+//!
+//! [`GroupNormStats`]: super::group_norm_stats::GroupNormStats
+
+use std::any::Any;
+
+use rayon::prelude::*;
+
+use super::activation::{Act, Activation};
+use super::group_norm_stats::{pixels, stats_shape};
+use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::ops::case::Fill;
+use crate::tensor::{Shape, Tensor, pad4};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GroupNorm {
+    pub groups: usize,
+    pub eps: f32,
+    /// SiLU follows.
+    pub silu: bool,
+}
+
+/// Groups that fit a workgroup's memory with mean and deviation each.
+const MOST_GROUPS: usize = 2048;
+
+impl GroupNorm {
+    fn act(&self) -> Act {
+        if self.silu { Act::Silu } else { Act::None }
+    }
+
+    /// Mean and reciprocal deviation of a group, from its chunks' (mean, M2, count, 0).
+    fn norm(&self, chunks: &[f32]) -> [f64; 2] {
+        let parts = || chunks.chunks_exact(4).map(|c| [c[0], c[1], c[2]].map(f64::from));
+        let count: f64 = parts().map(|[_, _, n]| n).sum();
+        let mean = parts().map(|[mean, _, n]| mean * n).sum::<f64>() / count;
+        let m2: f64 = parts().map(|[part, m2, n]| m2 + n * (part - mean).powi(2)).sum();
+        [mean, (m2 / count + f64::from(self.eps)).sqrt().recip()]
+    }
+}
+
+impl Op for GroupNorm {
+    fn name(&self) -> &'static str {
+        "group_norm"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        expect_inputs("group_norm", inputs, 4)?;
+        expect_kind(inputs, 0, "group_norm: x", Kind::Act)?;
+        let x = &inputs[0].shape;
+        let channels = [x.channels()].into();
+        let vectors = [("stats", stats_shape(x, self.groups)?), ("gamma", channels)];
+        let [stats, gamma] = vectors;
+        for (index, (what, shape)) in (1..).zip([stats, gamma.clone(), ("beta", gamma.1)]) {
+            let what = format!("group_norm: {what}");
+            expect_kind(inputs, index, &what, Kind::F32)?;
+            expect_shape(inputs, index, &what, &shape)?;
+        }
+        Ok(inputs[0].clone())
+    }
+
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        let [x, stats, gamma, beta] = [0, 1, 2, 3].map(|i| inputs[i].data.as_slice());
+        let (channels, pixels) = (output.channels(), pixels(output));
+        let size = channels / self.groups;
+        let norms: Vec<[f64; 2]> =
+            stats.chunks(stats.len() / output.batch() / self.groups).map(|c| self.norm(c)).collect();
+        let act = self.act();
+        let mut y = Tensor::zeros(output.clone());
+        y.data.par_chunks_mut(channels).with_min_len(16).zip(x.par_chunks(channels)).enumerate().for_each(
+            |(row, (y, x))| {
+                let norms = &norms[row / pixels * self.groups..][..self.groups];
+                for (group, [mean, factor]) in norms.iter().enumerate() {
+                    for c in group * size..(group + 1) * size {
+                        let normal = ((f64::from(x[c]) - mean) * factor) as f32;
+                        y[c] = act.apply(normal * gamma[c] + beta[c]);
+                    }
+                }
+            },
+        );
+        y
+    }
+
+    fn launch(&self, inputs: Inputs, output: &Ty, _caps: &Caps) -> Result<Launch> {
+        let shape = &output.shape;
+        if self.groups > MOST_GROUPS {
+            return Err(Error::shape(format!("{} groups; the kernel takes at most {MOST_GROUPS}", self.groups)));
+        }
+        let chunks = inputs[1].shape.dims()[2];
+        let vectors = pixels(shape) * pad4(shape.channels()) / 4;
+        // The more chunks a workgroup has to put together first, the more it should then write.
+        let slab = FLAT_THREADS * chunks.clamp(4, 32);
+        Ok(Launch::new("group_norm", 4)
+            .constant("GROUPS", self.groups as u32)
+            .constant("ACTIVATION", self.act().code())
+            .param("vectors", vectors)
+            .param("channels", shape.channels())
+            .param("chunks", chunks)
+            .param("slab", slab)
+            .param_f32("eps", self.eps)
+            .workgroups([vectors.div_ceil(slab) as u32, shape.batch() as u32, 1]))
+    }
+
+    /// The activation counts as one operation.
+    fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {
+        (4 + u64::from(self.silu)) * output.shape.len() as u64
+    }
+
+    fn absorb(&self, next: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
+        let next: &dyn Any = next;
+        let Activation(act) = next.downcast_ref()?;
+        (*act == Act::Silu && !self.silu).then(|| Box::new(Self { silu: true, ..*self }) as Box<dyn Op>)
+    }
+}
+
+/// Plausible statistics: means around 0, deviations around 1, each chunk of 64 elements.
+fn some_stats(i: usize) -> f32 {
+    let wave = (i as f32 * 0.7).sin();
+    match i % 4 {
+        0 => wave,
+        1 => 64.0 * (1.2 + wave),
+        2 => 64.0,
+        _ => 0.0,
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |groups, silu, shape: &[usize]| {
+        let shape = Shape::new(shape);
+        let vector = Ty::new(Kind::F32, [shape.channels()]);
+        let stats = [shape.batch(), groups, super::group_norm_stats::chunks(pixels(&shape)).0, 4];
+        let types = [Ty::act(shape), Ty::new(Kind::F32, stats), vector.clone(), vector];
+        Case::new(GroupNorm { groups, eps: 1e-5, silu }, types).fill(1, Fill::With(some_stats))
+    };
+    vec![
+        case(1, false, &[1, 1]),
+        case(4, true, &[2, 3, 5, 8]),
+        case(32, false, &[1, 7, 9, 32]),
+        case(3, true, &[2, 17, 9]),
+        case(2, false, &[1, 19, 14, 6]),
+        case(300, false, &[1, 3, 300]),
+        case(32, true, &[2, 16, 16, 320]),
+        case(2, true, &[1, 100, 100, 8]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::group_norm_stats::GroupNormStats;
+    use super::*;
+
+    /// The definition in f64, without chunks.
+    fn plain(x: &Tensor, groups: usize, eps: f64) -> Vec<f64> {
+        let (c, pixels) = (x.shape.channels(), pixels(&x.shape));
+        let size = c / groups;
+        let group_of = |i: usize| (i / (pixels * c), i % c / size);
+        let moment = |at: (usize, usize), f: &dyn Fn(f64) -> f64| {
+            let members = x.data.iter().enumerate().filter(|(i, _)| group_of(*i) == at);
+            members.map(|(_, v)| f(f64::from(*v))).sum::<f64>() / (pixels * size) as f64
+        };
+        let mut norms = std::collections::HashMap::new();
+        let mut norm = |at| {
+            *norms.entry(at).or_insert_with(|| {
+                let mean = moment(at, &|v| v);
+                (mean, moment(at, &|v| (v - mean).powi(2)))
+            })
+        };
+        let normal = |(i, v): (usize, &f32)| {
+            let (mean, variance) = norm(group_of(i));
+            (f64::from(*v) - mean) / (variance + eps).sqrt()
+        };
+        x.data.iter().enumerate().map(normal).collect()
+    }
+
+    #[test]
+    fn both_passes_together_are_the_group_norm_of_the_definition() {
+        let shape = Shape::from([2, 23, 14, 6]);
+        let x = Tensor::new(shape.clone(), (0..shape.len()).map(|i| 9.0 + (i as f32 * 0.37).sin()).collect());
+        let stats = GroupNormStats { groups: 2 };
+        let stats_shape = stats.output(&[Ty::act(shape.clone())]).unwrap().shape;
+        assert_eq!(stats_shape, Shape::from([2, 2, 2, 4]));
+        let stats = stats.reference(&[&x], &stats_shape);
+        let [gamma, beta] = [1.0, 0.0].map(|v| Tensor::new([6], vec![v; 6]));
+        let norm = GroupNorm { groups: 2, eps: 1e-5, silu: false };
+        let y = norm.reference(&[&x, &stats, &gamma, &beta], &shape);
+        for (y, wanted) in y.data.iter().zip(plain(&x, 2, 1e-5)) {
+            assert!((f64::from(*y) - wanted).abs() < 3e-6, "{y} should be {wanted}");
+        }
+    }
+
+    #[test]
+    fn silu_alone_is_absorbed_and_only_once() {
+        let norm = GroupNorm { groups: 2, eps: 1e-5, silu: false };
+        let fused = norm.absorb(&Activation(Act::Silu), 0).unwrap();
+        assert!(fused.absorb(&Activation(Act::Silu), 0).is_none());
+        assert!(norm.absorb(&Activation(Act::Gelu), 0).is_none());
+    }
+
+    #[test]
+    fn statistics_of_another_picture_are_an_error() {
+        let vector = Ty::new(Kind::F32, [8]);
+        let inputs = [Ty::act([1, 9, 8]), Ty::new(Kind::F32, [1, 2, 3, 4]), vector.clone(), vector];
+        let error = GroupNorm { groups: 2, eps: 1e-5, silu: true }.output(&inputs).unwrap_err().to_string();
+        assert!(error.contains("stats should be [1, 2, 1, 4], found [1, 2, 3, 4]"), "{error}");
+    }
+}

@@ -1,0 +1,165 @@
+//! The first pass of a group norm: x `[B, .., C]` to `[B, groups, chunks, 4]`, f32, holding (mean, M2, count, 0) of each
+//! chunk of pixels, where M2 is the sum of squared distances to that mean. The second pass, [`GroupNorm`], puts the
+//! chunks together: that way a large picture occupies a whole device, and a large mean costs no precision (Chan, Golub
+//! and LeVeque 1979).
+//!
+//! [`GroupNorm`]: super::group_norm::GroupNorm
+
+use rayon::prelude::*;
+
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::ops::case::Fill;
+use crate::tensor::{Shape, Tensor};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupNormStats {
+    pub groups: usize,
+}
+
+/// Pixels in a chunk, as long as that does not make too many chunks: every workgroup of the second pass reads them all.
+const CHUNK_PIXELS: usize = 256;
+const MOST_CHUNKS: usize = 32;
+
+/// How a picture's pixels are cut: number of chunks, and pixels in each but the last.
+pub fn chunks(pixels: usize) -> (usize, usize) {
+    let size = pixels.div_ceil(MOST_CHUNKS).max(CHUNK_PIXELS);
+    (pixels.div_ceil(size), size)
+}
+
+/// Pixels or tokens of a batch entry.
+pub(crate) fn pixels(x: &Shape) -> usize {
+    x.rows() / x.batch()
+}
+
+/// The statistics' shape for an x of this shape, or an error if its channels do not make that many groups.
+pub(crate) fn stats_shape(x: &Shape, groups: usize) -> Result<Shape> {
+    if x.rank() < 2 {
+        return Err(Error::shape(format!("a group norm takes [batch, .., channels], found {x}")));
+    }
+    if groups == 0 || !x.channels().is_multiple_of(groups) {
+        return Err(Error::shape(format!("{} channels do not divide into {groups} groups", x.channels())));
+    }
+    Ok([x.batch(), groups, chunks(pixels(x)).0, 4].into())
+}
+
+/// Mean, M2 and count of each group over these pixels. In f64, by two passes.
+fn moments(x: &[f32], channels: usize, groups: usize) -> Vec<[f32; 4]> {
+    let size = channels / groups;
+    let count = (x.len() / groups) as f64;
+    let over_groups = |of_channels: &[f64]| of_channels.chunks(size).map(|g| g.iter().sum()).collect::<Vec<f64>>();
+    let mut sums = vec![0f64; channels];
+    for pixel in x.chunks(channels) {
+        sums.iter_mut().zip(pixel).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    let means: Vec<f64> = over_groups(&sums).into_iter().map(|sum| sum / count).collect();
+    let mean_of_channel: Vec<f64> = (0..channels).map(|c| means[c / size]).collect();
+    let mut squares = vec![0f64; channels];
+    for pixel in x.chunks(channels) {
+        let distances = pixel.iter().zip(&mean_of_channel).map(|(x, mean)| f64::from(*x) - mean);
+        squares.iter_mut().zip(distances).for_each(|(sum, d)| *sum += d * d);
+    }
+    means.iter().zip(over_groups(&squares)).map(|(mean, m2)| [*mean as f32, m2 as f32, count as f32, 0.0]).collect()
+}
+
+impl Op for GroupNormStats {
+    fn name(&self) -> &'static str {
+        "group_norm_stats"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        expect_inputs("group_norm_stats", inputs, 1)?;
+        expect_kind(inputs, 0, "group_norm_stats: x", Kind::Act)?;
+        Ok(Ty::new(Kind::F32, stats_shape(&inputs[0].shape, self.groups)?))
+    }
+
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        let (x, groups) = (inputs[0], self.groups);
+        let (channels, pixels) = (x.shape.channels(), pixels(&x.shape));
+        let (count, size) = chunks(pixels);
+        let parts: Vec<_> = (0..x.shape.batch() * count)
+            .into_par_iter()
+            .map(|i| {
+                let first = i % count * size;
+                let begin = (i / count * pixels + first) * channels;
+                moments(&x.data[begin..][..size.min(pixels - first) * channels], channels, groups)
+            })
+            .collect();
+        let mut data = Vec::with_capacity(output.len());
+        for of_batch in parts.chunks(count) {
+            data.extend((0..groups).flat_map(|g| of_batch.iter().flat_map(move |chunk| chunk[g])));
+        }
+        Tensor::new(output.clone(), data)
+    }
+
+    fn launch(&self, inputs: Inputs, _output: &Ty, _caps: &Caps) -> Result<Launch> {
+        let x = &inputs[0].shape;
+        let (count, size) = chunks(pixels(x));
+        Ok(Launch::new("group_norm_stats", 1)
+            .param("pixels", pixels(x))
+            .param("channels", x.channels())
+            .param("groups", self.groups)
+            .param("chunks", count)
+            .param("chunk", size)
+            .workgroups([count as u32, self.groups as u32, x.batch() as u32]))
+    }
+
+    /// Shift, sum, square and its sum.
+    fn flops(&self, inputs: Inputs, _output: &Ty) -> u64 {
+        4 * inputs[0].shape.len() as u64
+    }
+
+    fn sum_length(&self, inputs: Inputs) -> Option<usize> {
+        let x = &inputs[0].shape;
+        Some(pixels(x).min(chunks(pixels(x)).1) * x.channels() / self.groups)
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |groups, shape: &[usize]| Case::new(GroupNormStats { groups }, [Ty::act(Shape::new(shape))]);
+    // Nearly constant around 40, and a first pixel far off.
+    let off_centre = |i: usize| 40.0 + (i as f32 * 1.7).sin();
+    let outlier = |i: usize| if i < 8 { 1000.0 } else { (i as f32 * 1.7).sin() };
+    vec![
+        case(1, &[1, 1]),
+        case(1, &[1, 1, 1, 1030]),
+        case(4, &[2, 3, 5, 8]),
+        case(32, &[1, 7, 9, 32]),
+        case(3, &[2, 17, 9]),
+        case(2, &[1, 19, 14, 6]),
+        case(32, &[2, 16, 16, 320]),
+        case(32, &[1, 32, 33, 64]),
+        case(2, &[1, 100, 100, 8]),
+        case(2, &[1, 300, 8]).fill(0, Fill::With(off_centre)),
+        case(2, &[1, 300, 8]).fill(0, Fill::With(outlier)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_group_of_each_batch_entry_has_its_own_moments() {
+        let x = Tensor::new([2, 2, 2], vec![1.0, 10.0, 3.0, 10.0, 0.0, 4.0, 0.0, 8.0]);
+        let y = GroupNormStats { groups: 2 }.reference(&[&x], &[2, 2, 1, 4].into());
+        let wanted = [[2.0, 2.0, 2.0, 0.0], [10.0, 0.0, 2.0, 0.0], [0.0, 0.0, 2.0, 0.0], [6.0, 8.0, 2.0, 0.0]];
+        assert_eq!(y.data, wanted.as_flattened());
+    }
+
+    #[test]
+    fn chunks_cover_every_pixel_once() {
+        for pixels in [1, 255, 256, 257, 8192, 8193, 9999, 262_144] {
+            let (count, size) = chunks(pixels);
+            assert!(count <= MOST_CHUNKS && (count - 1) * size < pixels && pixels <= count * size, "{pixels}");
+        }
+        assert_eq!(chunks(262_144), (32, 8192));
+    }
+
+    #[test]
+    fn channels_that_do_not_divide_into_groups_are_an_error() {
+        let error = GroupNormStats { groups: 32 }.output(&[Ty::act([1, 4, 4, 48])]).unwrap_err().to_string();
+        assert!(error.contains("48 channels do not divide into 32 groups"), "{error}");
+    }
+}

@@ -1,0 +1,112 @@
+//! `y[.., c] = (x[.., c] - mean) / sqrt(var + eps) * gamma[c] + beta[c]`, mean and biased variance over the channels: x
+//! `[.., C]`, gamma and beta `[C]`. Around every attention and feed-forward (PyTorch `LayerNorm`; Ba et al. 2016).
+
+use rayon::prelude::*;
+
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
+use crate::caps::Caps;
+use crate::error::Result;
+use crate::ops::case::Fill;
+use crate::tensor::{Shape, Tensor};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerNorm {
+    pub eps: f32,
+}
+
+impl Op for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer_norm"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        expect_inputs("layer_norm", inputs, 3)?;
+        expect_kind(inputs, 0, "layer_norm: x", Kind::Act)?;
+        let channels = [inputs[0].shape.channels()].into();
+        for (index, what) in [(1, "layer_norm: gamma"), (2, "layer_norm: beta")] {
+            expect_kind(inputs, index, what, Kind::F32)?;
+            expect_shape(inputs, index, what, &channels)?;
+        }
+        Ok(inputs[0].clone())
+    }
+
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        let (x, gamma, beta) = (&inputs[0].data, &inputs[1].data, &inputs[2].data);
+        let c = output.channels();
+        let mut y = Tensor::zeros(output.clone());
+        y.data.par_chunks_mut(c).with_min_len(16).zip(x.par_chunks(c)).for_each(|(y, x)| {
+            let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / c as f64;
+            let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / c as f64;
+            let factor = (variance + f64::from(self.eps)).sqrt().recip();
+            for (((y, x), gamma), beta) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
+                *y = ((f64::from(*x) - mean) * factor) as f32 * gamma + beta;
+            }
+        });
+        y
+    }
+
+    fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        Ok(Launch::new("layer_norm", 3)
+            .param("rows", output.shape.rows())
+            .param("channels", output.shape.channels())
+            .param_f32("eps", self.eps)
+            .workgroups(fold_groups(output.shape.rows(), caps)))
+    }
+
+    /// Sum, distance, square and its sum, and four to write.
+    fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {
+        8 * output.shape.len() as u64
+    }
+
+    fn sum_length(&self, inputs: Inputs) -> Option<usize> {
+        Some(inputs[0].shape.channels())
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |shape: &[usize]| {
+        let x = Ty::act(Shape::new(shape));
+        let vector = Ty::new(Kind::F32, [x.shape.channels()]);
+        Case::new(LayerNorm { eps: 1e-5 }, [x, vector.clone(), vector])
+    };
+    let off_centre = case(&[3, 64]).fill(0, Fill::With(|i| 8.0 + (i as f32 * 1.7).sin()));
+    vec![
+        case(&[1, 1]),
+        case(&[5, 6]),
+        case(&[2, 3, 7]),
+        case(&[3, 257]),
+        case(&[2, 77, 768]),
+        case(&[1, 4, 4, 1280]),
+        off_centre,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_centred_and_scaled_by_its_biased_deviation() {
+        let x = Tensor::new([2, 4], vec![1.0, 2.0, 3.0, 4.0, -7.0, -7.0, -7.0, -7.0]);
+        let gamma = Tensor::new([4], vec![1.0, 1.0, 1.0, 2.0]);
+        let beta = Tensor::new([4], vec![0.0, 0.0, 10.0, 0.0]);
+        let y = LayerNorm { eps: 0.0 }.reference(&[&x, &gamma, &beta], &x.shape);
+        let d = 1.25f32.sqrt();
+        let wanted = [-1.5 / d, -0.5 / d, 10.0 + 0.5 / d, 3.0 / d];
+        assert!(y.data.iter().zip(wanted).all(|(y, w)| (y - w).abs() < 1e-6), "{:?}", y.data);
+    }
+
+    #[test]
+    fn a_row_of_equal_values_becomes_beta() {
+        let x = Tensor::new([1, 3], vec![0.1; 3]);
+        let [gamma, beta] = [1.0, 5.0].map(|v| Tensor::new([3], vec![v; 3]));
+        assert_eq!(LayerNorm { eps: 1e-5 }.reference(&[&x, &gamma, &beta], &x.shape).data, [5.0; 3]);
+    }
+
+    #[test]
+    fn a_gamma_of_other_length_is_an_error() {
+        let inputs = [Ty::act([2, 6]), Ty::new(Kind::F32, [5]), Ty::new(Kind::F32, [6])];
+        let error = LayerNorm { eps: 1e-5 }.output(&inputs).unwrap_err().to_string();
+        assert!(error.contains("gamma should be [6], found [5]"), "{error}");
+    }
+}

@@ -1,0 +1,65 @@
+//! `y = factor * x`, element by element; x and y of the same shape. Scales latents (diffusers `vae.config.scaling_factor`,
+//! `scheduler.scale_model_input`).
+
+use rayon::prelude::*;
+
+use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use crate::caps::Caps;
+use crate::error::Result;
+use crate::tensor::{Shape, Tensor};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale {
+    pub factor: f32,
+}
+
+impl Op for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        expect_inputs("scale", inputs, 1)?;
+        expect_kind(inputs, 0, "scale: x", Kind::Act)?;
+        Ok(inputs[0].clone())
+    }
+
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        let data = inputs[0].data.par_iter().with_min_len(4096).map(|x| x * self.factor).collect();
+        Tensor::new(output.clone(), data)
+    }
+
+    fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        let vectors = output.device_len() / 4;
+        Ok(Launch::new("scale", 1)
+            .param("vectors", vectors)
+            .param_f32("factor", self.factor)
+            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+    }
+
+    fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {
+        output.shape.len() as u64
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |factor, shape: &[usize]| Case::new(Scale { factor }, [Ty::act(Shape::new(shape))]);
+    vec![case(-2.0, &[1]), case(0.18215, &[3, 7, 5]), case(0.0, &[2, 5]), case(1.0 / 0.18215, &[2, 64, 64, 4])]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_element_is_multiplied() {
+        let x = Tensor::new([3], vec![1.0, -2.0, 0.5]);
+        assert_eq!(Scale { factor: 4.0 }.reference(&[&x], &x.shape).data, [4.0, -8.0, 2.0]);
+    }
+
+    #[test]
+    fn indices_are_refused() {
+        let error = Scale { factor: 1.0 }.output(&[Ty::new(Kind::U32, [3])]).unwrap_err().to_string();
+        assert!(error.contains("x should be Act, found U32"), "{error}");
+    }
+}
