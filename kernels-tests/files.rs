@@ -1,5 +1,205 @@
-use libtest_mimic::Trial;
+//! Models as folders: what is found in them, under which names, and what is said about broken ones.
+
+use std::fs;
+use std::path::Path;
+
+use half::{bf16, f16};
+use libtest_mimic::{Failed, Trial};
+use ornstein::tensor::{DType, Tensor, Weights};
+use ornstein::weights::{Model, read_tensors, write_tensors};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use tempfile::TempDir;
 
 pub fn trials() -> Vec<Trial> {
-    Vec::new()
+    let tests = [
+        ("the built-in model is the one in assets", the_builtin_model as fn() -> Result<(), Failed>),
+        ("text encoders with and without their prefix", text_encoders),
+        ("the vae's old attention names", old_vae_names),
+        ("full precision goes before f16", full_precision_first),
+        ("shards", shards),
+        ("a missing shard is named", missing_shard),
+        ("a tensor that its shard lacks is named", lacking_shard),
+        ("a shard outside of the folder is refused", shard_outside),
+        ("absent weights say why", absent_weights),
+        ("a truncated file is named", truncated),
+        ("a configuration that is no json is named", broken_json),
+        ("every element type is read", element_types),
+    ];
+    tests.into_iter().map(|(name, test)| Trial::test(format!("files: {name}"), test)).collect()
+}
+
+/// A model's folder with these files; a path that ends in `.safetensors` holds the named tensors, all `[1]` and 1.
+fn model(files: &[(&str, &str)]) -> (TempDir, Model) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("model_index.json"), "{}").unwrap();
+    for (path, content) in files {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if path.extension().is_some_and(|ending| ending == "safetensors") {
+            let one = Tensor::new([1], vec![1.0]);
+            let tensors: Vec<_> = content.split_whitespace().map(|name| (name, &one)).collect();
+            write_tensors(&path, &tensors).unwrap();
+        } else {
+            fs::write(path, content).unwrap();
+        }
+    }
+    let model = Model::open(folder.path()).unwrap();
+    (folder, model)
+}
+
+fn names(model: &Model, component: &str) -> Result<Vec<String>, Failed> {
+    let weights = model.weights(component)?;
+    let names = weights.names();
+    assert!(names.iter().all(|name| weights.get(name).is_some_and(|tensor| tensor.to_f32() == [1.0])));
+    Ok(names)
+}
+
+/// The error of a component, checked to name its folder.
+fn message(model: &Model, component: &str) -> String {
+    let text = model.weights(component).err().expect("an error").to_string();
+    assert!(text.starts_with(model.path(component).to_str().unwrap()) && !text.contains('\n'), "{text}");
+    text
+}
+
+fn the_builtin_model() -> Result<(), Failed> {
+    let (inside, outside) =
+        (Model::builtin(), Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo-model")))?);
+    for path in ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "tokenizer/merges.txt"] {
+        assert_eq!(inside.text(path)?, outside.text(path)?, "{path}");
+    }
+    let mut parameters = 0;
+    for component in ["text_encoder", "unet", "vae"] {
+        let (inside, outside) = (inside.weights(component)?, outside.weights(component)?);
+        assert_eq!(inside.names(), outside.names());
+        for name in inside.names() {
+            let (a, b) = (inside.get(&name).ok_or("inside")?, outside.get(&name).ok_or("outside")?);
+            assert!((a.dtype, &a.shape, &a.bytes) == (DType::F16, &b.shape, &b.bytes), "{component} {name}");
+            parameters += a.shape.len();
+        }
+    }
+    assert_eq!(parameters / 10_000, 482);
+    assert!(inside.has("unet") && !inside.has("text_encoder_2") && !inside.has("un") && !inside.has("golden"));
+    Ok(())
+}
+
+fn text_encoders() -> Result<(), Failed> {
+    let stored = [
+        ("text_encoder/model.safetensors", "text_model.embeddings.a text_model.embeddings.position_ids"),
+        ("text_encoder_2/model.safetensors", "embeddings.a text_projection.weight"),
+    ];
+    let (_folder, model) = model(&stored);
+    let canonical = ["text_model.embeddings.a", "text_model.embeddings.position_ids"];
+    assert_eq!(names(&model, "text_encoder")?, canonical);
+    assert_eq!(names(&model, "text_encoder_2")?, ["text_model.embeddings.a", "text_projection.weight"]);
+    Ok(())
+}
+
+fn old_vae_names() -> Result<(), Failed> {
+    let attention = "encoder.mid_block.attentions.0";
+    let stored = format!("{attention}.query.weight {attention}.proj_attn.bias conv_in.weight");
+    let (_folder, model) = model(&[("vae/diffusion_pytorch_model.safetensors", &stored)]);
+    let canonical = ["conv_in.weight".into(), format!("{attention}.to_out.0.bias"), format!("{attention}.to_q.weight")];
+    assert_eq!(names(&model, "vae")?, canonical);
+    Ok(())
+}
+
+fn full_precision_first() -> Result<(), Failed> {
+    let half = ("unet/diffusion_pytorch_model.fp16.safetensors", "half");
+    assert_eq!(names(&model(&[half]).1, "unet")?, ["half"]);
+    let full = ("unet/diffusion_pytorch_model.safetensors", "full");
+    assert_eq!(names(&model(&[half, full]).1, "unet")?, ["full"]);
+    Ok(())
+}
+
+const INDEX: &str = "unet/diffusion_pytorch_model.safetensors.index.json";
+
+fn shards() -> Result<(), Failed> {
+    let first = ("unet/s-1.safetensors", "a b");
+    let second = ("unet/s-2.safetensors", "c");
+    let map = r#"{"weight_map": {"c": "s-2.safetensors", "a": "s-1.safetensors", "b": "s-1.safetensors"}}"#;
+    assert_eq!(names(&model(&[first, second, (INDEX, map)]).1, "unet")?, ["a", "b", "c"]);
+    let of_half = "unet/diffusion_pytorch_model.safetensors.index.fp16.json";
+    assert_eq!(names(&model(&[first, second, (of_half, map)]).1, "unet")?, ["a", "b", "c"]);
+    Ok(())
+}
+
+fn missing_shard() -> Result<(), Failed> {
+    let map = r#"{"weight_map": {"a": "s-1.safetensors", "b": "s-2.safetensors"}}"#;
+    let (_folder, model) = model(&[("unet/s-1.safetensors", "a"), (INDEX, map)]);
+    assert!(message(&model, "unet").contains("shards that are not there: s-2.safetensors"));
+    Ok(())
+}
+
+fn lacking_shard() -> Result<(), Failed> {
+    let map = r#"{"weight_map": {"a": "s-1.safetensors", "b": "s-1.safetensors"}}"#;
+    let (_folder, model) = model(&[("unet/s-1.safetensors", "a"), (INDEX, map)]);
+    assert!(message(&model, "unet").contains("tensors that their shards lack: b (s-1.safetensors)"));
+    Ok(())
+}
+
+fn shard_outside() -> Result<(), Failed> {
+    for outside in ["../vae/x.safetensors", "/etc/x.safetensors", ".."] {
+        let map = format!(r#"{{"weight_map": {{"a": "{outside}"}}}}"#);
+        let (_folder, model) = model(&[(INDEX, &map)]);
+        assert!(message(&model, "unet").contains("not a file beside it"));
+    }
+    Ok(())
+}
+
+fn absent_weights() -> Result<(), Failed> {
+    let (folder, model) = model(&[("unet/diffusion_pytorch_model.bin", "x"), ("text_encoder/config.json", "{}")]);
+    fs::create_dir(folder.path().join("text_encoder_2"))?;
+    assert!(message(&model, "unet").contains("`diffusion_pytorch_model.bin` is a PyTorch pickle"));
+    assert!(message(&model, "vae").contains("no such folder"));
+    assert!(message(&model, "text_encoder").contains("it has config.json"));
+    assert!(message(&model, "text_encoder_2").contains("it is empty"));
+    Ok(())
+}
+
+fn truncated() -> Result<(), Failed> {
+    let (folder, model) = model(&[("unet/diffusion_pytorch_model.safetensors", "a b")]);
+    let path = folder.path().join("unet/diffusion_pytorch_model.safetensors");
+    let whole = fs::read(&path)?;
+    for length in 0..whole.len() {
+        fs::write(&path, &whole[..length])?;
+        let text = message(&model, "unet");
+        let reason = if length == 0 { "is empty" } else { "truncated" };
+        assert!(text.contains(reason) || length < 9, "{length}: {text}");
+    }
+    fs::remove_file(&path)?;
+    fs::create_dir(&path)?;
+    assert!(message(&model, "unet").contains("is a folder"));
+    Ok(())
+}
+
+fn broken_json() -> Result<(), Failed> {
+    let (_folder, model) = model(&[("unet/config.json", "{\"a\": ")]);
+    let text = model.json::<serde_json::Value>("unet/config.json").unwrap_err().to_string();
+    assert!(text.contains("unet/config.json: cannot be understood"), "{text}");
+    let text = model.text("vae/config.json").unwrap_err().to_string();
+    assert!(text.contains("vae/config.json: no such file"), "{text}");
+    Ok(())
+}
+
+fn element_types() -> Result<(), Failed> {
+    let f16s = [1.5, -2.0].map(|x| f16::from_f32(x).to_le_bytes()).concat();
+    let bf16s = [0.5, 3.0].map(|x| bf16::from_f32(x).to_le_bytes()).concat();
+    let (i32s, i64s) = ((-7i32).to_le_bytes(), 49407i64.to_le_bytes());
+    let given = [
+        ("bf16", Dtype::BF16, vec![1, 2], &bf16s[..]),
+        ("f16", Dtype::F16, vec![2], &f16s[..]),
+        ("i32", Dtype::I32, vec![1], &i32s[..]),
+        ("scalar", Dtype::I64, vec![], &i64s[..]),
+    ];
+    let views = given.map(|(name, dtype, shape, bytes)| (name, TensorView::new(dtype, shape, bytes).unwrap()));
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("inputs.safetensors");
+    fs::write(&path, safetensors::serialize(views, None)?)?;
+    let read = read_tensors(&path)?;
+    assert_eq!(read["bf16"], (DType::BF16, Tensor::new([1, 2], vec![0.5, 3.0])));
+    assert_eq!(read["f16"], (DType::F16, Tensor::new([2], vec![1.5, -2.0])));
+    assert_eq!(read["i32"], (DType::I32, Tensor::new([1], vec![-7.0])));
+    assert_eq!(read["scalar"], (DType::I64, Tensor::new([], vec![49407.0])));
+    Ok(())
 }

@@ -8,7 +8,6 @@ mod rng;
 mod samplers;
 mod shaders;
 mod support;
-mod tensors;
 mod tokenizer;
 
 use std::process::ExitCode;

@@ -1,1 +1,205 @@
-//! See the module map in `lib.rs`.
+//! Pictures at the files' border: pixels to PNG and back, with the parameters that made them.
+//!
+//! The parameters stand in a text chunk `parameters`, written as AUTOMATIC1111's web UI writes it and as other programs
+//! read it: `tEXt` where the text is Latin-1, else `iTXt`, which is what Python's `PIL.PngImagePlugin.PngInfo` does.
+
+use std::fmt;
+use std::io::Cursor;
+
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+const KEYWORD: &str = "parameters";
+
+/// Pixel values in [-1, 1], channels last, to bytes: clamped, and rounded half to even.
+///
+/// Source: diffusers `VaeImageProcessor.denormalize` and `numpy_to_pil`, step for step in f32.
+pub fn to_rgb8(pixels: &Tensor) -> Vec<u8> {
+    pixels.data.iter().map(|x| ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8).collect()
+}
+
+/// A PNG of `width * height` RGB pixels, rows from the top.
+///
+/// # Errors
+/// A size of 0, or one that is not that of `rgb`.
+pub fn encode_png(width: usize, height: usize, rgb: &[u8], parameters: &str) -> Result<Vec<u8>> {
+    let size = |n: usize| u32::try_from(n).map_err(|_| Error::shape(format!("a PNG cannot be {width}x{height}")));
+    let mut info = png::Info::with_size(size(width)?, size(height)?);
+    info.color_type = png::ColorType::Rgb;
+    info.bit_depth = png::BitDepth::Eight;
+    // A zero byte ends a text chunk.
+    let parameters = parameters.replace('\0', "");
+    if parameters.chars().all(|c| u32::from(c) < 256) {
+        info.uncompressed_latin1_text.push(png::text_metadata::TEXtChunk::new(KEYWORD, parameters));
+    } else {
+        info.utf8_text.push(png::text_metadata::ITXtChunk::new(KEYWORD, parameters));
+    }
+    let mut file = Vec::new();
+    let write = |file: &mut Vec<u8>| -> Result<(), png::EncodingError> {
+        let mut writer = png::Encoder::with_info(file, info)?.write_header()?;
+        writer.write_image_data(rgb)?;
+        writer.finish()
+    };
+    write(&mut file).map_err(|error| Error::shape(format!("no PNG of {width}x{height}: {error}")))?;
+    Ok(file)
+}
+
+/// A picture read back from a PNG.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    pub width: usize,
+    pub height: usize,
+    /// Rows from the top, three bytes a pixel.
+    pub rgb: Vec<u8>,
+    /// The text chunk, if there is one.
+    pub parameters: Option<String>,
+}
+
+/// Reads a PNG of any colour type as RGB; `place` is what an error calls it.
+pub fn decode_png(place: &str, file: &[u8]) -> Result<Picture> {
+    let fail = |error: &dyn fmt::Display| Error::file(place, format!("cannot be read as PNG: {error}"));
+    let picture =
+        image::load_from_memory_with_format(file, image::ImageFormat::Png).map_err(|error| fail(&error))?.into_rgb8();
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let parameters = read_parameters(file).map_err(|error| fail(&error))?;
+    Ok(Picture { width, height, rgb: picture.into_raw(), parameters })
+}
+
+fn read_parameters(file: &[u8]) -> Result<Option<String>, png::DecodingError> {
+    let mut reader = png::Decoder::new(Cursor::new(file)).read_info()?;
+    reader.finish()?;
+    let info = reader.info();
+    if let Some(text) = info.uncompressed_latin1_text.iter().find(|text| text.keyword == KEYWORD) {
+        return Ok(Some(text.text.clone()));
+    }
+    info.utf8_text.iter().find(|text| text.keyword == KEYWORD).map(|text| text.get_text()).transpose()
+}
+
+/// What made a picture, as the `parameters` chunk tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameters<'a> {
+    pub prompt: &'a str,
+    pub negative: &'a str,
+    pub steps: usize,
+    /// A name of `--sampler`.
+    pub sampler: &'a str,
+    pub guidance: f32,
+    pub seed: u64,
+    /// Pixels.
+    pub width: usize,
+    pub height: usize,
+    pub model: &'a str,
+}
+
+impl fmt::Display for Parameters<'_> {
+    /// The prompt, a line for the negative prompt if there is one, and one line of `key: value`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prompt = self.prompt.trim();
+        if !prompt.is_empty() {
+            writeln!(f, "{prompt}")?;
+        }
+        let negative = self.negative.trim();
+        if !negative.is_empty() {
+            writeln!(f, "Negative prompt: {negative}")?;
+        }
+        let Self { steps, guidance, seed, width, height, .. } = self;
+        let sampler = automatic1111_name(self.sampler);
+        write!(f, "Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, Seed: {seed}, Size: {width}x{height}, ")?;
+        write!(f, "Model: {}, Version: ornstein {}", quoted(self.model), env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// What the web UI calls a sampler, for those who read its files; another keeps its own name.
+fn automatic1111_name(sampler: &str) -> &str {
+    match sampler {
+        "ddpm" => "DDPM",
+        "ddim" => "DDIM",
+        "pndm" => "PLMS",
+        "lms" => "LMS",
+        "euler" => "Euler",
+        "euler-a" => "Euler a",
+        "heun" => "Heun",
+        "dpm2" => "DPM2",
+        "dpm2-a" => "DPM2 a",
+        "dpm++2m" => "DPM++ 2M",
+        "dpm++2m-sde" => "DPM++ 2M SDE",
+        "dpm++2s" => "DPM++ 2S",
+        "deis" => "DEIS",
+        "unipc" => "UniPC",
+        "lcm" => "LCM",
+        other => other,
+    }
+}
+
+/// A value that would break the line is written as a JSON string.
+fn quoted(value: &str) -> String {
+    if value.contains([',', ':', '\n']) { serde_json::Value::from(value).to_string() } else { value.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters() -> Parameters<'static> {
+        Parameters {
+            prompt: "a red circle",
+            negative: "",
+            steps: 25,
+            sampler: "ddim",
+            guidance: 4.0,
+            seed: 7,
+            width: 64,
+            height: 64,
+            model: "shapes",
+        }
+    }
+
+    #[test]
+    fn pixels_are_clamped_and_rounded_half_to_even() {
+        let x = [-3.0, -1.0, 0.0, 1.0, 3.0, 2.0 / 255.0 - 1.0, 1.0 / 255.0 - 1.0];
+        assert_eq!(to_rgb8(&Tensor::new([1, 1, 1, 7], x.to_vec())), [0, 0, 128, 255, 255, 1, 0]);
+    }
+
+    #[test]
+    fn a_picture_is_read_back() {
+        let rgb: Vec<u8> = (0..3 * 5 * 2).map(|i| i * 8).collect();
+        let file = encode_png(5, 2, &rgb, "a\nb").unwrap();
+        let picture = decode_png("a.png", &file).unwrap();
+        assert_eq!(picture, Picture { width: 5, height: 2, rgb, parameters: Some("a\nb".into()) });
+    }
+
+    #[test]
+    fn text_is_latin1_where_it_can_be() {
+        let chunk = |text: &str| {
+            let file = encode_png(1, 1, &[0; 3], text).unwrap();
+            assert_eq!(decode_png("a.png", &file).unwrap().parameters.as_deref(), Some(text));
+            file.windows(4).find_map(|name| [*b"tEXt", *b"iTXt"].into_iter().find(|kind| kind == name)).unwrap()
+        };
+        assert_eq!(chunk("café"), *b"tEXt");
+        assert_eq!(chunk("日本 🐱"), *b"iTXt");
+    }
+
+    #[test]
+    fn a_size_that_is_not_that_of_the_pixels_is_an_error() {
+        assert!(encode_png(2, 2, &[0; 11], "").is_err());
+        assert!(encode_png(0, 2, &[], "").is_err());
+    }
+
+    #[test]
+    fn what_is_no_png_is_an_error() {
+        assert!(decode_png("a.png", b"GIF89a").unwrap_err().to_string().starts_with("a.png: "));
+    }
+
+    #[test]
+    fn parameters_are_in_the_web_uis_form() {
+        let line = concat!(
+            "Steps: 25, Sampler: DDIM, CFG scale: 4, Seed: 7, Size: 64x64, Model: shapes, Version: ornstein ",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(parameters().to_string(), format!("a red circle\n{line}"));
+        assert_eq!(Parameters { prompt: " ", ..parameters() }.to_string(), line);
+        let text = Parameters { negative: "blurry", guidance: 7.5, model: "a, b", ..parameters() }.to_string();
+        assert!(text.starts_with("a red circle\nNegative prompt: blurry\nSteps: 25,"), "{text}");
+        assert!(text.contains("CFG scale: 7.5") && text.contains(r#"Model: "a, b""#), "{text}");
+    }
+}

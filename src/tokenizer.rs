@@ -1,1 +1,128 @@
-//! See the module map in `lib.rs`.
+//! Prompt to token ids, as transformers' `CLIPTokenizer` makes them.
+//!
+//! Text is normalised (NFC, any white space to one space, lower case), split into words, numbers and signs by CLIP's
+//! expression, written in the byte-level alphabet, and merged pair by pair; the last symbol of a word ends in `</w>`.
+//! Special tokens stand for themselves wherever they occur in the text.
+//!
+//! Source: transformers 5 `CLIPTokenizer`, which takes the vocabulary and the merges from either kind of file and builds
+//! the rest itself; Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision".
+
+mod files;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+
+use tokenizers::SplitDelimiterBehavior;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{self, NFC, replace::ReplacePattern, utils::Lowercase};
+use tokenizers::pre_tokenizers::{self, byte_level::ByteLevel, split::Split, split::SplitPattern};
+
+use files::{Files, SpecialTokens, Vocabulary};
+
+use crate::error::{Error, Result};
+
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// Tokens that a text encoder sees where the files do not say.
+const MAX_LENGTH: usize = 77;
+
+/// A CLIP tokenizer.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    start: u32,
+    end: u32,
+    pad: u32,
+    max_length: usize,
+}
+
+impl Tokenizer {
+    /// Reads a tokenizer from its files, which `read` gives by name (`None` where there is none): `tokenizer.json`, or
+    /// `vocab.json` and `merges.txt`; and if they are there `tokenizer_config.json`, `special_tokens_map.json` and
+    /// `added_tokens.json`. Error messages call their folder `place`.
+    ///
+    /// # Errors
+    /// Files that are missing, no JSON, or do not fit each other.
+    pub fn from_files<'a>(
+        place: impl AsRef<Path>,
+        read: impl Fn(&str) -> Result<Option<Cow<'a, [u8]>>>,
+    ) -> Result<Self> {
+        let files = Files { place: place.as_ref(), read: &|name| read(name) };
+        let vocabulary = Vocabulary::read(&files)?;
+        let special = SpecialTokens::read(&files, vocabulary.added)?;
+        let fail = |error: tokenizers::Error| Error::file(files.place, format!("no tokenizer can be made: {error}"));
+        let mut inner = clip(vocabulary.ids, vocabulary.merges, &special.unknown).map_err(fail)?;
+        inner.add_tokens(special.added).map_err(fail)?;
+        let id = |token: &str| {
+            inner
+                .token_to_id(token)
+                .ok_or_else(|| Error::file(files.place, format!("`{token}` is not in the vocabulary")))
+        };
+        let (start, end, pad) = (id(&special.start)?, id(&special.end)?, id(&special.pad)?);
+        // Only now: a token that is in neither would get a new id, which the text encoder has no embedding for.
+        inner.add_tokens(special.named).map_err(fail)?;
+        Ok(Self { inner, start, end, pad, max_length: special.max_length })
+    }
+
+    /// The same from a folder.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::file(folder, "no such folder; give the one with the tokenizer's files"));
+        }
+        Self::from_files(folder, |name| match std::fs::read(folder.join(name)) {
+            Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file(folder.join(name), format!("cannot be read: {error}"))),
+        })
+    }
+
+    /// The ids of a text with the start and the end token, however many.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|error| Error::config("tokenizer", format!("cannot encode this text: {error}")))?;
+        let mut ids = vec![self.start];
+        ids.extend_from_slice(encoding.get_ids());
+        ids.push(self.end);
+        Ok(ids)
+    }
+
+    /// Exactly `length` ids, at least two: padded with the tokenizer's pad token, or cut before the end token; and how
+    /// many were cut.
+    pub fn encode_padded(&self, text: &str, length: usize) -> Result<(Vec<u32>, usize)> {
+        let mut ids = self.encode(text)?;
+        let dropped = ids.len().saturating_sub(length.max(2));
+        ids.drain(ids.len() - 1 - dropped..ids.len() - 1);
+        ids.resize(length.max(2), self.pad);
+        Ok((ids, dropped))
+    }
+
+    /// The number of tokens that the model takes.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+}
+
+/// The tokenizer around the vocabulary, the same for every CLIP.
+fn clip(
+    ids: HashMap<String, u32>,
+    merges: Vec<(String, String)>,
+    unknown: &str,
+) -> tokenizers::Result<tokenizers::Tokenizer> {
+    let bpe = BPE::builder()
+        .vocab_and_merges(ids.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
+        .end_of_word_suffix("</w>".into())
+        .unk_token(unknown.into())
+        .build()?;
+    let mut tokenizer = tokenizers::Tokenizer::new(bpe);
+    let spaces = normalizers::Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
+    tokenizer.with_normalizer(Some(normalizers::Sequence::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))?;
+    // Inverted: what matches is kept, and what is between (white space) removed.
+    let split = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true)?;
+    let bytes = ByteLevel::default().add_prefix_space(false);
+    tokenizer.with_pre_tokenizer(Some(pre_tokenizers::sequence::Sequence::new(vec![split.into(), bytes.into()])));
+    Ok(tokenizer)
+}

@@ -10,7 +10,7 @@ use super::nn::{Conv, Groups, Module};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 /// Epsilon of all its group norms, which the configuration does not tell.
 const EPS: f32 = 1e-6;
@@ -154,6 +154,15 @@ impl Config {
         }
         graph.output("moments", x);
         Ok(graph)
+    }
+
+    /// The keys and file shapes of both directions: what the VAE's files must have.
+    ///
+    /// # Errors
+    /// As [`Config::decoder`].
+    pub fn wanted(&self) -> Result<Vec<(String, Shape)>> {
+        let (decoder, encoder) = (self.decoder(1, 1, 1)?, self.encoder(1, self.factor(), self.factor())?);
+        Ok([decoder.wanted(), encoder.wanted()].concat())
     }
 
     /// `UNetMidBlock2D`.

@@ -1,1 +1,36 @@
-//! See the module map in `lib.rs`.
+//! Models at the files' border: folders in the diffusers layout, safetensors, what is written, and which models are known.
+//!
+//! [`Model`] finds a model (a folder, a name from `weights-manifest.toml`, or the one inside the binary) and gives its
+//! configurations as text and each component's tensors as [`ComponentWeights`]. [`check`] compares those with what a
+//! network wants. [`read_tensors`] and [`write_tensors`] carry single tensors in and out; [`write_atomically`] is how
+//! every output file is written.
+
+mod builtin;
+mod check;
+mod component;
+mod file;
+pub mod manifest;
+mod model;
+mod names;
+mod output;
+mod tensors;
+
+use std::io;
+use std::path::Path;
+
+pub use check::{check, not_finite};
+pub use component::ComponentWeights;
+pub use model::Model;
+pub use output::{check_writable, write_atomically};
+pub use tensors::{read_tensors, write_tensors};
+
+use crate::error::Error;
+
+/// The error of a file or folder that cannot be read, with what can be done about it.
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::file(path, "no such file or folder; check the path"),
+        io::ErrorKind::PermissionDenied => Error::file(path, "may not be read; change its permissions"),
+        _ => Error::file(path, format!("cannot be read: {error}")),
+    }
+}

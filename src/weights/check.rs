@@ -1,0 +1,144 @@
+//! Whether a file's tensors are those that a network wants.
+
+use std::collections::HashSet;
+
+use half::{bf16, f16};
+
+use crate::error::{Error, Result, ten};
+use crate::tensor::{DType, RawTensor, Shape, Weights};
+
+/// Compares the weights with every name and shape (PyTorch's order of dimensions) that the component's network has.
+/// A matrix may be stored as a 1x1 convolution and the other way round.
+///
+/// # Errors
+/// One error with all that is missing, misshapen and left over.
+pub fn check(weights: &dyn Weights, wanted: &[(String, Shape)]) -> Result<()> {
+    let mut missing = Vec::new();
+    let mut misshapen = Vec::new();
+    for (name, shape) in wanted {
+        match weights.get(name) {
+            None => missing.push(name.as_str()),
+            Some(found) if same_but_for_1x1(found.shape.dims(), shape.dims()) => {}
+            Some(found) => misshapen.push(format!("{name} is {}, not {shape}", found.shape)),
+        }
+    }
+    let names: HashSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+    let mut extra = weights.names();
+    extra.retain(|name| !names.contains(name.as_str()) && !is_harmless(name));
+    extra.sort();
+
+    let mut found = Vec::new();
+    if !missing.is_empty() {
+        found.push(format!("{} missing: {}", count(missing.len()), ten(&missing)));
+    }
+    if !misshapen.is_empty() {
+        found.push(format!("{} of another shape: {}", count(misshapen.len()), ten(&misshapen)));
+    }
+    if !extra.is_empty() {
+        found.push(format!("{} too many: {}", count(extra.len()), ten(&extra)));
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let what = format!("{}; use the weights that belong to this config.json", found.join("; "));
+    Err(Error::weights(weights.place(), what))
+}
+
+fn count(n: usize) -> String {
+    if n == 1 { "1 tensor".into() } else { format!("{n} tensors") }
+}
+
+fn same_but_for_1x1(found: &[usize], wanted: &[usize]) -> bool {
+    let is_1x1 = |long: &[usize], short: &[usize]| long.strip_prefix(short) == Some(&[1, 1]);
+    found == wanted || is_1x1(found, wanted) || is_1x1(wanted, found)
+}
+
+/// What files carry beside a network's parameters: a buffer that counts positions, and the scale of CLIP's training loss.
+fn is_harmless(name: &str) -> bool {
+    name.ends_with("position_ids") || name.ends_with("logit_scale")
+}
+
+/// The names of all tensors that hold an infinity or NaN: the reason, or not, of a network's output that is not finite.
+/// Reads every weight, so it is for explaining a failure and not for every start.
+pub fn not_finite(weights: &dyn Weights) -> Vec<String> {
+    let mut names = weights.names();
+    names.retain(|name| weights.get(name).is_some_and(|tensor| !is_finite(&tensor)));
+    names.sort();
+    names
+}
+
+fn is_finite(tensor: &RawTensor<'_>) -> bool {
+    match tensor.dtype {
+        DType::F32 => tensor.bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite()),
+        DType::F16 => tensor.bytes.chunks_exact(2).all(|b| f16::from_le_bytes([b[0], b[1]]).is_finite()),
+        DType::BF16 => tensor.bytes.chunks_exact(2).all(|b| bf16::from_le_bytes([b[0], b[1]]).is_finite()),
+        DType::I64 | DType::I32 => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    struct Given(BTreeMap<&'static str, (Vec<usize>, f32)>);
+
+    impl Weights for Given {
+        fn place(&self) -> String {
+            "unet".into()
+        }
+
+        fn get(&self, name: &str) -> Option<RawTensor<'_>> {
+            let (dims, value) = self.0.get(name)?;
+            let shape = Shape::new(dims.clone());
+            let bytes = Cow::Owned(value.to_le_bytes().repeat(shape.len()));
+            Some(RawTensor { dtype: DType::F32, shape, bytes })
+        }
+
+        fn names(&self) -> Vec<String> {
+            self.0.keys().map(|name| name.to_string()).collect()
+        }
+    }
+
+    fn given(tensors: &[(&'static str, &[usize])]) -> Given {
+        Given(tensors.iter().map(|(name, dims)| (*name, (dims.to_vec(), 1.0))).collect())
+    }
+
+    fn wanted(tensors: &[(&str, &[usize])]) -> Vec<(String, Shape)> {
+        tensors.iter().map(|(name, dims)| (name.to_string(), Shape::new(*dims))).collect()
+    }
+
+    #[test]
+    fn what_a_network_wants_passes() {
+        let weights = given(&[("a", &[2, 3]), ("b", &[4, 4, 1, 1]), ("c", &[5, 5]), ("e.position_ids", &[1, 77])]);
+        check(&weights, &wanted(&[("a", &[2, 3]), ("b", &[4, 4]), ("c", &[5, 5, 1, 1])])).unwrap();
+    }
+
+    #[test]
+    fn missing_misshapen_and_extra_come_in_one_error() {
+        let weights = given(&[("a", &[2, 3]), ("b", &[4, 3, 1, 1]), ("x", &[1])]);
+        let error = check(&weights, &wanted(&[("a", &[3, 2]), ("b", &[4, 3]), ("c", &[1]), ("d", &[1])])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unet: 2 tensors missing: c, d; 1 tensor of another shape: a is [2, 3], not [3, 2]; 1 tensor too many: x; \
+             use the weights that belong to this config.json"
+        );
+    }
+
+    #[test]
+    fn a_long_list_is_cut_at_ten() {
+        let many: Vec<_> = (0..14).map(|i| (format!("t{i:02}"), Shape::from([1]))).collect();
+        let text = check(&given(&[]), &many).unwrap_err().to_string();
+        assert!(text.contains("14 tensors missing: t00,") && text.contains("t09 and 4 more"), "{text}");
+    }
+
+    #[test]
+    fn tensors_that_are_not_finite_are_named() {
+        let mut weights = given(&[("a", &[2, 3]), ("b", &[4])]);
+        assert!(not_finite(&weights).is_empty());
+        weights.0.insert("c", (vec![7], f32::NAN));
+        assert_eq!(not_finite(&weights), ["c"]);
+    }
+}

@@ -1,0 +1,123 @@
+//! The tensors of one component of a model: one safetensors file, or the shards that an index file lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use super::file::TensorFile;
+use super::model::Model;
+use super::names::canonical;
+use crate::error::{Error, Result, ten};
+use crate::tensor::{RawTensor, Weights};
+
+/// A component's files, best first: diffusers' names and then transformers', full precision before f16.
+const FILES: [&str; 8] = [
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "model.fp16.safetensors",
+    "diffusion_pytorch_model.safetensors.index.fp16.json",
+    "model.safetensors.index.fp16.json",
+];
+
+/// Endings of files that hold PyTorch pickles.
+const PICKLES: [&str; 4] = ["bin", "ckpt", "pt", "pth"];
+
+/// The weights of one network, under the names that networks ask for (see `names.rs`).
+pub struct ComponentWeights {
+    place: String,
+    files: Vec<TensorFile>,
+    /// Canonical name -> which file, and its name there.
+    tensors: BTreeMap<String, (usize, String)>,
+}
+
+/// `*.safetensors.index.json`, as transformers and diffusers write it.
+#[derive(Deserialize)]
+struct ShardIndex {
+    /// Tensor -> file in the same folder.
+    weight_map: BTreeMap<String, String>,
+}
+
+impl ComponentWeights {
+    /// Finds and maps the component's file or files.
+    pub(super) fn open(model: &Model, component: &str) -> Result<Self> {
+        let found = FILES.iter().map(|file| format!("{component}/{file}")).find(|path| model.has(path));
+        let path = found.ok_or_else(|| absent(model, component))?;
+        if path.ends_with(".json") {
+            return Self::sharded(model, component, &path);
+        }
+        let file = model.tensors(&path)?;
+        let tensors =
+            file.names().map(|name| (canonical(component, name).into_owned(), (0, name.to_string()))).collect();
+        Ok(Self { place: file.path().display().to_string(), files: vec![file], tensors })
+    }
+
+    fn sharded(model: &Model, component: &str, path: &str) -> Result<Self> {
+        let index: ShardIndex = model.json(path)?;
+        let fail = |what: String| Error::file(model.path(path), what);
+        let shards: BTreeSet<&String> = index.weight_map.values().collect();
+        // A name with a folder in it would let a downloaded index read files anywhere.
+        if let Some(outside) = shards.iter().find(|shard| shard.contains(['/', '\\']) || shard.starts_with("..")) {
+            return Err(fail(format!("names the shard `{outside}`, which is not a file beside it")));
+        }
+        let (there, gone): (Vec<&String>, Vec<&String>) =
+            shards.into_iter().partition(|shard| model.has(&format!("{component}/{shard}")));
+        if !gone.is_empty() {
+            return Err(fail(format!("names shards that are not there: {}; download them too", ten(&gone))));
+        }
+        let files =
+            there.iter().map(|shard| model.tensors(&format!("{component}/{shard}"))).collect::<Result<Vec<_>>>()?;
+        let mut tensors = BTreeMap::new();
+        let mut lacking = Vec::new();
+        for (name, shard) in &index.weight_map {
+            match there.binary_search(&shard).ok().filter(|&file| files[file].has(name)) {
+                Some(file) => _ = tensors.insert(canonical(component, name).into_owned(), (file, name.clone())),
+                None => lacking.push(format!("{name} ({shard})")),
+            }
+        }
+        if !lacking.is_empty() {
+            let what =
+                format!("names tensors that their shards lack: {}; download index and shards together", ten(&lacking));
+            return Err(fail(what));
+        }
+        Ok(Self { place: model.path(path).display().to_string(), files, tensors })
+    }
+}
+
+/// Why a component has no weights, and what to do.
+fn absent(model: &Model, component: &str) -> Error {
+    let folder = model.path(component);
+    if !model.has(component) {
+        return Error::file(folder, "no such folder: this model has no such component, or its download is incomplete");
+    }
+    let (pickle, others) = model
+        .list(component)
+        .into_iter()
+        .partition::<Vec<_>, _>(|name| name.rsplit_once('.').is_some_and(|(_, ending)| PICKLES.contains(&ending)));
+    if let Some(pickle) = pickle.first() {
+        let what = format!(
+            "`{pickle}` is a PyTorch pickle, which can run any code when it is read, so it is not; download the \
+             .safetensors, or convert it in Python with `save_pretrained(.., safe_serialization=True)`"
+        );
+        return Error::file(folder, what);
+    }
+    let found = if others.is_empty() { "it is empty".into() } else { format!("it has {}", ten(&others)) };
+    Error::file(folder, format!("no weights: expected {} or {}, {found}", FILES[0], FILES[1]))
+}
+
+impl Weights for ComponentWeights {
+    fn place(&self) -> String {
+        self.place.clone()
+    }
+
+    fn get(&self, name: &str) -> Option<RawTensor<'_>> {
+        let (file, stored) = self.tensors.get(name)?;
+        self.files[*file].get(stored)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+}

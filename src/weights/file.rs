@@ -1,0 +1,236 @@
+//! One safetensors file, read through a memory map.
+//!
+//! The format: eight bytes with the header's length, the header (JSON: name -> dtype, shape, range), then the data.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
+
+use super::unreadable;
+use crate::error::{Error, Result, ten};
+use crate::tensor::{DType, RawTensor, Shape};
+
+/// The tensors of one safetensors file by their stored names.
+pub struct TensorFile {
+    path: PathBuf,
+    bytes: Bytes,
+    index: BTreeMap<String, Entry>,
+}
+
+struct Entry {
+    dtype: DType,
+    shape: Shape,
+    /// Bytes from the start of the file.
+    range: Range<usize>,
+}
+
+enum Bytes {
+    Embedded(&'static [u8]),
+    Mapped(Mmap),
+    /// What came through a pipe.
+    Read(Vec<u8>),
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Embedded(bytes) => bytes,
+            Self::Mapped(map) => map,
+            Self::Read(bytes) => bytes,
+        }
+    }
+}
+
+impl TensorFile {
+    /// Maps the file and reads its header.
+    ///
+    /// # Errors
+    /// A file that is missing, unreadable, empty, truncated, no safetensors, or of an element type that is not known.
+    pub fn open(path: &Path) -> Result<Self> {
+        let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+        if metadata.is_dir() {
+            return Err(Error::file(path, "is a folder where a safetensors file is expected"));
+        }
+        let bytes = if metadata.is_file() { map(path)? } else { Bytes::Read(read(path)?) };
+        Self::parse(path.to_path_buf(), bytes)
+    }
+
+    /// The same for a file inside the binary; `path` is what error messages call it.
+    pub fn embedded(path: PathBuf, bytes: &'static [u8]) -> Result<Self> {
+        Self::parse(path, Bytes::Embedded(bytes))
+    }
+
+    fn parse(path: PathBuf, bytes: Bytes) -> Result<Self> {
+        let data = bytes.as_slice();
+        let fail = |error| Error::file(&path, broken(data, &error));
+        let (header, _) = SafeTensors::read_metadata(data).map_err(fail)?;
+        let tensors = SafeTensors::deserialize(data).map_err(fail)?;
+        let mut index = BTreeMap::new();
+        let mut unknown = Vec::new();
+        for (name, view) in tensors.iter() {
+            let Some(dtype) = dtype(view.dtype()) else {
+                unknown.push(format!("{name} ({})", view.dtype()));
+                continue;
+            };
+            // The view borrows from `data`, so its distance from there is its place in the file.
+            let start = view.data().as_ptr() as usize - data.as_ptr() as usize;
+            debug_assert!(start >= 8 + header);
+            let range = start..start + view.data().len();
+            index.insert(name.to_string(), Entry { dtype, shape: Shape::new(view.shape()), range });
+        }
+        if !unknown.is_empty() {
+            unknown.sort();
+            let what = format!(
+                "has tensors of a type that is not supported: {}; convert them to f16, bf16 or f32",
+                ten(&unknown)
+            );
+            return Err(Error::file(path, what));
+        }
+        Ok(Self { path, bytes, index })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.index.keys().map(String::as_str)
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
+    pub fn get(&self, name: &str) -> Option<RawTensor<'_>> {
+        let entry = self.index.get(name)?;
+        let bytes = Cow::Borrowed(&self.bytes.as_slice()[entry.range.clone()]);
+        Some(RawTensor { dtype: entry.dtype, shape: entry.shape.clone(), bytes })
+    }
+}
+
+fn map(path: &Path) -> Result<Bytes> {
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    // SAFETY: the map is read-only and private to this process, and lives as long as the slices taken from it. What the
+    // type system cannot hold is that no other process shortens or rewrites the file meanwhile: rewritten bytes are
+    // read as other numbers (every element type accepts any bytes), a shortened file ends this process with SIGBUS,
+    // as it does in every program that maps its weights. This program itself never writes into an existing file: it
+    // renames a new one over it, which leaves the mapped one whole.
+    let map = unsafe { Mmap::map(&file) }.map_err(|error| unreadable(path, &error))?;
+    Ok(Bytes::Mapped(map))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| unreadable(path, &error))
+}
+
+fn dtype(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        Dtype::I64 => Some(DType::I64),
+        Dtype::I32 => Some(DType::I32),
+        _ => None,
+    }
+}
+
+/// Why these bytes are no whole safetensors file, and what to do.
+fn broken(bytes: &[u8], error: &SafeTensorError) -> String {
+    let begins = |start: &[u8]| bytes.starts_with(start);
+    if bytes.is_empty() {
+        "is empty; download or export it again".into()
+    } else if let Some(whole) = described_length(bytes).filter(|&whole| whole != bytes.len() as u64) {
+        let size = bytes.len();
+        let verdict = if whole > size as u64 { "is truncated" } else { "has bytes after its last tensor" };
+        format!("{verdict}: its header describes {whole} bytes, there are {size}; download or export it again")
+    } else if begins(b"version https://git-lfs") {
+        "is a git-lfs pointer, not the weights; run `git lfs pull` in its folder".into()
+    } else if begins(b"PK\x03\x04") || begins(b"\x80\x02") {
+        "is a PyTorch pickle, not safetensors; save it with `safetensors.torch.save_file`".into()
+    } else if begins(b"<!") || begins(b"<h") {
+        "is a web page, not safetensors; download it again".into()
+    } else {
+        format!("is no safetensors file ({error}); download or export it again")
+    }
+}
+
+/// The length in bytes that a file with this header should have, where the header can be read so far.
+fn described_length(bytes: &[u8]) -> Option<u64> {
+    let header = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+    let data = header.checked_add(8)?;
+    // A safetensors header is at most 100 MB and begins with a brace: anything else is another kind of file.
+    if header > 100_000_000 || bytes.get(8) != Some(&b'{') {
+        return None;
+    }
+    if data > bytes.len() as u64 {
+        return Some(data);
+    }
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..data as usize]).ok()?;
+    let ends = header.as_object()?.values().filter_map(|tensor| tensor["data_offsets"][1].as_u64());
+    data.checked_add(ends.max().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(header: &str, data: usize) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; data]].concat()
+    }
+
+    fn message(bytes: Vec<u8>) -> String {
+        TensorFile::parse("x.safetensors".into(), Bytes::Read(bytes)).err().unwrap().to_string()
+    }
+
+    const HEADER: &str = r#"{"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}"#;
+
+    #[test]
+    fn a_tensor_is_a_window_of_the_file() {
+        let mut data = bytes(HEADER, 24);
+        let end = data.len();
+        data[end - 4..].copy_from_slice(&1.5f32.to_le_bytes());
+        let file = TensorFile::parse("x".into(), Bytes::Read(data)).unwrap();
+        let tensor = file.get("a").unwrap();
+        assert_eq!((tensor.dtype, tensor.shape.dims()), (DType::F32, &[2, 3][..]));
+        assert_eq!(tensor.to_f32(), [0.0, 0.0, 0.0, 0.0, 0.0, 1.5]);
+        assert!(file.get("b").is_none());
+    }
+
+    #[test]
+    fn a_truncated_file_says_how_long_it_should_be() {
+        let whole = bytes(HEADER, 24).len();
+        let text = message(bytes(HEADER, 20));
+        assert!(text.contains(&format!("is truncated: its header describes {whole} bytes, there are {}", whole - 4)));
+        assert!(message(bytes(HEADER, 0)[..20].to_vec()).contains("is truncated"));
+    }
+
+    #[test]
+    fn other_kinds_of_files_are_named() {
+        assert!(message(Vec::new()).contains("is empty"));
+        assert!(message(b"PK\x03\x04....".to_vec()).contains("pickle"));
+        assert!(message(b"version https://git-lfs.github.com/spec/v1".to_vec()).contains("git-lfs pointer"));
+        assert!(message(b"<!DOCTYPE html>".to_vec()).contains("web page"));
+        assert!(message(b"abc".to_vec()).contains("no safetensors file"));
+        assert!(message(vec![0xff; 64]).contains("no safetensors file"));
+        assert!(message(bytes("{]", 0)).contains("no safetensors file"));
+    }
+
+    #[test]
+    fn an_unknown_element_type_names_its_tensor() {
+        let header = r#"{"a.b":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}"#;
+        assert!(message(bytes(header, 8)).contains("a.b (F64)"));
+    }
+
+    #[test]
+    fn a_header_that_contradicts_itself_is_refused() {
+        let header = r#"{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,24]}}"#;
+        assert!(message(bytes(header, 24)).contains("no safetensors file"));
+        let huge = r#"{"a":{"dtype":"F32","shape":[9223372036854775807,9],"data_offsets":[0,24]}}"#;
+        assert!(message(bytes(huge, 24)).contains("no safetensors file"));
+    }
+}

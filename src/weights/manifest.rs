@@ -1,0 +1,179 @@
+//! `weights-manifest.toml`: the models that have a name, where they come from, and what they like.
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+/// The families of networks that are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    Sd1,
+    Sd2,
+    Sdxl,
+}
+
+/// How a model is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    BuiltIn,
+    /// A folder in the diffusers layout.
+    Folder,
+    /// One checkpoint file with every component in it.
+    File,
+}
+
+/// What `generate` takes where no flag says otherwise. `None` leaves it to the model's configuration.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Defaults {
+    pub sampler: Option<String>,
+    pub steps: Option<usize>,
+    pub guidance: Option<f32>,
+    /// Width and height in pixels.
+    pub size: Option<[usize; 2]>,
+}
+
+/// One file of a model.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Inside the repository, and inside the model's folder.
+    pub path: String,
+    pub bytes: Option<u64>,
+    /// Lower-case hexadecimal.
+    pub sha256: Option<String>,
+    /// How many independent public files give this sum.
+    pub agree: Option<u32>,
+    /// Where a sum stands that only one file gives.
+    pub source: Option<String>,
+}
+
+/// One known model.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    pub name: String,
+    /// One line for a list.
+    pub about: String,
+    pub family: Family,
+    pub kind: Kind,
+    /// `owner/name` on Hugging Face.
+    pub repository: Option<String>,
+    /// The commit that the sums are of; `main` where it is not known.
+    pub revision: Option<String>,
+    #[serde(default)]
+    pub defaults: Defaults,
+    #[serde(default, rename = "file")]
+    pub files: Vec<File>,
+}
+
+impl Entry {
+    /// Where the file can be downloaded, for a model that is published.
+    pub fn url(&self, file: &File) -> Option<String> {
+        let repository = self.repository.as_ref()?;
+        let revision = self.revision.as_deref().unwrap_or("main");
+        Some(format!("https://huggingface.co/{repository}/resolve/{revision}/{}", file.path))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    model: Vec<Entry>,
+}
+
+/// Every known model, in the manifest's order.
+pub fn entries() -> &'static [Entry] {
+    static MANIFEST: LazyLock<Manifest> = LazyLock::new(|| {
+        // The text is part of the program, so a mistake in it is one of this source; a test reads it.
+        toml::from_str(include_str!("../../weights-manifest.toml")).expect("weights-manifest.toml can be understood")
+    });
+    &MANIFEST.model
+}
+
+/// The model of this name.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    entries().iter().find(|entry| entry.name == name)
+}
+
+/// The folder that holds the models of this machine by their names: `$ORNSTEIN_MODELS`, or `ornstein/models` in the
+/// user's cache. `None` where the environment names neither.
+pub fn models_folder() -> Option<PathBuf> {
+    models_folder_from(|variable| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from))
+}
+
+fn models_folder_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    if let Some(folder) = variable("ORNSTEIN_MODELS") {
+        return Some(folder);
+    }
+    let cache = if cfg!(windows) {
+        variable("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        variable("HOME").map(|home| home.join("Library/Caches"))
+    } else {
+        variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))
+    };
+    cache.map(|cache| cache.join(Path::new("ornstein").join("models")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_entry_is_whole() {
+        let names: HashSet<&str> = entries().iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names.len(), entries().len(), "a name stands twice");
+        for entry in entries().iter().filter(|entry| entry.kind != Kind::BuiltIn) {
+            assert!(entry.repository.is_some() && !entry.files.is_empty(), "{}", entry.name);
+            for file in &entry.files {
+                let Some(sum) = &file.sha256 else { continue };
+                assert!(
+                    sum.len() == 64 && sum.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')),
+                    "{}",
+                    file.path
+                );
+                assert!(file.agree > Some(1) || file.source.is_some(), "{}: a lone sum needs its source", file.path);
+            }
+        }
+    }
+
+    #[test]
+    fn the_built_in_model_has_its_own_defaults() {
+        let defaults = &find("shapes").unwrap().defaults;
+        assert_eq!(
+            (defaults.sampler.as_deref(), defaults.steps, defaults.guidance),
+            (Some("ddim"), Some(25), Some(4.0))
+        );
+    }
+
+    #[test]
+    fn a_url_names_the_revision() {
+        let entry = find("sdxl").unwrap();
+        let url = entry.url(&entry.files[0]).unwrap();
+        assert_eq!(
+            url,
+            "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/\
+             462165984030d82259a11f4367a4eed129e94a7b/model_index.json"
+        );
+    }
+
+    #[test]
+    fn the_users_folder_comes_before_the_cache() {
+        let both = |variable: &str| match variable {
+            "ORNSTEIN_MODELS" => Some(PathBuf::from("/models")),
+            _ => Some(PathBuf::from("/home/me")),
+        };
+        assert_eq!(models_folder_from(both), Some("/models".into()));
+        assert_eq!(models_folder_from(|_| None), None);
+        let home = models_folder_from(|variable| (variable == "HOME").then(|| "/home/me".into()));
+        if cfg!(target_os = "linux") {
+            assert_eq!(home, Some("/home/me/.cache/ornstein/models".into()));
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! A model in the diffusers layout: a folder with `model_index.json` and a folder for each component.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::component::ComponentWeights;
+use super::file::TensorFile;
+use super::manifest::{self, Entry};
+use super::{builtin, unreadable};
+use crate::error::{Error, Result};
+
+/// What is there to read, whether on the disk or inside the binary.
+pub struct Model {
+    source: Source,
+    entry: Option<&'static Entry>,
+}
+
+enum Source {
+    Folder(PathBuf),
+    BuiltIn,
+}
+
+impl Model {
+    /// What `--model` says: the built-in model without it, else a diffusers folder, else a name from
+    /// `weights-manifest.toml` whose folder is among the models of this machine.
+    ///
+    /// # Errors
+    /// A path or name that is neither; a file, a known model that is not here, a folder that is no model.
+    pub fn resolve(model: Option<&str>) -> Result<Self> {
+        let Some(name) = model else { return Ok(Self::builtin()) };
+        let path = Path::new(name);
+        if path.exists() {
+            return Self::open(path);
+        }
+        if let Some(entry) = manifest::find(name) {
+            return Self::known(entry, manifest::models_folder());
+        }
+        let names: Vec<&str> = manifest::entries().iter().map(|entry| entry.name.as_str()).collect();
+        let what = format!("no such folder, and no model of this name; known are {}", names.join(", "));
+        Err(Error::file(name, what))
+    }
+
+    /// The model that is part of the program.
+    pub fn builtin() -> Self {
+        Self { source: Source::BuiltIn, entry: manifest::find(builtin::NAME) }
+    }
+
+    /// The diffusers folder at `path`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+        if !metadata.is_dir() {
+            return Err(Error::file(path, not_a_folder(path)));
+        }
+        let model = Self { source: Source::Folder(path.to_path_buf()), entry: None };
+        const COMPONENTS: [&str; 5] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"];
+        if model.has("model_index.json") || COMPONENTS.iter().any(|component| model.has(component)) {
+            return Ok(model);
+        }
+        let what = if model.has("config.json") {
+            "is a component's folder; give the model's folder, which holds it"
+        } else {
+            "is no diffusers folder: it has no model_index.json"
+        };
+        Err(Error::file(path, what))
+    }
+
+    fn known(entry: &'static Entry, models: Option<PathBuf>) -> Result<Self> {
+        if entry.name == builtin::NAME {
+            return Ok(Self::builtin());
+        }
+        let Some(folder) = models.map(|models| models.join(&entry.name)) else {
+            let what = "is a known model, but this machine names no home folder to look in; set ORNSTEIN_MODELS to the \
+                        folder that holds your models";
+            return Err(Error::file(&entry.name, what));
+        };
+        if !folder.exists() {
+            let repository = entry.repository.as_deref().unwrap_or("its author");
+            let what = format!(
+                "is a known model, but {} does not exist; put its diffusers folder (from {repository}) there, or give \
+                 another path",
+                folder.display()
+            );
+            return Err(Error::file(&entry.name, what));
+        }
+        Ok(Self { entry: Some(entry), ..Self::open(&folder)? })
+    }
+
+    /// What messages and pictures call this model: the name in the manifest, or the folder's.
+    pub fn name(&self) -> String {
+        match (&self.entry, &self.source) {
+            (Some(entry), _) => entry.name.clone(),
+            (None, Source::BuiltIn) => builtin::NAME.into(),
+            (None, Source::Folder(folder)) => {
+                let whole = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+                whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy().into_owned()
+            }
+        }
+    }
+
+    /// The manifest's entry, for a model that was found by its name.
+    pub fn entry(&self) -> Option<&'static Entry> {
+        self.entry
+    }
+
+    /// What error messages call a file of the model; `unet/config.json` is `path`, the empty one is the model itself.
+    pub fn path(&self, path: &str) -> PathBuf {
+        match &self.source {
+            Source::Folder(folder) => folder.join(path),
+            Source::BuiltIn => Path::new("built-in model").join(path),
+        }
+    }
+
+    /// Whether the model has this file or folder.
+    pub fn has(&self, path: &str) -> bool {
+        match &self.source {
+            Source::Folder(folder) => folder.join(path).exists(),
+            Source::BuiltIn => builtin::has(path),
+        }
+    }
+
+    /// The contents of a file, `None` if there is none.
+    pub fn bytes(&self, path: &str) -> Result<Option<Cow<'static, [u8]>>> {
+        match &self.source {
+            Source::BuiltIn => Ok(builtin::read(path).map(Cow::Borrowed)),
+            Source::Folder(_) if !self.has(path) => Ok(None),
+            Source::Folder(folder) => {
+                let path = folder.join(path);
+                let bytes = fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+                Ok(Some(Cow::Owned(bytes)))
+            }
+        }
+    }
+
+    /// The text of a file that must be there.
+    pub fn text(&self, path: &str) -> Result<String> {
+        let Some(bytes) = self.bytes(path)? else {
+            return Err(Error::file(self.path(path), "no such file: the model is incomplete, download it again"));
+        };
+        String::from_utf8(bytes.into_owned()).map_err(|_| Error::file(self.path(path), "is no text in UTF-8"))
+    }
+
+    /// A JSON file that must be there, such as `unet/config.json`.
+    pub fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        serde_json::from_str(&self.text(path)?)
+            .map_err(|error| Error::file(self.path(path), format!("cannot be understood: {error}")))
+    }
+
+    /// The tensors of a component: `unet`, `vae`, `text_encoder`, `text_encoder_2`.
+    pub fn weights(&self, component: &str) -> Result<ComponentWeights> {
+        ComponentWeights::open(self, component)
+    }
+
+    /// One safetensors file of the model.
+    pub(super) fn tensors(&self, path: &str) -> Result<TensorFile> {
+        match &self.source {
+            Source::Folder(folder) => TensorFile::open(&folder.join(path)),
+            Source::BuiltIn => TensorFile::embedded(self.path(path), builtin::read(path).unwrap_or_default()),
+        }
+    }
+
+    /// The names in a folder, sorted; none where it cannot be read.
+    pub(super) fn list(&self, folder: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.path(folder)) else { return Vec::new() };
+        let mut names: Vec<_> =
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// Why this file is no model, and what to do.
+fn not_a_folder(path: &Path) -> &'static str {
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("safetensors") => {
+            "single-file checkpoints are not supported yet; convert it to a diffusers folder in Python with \
+             `StableDiffusionPipeline.from_single_file(..).save_pretrained(..)` and give that folder"
+        }
+        Some("ckpt" | "pt" | "pth" | "bin") => {
+            "is a PyTorch pickle, which can run any code when it is read, so it is not; give a diffusers folder with \
+             .safetensors"
+        }
+        _ => "is a file; give the model's folder, the one with model_index.json",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(model: Result<Model>) -> String {
+        model.err().unwrap().to_string()
+    }
+
+    #[test]
+    fn without_a_choice_it_is_the_built_in_model() {
+        for model in [Model::resolve(None).unwrap(), Model::resolve(Some("shapes")).unwrap()] {
+            assert_eq!(model.name(), "shapes");
+            assert_eq!(model.entry().unwrap().defaults.steps, Some(25));
+        }
+    }
+
+    #[test]
+    fn a_known_model_that_is_not_here_says_where_it_belongs() {
+        let entry = manifest::find("sd15").unwrap();
+        let text = message(Model::known(entry, Some("/models".into())));
+        let repository = "stable-diffusion-v1-5/stable-diffusion-v1-5";
+        assert!(text.starts_with("sd15: ") && text.contains("/models/sd15") && text.contains(repository), "{text}");
+        assert!(message(Model::known(entry, None)).contains("ORNSTEIN_MODELS"));
+    }
+
+    #[test]
+    fn a_known_model_is_opened_where_it_belongs() {
+        let models = tempfile::tempdir().unwrap();
+        fs::create_dir_all(models.path().join("sd15/unet")).unwrap();
+        let model = Model::known(manifest::find("sd15").unwrap(), Some(models.path().into())).unwrap();
+        assert_eq!((model.name().as_str(), model.path("unet")), ("sd15", models.path().join("sd15/unet")));
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        let text = message(Model::resolve(Some("nonesuch")));
+        assert!(text.starts_with("nonesuch: no such folder") && text.contains("shapes, sd15"), "{text}");
+        assert!(message(Model::resolve(Some(""))).contains("no such folder"));
+    }
+
+    #[test]
+    fn a_file_says_what_to_give_instead() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = |name: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, b"x").unwrap();
+            message(Model::resolve(path.to_str()))
+        };
+        assert!(text("a.safetensors").contains("not supported yet"));
+        assert!(text("a.ckpt").contains("pickle"));
+        assert!(text("model_index.json").contains("is a file"));
+    }
+
+    #[test]
+    fn a_folder_that_is_no_model_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(message(Model::open(folder.path())).contains("no model_index.json"));
+        fs::write(folder.path().join("config.json"), b"{}").unwrap();
+        assert!(message(Model::open(folder.path())).contains("a component's folder"));
+    }
+}
