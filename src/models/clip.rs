@@ -60,7 +60,7 @@ impl Config {
             projection: architectures.iter().any(|a| a == classes[1]).then_some(projection_dim),
             act: if act == "gelu" { Act::Gelu } else { Act::QuickGelu },
         };
-        if config.hidden_size % config.heads != 0 {
+        if !config.hidden_size.is_multiple_of(config.heads) {
             let Self { hidden_size, heads, .. } = config;
             return Err(keys.error(format!("num_attention_heads {heads} does not divide hidden_size {hidden_size}")));
         }
