@@ -1,8 +1,10 @@
 //! Every test that looks at the crate from outside, as one list: `cargo test --test kernels -- NAME` runs those whose
 //! name holds NAME.
 
+mod cli;
 mod files;
-mod models;
+mod floors;
+mod networks;
 mod parity;
 mod rng;
 mod samplers;
@@ -16,18 +18,11 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [
-        files::trials(),
-        models::trials(),
-        parity::trials(),
-        rng::trials(),
-        samplers::trials(),
-        shaders::trials(),
-        tokenizer::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let trials: Vec<Trial> =
+        [files::trials(), parity::trials(), rng::trials(), samplers::trials(), shaders::trials(), tokenizer::trials()]
+            .into_iter()
+            .flatten()
+            .collect();
     let left_out = trials.iter().filter(|t| t.has_ignored_flag()).count();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let (Err(why), true) = (support::gpu(), left_out > 0) {

@@ -8,7 +8,7 @@ use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::ops::case::{compare, tolerance};
 use ornstein::ops::{Case, TABLE};
-use ornstein::tensor::{DType, RawTensor, Tensor, Weights};
+use ornstein::tensor::{DType, NoWeights, Tensor};
 
 use crate::support::on_gpu;
 
@@ -57,21 +57,4 @@ fn run(gpu: &Arc<Gpu>, case: &Case, inputs: Vec<Tensor>, storage: Storage) -> or
     session.poison();
     let mut outputs = pollster::block_on(session.run(&[]))?;
     Ok(outputs.remove("output").expect("the graph of a case has this output"))
-}
-
-/// A case's graph has constants only.
-struct NoWeights;
-
-impl Weights for NoWeights {
-    fn place(&self) -> String {
-        "a case".into()
-    }
-
-    fn get(&self, _: &str) -> Option<RawTensor<'_>> {
-        None
-    }
-
-    fn names(&self) -> Vec<String> {
-        Vec::new()
-    }
 }

@@ -4,9 +4,8 @@
 use std::collections::BTreeSet;
 
 use libtest_mimic::{Failed, Trial};
-use naga::valid::{Capabilities, ValidationFlags, Validator};
 use ornstein::caps::Caps;
-use ornstein::gpu::shader::{Dialect, names, source};
+use ornstein::gpu::shader::{Dialect, names, source, validate};
 use ornstein::ops::{Binding, Case, Launch, TABLE};
 
 use crate::support::test;
@@ -42,10 +41,7 @@ fn launches_fit(cases: &[Case], dialect: Dialect) -> Result<(), Failed> {
 
 fn fits(launch: &Launch, dialect: Dialect) -> Result<(), String> {
     let text = source(launch.shader, dialect).map_err(|e| e.to_string())?;
-    let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
-    let f16 = if dialect.native_f16 { Capabilities::SHADER_FLOAT16 } else { Capabilities::empty() };
-    let mut validator = Validator::new(ValidationFlags::all(), f16);
-    let info = validator.validate(&module).map_err(|e| e.emit_to_string(&text))?;
+    let (module, info) = validate(launch.shader, &text, dialect.native_f16).map_err(|e| e.to_string())?;
     let constants = launch.constants.iter().map(|(name, value)| ((*name).to_string(), *value)).collect();
     let stage = Some((naga::ShaderStage::Compute, "main"));
     let (module, _) = naga::back::pipeline_constants::process_overrides(&module, &info, stage, &constants)

@@ -96,6 +96,15 @@ impl Shape {
         Self(dims)
     }
 
+    /// The same with another first dimension.
+    pub fn with_batch(&self, batch: usize) -> Self {
+        let mut dims = self.0.clone();
+        if let Some(first) = dims.first_mut() {
+            *first = batch;
+        }
+        Self(dims)
+    }
+
     /// `[B, H, W, C]`, or an error that says what was found.
     pub fn image(&self) -> Result<[usize; 4]> {
         self.0
@@ -209,6 +218,24 @@ pub trait Weights: Send + Sync {
 
     /// Every name there is, for listing what a network did not ask for.
     fn names(&self) -> Vec<String>;
+}
+
+/// No parameters at all: for graphs of inputs and constants alone.
+#[derive(Debug, Clone, Copy)]
+pub struct NoWeights;
+
+impl Weights for NoWeights {
+    fn place(&self) -> String {
+        "no weights".into()
+    }
+
+    fn get(&self, _: &str) -> Option<RawTensor<'_>> {
+        None
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]

@@ -8,14 +8,16 @@
 #import epilogue
 
 override TILE_ROWS: u32 = 64u; // rows of y in a tile: 16 or 64
-override ROW_THREADS: u32 = 16u; // TILE_ROWS / 4
 const TILE_K4: u32 = 4u; // vectors of x in a step
 const TILE_N4: u32 = 16u; // vectors of y in a row of the tile
 // A row of the tile of x is one vector longer than it holds, so that threads that read the same columns of different
 // rows meet different memory banks.
 const X_STRIDE: u32 = TILE_K4 + 1u;
+// Derived, and not to be set. They have names because naga 30 fails on an unnamed size before a later override.
+override ROW_THREADS: u32 = TILE_ROWS / 4u;
+override X_TILE_LEN: u32 = TILE_ROWS * X_STRIDE;
 
-var<workgroup> x_tile: array<vec4<f32>, TILE_ROWS * X_STRIDE>;
+var<workgroup> x_tile: array<vec4<f32>, X_TILE_LEN>;
 var<workgroup> w_tile: array<vec4<f32>, 4u * TILE_K4 * TILE_N4>;
 
 fn load_w(k: u32, n4: u32) -> vec4<f32> {

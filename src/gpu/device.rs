@@ -38,11 +38,20 @@ impl From<&str> for Choice {
 
 /// Every adapter, Vulkan, Metal and DX12 before GL, in the order in which the drivers list them.
 pub async fn adapters() -> Vec<Adapter> {
+    let mut found = without_gl().await;
+    found.extend(enumerate(wgpu::Backends::GL).await);
+    found
+}
+
+/// Those of [`adapters`] that are not GL's.
+pub async fn without_gl() -> Vec<Adapter> {
+    enumerate(wgpu::Backends::all() - wgpu::Backends::GL).await
+}
+
+async fn enumerate(backends: wgpu::Backends) -> Vec<Adapter> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.flags = wgpu::InstanceFlags::from_build_config().with_env();
-    let instance = wgpu::Instance::new(descriptor);
-    let mut found: Vec<_> = instance.enumerate_adapters(wgpu::Backends::all()).await.into_iter().collect();
-    found.sort_by_key(|a| a.get_info().backend == wgpu::Backend::Gl);
+    descriptor.backends = backends;
+    let found = wgpu::Instance::new(descriptor).enumerate_adapters(backends).await;
     found.into_iter().map(|inner| Adapter { caps: caps(&inner), inner }).collect()
 }
 

@@ -32,7 +32,9 @@ impl Kernels {
         if let Some(kernel) = compiled.get(&key) {
             return Ok(kernel.clone());
         }
-        let kernel = compile(&gpu.device, launch, &shader::source(launch.shader, dialect)?);
+        let text = shader::source(launch.shader, dialect)?;
+        shader::validate(launch.shader, &text, dialect.native_f16)?;
+        let kernel = compile(&gpu.device, launch, &text);
         compiled.insert(key, kernel.clone());
         Ok(kernel)
     }

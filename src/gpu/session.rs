@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::device::Gpu;
 use super::memory;
@@ -184,18 +185,7 @@ impl Session {
             .gpu
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(&self.graph.network) });
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                label: Some(&self.graph.network),
-                timestamp_writes: None,
-            });
-            for dispatch in &self.dispatches {
-                let [x, y, z] = dispatch.workgroups;
-                pass.set_pipeline(&dispatch.pipeline);
-                pass.set_bind_group(0, &dispatch.bind_group, &[]);
-                pass.dispatch_workgroups(x, y, z);
-            }
-        }
+        self.encode(&mut encoder);
         let mut offset = 0;
         let mut ranges = Vec::new();
         for (_, id) in &self.graph.outputs {
@@ -213,6 +203,28 @@ impl Session {
                 (name.clone(), memory::from_bytes(&bytes[range], ty, self.storage.act))
             })
             .collect())
+    }
+
+    /// All dispatches in one compute pass.
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        let label = Some(self.graph.network.as_str());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes: None });
+        for dispatch in &self.dispatches {
+            let [x, y, z] = dispatch.workgroups;
+            pass.set_pipeline(&dispatch.pipeline);
+            pass.set_bind_group(0, &dispatch.bind_group, &[]);
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+
+    /// Wall-clock time of one submission that holds the whole graph `repeats` times, on whatever the buffers hold.
+    pub fn time(&self, repeats: usize) -> Result<Duration> {
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        (0..repeats).for_each(|_| self.encode(&mut encoder));
+        let start = Instant::now();
+        self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.wait()?;
+        Ok(start.elapsed())
     }
 
     async fn read_back(&self) -> Result<Vec<u8>> {

@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 
 use include_dir::{Dir, include_dir};
+use naga::Module;
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
 use crate::error::{Error, Result};
 use crate::tensor::DType;
@@ -91,6 +93,21 @@ fn expand(path: &str, seen: &mut HashSet<String>, out: &mut String) -> Result<()
         }
     }
     Ok(())
+}
+
+/// A kernel's text, parsed and validated: what a device is about to be given.
+///
+/// # Errors
+/// What is wrong with the shader and where, as naga shows it.
+pub fn validate(stem: &str, text: &str, native_f16: bool) -> Result<(Module, ModuleInfo)> {
+    let wrong = |what: String| Error::config(format!("shaders/{stem}.wgsl"), what);
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| wrong(e.emit_to_string(text)))?;
+    // Reading packed pairs is part of WGSL itself.
+    let mut f16 = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    f16.set(Capabilities::SHADER_FLOAT16, native_f16);
+    let info = Validator::new(ValidationFlags::all(), f16).validate(&module);
+    let info = info.map_err(|e| wrong(e.emit_to_string(text)))?;
+    Ok((module, info))
 }
 
 #[cfg(test)]

@@ -86,6 +86,20 @@ impl Config {
         1 << (self.channels.len() - 1)
     }
 
+    /// A picture's latents as the decoder takes them: `latents / scaling_factor + shift_factor`.
+    pub fn unscale(&self, latents: &[f32]) -> Vec<f32> {
+        latents.iter().map(|v| v / self.scaling_factor + self.shift_factor).collect()
+    }
+
+    /// Every tensor that the file should hold, the encoder's and the decoder's, with its shape there.
+    ///
+    /// # Errors
+    /// As [`Config::decoder`].
+    pub fn wanted(&self) -> Result<Vec<(String, Shape)>> {
+        let side = self.factor();
+        Ok([self.decoder(1, 1, 1)?.wanted(), self.encoder(1, side, side)?.wanted()].concat())
+    }
+
     fn norm(&self) -> Groups {
         Groups { groups: self.groups, eps: EPS }
     }

@@ -52,16 +52,17 @@ impl Head<'_> {
         for key in (0..end).step_by(BLOCK_KEYS) {
             let n = BLOCK_KEYS.min(end - key);
             let scores = &mut scores[..rows * n];
-            let (q, k) = (Mat::strided(self.q, rows, d, width), Mat::strided(&self.k[key * width..], n, d, width));
+            let q = Mat::strided(self.q, [rows, d], [width, 1]);
+            let k_transposed = Mat::strided(&self.k[key * width..], [d, n], [1, width]);
             let scale = (d as f32).sqrt().recip();
-            product(MatMut::new(scores, rows, n), 0.0, q, k.transposed(), scale, Threads::One);
+            product(MatMut::new(scores, rows, n), 0.0, q, k_transposed, scale, Threads::One);
             for (row, (scores, state)) in scores.chunks_mut(n).zip(&mut softmax).enumerate() {
                 let seen = self.causal_from.map_or(n, |first| (first + row + 1).saturating_sub(key).min(n));
                 let shrink = exponentiate(scores, seen, state);
                 y[row * width..][..d].iter_mut().for_each(|y| *y *= shrink);
             }
-            let v = Mat::strided(&self.v[key * width..], n, d, width);
-            product(MatMut::strided(y, rows, d, width), 1.0, Mat::new(scores, rows, n), v, 1.0, Threads::One);
+            let v = Mat::strided(&self.v[key * width..], [n, d], [width, 1]);
+            product(MatMut::strided(y, [rows, d], width), 1.0, Mat::new(scores, rows, n), v, 1.0, Threads::One);
         }
         for (row, (_, total)) in softmax.into_iter().enumerate() {
             y[row * width..][..d].iter_mut().for_each(|y| *y /= total);

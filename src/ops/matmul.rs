@@ -49,7 +49,7 @@ pub(super) fn multiply(inputs: &[&Tensor], k: usize, output: &Shape, epilogue: E
     let (n, operands) = (output.channels(), epilogue.operands(inputs, output));
     let (x, w) = (&inputs[0].data, Mat::new(&inputs[1].data, k, n));
     let mut y = Tensor::zeros(output.clone());
-    in_blocks(&mut y.data, n, k.max(n), |first, block, threads| {
+    in_blocks(&mut y.data, n, k, |first, block, threads| {
         let rows = block.len() / n;
         let x = Mat::new(&x[first * k..][..rows * k], rows, k);
         product(MatMut::new(block, rows, n), 0.0, x, w, 1.0, threads);

@@ -17,27 +17,16 @@ pub(crate) struct Mat<'a> {
 impl<'a> Mat<'a> {
     /// Rows one after the other, without gaps.
     pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
-        Self::strided(data, rows, columns, columns)
+        Self::strided(data, [rows, columns], [columns, 1])
     }
 
-    /// Rows that begin `row_stride` apart.
+    /// Any strides: a window of a larger matrix, or one that is read transposed.
     ///
     /// # Panics
-    /// If `data` ends before the last row does.
-    pub(crate) fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        assert!(data.len() >= extent(rows, columns, row_stride), "{rows} x {columns} elements do not fit");
-        Self { data, rows, columns, row_stride, column_stride: 1 }
-    }
-
-    /// Rows and columns exchanged, in the same memory.
-    pub(crate) fn transposed(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
+    /// If `data` ends before the last element.
+    pub(crate) fn strided(data: &'a [f32], size: [usize; 2], strides: [usize; 2]) -> Self {
+        assert!(data.len() >= extent(size, strides), "{size:?} elements at strides {strides:?} do not fit");
+        Self { data, rows: size[0], columns: size[1], row_stride: strides[0], column_stride: strides[1] }
     }
 }
 
@@ -53,29 +42,29 @@ pub(crate) struct MatMut<'a> {
 impl<'a> MatMut<'a> {
     /// Rows one after the other, without gaps.
     pub(crate) fn new(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
-        Self::strided(data, rows, columns, columns)
+        Self::strided(data, [rows, columns], columns)
     }
 
     /// Rows that begin `row_stride` apart.
     ///
     /// # Panics
     /// If `data` ends before the last row does, or if rows overlap.
-    pub(crate) fn strided(data: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        assert!(data.len() >= extent(rows, columns, row_stride), "{rows} x {columns} elements do not fit");
+    pub(crate) fn strided(data: &'a mut [f32], size: [usize; 2], row_stride: usize) -> Self {
+        let [rows, columns] = size;
+        assert!(data.len() >= extent(size, [row_stride, 1]), "{size:?} elements do not fit");
         assert!(rows <= 1 || row_stride >= columns, "rows of {columns} overlap at a stride of {row_stride}");
         Self { data, rows, columns, row_stride }
     }
 }
 
-/// Elements from the first to the last one of a matrix with contiguous columns.
-fn extent(rows: usize, columns: usize, row_stride: usize) -> usize {
+/// Elements from the first to the last one of a matrix.
+fn extent([rows, columns]: [usize; 2], [row_stride, column_stride]: [usize; 2]) -> usize {
     if rows == 0 || columns == 0 {
         return 0;
     }
-    (rows - 1)
-        .checked_mul(row_stride)
-        .and_then(|n| n.checked_add(columns))
-        .expect("a matrix is within the address space")
+    let steps = |count: usize, stride: usize| (count - 1).checked_mul(stride);
+    let last = steps(rows, row_stride).zip(steps(columns, column_stride)).and_then(|(r, c)| r.checked_add(c));
+    last.and_then(|last| last.checked_add(1)).expect("a matrix is within the address space")
 }
 
 /// Who works on a product.
@@ -99,10 +88,9 @@ pub(crate) fn product(c: MatMut, alpha: f32, a: Mat, b: Mat, beta: f32, threads:
     };
     let stride = |n: usize| n as isize;
     // SAFETY: `gemm` reads `a[r, k]` and `b[k, n]` and reads and writes `c[r, n]`, for all indices below the dimensions
-    // given. The constructors of `Mat` and `MatMut` checked that the largest of these offsets is inside the slice, the
-    // fields are private to this module and `transposed` exchanges them in pairs. The dimensions agree (asserted
-    // above). `c` is borrowed exclusively, so nothing else reads or writes it, and its elements are distinct, so
-    // threads that write different elements do not meet.
+    // given. The constructors of `Mat` and `MatMut` checked that the largest of these offsets is inside the slice, and
+    // the fields are private to this module. The dimensions agree (asserted above). `c` is borrowed exclusively, so
+    // nothing else reads or writes it, and its elements are distinct, so threads that write different ones do not meet.
     unsafe {
         gemm::gemm(
             c.rows,
@@ -183,8 +171,8 @@ mod tests {
         let (m, k, n) = (5, 7, 6);
         let (a, b) = (Generator::new(1).normal(m * 9), Generator::new(2).normal(n * 8));
         let mut c = vec![1.0; m * 10];
-        let (rows, columns) = (Mat::strided(&a, m, k, 9), Mat::strided(&b, n, k, 8).transposed());
-        product(MatMut::strided(&mut c, m, n, 10), 2.0, rows, columns, 0.5, Threads::One);
+        let (rows, columns) = (Mat::strided(&a, [m, k], [9, 1]), Mat::strided(&b, [k, n], [1, 8]));
+        product(MatMut::strided(&mut c, [m, n], 10), 2.0, rows, columns, 0.5, Threads::One);
         let wanted = naive(|r, i| a[r * 9 + i], |i, c| b[c * 8 + i], [m, k, n]);
         for (r, row) in c.chunks(10).enumerate() {
             for (column, value) in row.iter().enumerate() {

@@ -41,6 +41,11 @@ pub struct TextTime {
 }
 
 impl Config {
+    /// Whether this is SDXL's UNet: it takes pooled text and picture sizes beside the tokens.
+    pub fn is_sdxl(&self) -> bool {
+        self.text_time.is_some()
+    }
+
     /// Reads a `config.json`; `place` is what error messages call it. Absent keys have the defaults of diffusers'
     /// `UNet2DConditionModel`.
     ///

@@ -1,0 +1,258 @@
+//! The command line as a careless user meets it: exit status, one helpful line, no half-written file.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use libtest_mimic::{Failed, Trial};
+
+use crate::support::test;
+
+type Check = fn(&Path) -> Result<(), Failed>;
+
+pub fn trials() -> Vec<Trial> {
+    let checks: &[(&str, Check)] = &[
+        ("an_unknown_sampler_is_refused_with_the_list", |at| {
+            refused(at, &["generate", "x", "--sampler", "nonsense"], 2, &["nonsense", "euler"])
+        }),
+        ("zero_steps_are_refused", |at| refused(at, &["generate", "x", "--steps", "0"], 2, &["steps"])),
+        ("a_width_off_the_grid_is_refused_with_the_nearest", |at| {
+            refused(at, &["generate", "x", "--width", "63"], 2, &["--width 63", "multiple of 4", "60"])
+        }),
+        ("a_width_of_zero_is_refused", |at| refused(at, &["generate", "x", "--width", "0"], 2, &["--width 0"])),
+        ("an_empty_batch_is_refused", |at| refused(at, &["generate", "x", "--batch", "0"], 2, &["--batch"])),
+        ("guidance_that_is_no_number_is_refused", |at| {
+            refused(at, &["generate", "x", "--guidance", "nan"], 2, &["--guidance"])
+        }),
+        ("a_missing_model_folder_is_named", |at| {
+            refused(at, &["generate", "x", "--model", "no/such/model"], 1, &["no/such/model"])
+        }),
+        ("a_device_that_is_not_there_is_never_replaced", |at| {
+            refused(at, &["generate", "x", "--device", "voodoo"], 1, &["voodoo", "--device cpu"])
+        }),
+        ("two_documents_on_stdout_are_refused", |at| {
+            refused(at, &["generate", "x", "--json", "--output", "-"], 2, &["--json"])
+        }),
+        ("an_output_in_a_missing_folder_is_refused_before_the_work", |at| {
+            refused(at, &["generate", "x", "--output", "missing/picture.png"], 1, &["missing/picture.png"])
+        }),
+        ("a_folder_as_output_is_refused", |at| refused(at, &["generate", "x", "--output", "."], 1, &["."])),
+        ("a_full_disk_is_an_error", |at| {
+            refused(
+                at,
+                &["generate", "x", "--steps", "1", "--device", "cpu", "--output", "/dev/full"],
+                1,
+                &["/dev/full"],
+            )
+        }),
+        ("init_latents_of_another_size_are_refused", init_latents_of_another_size_are_refused),
+        ("truncated_weights_are_named", truncated_weights_are_named),
+        ("weights_that_are_not_a_number_are_named", weights_that_are_not_a_number_are_named),
+        ("a_tensor_of_another_shape_is_named", a_tensor_of_another_shape_is_named),
+        ("an_unknown_configuration_value_is_named", an_unknown_configuration_value_is_named),
+        ("forward_lists_the_inputs_that_it_misses", forward_lists_the_inputs_that_it_misses),
+        ("a_changed_seed_changes_the_picture_and_the_same_does_not", a_seed_is_a_picture),
+        ("an_empty_prompt_makes_a_picture", an_empty_prompt_makes_a_picture),
+        ("a_prompt_of_ten_thousand_characters_makes_a_picture_and_a_warning", a_long_prompt_makes_a_picture),
+        ("json_is_the_only_thing_on_stdout", json_is_the_only_thing_on_stdout),
+        ("a_batch_counts_its_seeds_up_in_the_file_names", a_batch_counts_its_seeds_up),
+        ("a_picture_on_stdout_is_a_png", a_picture_on_stdout_is_a_png),
+        ("saved_latents_start_another_run", saved_latents_start_another_run),
+        ("a_pipe_that_closes_early_is_no_error", a_pipe_that_closes_early_is_no_error),
+        ("tokens_are_a_json_list", tokens_are_a_json_list),
+        ("a_schedule_is_json", a_schedule_is_json),
+    ];
+    checks
+        .iter()
+        .map(|(name, check)| {
+            let check = *check;
+            test(format!("cli::{name}"), move || {
+                let folder = tempfile::tempdir()?;
+                check(folder.path())
+            })
+        })
+        .collect()
+}
+
+fn ornstein(at: &Path, arguments: &[&str]) -> Result<Output, Failed> {
+    Ok(Command::new(env!("CARGO_BIN_EXE_ornstein")).current_dir(at).args(arguments).stdin(Stdio::null()).output()?)
+}
+
+/// A quick picture on the CPU.
+fn draw(at: &Path, arguments: &[&str]) -> Result<Output, Failed> {
+    let mut all = vec!["generate", "--device", "cpu", "--steps", "2"];
+    all.extend(arguments);
+    let output = ornstein(at, &all)?;
+    if output.status.success() { Ok(output) } else { Err(format!("failed: {}", text(&output.stderr)).into()) }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn ensure(holds: bool, what: impl Into<Failed>) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(what.into()) }
+}
+
+/// The command ends with this status and one line that holds `words`, and leaves no file that was not there.
+fn refused(at: &Path, arguments: &[&str], status: i32, words: &[&str]) -> Result<(), Failed> {
+    let before = files(at)?;
+    let output = ornstein(at, arguments)?;
+    let said = text(&output.stderr);
+    // The line that tells of the CPU is a notice, not the error.
+    let errors: Vec<_> = said.lines().filter(|line| !line.contains("computing on the CPU")).collect();
+    ensure(output.status.code() == Some(status), format!("status {:?}: {said}", output.status.code()))?;
+    ensure(errors.len() == 1, format!("not one line: {said}"))?;
+    for word in words {
+        ensure(said.contains(word), format!("{word} is not in: {said}"))?;
+    }
+    ensure(output.stdout.is_empty(), format!("stdout holds {}", text(&output.stdout)))?;
+    ensure(files(at)? == before, format!("files left behind: {:?}", files(at)?))
+}
+
+fn files(at: &Path) -> Result<Vec<PathBuf>, Failed> {
+    let mut files: Vec<_> = std::fs::read_dir(at)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    files.sort();
+    Ok(files)
+}
+
+/// A copy of the built-in model's runtime files in `model/`, to be damaged.
+fn copy_of_the_model(at: &Path) -> Result<PathBuf, Failed> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
+    let target = at.join("model");
+    std::fs::create_dir(&target)?;
+    std::fs::copy(source.join("model_index.json"), target.join("model_index.json"))?;
+    for part in ["scheduler", "text_encoder", "tokenizer", "unet", "vae"] {
+        std::fs::create_dir(target.join(part))?;
+        for entry in std::fs::read_dir(source.join(part))? {
+            let path = entry?.path();
+            std::fs::copy(&path, target.join(part).join(path.file_name().unwrap_or_default()))?;
+        }
+    }
+    Ok(target)
+}
+
+const DRAW_MODEL: &[&str] = &["generate", "x", "--steps", "1", "--device", "cpu", "--model", "model"];
+
+fn truncated_weights_are_named(at: &Path) -> Result<(), Failed> {
+    let path = copy_of_the_model(at)?.join("unet/diffusion_pytorch_model.safetensors");
+    let bytes = std::fs::read(&path)?;
+    std::fs::write(&path, &bytes[..bytes.len() / 2])?;
+    refused(at, DRAW_MODEL, 1, &["unet/diffusion_pytorch_model.safetensors"])
+}
+
+fn weights_that_are_not_a_number_are_named(at: &Path) -> Result<(), Failed> {
+    let path = copy_of_the_model(at)?.join("unet/diffusion_pytorch_model.safetensors");
+    let mut bytes = std::fs::read(&path)?;
+    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into()?))?;
+    let index: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header])?;
+    let start = index["conv_in.weight"]["data_offsets"][0].as_u64().ok_or("no offset")?;
+    let at_tensor = 8 + header + usize::try_from(start)?;
+    bytes[at_tensor..at_tensor + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
+    std::fs::write(&path, bytes)?;
+    refused(at, DRAW_MODEL, 1, &["conv_in.weight", "NaN"])
+}
+
+fn a_tensor_of_another_shape_is_named(at: &Path) -> Result<(), Failed> {
+    let path = copy_of_the_model(at)?.join("text_encoder/config.json");
+    let config = std::fs::read_to_string(&path)?.replace("\"intermediate_size\": 512", "\"intermediate_size\": 256");
+    std::fs::write(&path, config)?;
+    refused(at, DRAW_MODEL, 1, &["mlp.fc1.weight", "[256, 128]", "[512, 128]"])
+}
+
+fn an_unknown_configuration_value_is_named(at: &Path) -> Result<(), Failed> {
+    let path = copy_of_the_model(at)?.join("unet/config.json");
+    let config = std::fs::read_to_string(&path)?.replace("\"act_fn\": \"silu\"", "\"act_fn\": \"mish\"");
+    std::fs::write(&path, config)?;
+    refused(at, DRAW_MODEL, 1, &["act_fn", "mish"])
+}
+
+fn init_latents_of_another_size_are_refused(at: &Path) -> Result<(), Failed> {
+    draw(at, &["x", "--seed", "1", "--width", "32", "--save-latents", "latents.safetensors"])?;
+    refused(at, &["generate", "x", "--init-latents", "latents.safetensors", "--device", "cpu"], 2, &["[1, 4, 16, 8]"])
+}
+
+fn forward_lists_the_inputs_that_it_misses(at: &Path) -> Result<(), Failed> {
+    draw(at, &["x", "--seed", "1", "--save-latents", "latents.safetensors"])?;
+    let arguments =
+        ["forward", "unet", "--inputs", "latents.safetensors", "--outputs", "out.safetensors", "--device", "cpu"];
+    refused(at, &arguments, 2, &["sample", "latents"])
+}
+
+fn a_seed_is_a_picture(at: &Path) -> Result<(), Failed> {
+    for (seed, file) in [("5", "a.png"), ("5", "b.png"), ("6", "c.png")] {
+        draw(at, &["a red circle", "--seed", seed, "-o", file])?;
+    }
+    let read = |name: &str| std::fs::read(at.join(name));
+    ensure(read("a.png")? == read("b.png")?, "one seed gave two pictures")?;
+    ensure(read("a.png")? != read("c.png")?, "two seeds gave one picture")
+}
+
+fn an_empty_prompt_makes_a_picture(at: &Path) -> Result<(), Failed> {
+    draw(at, &["", "--seed", "1"])?;
+    ensure(at.join("ornstein-1.png").exists(), "there is no picture")
+}
+
+fn a_long_prompt_makes_a_picture(at: &Path) -> Result<(), Failed> {
+    let output = draw(at, &[&"circle ".repeat(1429), "--seed", "1"])?;
+    ensure(text(&output.stderr).contains("too long"), "there is no warning")
+}
+
+fn json_is_the_only_thing_on_stdout(at: &Path) -> Result<(), Failed> {
+    let output = draw(at, &["x", "--seed", "9", "--json"])?;
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    ensure(document["images"][0]["path"] == "ornstein-9.png", document.to_string())?;
+    ensure(document["images"][0]["seed"] == 9 && document["images"][0]["width"] == 64, document.to_string())?;
+    ensure(document["device"] == "cpu" && document["dtype"] == "f32", document.to_string())?;
+    let seconds = ["load", "text", "denoise", "decode", "total"];
+    ensure(seconds.iter().all(|part| document["seconds"][part].is_number()), document.to_string())?;
+    ensure(document["peak_device_bytes"].is_u64(), document.to_string())
+}
+
+fn a_batch_counts_its_seeds_up(at: &Path) -> Result<(), Failed> {
+    draw(at, &["a blue square", "--seed", "3", "-b", "2", "-o", "many.png"])?;
+    draw(at, &["a blue square", "--seed", "4", "-o", "one.png"])?;
+    let names: Vec<_> = files(at)?.iter().map(|p| p.file_name().unwrap_or_default().to_owned()).collect();
+    ensure(names == ["many-3.png", "many-4.png", "one.png"], format!("{names:?}"))?;
+    let (second, alone) = (std::fs::read(at.join("many-4.png"))?, std::fs::read(at.join("one.png"))?);
+    let pixels = |file: &[u8]| ornstein::image::decode_png("test", file).map(|picture| picture.rgb);
+    let worst = pixels(&second)?.iter().zip(&pixels(&alone)?).map(|(a, b)| a.abs_diff(*b)).max();
+    ensure(worst <= Some(1), format!("a picture depends on its batch: {worst:?}"))
+}
+
+fn a_picture_on_stdout_is_a_png(at: &Path) -> Result<(), Failed> {
+    let output = draw(at, &["a green ring", "--seed", "2", "-o", "-"])?;
+    let picture = ornstein::image::decode_png("stdout", &output.stdout)?;
+    ensure((picture.width, picture.height) == (64, 64), "another size")?;
+    let parameters = picture.parameters.unwrap_or_default();
+    ensure(parameters.contains("a green ring") && parameters.contains("Seed: 2"), parameters)
+}
+
+fn saved_latents_start_another_run(at: &Path) -> Result<(), Failed> {
+    draw(at, &["x", "--seed", "1", "--save-latents", "one.safetensors"])?;
+    draw(at, &["x", "--seed", "1", "--init-latents", "one.safetensors", "-o", "next.png"])?;
+    ensure(at.join("next.png").exists(), "there is no picture")
+}
+
+fn a_pipe_that_closes_early_is_no_error(at: &Path) -> Result<(), Failed> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ornstein"))
+        .current_dir(at)
+        .args(["schedule", "--sampler", "ddim", "--steps", "1000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    drop(child.stdout.take());
+    let output = child.wait_with_output()?;
+    ensure(output.status.success() && output.stderr.is_empty(), text(&output.stderr))
+}
+
+fn tokens_are_a_json_list(at: &Path) -> Result<(), Failed> {
+    let output = ornstein(at, &["tokenize", ""])?;
+    ensure(text(&output.stdout) == "[2046,2047]\n", text(&output.stdout))
+}
+
+fn a_schedule_is_json(at: &Path) -> Result<(), Failed> {
+    let output = ornstein(at, &["schedule", "--sampler", "euler", "--steps", "3", "--json"])?;
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let count = |key: &str| document[key].as_array().map(Vec::len);
+    ensure(count("timesteps") == Some(3) && count("sigmas") == Some(4), document.to_string())
+}

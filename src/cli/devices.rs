@@ -1,0 +1,81 @@
+//! `ornstein devices`
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use super::{print, print_json};
+use crate::caps::Caps;
+use crate::error::Result;
+use crate::gpu::device::{Choice, adapters, select};
+
+#[derive(Debug, Args)]
+pub(super) struct Devices {
+    /// One JSON document instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Devices {
+    pub(super) fn run(self) -> Result<()> {
+        let adapters = pollster::block_on(adapters());
+        let auto = select(&Choice::Auto, &adapters)?;
+        let taken = |caps: &Caps| auto.is_some_and(|a| a.caps == *caps);
+        if self.json {
+            let devices: Vec<_> = adapters
+                .iter()
+                .enumerate()
+                .map(|(index, adapter)| {
+                    let mut row = serde_json::json!(adapter.caps);
+                    row["index"] = index.into();
+                    row["auto"] = taken(&adapter.caps).into();
+                    row
+                })
+                .collect();
+            let cpu =
+                serde_json::json!({ "name": "cpu", "threads": rayon::current_num_threads(), "auto": auto.is_none() });
+            return print_json(&serde_json::json!({ "devices": devices, "cpu": cpu }));
+        }
+        let mut text = String::new();
+        for (index, adapter) in adapters.iter().enumerate() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{}", describe(index, &adapter.caps, taken(&adapter.caps)));
+        }
+        let mark = if auto.is_none() { "  <- auto" } else { "" };
+        let _ = writeln!(text, "cpu  {} threads, f32{mark}", rayon::current_num_threads());
+        print(text.as_bytes())
+    }
+}
+
+fn describe(index: usize, caps: &Caps, auto: bool) -> String {
+    let subgroups = match caps.subgroups {
+        Some([least, most]) if least == most => format!("subgroups of {least}"),
+        Some([least, most]) => format!("subgroups of {least} to {most}"),
+        None => "no subgroups".into(),
+    };
+    let matrices: Vec<_> =
+        caps.coop_matrix.iter().map(|m| format!("{}x{}x{} {}->{}", m.m, m.n, m.k, m.ab, m.cr)).collect();
+    let matrices = if matrices.is_empty() { "none".into() } else { matrices.join(", ") };
+    format!(
+        "{index}    {}{}\n     {} {:?}, {}\n     {}, {subgroups}, cooperative matrix: {matrices}, {}\n     \
+         binding {}, buffer {}, workgroup memory {} KiB, {} invocations\n",
+        caps.name,
+        if auto { "  <- auto" } else { "" },
+        caps.backend,
+        caps.device_type,
+        if caps.driver.is_empty() { "unknown driver" } else { &caps.driver },
+        if caps.f16 { "f16" } else { "no f16" },
+        if caps.timestamps { "timestamps" } else { "no timestamps" },
+        size(caps.max_binding),
+        size(caps.max_buffer),
+        caps.workgroup_memory >> 10,
+        caps.max_invocations,
+    )
+}
+
+fn size(bytes: u64) -> String {
+    match bytes >> 20 {
+        mib if mib >= 10 << 10 => format!("{} GiB", mib >> 10),
+        mib => format!("{mib} MiB"),
+    }
+}

@@ -1,0 +1,54 @@
+//! `ornstein forward`
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{DeviceArgs, ModelArg};
+use crate::error::Result;
+use crate::forward::{Component, forward};
+use crate::weights::{check_writable, read_tensors, write_tensors};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ComponentArg {
+    TextEncoder,
+    #[value(name = "text-encoder-2")]
+    TextEncoder2,
+    Unet,
+    VaeDecoder,
+    VaeEncoder,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Forward {
+    component: ComponentArg,
+    #[command(flatten)]
+    model: ModelArg,
+    /// A safetensors file with the inputs, in PyTorch's shapes and under diffusers' argument names
+    #[arg(long, value_name = "FILE")]
+    inputs: PathBuf,
+    /// The safetensors file to write the outputs to, in f32
+    #[arg(long, value_name = "FILE")]
+    outputs: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+impl Forward {
+    pub(super) fn run(self) -> Result<()> {
+        let component = match self.component {
+            ComponentArg::TextEncoder => Component::TextEncoder,
+            ComponentArg::TextEncoder2 => Component::TextEncoder2,
+            ComponentArg::Unet => Component::Unet,
+            ComponentArg::VaeDecoder => Component::VaeDecoder,
+            ComponentArg::VaeEncoder => Component::VaeEncoder,
+        };
+        check_writable(&self.outputs)?;
+        let inputs = read_tensors(&self.inputs)?.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();
+        let model = self.model.open()?;
+        let executor = self.device.open()?;
+        let outputs = pollster::block_on(forward(&model, component, inputs, &executor))?;
+        let outputs: Vec<_> = outputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        write_tensors(&self.outputs, &outputs)
+    }
+}

@@ -1,0 +1,226 @@
+//! `ornstein generate`
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{DeviceArgs, ModelArg, print, print_json, warn};
+use crate::error::{Error, Result, ten};
+use crate::image::{Parameters, encode_png};
+use crate::network::Executor;
+use crate::pipeline::{Event, Pictures, Pipeline, Request};
+use crate::tensor::Tensor;
+use crate::weights::{check_writable, read_tensors, write_atomically, write_tensors};
+
+#[derive(Debug, Args)]
+pub(super) struct Generate {
+    /// What to draw; `-` reads it from stdin
+    #[arg(default_value = "")]
+    prompt: String,
+    /// What not to draw
+    #[arg(short, long, value_name = "TEXT")]
+    negative: Option<String>,
+    #[command(flatten)]
+    model: ModelArg,
+    /// The picture's file; `-` writes the PNG to stdout [default: ornstein-<seed>.png]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Pixels, a multiple of the VAE's factor [default: the model's]
+    #[arg(short = 'W', long, value_name = "PIXELS")]
+    width: Option<usize>,
+    /// Pixels, a multiple of the VAE's factor [default: the model's]
+    #[arg(short = 'H', long, value_name = "PIXELS")]
+    height: Option<usize>,
+    /// Denoising steps [default: 25]
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// How closely to follow the prompt; 1 or less skips the unconditional pass [default: 7.5, SDXL 5, built-in model 4]
+    #[arg(long, alias = "cfg-scale", value_name = "F", allow_negative_numbers = true)]
+    guidance: Option<f32>,
+    /// One seed gives one picture, on every device and in diffusers [default: random, printed]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// The denoising algorithm [default: the model's]
+    #[arg(long, value_name = "NAME")]
+    sampler: Option<String>,
+    /// Number of pictures, seeds counting up, written to <output>-<seed>.png
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    batch: usize,
+    /// A safetensors file whose tensor `latents` is used instead of seeded noise
+    #[arg(long, value_name = "FILE")]
+    init_latents: Option<PathBuf>,
+    /// Where to write the last step's latents, as tensor `latents` of a safetensors file
+    #[arg(long, value_name = "FILE")]
+    save_latents: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// One JSON document on stdout instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Generate {
+    pub(super) fn run(self) -> Result<()> {
+        let to_stdout = self.output.as_deref() == Some(Path::new("-"));
+        if to_stdout && self.json {
+            return Err(Error::usage("--output - and --json both write to stdout: name a file for the picture"));
+        }
+        if to_stdout && self.batch > 1 {
+            return Err(Error::usage("--output - holds one picture: name a file for --batch"));
+        }
+        // 32 bits are enough to be different every time, and short enough to be typed again.
+        let seed = self.seed.unwrap_or_else(random_seed);
+        let request = self.request(seed)?;
+        let pipeline = Pipeline::open(self.model.open()?)?;
+        pipeline.settings(&request)?;
+        let paths = self.paths(seed);
+        for path in paths.iter().chain(&self.save_latents).filter(|path| *path != Path::new("-")) {
+            check_writable(path)?;
+        }
+        let executor = self.device.open()?;
+        let pictures = generate(&pipeline, &executor, &request)?;
+        if let Some(path) = &self.save_latents {
+            write_tensors(path, &[("latents", &pictures.latents)])?;
+        }
+        for (index, (pixels, path)) in pictures.pixels.iter().zip(&paths).enumerate() {
+            let png = png(&pipeline, &request, &pictures, pixels, seed.wrapping_add(index as u64))?;
+            if to_stdout {
+                print(&png)?;
+            } else {
+                write_atomically(path, &png)?;
+            }
+        }
+        self.report(&paths, seed, &pictures, &executor)
+    }
+
+    fn request(&self, seed: u64) -> Result<Request> {
+        let init_latents = self.init_latents.as_deref().map(read_latents).transpose()?;
+        Ok(Request {
+            prompt: if self.prompt == "-" { read_stdin()? } else { self.prompt.clone() },
+            negative: self.negative.clone(),
+            width: self.width,
+            height: self.height,
+            steps: self.steps,
+            guidance: self.guidance,
+            sampler: self.sampler.clone(),
+            seed,
+            batch: self.batch,
+            init_latents,
+        })
+    }
+
+    /// One path per picture: `<stem>-<seed>.png` each for several, or without `--output`.
+    fn paths(&self, seed: u64) -> Vec<PathBuf> {
+        let given = self.output.clone();
+        if let (1, Some(path)) = (self.batch, given.clone()) {
+            return vec![path];
+        }
+        let path = given.unwrap_or_else(|| PathBuf::from("ornstein.png"));
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let seeds = (0..self.batch as u64).map(|i| seed.wrapping_add(i));
+        seeds.map(|seed| path.with_file_name(format!("{stem}-{seed}.png"))).collect()
+    }
+
+    fn report(&self, paths: &[PathBuf], seed: u64, pictures: &Pictures, executor: &Executor) -> Result<()> {
+        let settings = &pictures.settings;
+        let seeds = || (0..).map(|i| seed.wrapping_add(i));
+        if self.json {
+            let images: Vec<_> = paths
+                .iter()
+                .zip(seeds())
+                .map(|(path, seed)| {
+                    let (width, height) = (settings.width, settings.height);
+                    serde_json::json!({ "path": path, "seed": seed, "width": width, "height": height })
+                })
+                .collect();
+            return print_json(&serde_json::json!({
+                "images": images,
+                "device": executor.name(),
+                "dtype": executor.dtype().to_string(),
+                "seconds": pictures.seconds,
+                "peak_device_bytes": pictures.peak_device_bytes,
+            }));
+        }
+        for (path, seed) in paths.iter().zip(seeds()).filter(|(path, _)| *path != Path::new("-")) {
+            let seconds = pictures.seconds.total;
+            print(format!("{}  seed {seed}, {seconds:.1} s on {}\n", path.display(), executor.name()).as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the pipeline with a progress bar on a terminal, until done or Ctrl-C.
+fn generate(pipeline: &Pipeline, executor: &Executor, request: &Request) -> Result<Pictures> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let pressed = Arc::clone(&cancel);
+    // A second Ctrl-C does not wait for the submission to end. Nothing is half-written then either: files are written
+    // beside and renamed.
+    let handler = ctrlc::set_handler(move || {
+        if pressed.swap(true, Ordering::Relaxed) {
+            std::process::exit(1);
+        }
+    });
+    handler.map_err(|e| Error::device(format!("Ctrl-C cannot be handled: {e}")))?;
+    let bar = ProgressBar::new(1).with_style(
+        ProgressStyle::with_template("{bar:32} {pos}/{len} steps, {msg}, {eta} left")
+            .unwrap_or(ProgressStyle::default_bar()),
+    );
+    let mut tell = |event: Event<'_>| match event {
+        Event::Warning(text) => bar.suspend(|| warn(text)),
+        Event::Step(done, all) => {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+            bar.set_message(format!("{:.2} s a step", bar.elapsed().as_secs_f64() / done as f64));
+        }
+    };
+    let pictures = pollster::block_on(pipeline.generate(executor, request, &cancel, &mut tell));
+    bar.finish_and_clear();
+    pictures
+}
+
+fn png(pipeline: &Pipeline, request: &Request, pictures: &Pictures, pixels: &[u8], seed: u64) -> Result<Vec<u8>> {
+    let settings = &pictures.settings;
+    let parameters = Parameters {
+        prompt: &request.prompt,
+        negative: request.negative.as_deref().unwrap_or_default(),
+        steps: settings.steps,
+        sampler: &settings.sampler,
+        guidance: settings.guidance,
+        seed,
+        width: settings.width,
+        height: settings.height,
+        model: &pipeline.model().name(),
+    };
+    encode_png(settings.width, settings.height, pixels, &parameters.to_string())
+}
+
+fn read_latents(path: &Path) -> Result<Tensor> {
+    let mut tensors = read_tensors(path)?;
+    let names: Vec<_> = tensors.keys().cloned().collect();
+    let found = tensors.remove("latents").map(|(_, tensor)| tensor);
+    let latents = found.ok_or_else(|| Error::file(path, format!("holds no tensor latents, only {}", ten(&names))))?;
+    match latents.first_not_finite() {
+        None => Ok(latents),
+        Some(index) => Err(Error::file(path, format!("latents is not finite at element {index}"))),
+    }
+}
+
+fn read_stdin() -> Result<String> {
+    let mut stdin = std::io::stdin().lock();
+    if stdin.is_terminal() {
+        warn("reading the prompt from the terminal, until Ctrl-D");
+    }
+    let mut text = String::new();
+    stdin.read_to_string(&mut text).map_err(|e| Error::file("stdin", format!("is no text in UTF-8: {e}")))?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_string())
+}
+
+/// The standard library seeds its hash maps from the system's entropy: a number from there, without another crate.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0u8) >> 32
+}

@@ -1,0 +1,131 @@
+//! The command line: one file per subcommand, with its options, printing, and nothing else.
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::error::{Error, Result};
+use crate::gpu::device::Choice;
+use crate::network::Executor;
+use crate::tensor::DType;
+use crate::weights::Model;
+
+mod devices;
+mod forward;
+mod generate;
+mod schedule;
+mod tokenize;
+
+/// Stable Diffusion on any GPU, in hand-written WGSL.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make pictures from a prompt
+    Generate(generate::Generate),
+    /// Run one network once on tensors from a file
+    Forward(forward::Forward),
+    /// Print the token ids of a text as a JSON list
+    Tokenize(tokenize::Tokenize),
+    /// Print the timesteps and sigmas that a sampler uses
+    Schedule(schedule::Schedule),
+    /// List the adapters and what they can do
+    Devices(devices::Devices),
+}
+
+/// Which device, and how it stores activations.
+#[derive(Debug, Args)]
+struct DeviceArgs {
+    /// `auto` (the best hardware adapter, or the CPU), `cpu`, a number from `ornstein devices`, a backend (`vulkan`,
+    /// `metal`, `dx12`, `gl`) or a part of an adapter's name
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// Type of activations on a GPU; the CPU computes in f32
+    #[arg(long, default_value = "auto")]
+    dtype: DTypeArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DTypeArg {
+    /// f16 where the adapter has it
+    Auto,
+    F16,
+    F32,
+}
+
+impl DeviceArgs {
+    /// Opens the device, and says so on stderr where `auto` had to take the CPU.
+    fn open(&self) -> Result<Executor> {
+        let dtype = match self.dtype {
+            DTypeArg::Auto => None,
+            DTypeArg::F16 => Some(DType::F16),
+            DTypeArg::F32 => Some(DType::F32),
+        };
+        let choice = Choice::from(self.device.as_str());
+        let executor = pollster::block_on(Executor::open(&choice, dtype))?;
+        if choice == Choice::Auto && matches!(executor, Executor::Cpu) {
+            warn("no hardware GPU was found: computing on the CPU");
+        }
+        Ok(executor)
+    }
+}
+
+/// Which model.
+#[derive(Debug, Args)]
+struct ModelArg {
+    /// A diffusers folder, or a name from weights-manifest.toml [default: the built-in model]
+    #[arg(short, long, value_name = "MODEL")]
+    model: Option<String>,
+}
+
+impl ModelArg {
+    fn open(&self) -> Result<Model> {
+        Model::resolve(self.model.as_deref())
+    }
+}
+
+/// Parses the arguments, runs the command, prints the error if there is one.
+pub fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Generate(command) => command.run(),
+        Command::Forward(command) => command.run(),
+        Command::Tokenize(command) => command.run(),
+        Command::Schedule(command) => command.run(),
+        Command::Devices(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let line = error.to_string().replace('\n', " ");
+            // A closed stderr leaves the exit status to tell.
+            drop(writeln!(std::io::stderr(), "ornstein: {line}"));
+            ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+/// One line on stderr.
+fn warn(text: &str) {
+    // A closed stderr is no reason to stop.
+    drop(writeln!(std::io::stderr(), "ornstein: {text}"));
+}
+
+/// Writes to stdout. A reader that went away (`ornstein devices | head -1`) is no error.
+fn print(bytes: &[u8]) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::file("stdout", error)),
+        _ => Ok(()),
+    }
+}
+
+/// A JSON document on stdout.
+fn print_json(value: &serde_json::Value) -> Result<()> {
+    print(format!("{value:#}\n").as_bytes())
+}

@@ -1,0 +1,44 @@
+//! `ornstein schedule`
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{print, print_json};
+use crate::error::{Error, Result};
+use crate::samplers;
+
+#[derive(Debug, Args)]
+pub(super) struct Schedule {
+    /// The sampler, as `generate` names it
+    #[arg(long, value_name = "NAME")]
+    sampler: String,
+    #[arg(long, value_name = "N")]
+    steps: usize,
+    /// A diffusers scheduler_config.json [default: the sampler's own defaults]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One JSON document instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Schedule {
+    pub(super) fn run(self) -> Result<()> {
+        let config = match &self.config {
+            Some(path) => {
+                let text =
+                    std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+                samplers::Config::from_json(&text, &path.display().to_string())?
+            }
+            None => samplers::Config::from_json("{}", "the sampler's defaults")?,
+        };
+        let sampler = samplers::sampler(&self.sampler, &config, self.steps)?;
+        let (timesteps, sigmas) = (sampler.timesteps(), sampler.sigmas().unwrap_or_default());
+        if self.json {
+            return print_json(&serde_json::json!({ "timesteps": timesteps, "sigmas": sigmas }));
+        }
+        let row = |values: &[f32]| values.iter().map(f32::to_string).collect::<Vec<_>>().join(" ");
+        print(format!("timesteps {}\nsigmas    {}\n", row(timesteps), row(sigmas)).as_bytes())
+    }
+}

@@ -1,0 +1,160 @@
+//! One forward pass of one network on given tensors, in PyTorch's shapes and under diffusers' names.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result, ten};
+use crate::graph::Graph;
+use crate::models::{clip, unet, vae};
+use crate::network::{Executor, Network};
+use crate::tensor::{Shape, Tensor};
+use crate::weights::Model;
+
+/// The networks of a model folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Component {
+    TextEncoder,
+    TextEncoder2,
+    Unet,
+    VaeDecoder,
+    VaeEncoder,
+}
+
+impl Component {
+    /// The folder of its configuration and weights.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::TextEncoder => "text_encoder",
+            Self::TextEncoder2 => "text_encoder_2",
+            Self::Unet => "unet",
+            Self::VaeDecoder | Self::VaeEncoder => "vae",
+        }
+    }
+}
+
+/// Named tensors, as a file holds them.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// What a component needs for one pass: its graph, all tensors of its file, and its inputs channels-last.
+struct Prepared {
+    graph: Graph,
+    wanted: Vec<(String, Shape)>,
+    inputs: Tensors,
+}
+
+/// Runs a component on `inputs` and returns its outputs.
+///
+/// # Errors
+/// If an input is missing, unknown or misshapen, or the network cannot be loaded or run.
+pub async fn forward(model: &Model, component: Component, inputs: Tensors, executor: &Executor) -> Result<Tensors> {
+    let prepared = prepare(model, component, inputs)?;
+    let weights = model.weights(component.folder())?;
+    let network = Network::load(executor, prepared.graph, &prepared.wanted, &weights)?;
+    let inputs: Vec<(&str, &Tensor)> = prepared.inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
+    let outputs = network.run(&inputs).await?;
+    let mut named = Tensors::new();
+    for (name, tensor) in outputs {
+        if name == "moments" {
+            let (mean, logvar) = vae::split_moments(&tensor)?;
+            named.insert("mean".into(), mean.to_channels_first()?);
+            named.insert("logvar".into(), logvar.to_channels_first()?);
+        } else {
+            let tensor = if tensor.shape.rank() == 4 { tensor.to_channels_first()? } else { tensor };
+            named.insert(name, tensor);
+        }
+    }
+    Ok(named)
+}
+
+fn prepare(model: &Model, component: Component, inputs: Tensors) -> Result<Prepared> {
+    let path = format!("{}/config.json", component.folder());
+    let text = model.text(&path)?;
+    let place = model.path(&path).display().to_string();
+    let mut given = Given(inputs);
+    let prepared = match component {
+        Component::TextEncoder | Component::TextEncoder2 => {
+            prepare_text(&clip::Config::from_json(&text, &place)?, component.folder(), &mut given)
+        }
+        Component::Unet => prepare_unet(&unet::Config::from_json(&text, &place)?, &mut given),
+        Component::VaeDecoder | Component::VaeEncoder => {
+            prepare_vae(&vae::Config::from_json(&text, &place)?, component, &mut given)
+        }
+    }?;
+    given.nothing_left()?;
+    Ok(prepared)
+}
+
+fn prepare_text(config: &clip::Config, network: &str, given: &mut Given) -> Result<Prepared> {
+    let ids = given.take("input_ids", 2)?;
+    let [batch, tokens] = [ids.shape.dims()[0], ids.shape.dims()[1]];
+    let pool = config.pool_rows(&ids)?;
+    let graph = config.graph(network, batch, tokens)?;
+    let wanted = graph.wanted();
+    let inputs = [("input_ids".to_string(), ids), ("pool_rows".to_string(), pool)].into();
+    Ok(Prepared { graph, wanted, inputs })
+}
+
+fn prepare_unet(config: &unet::Config, given: &mut Given) -> Result<Prepared> {
+    let sample = given.take("sample", 4)?.to_channels_last()?;
+    let context = given.take("encoder_hidden_states", 3)?;
+    let [batch, height, width, _] = sample.shape.image()?;
+    let mut timestep = given.any("timestep")?;
+    if timestep.data.len() == 1 {
+        timestep = Tensor::new([batch], vec![timestep.data[0]; batch]);
+    }
+    let graph = config.graph(batch, height, width, context.shape.dims()[1])?;
+    let mut inputs: Tensors = [
+        ("sample".to_string(), sample),
+        ("encoder_hidden_states".to_string(), context),
+        ("timestep".to_string(), timestep),
+    ]
+    .into();
+    if config.is_sdxl() {
+        inputs.insert("text_embeds".into(), given.take("text_embeds", 2)?);
+        inputs.insert("time_ids".into(), given.take("time_ids", 2)?);
+    }
+    Ok(Prepared { wanted: graph.wanted(), graph, inputs })
+}
+
+fn prepare_vae(config: &vae::Config, component: Component, given: &mut Given) -> Result<Prepared> {
+    let name = if component == Component::VaeDecoder { "z" } else { "sample" };
+    let input = given.take(name, 4)?.to_channels_last()?;
+    let [batch, height, width, _] = input.shape.image()?;
+    let graph = if component == Component::VaeDecoder {
+        config.decoder(batch, height, width)?
+    } else {
+        config.encoder(batch, height, width)?
+    };
+    Ok(Prepared { graph, wanted: config.wanted()?, inputs: [(name.to_string(), input)].into() })
+}
+
+/// The tensors of an input file, taken one by one so that what is left over is known.
+struct Given(Tensors);
+
+impl Given {
+    fn any(&mut self, name: &str) -> Result<Tensor> {
+        let names: Vec<_> = self.0.keys().cloned().collect();
+        let tensor = self.0.remove(name);
+        let tensor = tensor.ok_or_else(|| Error::usage(format!("the inputs hold no {name}, only {}", ten(&names))))?;
+        if tensor.shape.is_empty() {
+            return Err(Error::usage(format!("the input {name} is empty: {}", tensor.shape)));
+        }
+        Ok(tensor)
+    }
+
+    fn take(&mut self, name: &str, rank: usize) -> Result<Tensor> {
+        let tensor = self.any(name)?;
+        if tensor.shape.rank() != rank {
+            let shape = &tensor.shape;
+            return Err(Error::usage(format!("the input {name} should have {rank} dimensions, found {shape}")));
+        }
+        Ok(tensor)
+    }
+
+    fn nothing_left(&self) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = self.0.keys().collect();
+        Err(Error::usage(format!("the inputs hold tensors that this component does not take: {}", ten(&names))))
+    }
+}

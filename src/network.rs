@@ -1,0 +1,139 @@
+//! One network on one executor: the same `load` and `run` whether a device or the CPU does the work.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::gpu::device::{Adapter, Choice, adapters, select, without_gl};
+use crate::gpu::{Gpu, Session};
+use crate::graph::Graph;
+use crate::graph::interpret::Interpreter;
+use crate::graph::plan::Storage;
+use crate::ops::Kind;
+use crate::tensor::{DType, Shape, Tensor, Weights};
+use crate::weights::check;
+
+/// Where networks run.
+#[derive(Debug, Clone)]
+pub enum Executor {
+    Cpu,
+    /// An opened device and the type of activations on it.
+    Gpu(Arc<Gpu>, DType),
+}
+
+impl Executor {
+    /// Opens the device that `choice` means, with activations in `dtype`, or in the device's best where that is `None`.
+    ///
+    /// # Errors
+    /// If no adapter fits, it cannot be opened, or it cannot compute in that type.
+    pub async fn open(choice: &Choice, dtype: Option<DType>) -> Result<Self> {
+        let found = find(choice).await?;
+        let Some(adapter) = found else { return Ok(Self::Cpu) };
+        let act = match dtype {
+            Some(DType::F16) if !adapter.caps.f16 => {
+                return Err(Error::device(format!("{} has no f16: use --dtype f32", adapter.caps.name)));
+            }
+            Some(dtype) => dtype,
+            None if adapter.caps.f16 => DType::F16,
+            None => DType::F32,
+        };
+        Ok(Self::Gpu(Gpu::open(&adapter).await?, act))
+    }
+
+    /// The adapter's name, or `cpu`.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Gpu(gpu, _) => &gpu.caps.name,
+        }
+    }
+
+    /// The type of activations.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::Cpu => DType::F32,
+            Self::Gpu(_, act) => *act,
+        }
+    }
+
+    /// The same device with activations in f32.
+    pub fn in_f32(&self) -> Self {
+        match self {
+            Self::Cpu => Self::Cpu,
+            Self::Gpu(gpu, _) => Self::Gpu(Arc::clone(gpu), DType::F32),
+        }
+    }
+}
+
+/// GL drivers are asked only if no other adapter fits: asking them is slow and some write to stderr.
+async fn find(choice: &Choice) -> Result<Option<Adapter>> {
+    if *choice == Choice::Cpu {
+        return Ok(None);
+    }
+    if let Ok(Some(adapter)) = select(choice, &without_gl().await) {
+        return Ok(Some(adapter.clone()));
+    }
+    Ok(select(choice, &adapters().await)?.cloned())
+}
+
+/// A network with its weights in place.
+#[derive(Debug)]
+pub enum Network {
+    Cpu(Interpreter),
+    Gpu(Session),
+}
+
+impl Network {
+    /// Checks the weights against `wanted` (all that the network's file should hold, of which the graph may use a part),
+    /// fuses the graph and puts the weights where they are needed.
+    ///
+    /// # Errors
+    /// If tensors are missing, extra, misshapen or not finite, or the device cannot hold the network.
+    pub fn load(executor: &Executor, graph: Graph, wanted: &[(String, Shape)], weights: &dyn Weights) -> Result<Self> {
+        check(weights, wanted)?;
+        let graph = graph.fused();
+        match executor {
+            Executor::Cpu => Ok(Self::Cpu(Interpreter::new(graph, weights)?)),
+            Executor::Gpu(gpu, act) => {
+                let storage = Storage { act: *act, weight: weight_type(*act, &graph, weights) };
+                Ok(Self::Gpu(Session::new(gpu, graph, weights, storage)?))
+            }
+        }
+    }
+
+    /// The outputs by name, for inputs given by name.
+    ///
+    /// # Errors
+    /// If an input is missing or misshapen, or the device fails.
+    pub async fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<HashMap<String, Tensor>> {
+        match self {
+            Self::Cpu(interpreter) => interpreter.run(inputs),
+            Self::Gpu(session) => session.run(inputs).await,
+        }
+    }
+
+    /// [`Network::run`] for a network with one output that matters.
+    pub async fn run_for(&self, output: &str, inputs: &[(&str, &Tensor)]) -> Result<Tensor> {
+        let mut outputs = self.run(inputs).await?;
+        outputs.remove(output).ok_or_else(|| Error::shape(format!("the network has no output {output}")))
+    }
+
+    /// Bytes of device memory held; 0 on the CPU.
+    pub fn device_bytes(&self) -> u64 {
+        match self {
+            Self::Cpu(_) => 0,
+            Self::Gpu(session) => session.bytes(),
+        }
+    }
+}
+
+/// Matrices stay in f16 where the file has them in f16, and are rounded to it where activations are f16 too.
+fn weight_type(act: DType, graph: &Graph, weights: &dyn Weights) -> DType {
+    let in_file = |key: &str| weights.get(key).map(|raw| raw.dtype);
+    let mut matrices = graph.parameters().filter(|(id, _)| graph.ty(*id).kind == Kind::Weight);
+    if act == DType::F16 || matrices.all(|(_, p)| in_file(&p.key) == Some(DType::F16)) {
+        DType::F16
+    } else {
+        DType::F32
+    }
+}

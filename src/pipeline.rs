@@ -1,0 +1,391 @@
+//! From a prompt to a picture:
+//!
+//! prompt -> tokenizer -> ids -> text encoder -> embeddings
+//!        -> seeded noise * sigma -> [ unet -> guidance -> sampler step ] x steps -> latents -> vae -> pixels
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::conditioning::{Conditioning, Encoder, Texts, condition, repeat_rows};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::image::to_rgb8;
+use crate::models::{unet, vae};
+use crate::network::{Executor, Network};
+use crate::rng::Generator;
+use crate::samplers;
+use crate::tensor::{DType, Shape, Tensor};
+use crate::weights::Model;
+
+/// What to draw. Absent values are the model's defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    pub prompt: String,
+    /// `None` is not the same as empty: SDXL then leaves its unconditional embedding zero.
+    pub negative: Option<String>,
+    /// Pixels.
+    pub width: Option<usize>,
+    pub height: Option<usize>,
+    pub steps: Option<usize>,
+    pub guidance: Option<f32>,
+    pub sampler: Option<String>,
+    /// Seed of the first picture; the others count up.
+    pub seed: u64,
+    /// Number of pictures, at least 1.
+    pub batch: usize,
+    /// `[batch, channels, height, width]` in latent pixels, unit variance: used instead of seeded noise.
+    pub init_latents: Option<Tensor>,
+}
+
+/// A request with every default filled in.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub width: usize,
+    pub height: usize,
+    pub steps: usize,
+    pub guidance: f32,
+    pub sampler: String,
+}
+
+/// What happens on the way, for whoever shows it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    Warning(&'a str),
+    /// This many of so many steps are done.
+    Step(usize, usize),
+}
+
+/// Wall-clock seconds of each part.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub struct Seconds {
+    /// Reading and uploading weights, planning, compiling kernels: of all networks.
+    pub load: f64,
+    pub text: f64,
+    pub denoise: f64,
+    pub decode: f64,
+    pub total: f64,
+}
+
+/// The pictures and what they cost.
+#[derive(Debug)]
+pub struct Pictures {
+    /// RGB, 8 bits each, row by row; one per seed.
+    pub pixels: Vec<Vec<u8>>,
+    /// After the last step, before the VAE's scaling is undone: `[batch, channels, height, width]`.
+    pub latents: Tensor,
+    pub settings: Settings,
+    pub seconds: Seconds,
+    /// The most device memory that any one network held; they are loaded one after the other.
+    pub peak_device_bytes: u64,
+}
+
+/// A model opened for making pictures: its configurations read and understood.
+pub struct Pipeline {
+    model: Model,
+    unet: unet::Config,
+    vae: vae::Config,
+    schedule: samplers::Config,
+}
+
+impl Pipeline {
+    /// # Errors
+    /// If a file of the model is missing or asks for something that is not built.
+    pub fn open(model: Model) -> Result<Self> {
+        let place = |path: &str| model.path(path).display().to_string();
+        let unet = unet::Config::from_json(&model.text("unet/config.json")?, &place("unet/config.json"))?;
+        let vae = vae::Config::from_json(&model.text("vae/config.json")?, &place("vae/config.json"))?;
+        let path = "scheduler/scheduler_config.json";
+        let schedule = samplers::Config::from_json(&model.text(path)?, &place(path))?;
+        if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
+            return Err(Error::config(
+                place("unet/config.json"),
+                format!(
+                    "in_channels {} and out_channels {} do not fit the VAE's {} latent channels: inpainting and \
+                     upscaling models are not supported",
+                    unet.in_channels, unet.out_channels, vae.latent_channels
+                ),
+            ));
+        }
+        Ok(Self { model, unet, vae, schedule })
+    }
+
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Fills in the defaults: the model's own, then Stable Diffusion's.
+    ///
+    /// # Errors
+    /// If the request makes no sense for this model.
+    pub fn settings(&self, request: &Request) -> Result<Settings> {
+        let defaults = self.model.entry().map(|entry| entry.defaults.clone()).unwrap_or_default();
+        let factor = self.vae.factor();
+        let own = defaults.size.or(self.unet.sample_size.map(|[height, width]| [width * factor, height * factor]));
+        let side = |given: Option<usize>, own: Option<usize>, name: &str| {
+            let pixels = given.or(own);
+            let pixels =
+                pixels.ok_or_else(|| Error::usage(format!("this model has no size of its own: give --{name}")))?;
+            if pixels == 0 || pixels % factor != 0 {
+                let nearest = (pixels / factor).max(1) * factor;
+                return Err(Error::usage(format!(
+                    "--{name} {pixels} is not a positive multiple of {factor}: try {nearest}"
+                )));
+            }
+            Ok(pixels)
+        };
+        let sampler = match request.sampler.clone().or(defaults.sampler) {
+            Some(name) => name,
+            None => self.schedule.default_sampler()?.to_string(),
+        };
+        let guidance = request.guidance.or(defaults.guidance);
+        let settings = Settings {
+            width: side(request.width, own.map(|[width, _]| width), "width")?,
+            height: side(request.height, own.map(|[_, height]| height), "height")?,
+            steps: request.steps.or(defaults.steps).unwrap_or(25),
+            guidance: guidance.unwrap_or(if self.unet.is_sdxl() { 5.0 } else { 7.5 }),
+            sampler,
+        };
+        if !settings.guidance.is_finite() {
+            return Err(Error::usage(format!("--guidance {} is not a number", settings.guidance)));
+        }
+        if request.batch == 0 {
+            return Err(Error::usage("--batch 0 makes no picture: at least 1"));
+        }
+        samplers::sampler(&settings.sampler, &self.schedule, settings.steps)?;
+        Ok(settings)
+    }
+
+    /// Makes the pictures. `cancel` is looked at between submissions.
+    ///
+    /// # Errors
+    /// If the request, the weights or the device do not allow it, or a network's output is not finite.
+    pub async fn generate(
+        &self,
+        executor: &Executor,
+        request: &Request,
+        cancel: &AtomicBool,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Pictures> {
+        let start = Instant::now();
+        let settings = self.settings(request)?;
+        let mut run = Run { pipeline: self, executor, cancel, tell, seconds: Seconds::default(), peak_device_bytes: 0 };
+        let conditioning = run.condition(request, &settings).await?;
+        let latents = run.denoise(request, &settings, conditioning).await?;
+        let pixels = run.decode(&latents).await?;
+        let (mut seconds, peak_device_bytes) = (run.seconds, run.peak_device_bytes);
+        seconds.total = start.elapsed().as_secs_f64();
+        Ok(Pictures { pixels, latents, settings, seconds, peak_device_bytes })
+    }
+}
+
+/// One call of [`Pipeline::generate`]. Networks are loaded one after the other, and each is gone before the next.
+struct Run<'a> {
+    pipeline: &'a Pipeline,
+    executor: &'a Executor,
+    cancel: &'a AtomicBool,
+    tell: &'a mut dyn FnMut(Event<'_>),
+    seconds: Seconds,
+    peak_device_bytes: u64,
+}
+
+impl Run<'_> {
+    /// A network of the model, its time added to `load` and its memory to the peak.
+    fn load(&mut self, executor: &Executor, graph: Graph, component: &str) -> Result<Network> {
+        let start = Instant::now();
+        let weights = self.pipeline.model.weights(component)?;
+        let wanted = if component == "vae" { self.pipeline.vae.wanted()? } else { graph.wanted() };
+        let network = Network::load(executor, graph, &wanted, &weights)?;
+        self.seconds.load += start.elapsed().as_secs_f64();
+        self.peak_device_bytes = self.peak_device_bytes.max(network.device_bytes());
+        Ok(network)
+    }
+
+    fn stop_if_cancelled(&self) -> Result<()> {
+        if self.cancel.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Prompt to embeddings: the unconditional ones first, unless guidance needs none.
+    async fn condition(&mut self, request: &Request, settings: &Settings) -> Result<Conditioning> {
+        let (model, unet) = (&self.pipeline.model, &self.pipeline.unet);
+        let negative = request.negative.as_deref();
+        let both = [negative.unwrap_or(""), &request.prompt];
+        let texts = if settings.guided() { &both[..] } else { &both[1..] };
+        let start = Instant::now();
+        let mut encoders = vec![Encoder::load(model, self.executor, "", texts.len())?];
+        if unet.is_sdxl() {
+            encoders.push(Encoder::load(model, self.executor, "_2", texts.len())?);
+        }
+        self.seconds.load += start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let texts = Texts { texts, negative_absent: settings.guided() && negative.is_none() };
+        let conditioning = condition(model, unet, &encoders, &texts).await?;
+        self.seconds.text = start.elapsed().as_secs_f64();
+        self.peak_device_bytes = self.peak_device_bytes.max(conditioning.device_bytes);
+        if conditioning.dropped > 0 {
+            let warning = format!("the prompt is too long: its last {} tokens were left out", conditioning.dropped);
+            (self.tell)(Event::Warning(&warning));
+        }
+        finite(&conditioning.context, "the text encoder's output", self.executor)?;
+        self.stop_if_cancelled()?;
+        Ok(conditioning)
+    }
+
+    /// Noise to latents.
+    async fn denoise(&mut self, request: &Request, settings: &Settings, conditioning: Conditioning) -> Result<Tensor> {
+        let Pipeline { unet, vae, schedule, .. } = self.pipeline;
+        let (batch, guided) = (request.batch, settings.guided());
+        let factor = vae.factor();
+        let shape = [batch, unet.in_channels, settings.height / factor, settings.width / factor];
+        let [_, _, height, width] = shape;
+        let rows = if guided { 2 * batch } else { batch };
+        let graph = unet.graph(rows, height, width, conditioning.context.shape.dims()[1])?;
+        let network = self.load(self.executor, graph, "unet")?;
+        let fixed = unet_inputs(&conditioning, batch, settings);
+        let start = Instant::now();
+        let mut noise = Noise::new(request.seed, batch);
+        let mut sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
+        let mut latents = start_latents(request, shape.into(), &mut noise, sampler.init_noise_sigma())?;
+        let timesteps = sampler.timesteps().to_vec();
+        for (index, timestep) in timesteps.iter().enumerate() {
+            let mut inputs: Vec<(&str, &Tensor)> = fixed.iter().map(|(name, tensor)| (*name, tensor)).collect();
+            let sample = scaled(&latents, sampler.input_scale(index), rows / batch)?;
+            let timestep = Tensor::new([rows], vec![*timestep; rows]);
+            inputs.extend([("sample", &sample), ("timestep", &timestep)]);
+            let output = network.run_for("sample", &inputs).await?.to_channels_first()?;
+            finite(&output, &format!("the UNet's output at step {}", index + 1), self.executor)?;
+            let output = if guided { guide(&output.data, settings.guidance) } else { output.data };
+            latents.data = sampler.step(index, &output, &latents.data, &mut |n| noise.draw(n));
+            (self.tell)(Event::Step(index + 1, timesteps.len()));
+            self.stop_if_cancelled()?;
+        }
+        self.seconds.denoise = start.elapsed().as_secs_f64();
+        Ok(latents)
+    }
+
+    /// Latents to pixels, one picture at a time: the VAE's activations are the largest of all.
+    async fn decode(&mut self, latents: &Tensor) -> Result<Vec<Vec<u8>>> {
+        let [batch, _, height, width] = latents.shape.image()?;
+        let vae = &self.pipeline.vae;
+        let mut executor = self.executor.clone();
+        // SDXL's decoder overflows f16; its configuration says so.
+        if vae.force_upcast && self.pipeline.unet.is_sdxl() {
+            executor = executor.in_f32();
+        }
+        let z = latents.to_channels_last()?;
+        let mut network = self.load(&executor, vae.decoder(1, height, width)?, "vae")?;
+        let mut pixels = Vec::with_capacity(batch);
+        for picture in z.data.chunks_exact(z.data.len() / batch) {
+            let start = Instant::now();
+            let z = Tensor::new([1, height, width, vae.latent_channels], vae.unscale(picture));
+            let mut decoded = network.run_for("sample", &[("z", &z)]).await?;
+            if executor.dtype() == DType::F16 && decoded.first_not_finite().is_some() {
+                (self.tell)(Event::Warning("the VAE overflowed f16: decoding again in f32"));
+                executor = executor.in_f32();
+                drop(network);
+                network = self.load(&executor, vae.decoder(1, height, width)?, "vae")?;
+                decoded = network.run_for("sample", &[("z", &z)]).await?;
+            }
+            finite(&decoded, "the VAE's output", &executor)?;
+            pixels.push(to_rgb8(&decoded));
+            self.seconds.decode += start.elapsed().as_secs_f64();
+            self.stop_if_cancelled()?;
+        }
+        Ok(pixels)
+    }
+}
+
+impl Settings {
+    /// Whether the unconditional pass is needed.
+    pub fn guided(&self) -> bool {
+        self.guidance > 1.0
+    }
+}
+
+/// The UNet's inputs that stay the same over all steps, with a row for every row of its batch.
+fn unet_inputs(conditioning: &Conditioning, batch: usize, settings: &Settings) -> Vec<(&'static str, Tensor)> {
+    let mut inputs = vec![("encoder_hidden_states", repeat_rows(&conditioning.context, batch))];
+    if let Some(pooled) = &conditioning.pooled {
+        let pooled = repeat_rows(pooled, batch);
+        // Original size, top left corner of the crop, target size.
+        let (height, width) = (settings.height as f32, settings.width as f32);
+        let ids = [height, width, 0.0, 0.0, height, width].repeat(pooled.shape.batch());
+        inputs.push(("time_ids", Tensor::new([pooled.shape.batch(), 6], ids)));
+        inputs.push(("text_embeds", pooled));
+    }
+    inputs
+}
+
+/// The latents that sampling starts from: seeded or given, times the first sigma.
+fn start_latents(request: &Request, shape: Shape, noise: &mut Noise, sigma: f32) -> Result<Tensor> {
+    let mut latents = match &request.init_latents {
+        Some(given) if given.shape != shape => {
+            return Err(Error::usage(format!(
+                "--init-latents holds {}, but this picture needs {shape}: change --width, --height or --batch",
+                given.shape
+            )));
+        }
+        Some(given) => given.clone(),
+        None => Tensor::new(shape.clone(), noise.draw(shape.len())),
+    };
+    latents.data.iter_mut().for_each(|v| *v *= sigma);
+    Ok(latents)
+}
+
+/// The UNet's `sample`: the latents times `scale`, channels last, once for each of `times` texts.
+fn scaled(latents: &Tensor, scale: f32, times: usize) -> Result<Tensor> {
+    let mut sample = latents.to_channels_last()?;
+    sample.data.iter_mut().for_each(|v| *v *= scale);
+    let shape = sample.shape.with_batch(sample.shape.batch() * times);
+    Ok(Tensor::new(shape, sample.data.repeat(times)))
+}
+
+/// Classifier-free guidance (Ho and Salimans 2022): unconditional + guidance * (conditional - unconditional).
+fn guide(both: &[f32], guidance: f32) -> Vec<f32> {
+    let (unconditional, conditional) = both.split_at(both.len() / 2);
+    unconditional.iter().zip(conditional).map(|(u, c)| u + guidance * (c - u)).collect()
+}
+
+/// One generator for every picture of a batch, seeds counting up, so that a picture does not depend on its batch.
+struct Noise(Vec<Generator>);
+
+impl Noise {
+    fn new(seed: u64, batch: usize) -> Self {
+        Self((0..batch as u64).map(|i| Generator::new(seed.wrapping_add(i))).collect())
+    }
+
+    /// `n` normals for the whole batch, the same number from each generator.
+    fn draw(&mut self, n: usize) -> Vec<f32> {
+        let each = n / self.0.len();
+        self.0.iter_mut().flat_map(|generator| generator.normal(each)).collect()
+    }
+}
+
+/// An error that says what to do, if a value is infinite or NaN.
+fn finite(tensor: &Tensor, what: &str, executor: &Executor) -> Result<()> {
+    let Some(index) = tensor.first_not_finite() else { return Ok(()) };
+    let remedy = match executor.dtype() {
+        DType::F16 => "it overflowed f16: use --dtype f32",
+        _ => {
+            "the weights or --init-latents are damaged, or the sampler diverges: try another --sampler or more --steps"
+        }
+    };
+    Err(Error::NotFinite(format!("{what} is not finite (first at element {index}): {remedy}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guidance_one_is_the_conditional_output() {
+        assert_eq!(guide(&[1.0, 2.0, 5.0, 6.0], 1.0), [5.0, 6.0]);
+        assert_eq!(guide(&[1.0, 2.0, 5.0, 6.0], 2.0), [9.0, 10.0]);
+    }
+
+    #[test]
+    fn a_picture_has_the_noise_of_its_own_seed_whatever_the_batch() {
+        let both = Noise::new(7, 2).draw(64);
+        assert_eq!(both[..32], Noise::new(7, 1).draw(32));
+        assert_eq!(both[32..], Noise::new(8, 1).draw(32));
+    }
+}

@@ -1,0 +1,186 @@
+//! A diffusers `scheduler_config.json`, read the way `from_config` reads it: a sampler asks for the keys that its class
+//! accepts, a missing key takes that class's default, and what nobody asks for is ignored.
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// The parsed keys of a `scheduler_config.json`. The default has none, so that every sampler takes its class's defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    place: String,
+    keys: Map<String, Value>,
+}
+
+impl Config {
+    /// Parses the text of a `scheduler_config.json`; `place` names it in error messages.
+    ///
+    /// Python writes infinities as bare words, which JSON does not have (`"lambda_min_clipped": -Infinity` stands in many
+    /// real files), so these are taken too.
+    ///
+    /// # Errors
+    /// If the text is not a JSON object.
+    pub fn from_json(text: &str, place: &str) -> Result<Self> {
+        let keys = serde_json::from_str(&quote_bare_words(text))
+            .map_err(|error| Error::config(place, format!("not a JSON object: {error}")))?;
+        Ok(Self { place: place.to_string(), keys })
+    }
+
+    /// An error that names a key and its value.
+    pub(super) fn refused(&self, key: &str, value: impl std::fmt::Display, why: &str) -> Error {
+        let place = if self.place.is_empty() { "scheduler" } else { &self.place };
+        Error::config(place, format!("{key}: {value} {why}"))
+    }
+
+    fn wrong_type(&self, key: &str, value: &Value, wanted: &str) -> Error {
+        self.refused(key, value, &format!("is not {wanted}"))
+    }
+
+    /// The diffusers class that wrote the file.
+    pub(super) fn class(&self) -> Option<&str> {
+        self.keys.get("_class_name").and_then(Value::as_str)
+    }
+
+    pub(super) fn number(&self, key: &str, default: f64) -> Result<f64> {
+        self.keys.get(key).map_or(Ok(default), |value| self.as_number(key, value))
+    }
+
+    /// A number that may be null or missing.
+    pub(super) fn optional_number(&self, key: &str) -> Result<Option<f64>> {
+        self.keys.get(key).filter(|value| !value.is_null()).map(|value| self.as_number(key, value)).transpose()
+    }
+
+    fn as_number(&self, key: &str, value: &Value) -> Result<f64> {
+        let number = match value.as_str() {
+            Some("Infinity") => Some(f64::INFINITY),
+            Some("-Infinity") => Some(f64::NEG_INFINITY),
+            _ => value.as_f64(),
+        };
+        number.ok_or_else(|| self.wrong_type(key, value, "a number"))
+    }
+
+    /// A whole number from 1 to a million: a number of timesteps, or an order.
+    pub(super) fn count(&self, key: &str, default: usize) -> Result<usize> {
+        let Some(value) = self.keys.get(key) else { return Ok(default) };
+        let count = value.as_u64().filter(|n| (1..=1_000_000).contains(n));
+        count.map(|n| n as usize).ok_or_else(|| self.wrong_type(key, value, "a whole number from 1 to 1000000"))
+    }
+
+    pub(super) fn whole(&self, key: &str, default: i64) -> Result<i64> {
+        let Some(value) = self.keys.get(key) else { return Ok(default) };
+        let whole = value.as_i64().filter(|n| n.abs() <= 1_000_000);
+        whole.ok_or_else(|| self.wrong_type(key, value, "a whole number"))
+    }
+
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        let Some(value) = self.keys.get(key) else { return Ok(default) };
+        value.as_bool().ok_or_else(|| self.wrong_type(key, value, "true or false"))
+    }
+
+    /// A word, or null, which is `None`.
+    pub(super) fn word<'a>(&'a self, key: &str, default: &'a str) -> Result<Option<&'a str>> {
+        match self.keys.get(key) {
+            None => Ok(Some(default)),
+            Some(Value::Null) => Ok(None),
+            Some(value) => value.as_str().map(Some).ok_or_else(|| self.wrong_type(key, value, "a string")),
+        }
+    }
+
+    /// One of the words that are known for a key; any other is an error that lists them.
+    pub(super) fn choice<T: Copy>(&self, key: &str, default: &str, options: &[(&str, T)]) -> Result<T> {
+        let word = self.word(key, default)?.unwrap_or("null");
+        options.iter().find(|(name, _)| *name == word).map(|(_, value)| *value).ok_or_else(|| {
+            let names: Vec<_> = options.iter().map(|(name, _)| *name).collect();
+            self.refused(key, word, &format!("is not built for this sampler; built are: {}", names.join(", ")))
+        })
+    }
+
+    /// A list of numbers that may be null or missing.
+    pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        match self.keys.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Array(values)) => {
+                values.iter().map(|value| self.as_number(key, value)).collect::<Result<_>>().map(Some)
+            }
+            Some(value) => Err(self.wrong_type(key, value, "a list of numbers")),
+        }
+    }
+
+    /// An error if a key that would change the numbers, and is not built, is set: to anything but false or null.
+    pub(super) fn refuse(&self, keys: &[&str]) -> Result<()> {
+        let set =
+            |key: &&&str| self.keys.get(**key).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
+        match keys.iter().find(set) {
+            None => Ok(()),
+            Some(key) => {
+                Err(self.refused(key, &self.keys[*key], "is not built for this sampler; choose another --sampler"))
+            }
+        }
+    }
+}
+
+/// Puts quotes around `Infinity`, `-Infinity` and `NaN` where they stand outside a string.
+fn quote_bare_words(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (i, part) in split_strings(text).into_iter().enumerate() {
+        if i % 2 == 1 {
+            out += part;
+            continue;
+        }
+        let quoted = part.replace("NaN", "\"NaN\"").replace("Infinity", "\"Infinity\"");
+        out += &quoted.replace("-\"Infinity\"", "\"-Infinity\"");
+    }
+    out
+}
+
+/// The pieces of a JSON text: outside a string, a string with its quotes, outside, and so on.
+fn split_strings(text: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut inside, mut escaped) = (Vec::new(), 0, false, false);
+    for (i, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if inside => escaped = true,
+            b'"' => {
+                let end = i + usize::from(inside);
+                parts.push(&text[start..end]);
+                (start, inside) = (end, !inside);
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pythons_infinities_are_numbers() {
+        let config = Config::from_json(r#"{"a": -Infinity, "b": "-Infinity \" NaN", "c": Infinity}"#, "x").unwrap();
+        assert_eq!(config.number("a", 0.0).unwrap(), f64::NEG_INFINITY);
+        assert_eq!(config.number("c", 0.0).unwrap(), f64::INFINITY);
+        assert_eq!(config.word("b", "").unwrap(), Some("-Infinity \" NaN"));
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_an_error_that_names_it() {
+        let config = Config::from_json(r#"{"steps_offset": "one"}"#, "scheduler_config.json").unwrap();
+        let error = config.whole("steps_offset", 0).unwrap_err().to_string();
+        assert_eq!(error, r#"scheduler_config.json: steps_offset: "one" is not a whole number"#);
+    }
+
+    #[test]
+    fn text_that_is_no_object_is_an_error() {
+        assert!(Config::from_json("[1]", "x").is_err());
+        assert!(Config::from_json("{", "x").is_err());
+    }
+
+    #[test]
+    fn a_key_that_is_not_built_may_be_off() {
+        let config = Config::from_json(r#"{"a": false, "b": null, "c": true}"#, "x").unwrap();
+        assert!(config.refuse(&["a", "b", "missing"]).is_ok());
+        assert!(config.refuse(&["c"]).is_err());
+    }
+}

@@ -1,0 +1,50 @@
+//! DDIM: Song et al., "Denoising Diffusion Implicit Models" (2021), equation 12 with no noise; diffusers' `DDIMScheduler`
+//! with its default `eta` of 0.
+//!
+//! The predicted picture and noise are mixed anew, for the noise level of the next timestep.
+
+use super::betas::{Defaults, Training, ZeroSnr};
+use super::config::Config;
+use super::ddpm::discrete_timesteps;
+use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
+use super::{Noise, Sampler};
+use crate::error::Result;
+
+pub(super) struct Ddim {
+    timesteps: Vec<f32>,
+    /// For each evaluation, the picture's share of the variance at its timestep and at the one it goes to.
+    alphas: Vec<(f32, f32)>,
+    prediction: Prediction,
+    limit: Limit,
+}
+
+impl Ddim {
+    pub fn new(config: &Config, steps: usize) -> Result<Self> {
+        let training = Training::new(config, &Defaults::new(ZeroSnr::Exact))?;
+        let timesteps = discrete_timesteps(config, &training, steps)?;
+        let last = if config.flag("set_alpha_to_one", true)? { 1.0 } else { training.alphas[0] };
+        // A step goes down by the whole ratio, whatever the spacing.
+        let ratio = training.steps / steps;
+        let target = |t: usize| t.checked_sub(ratio).map_or(last, |t| training.alphas[t]);
+        Ok(Self {
+            alphas: timesteps.iter().map(|t| (training.alphas[*t], target(*t))).collect(),
+            timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
+            prediction: Prediction::read(config, PREDICTIONS)?,
+            limit: Limit::read(config, Some(true))?,
+        })
+    }
+}
+
+impl Sampler for Ddim {
+    fn timesteps(&self) -> &[f32] {
+        &self.timesteps
+    }
+
+    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
+        let (alpha, next) = self.alphas[index];
+        let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
+        let picture = self.limit.apply(self.prediction.picture(output, latents, signal, sigma));
+        let noise = self.prediction.noise(output, latents, signal, sigma);
+        mix(&[(next.sqrt(), &picture), ((1.0 - next).sqrt(), &noise)])
+    }
+}

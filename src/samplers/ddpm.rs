@@ -1,0 +1,100 @@
+//! DDPM: Ho et al., "Denoising Diffusion Probabilistic Models" (2020), equation 7; diffusers' `DDPMScheduler`.
+//!
+//! The next latents are the mean of their distribution given the predicted picture, plus noise of its variance.
+
+use super::betas::{CURVES, Curve, Defaults, Training, ZeroSnr};
+use super::config::Config;
+use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
+use super::schedule::Spacing;
+use super::{Noise, Sampler};
+use crate::error::Result;
+
+const ALL_CURVES: &[(&str, Curve)] =
+    &[CURVES[0], CURVES[1], CURVES[2], ("laplace", Curve::Laplace), ("sigmoid", Curve::Sigmoid)];
+
+/// Which variance the added noise has (`variance_type`).
+#[derive(Debug, Clone, Copy)]
+enum Variance {
+    /// That of the posterior.
+    Small,
+    /// Beta itself.
+    Large,
+}
+
+pub(super) struct Ddpm {
+    timesteps: Vec<f32>,
+    /// Each timestep's share of the picture's variance, then that of the finished picture.
+    alphas: Vec<f32>,
+    prediction: Prediction,
+    limit: Limit,
+    variance: Variance,
+}
+
+impl Ddpm {
+    pub fn new(config: &Config, steps: usize) -> Result<Self> {
+        let training = Training::new(config, &Defaults { curves: ALL_CURVES, ..Defaults::new(ZeroSnr::Exact) })?;
+        let timesteps = discrete_timesteps(config, &training, steps)?;
+        let alphas = timesteps.iter().map(|t| training.alphas[*t]).chain([1.0]).collect();
+        let variance = match config.word("variance_type", "fixed_small")? {
+            None => Variance::Small,
+            // The logarithms are another way to the same numbers. (diffusers takes the root of the large one's logarithm,
+            // which is not a number.)
+            Some(_) => {
+                let options = [
+                    ("fixed_small", Variance::Small),
+                    ("fixed_small_log", Variance::Small),
+                    ("fixed_large", Variance::Large),
+                    ("fixed_large_log", Variance::Large),
+                ];
+                config.choice("variance_type", "fixed_small", &options)?
+            }
+        };
+        Ok(Self {
+            timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
+            alphas,
+            prediction: Prediction::read(config, PREDICTIONS)?,
+            limit: Limit::read(config, Some(true))?,
+            variance,
+        })
+    }
+}
+
+/// The timesteps of the samplers that look up training steps (`ddpm`, `ddim`).
+///
+/// # Errors
+/// If a timestep is no training step's.
+pub(super) fn discrete_timesteps(config: &Config, training: &Training, steps: usize) -> Result<Vec<usize>> {
+    super::schedule::check_steps(config, training, steps)?;
+    let offset = config.whole("steps_offset", 0)?;
+    let spaced = Spacing::read(config, "leading")?.timesteps(steps, 0, training.steps, training.steps, offset);
+    let known = training.alphas.len() as f64;
+    let in_range = |t: f64| {
+        let why = format!("leads --steps {steps} to timestep {t}, which the model was not trained on");
+        if (0.0..known).contains(&t) { Ok(t as usize) } else { Err(config.refused("steps_offset", offset, &why)) }
+    };
+    spaced.into_iter().map(|t| in_range(t.round_ties_even())).collect()
+}
+
+impl Sampler for Ddpm {
+    fn timesteps(&self) -> &[f32] {
+        &self.timesteps
+    }
+
+    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+        let (alpha, before) = (self.alphas[index], self.alphas[index + 1]);
+        let picture = self.prediction.picture(output, latents, alpha.sqrt(), (1.0 - alpha).sqrt());
+        let picture = self.limit.apply(picture);
+        let ratio = alpha / before;
+        let beta = 1.0 - ratio;
+        let to_picture = before.sqrt() * beta / (1.0 - alpha);
+        let to_latents = ratio.sqrt() * (1.0 - before) / (1.0 - alpha);
+        if self.timesteps[index] <= 0.0 {
+            return mix(&[(to_picture, &picture), (to_latents, latents)]);
+        }
+        let variance = match self.variance {
+            Variance::Small => ((1.0 - before) / (1.0 - alpha) * beta).max(1e-20),
+            Variance::Large => beta,
+        };
+        mix(&[(to_picture, &picture), (to_latents, latents), (variance.sqrt(), &noise(latents.len()))])
+    }
+}

@@ -1,0 +1,121 @@
+//! DPM-Solver++ (multistep): Lu et al., "DPM-Solver++" (2022b), algorithm 2; diffusers' `DPMSolverMultistepScheduler`.
+//!
+//! Derivatives come from the predictions of earlier steps, so each step takes one evaluation. `dpm++2m-sde` is the same
+//! method for the stochastic equation: other factors, and fresh noise at every step.
+
+use std::collections::VecDeque;
+
+use super::betas::{CURVES, Curve, Defaults, Training, ZeroSnr};
+use super::config::Config;
+use super::dpmpp::{Algorithm, Derivatives, Jump, Kind, refuse_learned_variance};
+use super::prediction::mix;
+use super::schedule::{Spacing, Spread};
+use super::solver::{Last, Layout, Solver, unclipped_steps};
+use super::{Noise, Sampler};
+use crate::error::Result;
+
+pub(super) struct Dpmpp2M {
+    solver: Solver,
+    algorithm: Algorithm,
+    kind: Kind,
+    order: usize,
+    lower_order_final: bool,
+    /// Whether the last step is of first order however many there are.
+    euler_at_final: bool,
+    /// The last converted outputs, newest first.
+    outputs: VecDeque<Vec<f32>>,
+}
+
+impl Dpmpp2M {
+    pub fn new(config: &Config, steps: usize, stochastic: bool) -> Result<Self> {
+        let training = Training::new(config, &Defaults::new(ZeroSnr::Floored))?;
+        refuse_learned_variance(config)?;
+        let algorithm = read_algorithm(config, stochastic)?;
+        let order = config.count("solver_order", 2)?.min(3);
+        if algorithm == Algorithm::NoiseSde && order == 3 {
+            return Err(config.refused("solver_order", order, "does not go with algorithm_type: sde-dpmsolver"));
+        }
+        let spread = Spread::read(config, true)?;
+        let cosine = matches!(config.choice("beta_schedule", "linear", CURVES)?, Curve::Cosine);
+        let last = algorithm.last_sigma(config)?;
+        let layout = Layout {
+            spacing: Spacing::read(config, "linspace")?,
+            spread,
+            rounded: matches!(spread, Spread::Karras | Spread::Lu) && !cosine,
+            last,
+            top: unclipped_steps(config, &training)?,
+        };
+        Ok(Self {
+            solver: Solver::new(config, &training, steps, &layout)?,
+            algorithm,
+            kind: Kind::read(config)?,
+            order,
+            lower_order_final: config.flag("lower_order_final", true)?,
+            euler_at_final: config.flag("euler_at_final", false)? || last == Last::Zero,
+            outputs: VecDeque::new(),
+        })
+    }
+
+    fn order_at(&self, index: usize) -> usize {
+        let lower = self.lower_order_final && self.solver.is_short();
+        let highest = match () {
+            () if self.solver.is_from_end(index, 0) && (self.euler_at_final || lower) => 1,
+            () if self.solver.is_from_end(index, 1) && lower => 2,
+            () => 3,
+        };
+        highest.min(self.outputs.len())
+    }
+}
+
+/// The sampler's name says whether it is stochastic; the rest is the config's.
+fn read_algorithm(config: &Config, stochastic: bool) -> Result<Algorithm> {
+    let options = [
+        ("dpmsolver++", Algorithm::Picture, Algorithm::PictureSde),
+        ("deis", Algorithm::Picture, Algorithm::PictureSde),
+        ("sde-dpmsolver++", Algorithm::Picture, Algorithm::PictureSde),
+        ("dpmsolver", Algorithm::Noise, Algorithm::PictureSde),
+        ("sde-dpmsolver", Algorithm::Noise, Algorithm::NoiseSde),
+    ];
+    let options = options.map(|(name, plain, sde)| (name, if stochastic { sde } else { plain }));
+    config.choice("algorithm_type", "dpmsolver++", &options)
+}
+
+impl Sampler for Dpmpp2M {
+    fn timesteps(&self) -> &[f32] {
+        &self.solver.timesteps
+    }
+
+    fn sigmas(&self) -> Option<&[f32]> {
+        Some(&self.solver.sigmas)
+    }
+
+    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+        let converted = self.algorithm.convert(&self.solver, index, output, latents);
+        self.outputs.push_front(converted);
+        self.outputs.truncate(self.order);
+        let noise = self.algorithm.draw(latents.len(), noise);
+
+        let (from, to) = (self.solver.level(index), self.solver.level(index + 1));
+        let h = to.lambda - from.lambda;
+        // How far back the outputs lie, as multiples of the step.
+        let back = |n: usize| (self.solver.level(index - n).lambda - self.solver.level(index - n - 1).lambda) / h;
+        let difference = |n: usize| {
+            let factor = 1.0 / back(n);
+            mix(&[(factor, &self.outputs[n]), (-factor, &self.outputs[n + 1])])
+        };
+        let (first, second) = match self.order_at(index) {
+            1 => (None, None),
+            2 => (Some((self.kind, difference(0))), None),
+            _ => {
+                let (near, far) = (difference(0), difference(1));
+                let (r0, r1) = (back(0), back(1));
+                let share = r0 / (r0 + r1);
+                let first = mix(&[(1.0 + share, &near), (-share, &far)]);
+                let second = mix(&[(1.0 / (r0 + r1), &near), (-1.0 / (r0 + r1), &far)]);
+                (Some((Kind::Heun, first)), Some(second))
+            }
+        };
+        let derivatives = Derivatives { constant: &self.outputs[0], first, second };
+        Jump::new(self.algorithm, from, to).apply(latents, &derivatives, noise.as_deref())
+    }
+}

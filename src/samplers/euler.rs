@@ -1,0 +1,68 @@
+//! Euler: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), algorithm 2 without
+//! churn; diffusers' `EulerDiscreteScheduler`.
+//!
+//! Along the path of the latents, the slope in sigma is the predicted noise; a step follows it to the next sigma.
+
+use super::betas::{Defaults, Training, ZeroSnr};
+use super::config::Config;
+use super::prediction::{PREDICTIONS, Prediction, mix, pairwise};
+use super::schedule::{Ladder, Rungs, Spread, log, unit_scale};
+use super::{Noise, Sampler};
+use crate::error::Result;
+
+pub(super) struct Euler {
+    ladder: Ladder,
+    prediction: Prediction,
+}
+
+impl Euler {
+    pub fn new(config: &Config, steps: usize) -> Result<Self> {
+        let training = Training::new(config, &Defaults::new(ZeroSnr::Floored))?;
+        config.choice("interpolation_type", "linear", &[("linear", ())])?;
+        let options = &[PREDICTIONS[0], PREDICTIONS[1], PREDICTIONS[2], ("original_sample", Prediction::Sample)];
+        let prediction = Prediction::read(config, options)?;
+        let spread = Spread::read(config, false)?;
+        let smallest = training.sigmas()[0];
+        let last = config.choice("final_sigmas_type", "zero", &[("zero", 0.0), ("sigma_min", smallest)])?;
+        let mut ladder = Ladder::new(config, &training, steps, &Rungs { spread, limits: true, rounded: false, last })?;
+        let continuous = config.choice("timestep_type", "discrete", &[("discrete", false), ("continuous", true)])?;
+        if continuous && prediction == Prediction::Velocity {
+            ladder.timesteps = ladder.sigmas[..steps].iter().map(|sigma| 0.25 * log(*sigma)).collect();
+        }
+        Ok(Self { ladder, prediction })
+    }
+}
+
+impl Sampler for Euler {
+    fn timesteps(&self) -> &[f32] {
+        &self.ladder.timesteps
+    }
+
+    fn sigmas(&self) -> Option<&[f32]> {
+        Some(&self.ladder.sigmas)
+    }
+
+    fn init_noise_sigma(&self) -> f32 {
+        self.ladder.start
+    }
+
+    fn input_scale(&self, index: usize) -> f32 {
+        unit_scale(self.ladder.sigmas[index])
+    }
+
+    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
+        let (sigma, next) = (self.ladder.sigmas[index], self.ladder.sigmas[index + 1]);
+        let picture = self.prediction.picture_at_sigma(output, latents, sigma);
+        follow(latents, &slope(latents, &picture, sigma), next - sigma)
+    }
+}
+
+/// The slope of the latents in sigma: `(latents - picture) / sigma`.
+pub(super) fn slope(latents: &[f32], picture: &[f32], sigma: f32) -> Vec<f32> {
+    pairwise(latents, picture, |x, p| (x - p) / sigma)
+}
+
+/// `latents + change * slope`.
+pub(super) fn follow(latents: &[f32], slope: &[f32], change: f32) -> Vec<f32> {
+    mix(&[(1.0, latents), (change, slope)])
+}

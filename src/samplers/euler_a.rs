@@ -1,0 +1,68 @@
+//! Euler with ancestral noise: a step goes below the next sigma and comes up to it by fresh noise; diffusers'
+//! `EulerAncestralDiscreteScheduler`, after k-diffusion.
+
+use super::betas::{Defaults, Training, ZeroSnr};
+use super::config::Config;
+use super::euler::{follow, slope};
+use super::prediction::{PREDICTIONS, Prediction};
+use super::schedule::{Ladder, Rungs, Spread, unit_scale};
+use super::{Noise, Sampler};
+use crate::error::Result;
+
+pub(super) struct EulerA {
+    ladder: Ladder,
+    prediction: Prediction,
+}
+
+impl EulerA {
+    pub fn new(config: &Config, steps: usize) -> Result<Self> {
+        let training = Training::new(config, &Defaults::new(ZeroSnr::Floored))?;
+        let rungs = Rungs { spread: Spread::Even, limits: false, rounded: false, last: 0.0 };
+        let ladder = Ladder::new(config, &training, steps, &rungs)?;
+        Ok(Self { ladder, prediction: Prediction::read(config, &PREDICTIONS[..2])? })
+    }
+}
+
+/// How far down a step from one sigma to the next goes, and how much noise takes it up again.
+pub(super) fn down_and_up(from: f32, to: f32) -> (f32, f32) {
+    let up = (to * to * (from * from - to * to) / (from * from)).sqrt();
+    ((to * to - up * up).sqrt(), up)
+}
+
+impl Sampler for EulerA {
+    fn timesteps(&self) -> &[f32] {
+        &self.ladder.timesteps
+    }
+
+    fn sigmas(&self) -> Option<&[f32]> {
+        Some(&self.ladder.sigmas)
+    }
+
+    fn init_noise_sigma(&self) -> f32 {
+        self.ladder.start
+    }
+
+    fn input_scale(&self, index: usize) -> f32 {
+        unit_scale(self.ladder.sigmas[index])
+    }
+
+    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+        let sigma = self.ladder.sigmas[index];
+        let (down, up) = down_and_up(sigma, self.ladder.sigmas[index + 1]);
+        let picture = self.prediction.picture_at_sigma(output, latents, sigma);
+        let lower = follow(latents, &slope(latents, &picture, sigma), down - sigma);
+        follow(&lower, &noise(latents.len()), up)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn down_and_up_add_to_the_next_sigmas_variance() {
+        let (down, up) = down_and_up(3.0, 2.0);
+        assert!(down < 2.0 && (down * down + up * up - 4.0).abs() < 1e-6);
+        assert_eq!(down_and_up(3.0, 0.0), (0.0, 0.0));
+    }
+}

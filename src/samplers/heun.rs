@@ -1,0 +1,86 @@
+//! Heun: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), algorithm 1; diffusers'
+//! `HeunDiscreteScheduler`.
+//!
+//! Every step but the last takes two evaluations: an Euler step to the next sigma, then the same step again with the mean
+//! of the slopes at its two ends.
+
+use super::betas::{CURVES, Curve, Defaults, Training, ZeroSnr};
+use super::config::Config;
+use super::euler::{follow, slope};
+use super::prediction::{Limit, PREDICTIONS, Prediction, pairwise};
+use super::schedule::{Ladder, Rungs, Spread, unit_scale};
+use super::{Noise, Sampler};
+use crate::error::Result;
+
+/// The beta defaults of the second-order classes.
+pub(super) const NARROW: Defaults =
+    Defaults { start: 0.00085, end: 0.012, schedule: "linear", curves: CURVES, zero_snr: ZeroSnr::Ignored };
+
+const ALL_CURVES: &[(&str, Curve)] = &[CURVES[0], CURVES[1], CURVES[2], ("exp", Curve::Exponential)];
+
+pub(super) struct Heun {
+    timesteps: Vec<f32>,
+    sigmas: Vec<f32>,
+    start: f32,
+    prediction: Prediction,
+    limit: Limit,
+    /// Where a step began and its slope there, between its two evaluations.
+    begun: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+impl Heun {
+    pub fn new(config: &Config, steps: usize) -> Result<Self> {
+        let training = Training::new(config, &Defaults { curves: ALL_CURVES, ..NARROW })?;
+        let spread = Spread::read(config, false)?;
+        let rungs = Rungs { spread, limits: true, rounded: false, last: 0.0 };
+        let ladder = Ladder::new(config, &training, steps, &rungs)?;
+        Ok(Self {
+            timesteps: first_then_twice(&ladder.timesteps),
+            sigmas: first_then_twice(&ladder.sigmas[..steps]).into_iter().chain([0.0]).collect(),
+            start: ladder.start,
+            prediction: Prediction::read(config, PREDICTIONS)?,
+            limit: Limit::clip(config, false)?,
+            begun: None,
+        })
+    }
+}
+
+/// The first value, then each other one twice.
+pub(super) fn first_then_twice(values: &[f32]) -> Vec<f32> {
+    values.iter().flat_map(|value| [*value; 2]).skip(1).collect()
+}
+
+impl Sampler for Heun {
+    fn timesteps(&self) -> &[f32] {
+        &self.timesteps
+    }
+
+    fn sigmas(&self) -> Option<&[f32]> {
+        Some(&self.sigmas)
+    }
+
+    fn init_noise_sigma(&self) -> f32 {
+        self.start
+    }
+
+    fn input_scale(&self, index: usize) -> f32 {
+        unit_scale(self.sigmas[index])
+    }
+
+    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
+        let sigma = self.sigmas[index];
+        let picture = self.limit.apply(self.prediction.picture_at_sigma(output, latents, sigma));
+        let here = slope(latents, &picture, sigma);
+        match self.begun.take() {
+            None => {
+                let end = follow(latents, &here, self.sigmas[index + 1] - sigma);
+                self.begun = Some((latents.to_vec(), here));
+                end
+            }
+            Some((begin, first)) => {
+                let mean = pairwise(&first, &here, |a, b| (a + b) / 2.0);
+                follow(&begin, &mean, sigma - self.sigmas[index - 1])
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! LCM: Luo et al., "Latent Consistency Models" (2023); diffusers' `LCMScheduler`.
+//!
+//! The network is trained to see the finished picture from any timestep, so each step predicts it and adds noise again
+//! for the next timestep. The timesteps are a choice of those that the model was distilled with.
+
+use super::betas::{CURVES, Defaults, Training, ZeroSnr};
+use super::config::Config;
+use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
+use super::schedule::check_steps;
+use super::{Noise, Sampler};
+use crate::error::Result;
+
+/// The standard deviation of the data, which the boundary condition at timestep 0 is scaled by.
+const SIGMA_DATA: f32 = 0.5;
+
+pub(super) struct Lcm {
+    timesteps: Vec<f32>,
+    /// The picture's share of the variance at each timestep.
+    alphas: Vec<f32>,
+    timestep_scaling: f32,
+    prediction: Prediction,
+    limit: Limit,
+}
+
+impl Lcm {
+    pub fn new(config: &Config, steps: usize) -> Result<Self> {
+        let defaults = Defaults {
+            start: 0.00085,
+            end: 0.012,
+            schedule: "scaled_linear",
+            curves: CURVES,
+            zero_snr: ZeroSnr::Exact,
+        };
+        let training = Training::new(config, &defaults)?;
+        let timesteps = distilled_timesteps(config, &training, steps)?;
+        let known = |t: &usize| {
+            let short = || config.refused("trained_betas", "list", &format!("is too short for timestep {t}"));
+            training.alphas.get(*t).copied().ok_or_else(short)
+        };
+        Ok(Self {
+            alphas: timesteps.iter().map(known).collect::<Result<_>>()?,
+            timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
+            timestep_scaling: config.number("timestep_scaling", 10.0)? as f32,
+            prediction: Prediction::read(config, PREDICTIONS)?,
+            limit: Limit::read(config, Some(false))?,
+        })
+    }
+}
+
+fn distilled_timesteps(config: &Config, training: &Training, steps: usize) -> Result<Vec<usize>> {
+    check_steps(config, training, steps)?;
+    let original = config.count("original_inference_steps", 50)?;
+    if original > training.steps {
+        let why = format!("is more than num_train_timesteps: {}", training.steps);
+        return Err(config.refused("original_inference_steps", original, &why));
+    }
+    if original < steps {
+        let why = format!("is fewer than --steps {steps}; lcm picks from these, and needs 4 to 8 steps");
+        return Err(config.refused("original_inference_steps", original, &why));
+    }
+    let ratio = training.steps / original;
+    // Evenly spaced places in the descending list of the distilled timesteps.
+    let place = |i: usize| (i as f64 * (original as f64 / steps as f64)) as usize;
+    Ok((0..steps).map(|i| (original - place(i)) * ratio - 1).collect())
+}
+
+impl Sampler for Lcm {
+    fn timesteps(&self) -> &[f32] {
+        &self.timesteps
+    }
+
+    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+        let alpha = self.alphas[index];
+        let picture = self.prediction.picture(output, latents, alpha.sqrt(), (1.0 - alpha).sqrt());
+        let picture = self.limit.apply(picture);
+        let scaled = self.timesteps[index] * self.timestep_scaling;
+        let variance = scaled * scaled + SIGMA_DATA * SIGMA_DATA;
+        let (skip, out) = (SIGMA_DATA * SIGMA_DATA / variance, scaled / variance.sqrt());
+        let Some(next) = self.alphas.get(index + 1) else {
+            return mix(&[(out, &picture), (skip, latents)]);
+        };
+        let signal = next.sqrt();
+        mix(&[(signal * out, &picture), (signal * skip, latents), ((1.0 - next).sqrt(), &noise(latents.len()))])
+    }
+}

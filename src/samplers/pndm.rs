@@ -1,0 +1,169 @@
+//! PNDM: Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds" (2022); diffusers' `PNDMScheduler`.
+//!
+//! The linear multistep method of order 4 in DDIM's transfer step. It starts with three Runge-Kutta steps of four
+//! evaluations each or, with `skip_prk_steps` as Stable Diffusion has it, with lower orders and one step done twice.
+
+use std::collections::VecDeque;
+
+use super::betas::{Defaults, Training, ZeroSnr};
+use super::config::Config;
+use super::prediction::{PREDICTIONS, Prediction, mix};
+use super::schedule::{Spacing, check_steps};
+use super::{Noise, Sampler};
+use crate::error::Result;
+
+const ORDER: usize = 4;
+
+pub(super) struct Pndm {
+    timesteps: Vec<f32>,
+    /// The same as whole numbers, to look up.
+    steps: Vec<usize>,
+    /// How many evaluations at the start are Runge-Kutta's.
+    runge_kutta: usize,
+    /// Training steps from one step to the next.
+    ratio: usize,
+    training: Training,
+    last_alpha: f32,
+    prediction: Prediction,
+    /// The last outputs, newest first.
+    outputs: VecDeque<Vec<f32>>,
+    /// Where the step began that takes several evaluations.
+    begun: Vec<f32>,
+    /// The weighted sum of outputs within a Runge-Kutta step.
+    sum: Vec<f32>,
+}
+
+impl Pndm {
+    pub fn new(config: &Config, steps: usize) -> Result<Self> {
+        let training = Training::new(config, &Defaults::new(ZeroSnr::Ignored))?;
+        let ascending = ascending_timesteps(config, &training, steps)?;
+        let ratio = training.steps / steps;
+        let skip = config.flag("skip_prk_steps", false)?;
+        let evaluations = if skip { multistep(&ascending) } else { with_runge_kutta(config, &ascending, ratio)? };
+        let last = if config.flag("set_alpha_to_one", false)? { 1.0 } else { training.alphas[0] };
+        Ok(Self {
+            timesteps: evaluations.iter().map(|t| *t as f32).collect(),
+            steps: evaluations,
+            runge_kutta: if skip { 0 } else { 12 },
+            ratio,
+            last_alpha: last,
+            training,
+            prediction: Prediction::read(config, &PREDICTIONS[..2])?,
+            outputs: VecDeque::new(),
+            begun: Vec::new(),
+            sum: Vec::new(),
+        })
+    }
+
+    /// Equation 11 of the paper: from the latents at timestep `t` to those at `to`, by the noise in between.
+    fn transfer(&self, latents: &[f32], t: usize, to: Option<usize>, output: &[f32]) -> Vec<f32> {
+        let alpha = self.training.alphas[t];
+        let next = to.map_or(self.last_alpha, |to| self.training.alphas[to]);
+        let (beta, next_beta) = (1.0 - alpha, 1.0 - next);
+        let noise = self.prediction.noise(output, latents, alpha.sqrt(), beta.sqrt());
+        let scale = alpha * next_beta.sqrt() + (alpha * beta * next).sqrt();
+        mix(&[((next / alpha).sqrt(), latents), (-(next - alpha) / scale, &noise)])
+    }
+
+    fn runge_kutta_step(&mut self, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
+        let down = if index.is_multiple_of(2) { self.ratio / 2 } else { 0 };
+        let to = self.steps[index].checked_sub(down);
+        let from = self.steps[index / 4 * 4];
+        let share = if matches!(index % 4, 0 | 3) { 1.0 / 6.0 } else { 1.0 / 3.0 };
+        if index.is_multiple_of(4) {
+            self.outputs.push_front(output.to_vec());
+            self.begun = latents.to_vec();
+            self.sum = mix(&[(share, output)]);
+        } else {
+            self.sum = mix(&[(1.0, &self.sum), (share, output)]);
+        }
+        let slope = if index % 4 == 3 { &self.sum } else { output };
+        self.transfer(&self.begun, from, to, slope)
+    }
+
+    fn multistep_step(&mut self, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
+        let t = self.steps[index];
+        if index == 1 {
+            // The first step again, with the mean of the outputs at its two ends.
+            let mean = mix(&[(0.5, output), (0.5, &self.outputs[0])]);
+            return self.transfer(&self.begun, t + self.ratio, Some(t), &mean);
+        }
+        if index == 0 {
+            self.begun = latents.to_vec();
+        }
+        self.outputs.push_front(output.to_vec());
+        self.outputs.truncate(ORDER);
+        let weights: &[f32] = match self.outputs.len() {
+            1 => &[1.0],
+            2 => &[3.0 / 2.0, -1.0 / 2.0],
+            3 => &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0],
+            _ => &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
+        };
+        let terms: Vec<_> = weights.iter().copied().zip(self.outputs.iter().map(Vec::as_slice)).collect();
+        self.transfer(latents, t, t.checked_sub(self.ratio), &mix(&terms))
+    }
+}
+
+fn ascending_timesteps(config: &Config, training: &Training, steps: usize) -> Result<Vec<usize>> {
+    check_steps(config, training, steps)?;
+    let offset = config.whole("steps_offset", 0)?;
+    let spaced = Spacing::read(config, "leading")?.timesteps(steps, 0, training.steps, training.steps, offset);
+    // The step that is done twice looks up where the one before it was.
+    let top = (training.alphas.len() as f64).min(training.steps as f64);
+    let whole = spaced.into_iter().rev().map(f64::round_ties_even).map(|t| {
+        let why = format!("leads --steps {steps} to timestep {t}, which the model was not trained on");
+        if (0.0..top).contains(&t) { Ok(t as usize) } else { Err(config.refused("steps_offset", offset, &why)) }
+    });
+    whole.collect()
+}
+
+/// Descending, the second timestep twice.
+fn multistep(ascending: &[usize]) -> Vec<usize> {
+    let second = ascending.iter().rev().nth(1);
+    let descending = ascending.iter().rev();
+    descending.enumerate().flat_map(|(i, t)| if i == 1 { vec![*t, *second.unwrap_or(t)] } else { vec![*t] }).collect()
+}
+
+/// Descending: of the highest four, three steps with their midpoints, each visited twice; then from the fourth on.
+fn with_runge_kutta(config: &Config, ascending: &[usize], ratio: usize) -> Result<Vec<usize>> {
+    let Some(third_last) = ascending.len().checked_sub(3).filter(|rest| *rest > 0) else {
+        return Err(config.refused("skip_prk_steps", false, "needs at least 4 --steps"));
+    };
+    let fours = ascending[third_last - 1..].iter().flat_map(|t| [*t, *t + ratio / 2]);
+    let visited: Vec<usize> = fours.take(7).flat_map(|t| [t, t]).collect();
+    let start = visited[1..visited.len() - 1].iter().rev();
+    Ok(start.chain(ascending[..third_last].iter().rev()).copied().collect())
+}
+
+impl Sampler for Pndm {
+    fn timesteps(&self) -> &[f32] {
+        &self.timesteps
+    }
+
+    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
+        if index < self.runge_kutta {
+            self.runge_kutta_step(index, output, latents)
+        } else {
+            self.multistep_step(index, output, latents)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_timestep_comes_twice() {
+        assert_eq!(multistep(&[1, 251, 501, 751]), [751, 501, 501, 251, 1]);
+        assert_eq!(multistep(&[1]), [1]);
+    }
+
+    #[test]
+    fn three_runge_kutta_steps_take_twelve_evaluations() {
+        let config = Config::default();
+        let evaluations = with_runge_kutta(&config, &[0, 200, 400, 600, 800], 200).unwrap();
+        assert_eq!(evaluations, [800, 700, 700, 600, 600, 500, 500, 400, 400, 300, 300, 200, 200, 0]);
+        assert!(with_runge_kutta(&config, &[0, 300, 600], 300).is_err());
+    }
+}

@@ -1,0 +1,256 @@
+//! Which timesteps a sampler visits and the noise level (sigma) at each: spacing, re-spacing after Karras and others, and
+//! the way back from a sigma to a timestep. Arithmetic is f64 or f32 where NumPy's is, since some timesteps are rounded.
+
+use super::betas::Training;
+use super::config::Config;
+use crate::error::{Error, Result};
+
+/// `timestep_spacing`: table 2 of Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2023).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Spacing {
+    /// From the last training step to the first, both included.
+    Linspace,
+    /// Multiples of the whole ratio, plus `steps_offset`.
+    Leading,
+    /// Down from the last training step by the exact ratio.
+    Trailing,
+}
+
+impl Spacing {
+    pub fn read(config: &Config, default: &str) -> Result<Self> {
+        let options = [("linspace", Self::Linspace), ("leading", Self::Leading), ("trailing", Self::Trailing)];
+        config.choice("timestep_spacing", default, &options)
+    }
+
+    /// `steps` timesteps in descending order; those of `Linspace` may lie between training steps.
+    ///
+    /// `extra` is 1 for the solvers that place `steps + 1` points and leave out the lowest, `top` the number of training
+    /// steps that they may use, and 0 and all of them for the rest.
+    pub fn timesteps(self, steps: usize, extra: usize, top: usize, train: usize, offset: i64) -> Vec<f64> {
+        let points = steps + extra;
+        match self {
+            Self::Linspace => {
+                let step = (top as f64 - 1.0) / (points.max(2) - 1) as f64;
+                let last = |i| i + 1 == points && points > 1;
+                let at = |i| if last(i) { top as f64 - 1.0 } else { i as f64 * step };
+                (extra..points).rev().map(at).collect()
+            }
+            Self::Leading => (extra..points).rev().map(|i| (i * (top / points)) as f64 + offset as f64).collect(),
+            Self::Trailing => {
+                let ratio = train as f64 / steps as f64;
+                // NumPy's arange adds the difference of its first two values, whatever rounding left of the step.
+                let delta = (top as f64 - ratio) - top as f64;
+                let at = |i| (top as f64 + i as f64 * delta).round_ties_even() - 1.0;
+                // Rounding lets arange go on to a timestep of -1 for a few numbers of steps (61, 103), which diffusers keeps.
+                // No model was trained on it, so here it is left out.
+                (0..steps).map(at).take_while(|t| *t >= 0.0).collect()
+            }
+        }
+    }
+}
+
+/// How many training steps there are, checked against the wish for `steps`.
+///
+/// # Errors
+/// If `steps` is 0, or more than the model was trained with: timesteps would coincide.
+pub(super) fn check_steps(config: &Config, training: &Training, steps: usize) -> Result<()> {
+    match steps {
+        0 => Err(Error::usage("--steps 0: a picture needs at least 1 step")),
+        n if n > training.steps => {
+            Err(config.refused("num_train_timesteps", training.steps, &format!("is fewer than --steps {n}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How sigmas are spread between the largest and the smallest.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Spread {
+    /// Those of the timesteps.
+    Even,
+    /// Equation 5 of Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022).
+    Karras,
+    /// Even in the logarithm.
+    Exponential,
+    /// Even in half the log signal-to-noise ratio: Lu et al., "DPM-Solver" (2022).
+    Lu,
+}
+
+impl Spread {
+    /// From `use_karras_sigmas` and its siblings; `lu` says whether the class has `use_lu_lambdas`.
+    pub fn read(config: &Config, lu: bool) -> Result<Self> {
+        config.refuse(&["use_beta_sigmas"])?;
+        let karras = config.flag("use_karras_sigmas", false)?;
+        let exponential = config.flag("use_exponential_sigmas", false)?;
+        let lu = lu && config.flag("use_lu_lambdas", false)?;
+        match (karras, exponential) {
+            (true, true) => Err(config.refused("use_exponential_sigmas", true, "contradicts use_karras_sigmas: true")),
+            (true, false) => Ok(Self::Karras),
+            (false, _) if lu => Ok(Self::Lu),
+            (false, true) => Ok(Self::Exponential),
+            (false, false) => Ok(Self::Even),
+        }
+    }
+
+    /// `n` sigmas from `max` down to `min`.
+    pub fn sigmas(self, n: usize, max: f64, min: f64) -> Vec<f64> {
+        let ramp = |i: usize| if n > 1 && i == n - 1 { 1.0 } else { i as f64 * (1.0 / (n.max(2) - 1) as f64) };
+        let power = |rho: f64| {
+            let (from, to) = (libm::pow(max, 1.0 / rho), libm::pow(min, 1.0 / rho));
+            (0..n).map(|i| libm::pow(from + ramp(i) * (to - from), rho)).collect()
+        };
+        let logs = |from: f64, to: f64, at: &dyn Fn(usize) -> f64| {
+            (0..n).map(|i| libm::exp(if i > 0 && i + 1 == n { to } else { from + at(i) * (to - from) })).collect()
+        };
+        match self {
+            Self::Even | Self::Karras => power(7.0),
+            Self::Exponential => logs(libm::log(max), libm::log(min), &ramp),
+            Self::Lu => logs(f64::from(log(max as f32)), f64::from(log(min as f32)), &ramp),
+        }
+    }
+}
+
+/// The largest and the smallest sigma: `sigma_max` and `sigma_min` where the config has them, else what is given.
+pub(super) fn limits(config: &Config, max: f64, min: f64) -> Result<(f64, f64)> {
+    let max = config.optional_number("sigma_max")?.unwrap_or(max);
+    let min = config.optional_number("sigma_min")?.unwrap_or(min);
+    let positive = |value: f64| value > 0.0 && value.is_finite();
+    match (positive(max), positive(min)) {
+        (false, _) => Err(config.refused("sigma_max", max, "is not a positive number")),
+        (_, false) => Err(config.refused("sigma_min", min, "is not a positive number")),
+        _ => Ok((max, min)),
+    }
+}
+
+/// `numpy.interp` of a table over 0, 1, 2, ... at `t`.
+pub(super) fn interpolate(table: &[f32], t: f64) -> f64 {
+    let at = |i: usize| f64::from(table[i]);
+    let last = table.len() - 1;
+    if t <= 0.0 {
+        return at(0);
+    }
+    if t >= last as f64 {
+        return at(last);
+    }
+    let low = t as usize;
+    (at(low + 1) - at(low)) * (t - low as f64) + at(low)
+}
+
+/// The timestep whose sigma this is, between training steps where need be. `logs` are the training sigmas' logarithms.
+pub(super) fn sigma_to_timestep(sigma: f64, logs: &[f32]) -> f64 {
+    let log = libm::log(sigma.max(1e-10));
+    let Some((low, from, to)) = around(log, logs) else { return 0.0 };
+    let w = ((f64::from(from) - log) / f64::from(from - to)).clamp(0.0, 1.0);
+    (1.0 - w) * low as f64 + w * (low + 1) as f64
+}
+
+/// The neighbours of a logarithm: the lower one's index, and both values.
+pub(super) fn around(log: f64, logs: &[f32]) -> Option<(usize, f32, f32)> {
+    let low = logs.iter().rposition(|l| f64::from(*l) <= log).unwrap_or(0).min(logs.len().checked_sub(2)?);
+    Some((low, logs[low], logs[low + 1]))
+}
+
+/// The logarithm of an f32, rounded once.
+pub(super) fn log(x: f32) -> f32 {
+    libm::log(f64::from(x)) as f32
+}
+
+/// The exponential of an f32, rounded once.
+pub(super) fn exp(x: f32) -> f32 {
+    libm::exp(f64::from(x)) as f32
+}
+
+/// A descending list of timesteps with the sigma at each and one more sigma at the end. The latents of the samplers that
+/// use it are `picture + sigma * noise`.
+#[derive(Debug)]
+pub(super) struct Ladder {
+    pub timesteps: Vec<f32>,
+    pub sigmas: Vec<f32>,
+    /// What unit noise is multiplied with to start.
+    pub start: f32,
+}
+
+/// What differs from class to class in a ladder.
+pub(super) struct Rungs {
+    pub spread: Spread,
+    /// Whether `sigma_min` and `sigma_max` count.
+    pub limits: bool,
+    /// Whether the timesteps of Karras sigmas are rounded to whole training steps.
+    pub rounded: bool,
+    /// The sigma after the last step.
+    pub last: f32,
+}
+
+impl Ladder {
+    pub fn new(config: &Config, training: &Training, steps: usize, rungs: &Rungs) -> Result<Self> {
+        check_steps(config, training, steps)?;
+        let spacing = Spacing::read(config, "linspace")?;
+        let table = training.sigmas();
+        let offset = config.whole("steps_offset", 0)?;
+        // NumPy makes these in f32.
+        let mut timesteps: Vec<f32> =
+            spacing.timesteps(steps, 0, training.steps, training.steps, offset).iter().map(|t| *t as f32).collect();
+        let mut sigmas: Vec<f64> = timesteps.iter().map(|t| interpolate(&table, f64::from(*t))).collect();
+        if rungs.spread != Spread::Even {
+            let (mut max, mut min) = (sigmas[0], sigmas[sigmas.len() - 1]);
+            if rungs.limits {
+                (max, min) = limits(config, max, min)?;
+            }
+            sigmas = rungs.spread.sigmas(steps, max, min);
+            let logs: Vec<f32> = table.iter().map(|sigma| log(*sigma)).collect();
+            let back = sigmas.iter().map(|sigma| sigma_to_timestep(*sigma, &logs));
+            let round = rungs.rounded && rungs.spread == Spread::Karras;
+            timesteps = back.map(|t| if round { t.round_ties_even() } else { t } as f32).collect();
+        }
+        let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).chain([rungs.last]).collect();
+        let max = sigmas.iter().copied().fold(0.0, f32::max);
+        let start = if spacing == Spacing::Leading { (max * max + 1.0).sqrt() } else { max };
+        Ok(Self { timesteps, sigmas, start })
+    }
+}
+
+/// What the latents at a sigma are multiplied with for the network, which was trained on unit variance.
+pub(super) fn unit_scale(sigma: f32) -> f32 {
+    1.0 / (sigma * sigma + 1.0).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_spacing_is_the_papers() {
+        // Table 2: 10 of 1000 steps, counted from 0.
+        let of = |spacing: Spacing| spacing.timesteps(10, 0, 1000, 1000, 0);
+        assert_eq!(of(Spacing::Linspace), [999.0, 888.0, 777.0, 666.0, 555.0, 444.0, 333.0, 222.0, 111.0, 0.0]);
+        assert_eq!(of(Spacing::Leading), [900.0, 800.0, 700.0, 600.0, 500.0, 400.0, 300.0, 200.0, 100.0, 0.0]);
+        assert_eq!(of(Spacing::Trailing), [999.0, 899.0, 799.0, 699.0, 599.0, 499.0, 399.0, 299.0, 199.0, 99.0]);
+    }
+
+    #[test]
+    fn trailing_never_leaves_the_training_steps() {
+        for steps in 1..=1000 {
+            let timesteps = Spacing::Trailing.timesteps(steps, 0, 1000, 1000, 0);
+            assert_eq!(timesteps.len(), steps);
+            assert!(timesteps.iter().all(|t| (0.0..1000.0).contains(t)), "{steps}");
+        }
+    }
+
+    #[test]
+    fn karras_sigmas_go_from_the_largest_to_the_smallest() {
+        let sigmas = Spread::Karras.sigmas(5, 14.0, 0.03);
+        assert!((sigmas[0] - 14.0).abs() < 1e-12 && (sigmas[4] - 0.03).abs() < 1e-12);
+        assert!(sigmas.windows(2).all(|pair| pair[0] > pair[1]));
+    }
+
+    #[test]
+    fn a_training_sigma_leads_back_to_its_timestep() {
+        let sigmas: Vec<f32> = (1..100).map(|i| i as f32 * 0.1).collect();
+        let logs: Vec<f32> = sigmas.iter().map(|sigma| log(*sigma)).collect();
+        for t in [0, 1, 50, 98] {
+            assert!((sigma_to_timestep(f64::from(sigmas[t]), &logs) - t as f64).abs() < 1e-4);
+        }
+        assert_eq!(sigma_to_timestep(1e9, &logs), 98.0);
+        assert_eq!(sigma_to_timestep(0.0, &logs), 0.0);
+    }
+}

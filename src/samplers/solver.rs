@@ -1,0 +1,149 @@
+//! What the exponential-integrator solvers share (`dpm++2m`, `dpm++2s`, `deis`, `unipc`): their timesteps and sigmas, and
+//! the noise level in the terms they compute with.
+
+use super::betas::Training;
+use super::config::Config;
+use super::prediction::{Limit, PREDICTIONS, Prediction, noise_of};
+use super::schedule::{Spacing, Spread, check_steps, interpolate, limits, log, sigma_to_timestep};
+use crate::error::{Error, Result};
+
+/// The descending timesteps with the sigma at each and one more at the end. Latents are `alpha * picture + sigma * noise`
+/// of unit variance, though the listed sigmas are noise over signal.
+#[derive(Debug)]
+pub(super) struct Solver {
+    pub timesteps: Vec<f32>,
+    pub sigmas: Vec<f32>,
+    pub prediction: Prediction,
+    pub limit: Limit,
+}
+
+/// The sigma after the last step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Last {
+    Zero,
+    /// The first training step's.
+    Smallest,
+    /// The last step's own once more.
+    Repeated,
+}
+
+/// What differs from class to class.
+pub(super) struct Layout {
+    pub spacing: Spacing,
+    pub spread: Spread,
+    /// Whether the timesteps of re-spaced sigmas are rounded to the nearest; otherwise they are cut off.
+    pub rounded: bool,
+    pub last: Last,
+    /// How many training steps are used, from the first on.
+    pub top: usize,
+}
+
+/// A noise level: `alpha^2 + sigma^2 = 1`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Level {
+    pub alpha: f32,
+    pub sigma: f32,
+    /// Half the logarithm of the signal-to-noise ratio.
+    pub lambda: f32,
+}
+
+impl Level {
+    pub fn new(sigma: f32) -> Self {
+        let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
+        let sigma = sigma * alpha;
+        Self { alpha, sigma, lambda: log(alpha) - log(sigma) }
+    }
+}
+
+impl Solver {
+    pub fn new(config: &Config, training: &Training, steps: usize, layout: &Layout) -> Result<Self> {
+        // Latents that flow straight from noise to picture are another family of models.
+        config.refuse(&["use_flow_sigmas", "use_dynamic_shifting"])?;
+        check_steps(config, training, steps)?;
+        let table = training.sigmas();
+        let smallest = table[0];
+        let (timesteps, sigmas) = if layout.spread == Spread::Even {
+            let offset = config.whole("steps_offset", 0)?;
+            let spaced = layout.spacing.timesteps(steps, 1, layout.top, training.steps, offset);
+            let timesteps: Vec<f64> = spaced.into_iter().map(f64::round_ties_even).collect();
+            let sigmas: Vec<f64> = timesteps.iter().map(|t| interpolate(&table, *t)).collect();
+            (timesteps, sigmas)
+        } else {
+            let (max, min) = limits(config, f64::from(table[table.len() - 1]), f64::from(smallest))?;
+            let sigmas = layout.spread.sigmas(steps, max, min);
+            let logs: Vec<f32> = table.into_iter().map(log).collect();
+            let back = sigmas.iter().map(|sigma| sigma_to_timestep(*sigma, &logs));
+            (back.map(|t| if layout.rounded { t.round_ties_even() } else { t.trunc() }).collect(), sigmas)
+        };
+        let mut sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
+        if sigmas.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Error::usage(format!(
+                "--steps {steps}: two steps fall on one timestep, which this sampler cannot take; choose fewer"
+            )));
+        }
+        sigmas.push(match layout.last {
+            Last::Zero => 0.0,
+            Last::Smallest => smallest,
+            Last::Repeated => sigmas.last().copied().unwrap_or(0.0),
+        });
+        Ok(Self {
+            timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
+            sigmas,
+            prediction: Prediction::read(config, PREDICTIONS)?,
+            limit: Limit::read(config, None)?,
+        })
+    }
+
+    pub fn level(&self, index: usize) -> Level {
+        Level::new(self.sigmas[index])
+    }
+
+    /// The picture that the network's output at evaluation `index` predicts, within the limit.
+    pub fn picture(&self, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
+        let Level { alpha, sigma, .. } = self.level(index);
+        self.limit.apply(self.prediction.picture(output, latents, alpha, sigma))
+    }
+
+    /// The noise that it predicts; within a limit, that of the limited picture.
+    pub fn noise(&self, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
+        let Level { alpha, sigma, .. } = self.level(index);
+        match self.limit {
+            Limit::None => self.prediction.noise(output, latents, alpha, sigma),
+            _ => noise_of(&self.picture(index, output, latents), latents, alpha, sigma),
+        }
+    }
+
+    /// Whether evaluation `index` is so many before the end.
+    pub fn is_from_end(&self, index: usize, back: usize) -> bool {
+        index + 1 + back == self.timesteps.len()
+    }
+
+    /// With few steps, the last ones are more stable at a lower order.
+    pub fn is_short(&self) -> bool {
+        self.timesteps.len() < 15
+    }
+}
+
+/// How many training steps stay above `lambda_min_clipped`, which keeps schedules that end in pure noise finite.
+pub(super) fn unclipped_steps(config: &Config, training: &Training) -> Result<usize> {
+    let bound = config.number("lambda_min_clipped", f64::NEG_INFINITY)? as f32;
+    let lambda = |alpha: &f32| log(alpha.sqrt()) - log((1.0 - alpha).sqrt());
+    let clipped = training.alphas.iter().filter(|alpha| lambda(alpha) < bound).count();
+    match training.steps.checked_sub(clipped) {
+        None | Some(0) => Err(config.refused("lambda_min_clipped", bound, "leaves no training step")),
+        Some(top) => Ok(top),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_has_unit_variance() {
+        let level = Level::new(2.0);
+        assert!((level.alpha * level.alpha + level.sigma * level.sigma - 1.0).abs() < 1e-6);
+        assert!((level.lambda + 2f32.ln()).abs() < 1e-6);
+        assert_eq!(Level::new(0.0).lambda, f32::INFINITY);
+    }
+}
