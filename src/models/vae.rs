@@ -170,15 +170,6 @@ impl Config {
         Ok(graph)
     }
 
-    /// The keys and file shapes of both directions: what the VAE's files must have.
-    ///
-    /// # Errors
-    /// As [`Config::decoder`].
-    pub fn wanted(&self) -> Result<Vec<(String, Shape)>> {
-        let (decoder, encoder) = (self.decoder(1, 1, 1)?, self.encoder(1, self.factor(), self.factor())?);
-        Ok([decoder.wanted(), encoder.wanted()].concat())
-    }
-
     /// `UNetMidBlock2D`.
     fn middle(&self, m: &mut Module, x: ValueId) -> Result<ValueId> {
         let x = resnet(&mut m.child("resnets.0"), x, None, self.widest(), self.norm())?;
