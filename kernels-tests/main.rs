@@ -11,7 +11,6 @@ mod rng;
 mod samplers;
 mod shaders;
 mod support;
-mod tensors;
 mod tokenizer;
 
 use std::process::ExitCode;

@@ -58,15 +58,6 @@ fn is_harmless(name: &str) -> bool {
     name.ends_with("position_ids") || name.ends_with("logit_scale")
 }
 
-fn is_finite(tensor: &RawTensor<'_>) -> bool {
-    match tensor.dtype {
-        DType::F32 => tensor.bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite()),
-        DType::F16 => tensor.bytes.chunks_exact(2).all(|b| f16::from_le_bytes([b[0], b[1]]).is_finite()),
-        DType::BF16 => tensor.bytes.chunks_exact(2).all(|b| bf16::from_le_bytes([b[0], b[1]]).is_finite()),
-        DType::I64 | DType::I32 => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
