@@ -4,6 +4,7 @@
 mod cli;
 mod files;
 mod floors;
+mod models;
 mod networks;
 mod parity;
 mod rng;
@@ -18,11 +19,21 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> =
-        [files::trials(), parity::trials(), rng::trials(), samplers::trials(), shaders::trials(), tokenizer::trials()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let trials: Vec<Trial> = [
+        cli::trials(),
+        files::trials(),
+        floors::trials(),
+        models::trials(),
+        networks::trials(),
+        parity::trials(),
+        rng::trials(),
+        samplers::trials(),
+        shaders::trials(),
+        tokenizer::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let left_out = trials.iter().filter(|t| t.has_ignored_flag()).count();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let (Err(why), true) = (support::gpu(), left_out > 0) {

@@ -1,5 +1,6 @@
 //! Networks against PyTorch on the CPU, and against the published sizes of the real ones.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Failed, Trial};
@@ -7,9 +8,8 @@ use ornstein::graph::Graph;
 use ornstein::graph::interpret::Interpreter;
 use ornstein::models::{clip, unet, vae};
 use ornstein::ops::case::compare;
-use ornstein::tensor::Tensor;
-
-use crate::tensors::{Tensors, data};
+use ornstein::tensor::{Shape, Tensor};
+use ornstein::weights::{Model, check, read_tensors};
 
 /// The contract's largest relative error of a network on the CPU.
 const TOLERANCE: f64 = 2e-5;
@@ -17,7 +17,8 @@ const TOLERANCE: f64 = 2e-5;
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for family in ["sd1", "sd2", "sdxl"] {
-        for case in cases_in(&data("cases").join(family)) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/cases").join(family);
+        for case in cases_in(&folder) {
             for fused in [false, true] {
                 let form = if fused { "fused" } else { "plain" };
                 let name = format!("models::{family}::{} {form}", case.name);
@@ -30,7 +31,7 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-/// A forward pass with its inputs and outputs as PyTorch computed them.
+/// A model's folder with forward passes: inputs and outputs as PyTorch computed them.
 #[derive(Clone)]
 struct Case {
     folder: PathBuf,
@@ -48,26 +49,44 @@ fn cases_in(folder: &Path) -> Vec<Case> {
     names.into_iter().map(|name| Case { folder: folder.to_path_buf(), name }).collect()
 }
 
-type Inputs = Vec<(String, Tensor)>;
+type Tensors = BTreeMap<String, Tensor>;
 
 impl Case {
+    fn component(&self) -> &'static str {
+        match self.name.as_str() {
+            "text-encoder" => "text_encoder",
+            "text-encoder-2" => "text_encoder_2",
+            "vae-decoder" | "vae-encoder" => "vae",
+            _ => "unet",
+        }
+    }
+
+    /// Inputs or outputs, pictures channels-last.
+    fn tensors(&self, which: &str) -> Result<Tensors, Failed> {
+        let tensors = read_tensors(&self.folder.join(format!("{}.{which}.safetensors", self.name)))?;
+        let last = |t: Tensor| if t.shape.rank() == 4 { t.to_channels_last() } else { Ok(t) };
+        tensors.into_iter().map(|(name, (_, t))| Ok((name, last(t)?))).collect()
+    }
+
     fn check(&self, fused: bool) -> Result<(), Failed> {
-        let mut inputs = Tensors::read(&self.folder.join(format!("{}.inputs.safetensors", self.name)))?.all()?;
-        let (graph, component) = self.graph(&mut inputs)?;
+        let model = Model::open(&self.folder)?;
+        let config = model.text(&format!("{}/config.json", self.component()))?;
+        let weights = model.weights(self.component())?;
+        let mut inputs = self.tensors("inputs")?;
+        let (graph, wanted) = self.network(&config, &mut inputs)?;
+        check(&weights, &wanted)?;
         let graph = if fused { graph.fused() } else { graph };
-        let file = if component.starts_with("text") { "model" } else { "diffusion_pytorch_model" };
-        let weights = Tensors::read(&self.folder.join(component).join(format!("{file}.safetensors")))?;
         let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let mut outputs = Interpreter::new(graph, &weights)?.run(&inputs)?;
         if let Some(moments) = outputs.remove("moments") {
             let (mean, logvar) = vae::split_moments(&moments)?;
             outputs.extend([("mean".to_string(), mean), ("logvar".to_string(), logvar)]);
         }
-        let wanted = Tensors::read(&self.folder.join(format!("{}.outputs.safetensors", self.name)))?.all()?;
-        assert_eq!(outputs.len(), wanted.len(), "number of outputs");
-        for (name, wanted) in wanted {
+        let references = self.tensors("outputs")?;
+        assert_eq!(outputs.len(), references.len(), "number of outputs");
+        for (name, reference) in references {
             let found = outputs.get(&name).ok_or_else(|| format!("no output {name}"))?;
-            let error = compare(found, &wanted).relative;
+            let error = compare(found, &reference).relative;
             if error > TOLERANCE || error.is_nan() {
                 return Err(format!("{name}: relative error {error:.2e}, at most {TOLERANCE:.0e}").into());
             }
@@ -75,41 +94,37 @@ impl Case {
         Ok(())
     }
 
-    /// The network for inputs of these shapes and the folder of its weights. What the graph wants beside the reference's
-    /// inputs is added to them.
-    fn graph(&self, inputs: &mut Inputs) -> Result<(Graph, &'static str), Failed> {
-        let dims = |inputs: &Inputs, name: &str| -> Result<Vec<usize>, Failed> {
-            let found = inputs.iter().find(|(n, _)| n == name).ok_or_else(|| format!("no input {name}"))?;
-            Ok(found.1.shape.dims().to_vec())
+    /// The network for inputs of these shapes, and all parameters of its component. What the graph wants beside the
+    /// reference's inputs is added to them.
+    fn network(&self, config: &str, inputs: &mut Tensors) -> Result<(Graph, Vec<(String, Shape)>), Failed> {
+        let place = self.component();
+        let dims = |name: &str| {
+            inputs.get(name).map(|t| t.shape.dims().to_vec()).ok_or_else(|| Failed::from(format!("no input {name}")))
         };
-        let config = |folder| {
-            let path = self.folder.join(folder).join("config.json");
-            Ok::<_, Failed>((std::fs::read_to_string(&path)?, path.display().to_string()))
-        };
-        Ok(match self.name.as_str() {
-            "vae-decoder" | "vae-encoder" => {
-                let (text, place) = config("vae")?;
-                let vae = vae::Config::from_json(&text, &place)?;
-                let decoder = self.name == "vae-decoder";
-                let d = dims(inputs, if decoder { "z" } else { "sample" })?;
-                (if decoder { vae.decoder(d[0], d[1], d[2]) } else { vae.encoder(d[0], d[1], d[2]) }?, "vae")
+        match place {
+            "vae" => {
+                let vae = vae::Config::from_json(config, place)?;
+                let graph = match self.name.as_str() {
+                    "vae-decoder" => dims("z").map(|d| vae.decoder(d[0], d[1], d[2]))?,
+                    _ => dims("sample").map(|d| vae.encoder(d[0], d[1], d[2]))?,
+                };
+                Ok((graph?, vae.wanted()?))
             }
-            name if name.starts_with("unet") => {
-                let (text, place) = config("unet")?;
-                let d = dims(inputs, "sample")?;
-                let tokens = dims(inputs, "encoder_hidden_states")?[1];
-                (unet::Config::from_json(&text, &place)?.graph(d[0], d[1], d[2], tokens)?, "unet")
+            "unet" => {
+                let (d, tokens) = (dims("sample")?, dims("encoder_hidden_states")?[1]);
+                let graph = unet::Config::from_json(config, place)?.graph(d[0], d[1], d[2], tokens)?;
+                let wanted = graph.wanted();
+                Ok((graph, wanted))
             }
-            name => {
-                let folder = if name.ends_with("-2") { "text_encoder_2" } else { "text_encoder" };
-                let (text, place) = config(folder)?;
-                let clip = clip::Config::from_json(&text, &place)?;
-                let d = dims(inputs, "input_ids")?;
-                let rows = clip.pool_rows(&inputs[0].1)?;
-                inputs.push(("pool_rows".into(), rows));
-                (clip.graph(folder, d[0], d[1])?, folder)
+            _ => {
+                let clip = clip::Config::from_json(config, place)?;
+                let d = dims("input_ids")?;
+                inputs.insert("pool_rows".into(), clip.pool_rows(&inputs["input_ids"])?);
+                let graph = clip.graph(place, d[0], d[1])?;
+                let wanted = graph.wanted();
+                Ok((graph, wanted))
             }
-        })
+        }
     }
 }
 
@@ -166,7 +181,8 @@ mod sizes {
             let products = graph.nodes.iter().filter(|n| ["conv2d", "matmul", "attention"].contains(&n.op.name()));
             let flops: u64 = products.map(|n| n.op.flops(&graph.types(&n.inputs), graph.ty(n.output))).sum();
             let found = flops as f64 / 2e9;
-            assert!((found / gmac - 1.0).abs() < 2e-3, "{found:.2} billion multiply-adds, expected {gmac}");
+            // Causal attention may count what it masks or not: 0.8 % of ViT-L's.
+            assert!((found / gmac - 1.0).abs() < 1e-2, "{found:.2} billion multiply-adds, expected {gmac}");
             Ok(())
         })
     }

@@ -9,13 +9,11 @@ use ornstein::samplers::{Config, Sampler, names, sampler};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
-/// The contract's relative error of a trajectory; sigmas are held to it too.
+/// The contract's relative error of a trajectory; sigmas are held to it too. Timesteps are exact.
 const TOLERANCE: f64 = 1e-5;
-/// Timesteps that diffusers rounds to whole ones are exact. Those between, which come out of f32 logarithms, differ by a
-/// rounding from one of PyTorch's builds to another.
-const TIMESTEP_TOLERANCE: f64 = 2e-7;
 
-/// One case of `data/samplers/cases.json`; its tensors are `NAME.timesteps` and so on in `cases.safetensors`.
+/// One case of a `cases.json`; its tensors are `NAME.timesteps` and so on in the `cases.safetensors` beside it.
+/// `data/make_samplers.py` tells more.
 #[derive(Deserialize)]
 struct Case {
     sampler: String,
@@ -33,28 +31,38 @@ struct Reference {
     trajectory: Vec<f32>,
 }
 
+type Behaviour = fn() -> Result<(), Failed>;
+
+/// One trial for each case in the folders of `data/samplers`, or in the folder that `ORNSTEIN_SAMPLER_CASES` names.
 pub fn trials() -> Vec<Trial> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/samplers");
-    let folder = std::env::var_os("ORNSTEIN_SAMPLER_CASES").map_or(folder, PathBuf::from);
-    let mut trials = vec![
-        Trial::test("samplers::every_name_makes_one_from_an_empty_config", every_name_makes_one),
-        Trial::test("samplers::an_unknown_name_is_an_error_that_lists_the_known", unknown_name),
-        Trial::test("samplers::no_steps_are_refused", no_steps),
-        Trial::test("samplers::more_steps_than_training_steps_are_refused", too_many_steps),
-        Trial::test("samplers::values_that_are_not_built_are_refused", refused_values),
-        Trial::test("samplers::keys_of_other_classes_are_ignored", ignored_keys),
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/samplers");
+    let folders = match std::env::var_os("ORNSTEIN_SAMPLER_CASES") {
+        Some(folder) => vec![PathBuf::from(folder)],
+        None => vec![data.join("plain"), data.join("crossed")],
+    };
+    let behaviours: [(&str, Behaviour); 6] = [
+        ("every_name_makes_one_from_an_empty_config", every_name_makes_one),
+        ("an_unknown_name_is_an_error_that_lists_the_known", unknown_name),
+        ("no_steps_are_refused", no_steps),
+        ("more_steps_than_training_steps_are_refused", too_many_steps),
+        ("values_that_are_not_built_are_refused", refused_values),
+        ("keys_of_other_classes_are_ignored", ignored_keys),
     ];
-    let cases = fs::read_to_string(folder.join("cases.json")).expect("data/samplers/cases.json");
-    let cases: BTreeMap<String, Case> = serde_json::from_str(&cases).expect("a list of cases");
-    let tensors: &'static [u8] =
-        fs::read(folder.join("cases.safetensors")).expect("data/samplers/cases.safetensors").leak();
-    for (name, case) in cases {
-        trials.push(Trial::test(format!("samplers::{name}"), move || match case.init_noise_sigma {
+    let behaviours = behaviours.into_iter().map(|(name, test)| Trial::test(format!("samplers::{name}"), test));
+    behaviours.chain(folders.iter().flat_map(|folder| cases(folder))).collect()
+}
+
+fn cases(folder: &Path) -> Vec<Trial> {
+    let cases = fs::read_to_string(folder.join("cases.json")).expect("cases.json");
+    let cases: BTreeMap<String, Case> = serde_json::from_str(&cases).expect("cases by name");
+    let tensors: &'static [u8] = fs::read(folder.join("cases.safetensors")).expect("cases.safetensors").leak();
+    let trial = |(name, case): (String, Case)| {
+        Trial::test(format!("samplers::{name}"), move || match case.init_noise_sigma {
             Some(sigma) => matches_diffusers(&case, &read(tensors, &name)?, sigma),
             None => refused(&case),
-        }));
-    }
-    trials
+        })
+    };
+    cases.into_iter().map(trial).collect()
 }
 
 fn read(bytes: &[u8], name: &str) -> Result<Reference, Failed> {
@@ -85,7 +93,7 @@ fn refused(case: &Case) -> Result<(), Failed> {
 
 fn matches_diffusers(case: &Case, reference: &Reference, init_noise_sigma: f64) -> Result<(), Failed> {
     let mut sampler = make(case)?;
-    compare_timesteps(sampler.timesteps(), &reference.timesteps)?;
+    compare("timesteps", sampler.timesteps(), &reference.timesteps, 0.0)?;
     if let Some(sigmas) = &reference.sigmas {
         compare("sigmas", sampler.sigmas().ok_or("no sigmas")?, sigmas, TOLERANCE)?;
     }
@@ -104,14 +112,6 @@ fn matches_diffusers(case: &Case, reference: &Reference, init_noise_sigma: f64) 
         compare(&format!("latents after evaluation {index}"), &latents, wanted, TOLERANCE)?;
     }
     if draws.is_empty() { Ok(()) } else { Err(format!("{} values of noise were not drawn", draws.len()).into()) }
-}
-
-fn compare_timesteps(found: &[f32], wanted: &[f32]) -> Result<(), Failed> {
-    let whole = wanted.iter().all(|t| t.fract() == 0.0);
-    if whole && found != wanted {
-        return Err(format!("timesteps {found:?} are not {wanted:?}").into());
-    }
-    compare("timesteps", found, wanted, TIMESTEP_TOLERANCE)
 }
 
 fn compare(what: &str, found: &[f32], wanted: &[f32], tolerance: f64) -> Result<(), Failed> {

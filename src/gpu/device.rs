@@ -64,9 +64,8 @@ pub fn select<'a>(choice: &Choice, adapters: &'a [Adapter]) -> Result<Option<&'a
         Choice::Cpu => return Ok(None),
         Choice::Auto => return Ok(adapters.iter().filter(|a| rank(a) > 0).max_by_key(|a| rank(a))),
         Choice::Index(index) => adapters.get(*index),
-        Choice::Name(name) => adapters.iter().find(|a| {
-            a.caps.backend == *name || (!is_backend(name) && a.caps.name.to_lowercase().contains(name.as_str()))
-        }),
+        Choice::Name(name) if is_backend(name) => adapters.iter().find(|a| a.caps.backend == *name),
+        Choice::Name(name) => adapters.iter().find(|a| is_called(&a.caps, name)),
     };
     let wanted = match choice {
         Choice::Index(index) => index.to_string(),
@@ -81,6 +80,13 @@ pub fn select<'a>(choice: &Choice, adapters: &'a [Adapter]) -> Result<Option<&'a
             "no adapter fits --device {wanted}: {there}; `ornstein devices` lists them, --device cpu needs none"
         ))
     })
+}
+
+/// Whether the name is part of the adapter's. A software renderer behind GL is not taken for the Vulkan one of the same
+/// name: it is chosen by `gl` or by its number.
+fn is_called(caps: &Caps, name: &str) -> bool {
+    let twin = caps.backend == "gl" && caps.device_type == DeviceType::Software;
+    !twin && caps.name.to_lowercase().contains(name)
 }
 
 fn is_backend(name: &str) -> bool {

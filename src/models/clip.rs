@@ -60,7 +60,7 @@ impl Config {
             projection: architectures.iter().any(|a| a == classes[1]).then_some(projection_dim),
             act: if act == "gelu" { Act::Gelu } else { Act::QuickGelu },
         };
-        if config.hidden_size % config.heads != 0 {
+        if !config.hidden_size.is_multiple_of(config.heads) {
             let Self { hidden_size, heads, .. } = config;
             return Err(keys.error(format!("num_attention_heads {heads} does not divide hidden_size {hidden_size}")));
         }
@@ -77,6 +77,9 @@ impl Config {
         let &[batch, tokens] = input_ids.shape.dims() else {
             return Err(Error::shape(format!("input_ids should be [batch, tokens], found {}", input_ids.shape)));
         };
+        if input_ids.shape.is_empty() {
+            return Err(Error::shape(format!("input_ids should not be empty, is {}", input_ids.shape)));
+        }
         self.check_tokens(tokens)?;
         let is_id = |id: f32| id >= 0.0 && id.fract() == 0.0 && id < self.vocab_size as f32;
         if let Some(id) = input_ids.data.iter().find(|id| !is_id(**id)) {
@@ -85,7 +88,7 @@ impl Config {
                 self.vocab_size - 1
             )));
         }
-        let rows = input_ids.data.chunks(tokens.max(1)).enumerate();
+        let rows = input_ids.data.chunks(tokens).enumerate();
         Ok(Tensor::new([batch], rows.map(|(b, ids)| (b * tokens + self.pooled(ids)) as f32).collect()))
     }
 
@@ -203,6 +206,13 @@ mod tests {
             let error = c.pool_rows(&ids(&[0., id, 1., 1.])).unwrap_err().to_string();
             assert!(error.contains("ids from 0 to 9"), "{error}");
         }
+    }
+
+    #[test]
+    fn ids_without_a_token_are_refused() {
+        let c = config("{}").unwrap();
+        assert!(c.pool_rows(&Tensor::zeros([2, 0])).is_err());
+        assert!(c.graph("text_encoder", 2, 0).is_err());
     }
 
     #[test]

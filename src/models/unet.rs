@@ -6,7 +6,7 @@ mod levels;
 
 pub use config::Config;
 
-use levels::Level;
+use levels::{Level, Middle};
 
 use super::blocks::{Transformer, downsample, resnet, transformer, upsample};
 use super::nn::{Conv, Groups, Module};
@@ -141,7 +141,7 @@ impl Config {
 
     /// `UNetMidBlock2DCrossAttn`.
     fn middle(&self, root: &mut Module, x: ValueId, at: Condition) -> Result<ValueId> {
-        let Some((heads, depth)) = self.mid else { return Ok(x) };
+        let Some(Middle { heads, depth }) = self.mid else { return Ok(x) };
         let channels = root.channels(x);
         let mut block = root.child("mid_block");
         let x = resnet(&mut block.child("resnets.0"), x, Some(at.emb), channels, self.norm())?;

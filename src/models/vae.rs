@@ -185,7 +185,7 @@ impl Config {
 /// If the channels are not an even number.
 pub fn split_moments(moments: &Tensor) -> Result<(Tensor, Tensor)> {
     let both = moments.shape.channels();
-    if both == 0 || both % 2 != 0 {
+    if both == 0 || !both.is_multiple_of(2) {
         return Err(Error::shape(format!("moments should be [.., mean and logvar], found {}", moments.shape)));
     }
     let half = |from: usize| moments.data.chunks(both).flat_map(move |row| row[from..][..both / 2].iter().copied());

@@ -5,8 +5,8 @@
 
 use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
-use super::ddpm::discrete_timesteps;
 use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
+use super::schedule::discrete_timesteps;
 use super::{Noise, Sampler};
 use crate::error::Result;
 

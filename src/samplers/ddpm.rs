@@ -5,7 +5,7 @@
 use super::betas::{CURVES, Curve, Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
-use super::schedule::Spacing;
+use super::schedule::discrete_timesteps;
 use super::{Noise, Sampler};
 use crate::error::Result;
 
@@ -57,22 +57,6 @@ impl Ddpm {
             variance,
         })
     }
-}
-
-/// The timesteps of the samplers that look up training steps (`ddpm`, `ddim`).
-///
-/// # Errors
-/// If a timestep is no training step's.
-pub(super) fn discrete_timesteps(config: &Config, training: &Training, steps: usize) -> Result<Vec<usize>> {
-    super::schedule::check_steps(config, training, steps)?;
-    let offset = config.whole("steps_offset", 0)?;
-    let spaced = Spacing::read(config, "leading")?.timesteps(steps, 0, training.steps, training.steps, offset);
-    let known = training.alphas.len() as f64;
-    let in_range = |t: f64| {
-        let why = format!("leads --steps {steps} to timestep {t}, which the model was not trained on");
-        if (0.0..known).contains(&t) { Ok(t as usize) } else { Err(config.refused("steps_offset", offset, &why)) }
-    };
-    spaced.into_iter().map(|t| in_range(t.round_ties_even())).collect()
 }
 
 impl Sampler for Ddpm {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::prediction::{mix, noise_of};
-use super::schedule::{Spacing, Spread, exp, log};
+use super::schedule::{Spacing, Spread, exp, numpy_log as log};
 use super::solver::{Last, Layout, Solver};
 use super::{Noise, Sampler};
 use crate::error::Result;
@@ -32,8 +32,8 @@ impl Deis {
         let layout = Layout {
             spacing: Spacing::read(config, "linspace")?,
             spread,
-            rounded: spread == Spread::Karras,
-            last: if spread == Spread::Even { Last::Smallest } else { Last::Repeated },
+            rounded: spread == Some(Spread::Karras),
+            last: if spread.is_none() { Last::Smallest } else { Last::Repeated },
             top: training.steps,
         };
         Ok(Self {

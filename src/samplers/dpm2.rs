@@ -9,7 +9,7 @@ use super::config::Config;
 use super::euler::{follow, slope};
 use super::heun::{NARROW, first_then_twice};
 use super::prediction::{PREDICTIONS, Prediction};
-use super::schedule::{Ladder, Rungs, Spread, around, exp, log, unit_scale};
+use super::schedule::{Ladder, Rungs, Spread, around, exp, log, numpy_log, unit_scale};
 use super::{Noise, Sampler};
 use crate::error::Result;
 
@@ -62,9 +62,9 @@ pub(super) fn geometric_mean(a: f32, b: f32) -> f32 {
 
 /// The timesteps, with that of a step's middle sigma between each and the next. In f32, as these are tensors there.
 pub(super) fn with_middles(timesteps: &[f32], middles: &[f32], training: &Training) -> Vec<f32> {
-    let logs: Vec<f32> = training.sigmas().into_iter().map(log).collect();
+    let logs: Vec<f32> = training.sigmas().into_iter().map(numpy_log).collect();
     let timestep = |sigma: &f32| {
-        let log = log(sigma.max(1e-10));
+        let log = numpy_log(sigma.max(1e-10));
         let Some((low, from, to)) = around(f64::from(log), &logs) else { return 0.0 };
         let w = ((from - log) / (from - to)).clamp(0.0, 1.0);
         (1.0 - w) * low as f32 + w * (low + 1) as f32

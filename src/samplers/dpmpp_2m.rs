@@ -41,7 +41,7 @@ impl Dpmpp2M {
         let layout = Layout {
             spacing: Spacing::read(config, "linspace")?,
             spread,
-            rounded: matches!(spread, Spread::Karras | Spread::Lu) && !cosine,
+            rounded: matches!(spread, Some(Spread::Karras | Spread::Lu)) && !cosine,
             last,
             top: unclipped_steps(config, &training)?,
         };
@@ -58,10 +58,12 @@ impl Dpmpp2M {
 
     fn order_at(&self, index: usize) -> usize {
         let lower = self.lower_order_final && self.solver.is_short();
-        let highest = match () {
-            () if self.solver.is_from_end(index, 0) && (self.euler_at_final || lower) => 1,
-            () if self.solver.is_from_end(index, 1) && lower => 2,
-            () => 3,
+        let highest = if self.solver.is_from_end(index, 0) && (self.euler_at_final || lower) {
+            1
+        } else if self.solver.is_from_end(index, 1) && lower {
+            2
+        } else {
+            3
         };
         highest.min(self.outputs.len())
     }

@@ -47,12 +47,13 @@ impl Dpmpp2S {
             // This class has no other spacing.
             spacing: Spacing::Linspace,
             spread,
-            rounded: spread == Spread::Karras,
+            rounded: spread == Some(Spread::Karras),
             last,
             top: unclipped_steps(config, &training)?,
         };
         // Steps that are no whole number of groups, and a last sigma of zero, need lower orders at the end.
-        let lower_order_final = config.flag("lower_order_final", false)? || steps % order != 0 || last == Last::Zero;
+        let lower_order_final =
+            config.flag("lower_order_final", false)? || !steps.is_multiple_of(order) || last == Last::Zero;
         Ok(Self {
             solver: Solver::new(config, &training, steps, &layout)?,
             algorithm,

@@ -5,7 +5,7 @@ use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::euler::{follow, slope};
 use super::prediction::{PREDICTIONS, Prediction};
-use super::schedule::{Ladder, Rungs, Spread, unit_scale};
+use super::schedule::{Ladder, Rungs, unit_scale};
 use super::{Noise, Sampler};
 use crate::error::Result;
 
@@ -17,7 +17,7 @@ pub(super) struct EulerA {
 impl EulerA {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
         let training = Training::new(config, &Defaults::new(ZeroSnr::Floored))?;
-        let rungs = Rungs { spread: Spread::Even, limits: false, rounded: false, last: 0.0 };
+        let rungs = Rungs { spread: None, limits: false, rounded: false, last: 0.0 };
         let ladder = Ladder::new(config, &training, steps, &rungs)?;
         Ok(Self { ladder, prediction: Prediction::read(config, &PREDICTIONS[..2])? })
     }
@@ -26,7 +26,8 @@ impl EulerA {
 /// How far down a step from one sigma to the next goes, and how much noise takes it up again.
 pub(super) fn down_and_up(from: f32, to: f32) -> (f32, f32) {
     let up = (to * to * (from * from - to * to) / (from * from)).sqrt();
-    ((to * to - up * up).sqrt(), up)
+    // Rounding can leave less than nothing when almost all of it is noise.
+    ((to * to - up * up).max(0.0).sqrt(), up)
 }
 
 impl Sampler for EulerA {

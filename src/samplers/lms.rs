@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
-use super::euler::slope;
+use super::euler::{follow, slope};
 use super::prediction::{PREDICTIONS, Prediction, mix};
 use super::schedule::{Ladder, Rungs, Spread, unit_scale};
 use super::{Noise, Sampler};
@@ -27,7 +27,7 @@ impl Lms {
         let training = Training::new(config, &Defaults::new(ZeroSnr::Ignored))?;
         let spread = Spread::read(config, false)?;
         // This class alone has Karras sigmas without sigma_min and sigma_max.
-        let rungs = Rungs { spread, limits: spread != Spread::Karras, rounded: false, last: 0.0 };
+        let rungs = Rungs { spread, limits: spread != Some(Spread::Karras), rounded: false, last: 0.0 };
         let ladder = Ladder::new(config, &training, steps, &rungs)?;
         Ok(Self { ladder, prediction: Prediction::read(config, PREDICTIONS)?, slopes: VecDeque::new() })
     }
@@ -35,12 +35,14 @@ impl Lms {
 
 /// The integral from `from` to `to` of the polynomial that is 1 at `points[which]` and 0 at the other points.
 ///
-/// Gauss-Legendre with three nodes is exact up to degree 5; this has at most degree 3.
-fn weight(points: &[f64], which: usize, from: f64, to: f64) -> f64 {
+/// Gauss-Legendre with three nodes is exact up to degree 5; this has at most degree 3. The distances of the points are
+/// rounded to f32, as those of tensors are: from a large sigma to a small one, that rounding outweighs the latents' own.
+fn weight(points: &[f32], which: usize, from: f32, to: f32) -> f64 {
     let basis = |x: f64| -> f64 {
         let others = points.iter().enumerate().filter(|(k, _)| *k != which);
-        others.map(|(_, point)| (x - point) / (points[which] - point)).product()
+        others.map(|(_, point)| (x - f64::from(*point)) / f64::from(points[which] - point)).product()
     };
+    let (from, to) = (f64::from(from), f64::from(to));
     let (middle, half) = ((from + to) / 2.0, (to - from) / 2.0);
     let node = half * 0.6f64.sqrt();
     half * (5.0 * basis(middle - node) + 8.0 * basis(middle) + 5.0 * basis(middle + node)) / 9.0
@@ -68,10 +70,10 @@ impl Sampler for Lms {
         let picture = self.prediction.picture_at_sigma(output, latents, sigma);
         self.slopes.push_front(slope(latents, &picture, sigma));
         self.slopes.truncate(ORDER);
-        let points: Vec<f64> = (0..self.slopes.len()).map(|back| f64::from(self.ladder.sigmas[index - back])).collect();
-        let (from, to) = (f64::from(sigma), f64::from(self.ladder.sigmas[index + 1]));
-        let terms = self.slopes.iter().enumerate().map(|(k, slope)| (weight(&points, k, from, to) as f32, &slope[..]));
-        mix(&[(1.0, latents)].into_iter().chain(terms).collect::<Vec<_>>())
+        let points: Vec<f32> = (0..self.slopes.len()).map(|back| self.ladder.sigmas[index - back]).collect();
+        let to = self.ladder.sigmas[index + 1];
+        let terms = self.slopes.iter().enumerate().map(|(k, slope)| (weight(&points, k, sigma, to) as f32, &slope[..]));
+        follow(latents, &mix(&terms.collect::<Vec<_>>()), 1.0)
     }
 }
 
@@ -84,7 +86,7 @@ mod tests {
         let points = [2.0, 3.0, 4.5, 7.0];
         let cubic = |x: f64| x * x * x - 2.0 * x + 1.0;
         let integral = |x: f64| x.powi(4) / 4.0 - x * x + x;
-        let sum: f64 = (0..4).map(|k| weight(&points, k, 2.0, 0.5) * cubic(points[k])).sum();
+        let sum: f64 = (0..4).map(|k| weight(&points, k, 2.0, 0.5) * cubic(f64::from(points[k]))).sum();
         assert!((sum - (integral(0.5) - integral(2.0))).abs() < 1e-12);
     }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::prediction::{PREDICTIONS, Prediction, mix};
-use super::schedule::{Spacing, check_steps};
+use super::schedule::discrete_timesteps;
 use super::{Noise, Sampler};
 use crate::error::Result;
 
@@ -36,10 +36,10 @@ pub(super) struct Pndm {
 impl Pndm {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
         let training = Training::new(config, &Defaults::new(ZeroSnr::Ignored))?;
-        let ascending = ascending_timesteps(config, &training, steps)?;
+        let descending = discrete_timesteps(config, &training, steps)?;
         let ratio = training.steps / steps;
         let skip = config.flag("skip_prk_steps", false)?;
-        let evaluations = if skip { multistep(&ascending) } else { with_runge_kutta(config, &ascending, ratio)? };
+        let evaluations = if skip { multistep(&descending) } else { with_runge_kutta(config, &descending, ratio)? };
         let last = if config.flag("set_alpha_to_one", false)? { 1.0 } else { training.alphas[0] };
         Ok(Self {
             timesteps: evaluations.iter().map(|t| *t as f32).collect(),
@@ -104,35 +104,20 @@ impl Pndm {
     }
 }
 
-fn ascending_timesteps(config: &Config, training: &Training, steps: usize) -> Result<Vec<usize>> {
-    check_steps(config, training, steps)?;
-    let offset = config.whole("steps_offset", 0)?;
-    let spaced = Spacing::read(config, "leading")?.timesteps(steps, 0, training.steps, training.steps, offset);
-    // The step that is done twice looks up where the one before it was.
-    let top = (training.alphas.len() as f64).min(training.steps as f64);
-    let whole = spaced.into_iter().rev().map(f64::round_ties_even).map(|t| {
-        let why = format!("leads --steps {steps} to timestep {t}, which the model was not trained on");
-        if (0.0..top).contains(&t) { Ok(t as usize) } else { Err(config.refused("steps_offset", offset, &why)) }
-    });
-    whole.collect()
+/// The second timestep twice.
+fn multistep(descending: &[usize]) -> Vec<usize> {
+    let (start, rest) = descending.split_at(descending.len().min(2));
+    start.iter().chain(start.get(1)).chain(rest).copied().collect()
 }
 
-/// Descending, the second timestep twice.
-fn multistep(ascending: &[usize]) -> Vec<usize> {
-    let second = ascending.iter().rev().nth(1);
-    let descending = ascending.iter().rev();
-    descending.enumerate().flat_map(|(i, t)| if i == 1 { vec![*t, *second.unwrap_or(t)] } else { vec![*t] }).collect()
-}
-
-/// Descending: of the highest four, three steps with their midpoints, each visited twice; then from the fourth on.
-fn with_runge_kutta(config: &Config, ascending: &[usize], ratio: usize) -> Result<Vec<usize>> {
-    let Some(third_last) = ascending.len().checked_sub(3).filter(|rest| *rest > 0) else {
+/// Three steps between the highest four timesteps, with their midpoints, each visited twice; then from the fourth on.
+fn with_runge_kutta(config: &Config, descending: &[usize], ratio: usize) -> Result<Vec<usize>> {
+    if descending.len() < ORDER {
         return Err(config.refused("skip_prk_steps", false, "needs at least 4 --steps"));
-    };
-    let fours = ascending[third_last - 1..].iter().flat_map(|t| [*t, *t + ratio / 2]);
-    let visited: Vec<usize> = fours.take(7).flat_map(|t| [t, t]).collect();
-    let start = visited[1..visited.len() - 1].iter().rev();
-    Ok(start.chain(ascending[..third_last].iter().rev()).copied().collect())
+    }
+    let points = descending[..ORDER].iter().flat_map(|t| [*t + ratio / 2, *t]).skip(1);
+    let visited: Vec<usize> = points.flat_map(|t| [t, t]).collect();
+    Ok(visited[1..visited.len() - 1].iter().chain(&descending[ORDER - 1..]).copied().collect())
 }
 
 impl Sampler for Pndm {
@@ -155,15 +140,15 @@ mod tests {
 
     #[test]
     fn the_second_timestep_comes_twice() {
-        assert_eq!(multistep(&[1, 251, 501, 751]), [751, 501, 501, 251, 1]);
+        assert_eq!(multistep(&[751, 501, 251, 1]), [751, 501, 501, 251, 1]);
         assert_eq!(multistep(&[1]), [1]);
     }
 
     #[test]
     fn three_runge_kutta_steps_take_twelve_evaluations() {
         let config = Config::default();
-        let evaluations = with_runge_kutta(&config, &[0, 200, 400, 600, 800], 200).unwrap();
+        let evaluations = with_runge_kutta(&config, &[800, 600, 400, 200, 0], 200).unwrap();
         assert_eq!(evaluations, [800, 700, 700, 600, 600, 500, 500, 400, 400, 300, 300, 200, 200, 0]);
-        assert!(with_runge_kutta(&config, &[0, 300, 600], 300).is_err());
+        assert!(with_runge_kutta(&config, &[600, 300, 0], 300).is_err());
     }
 }

@@ -63,11 +63,26 @@ pub(super) fn check_steps(config: &Config, training: &Training, steps: usize) ->
     }
 }
 
-/// How sigmas are spread between the largest and the smallest.
+/// Whole timesteps for the samplers that look up training steps (`ddpm`, `ddim`, `pndm`), whose spacing is `leading` by
+/// default.
+///
+/// # Errors
+/// As [`check_steps`], and if a timestep is no training step's.
+pub(super) fn discrete_timesteps(config: &Config, training: &Training, steps: usize) -> Result<Vec<usize>> {
+    check_steps(config, training, steps)?;
+    let offset = config.whole("steps_offset", 0)?;
+    let spaced = Spacing::read(config, "leading")?.timesteps(steps, 0, training.steps, training.steps, offset);
+    let known = training.alphas.len() as f64;
+    let look_up = |t: f64| {
+        let why = format!("leads --steps {steps} to timestep {t}, which the model was not trained on");
+        if (0.0..known).contains(&t) { Ok(t as usize) } else { Err(config.refused("steps_offset", offset, &why)) }
+    };
+    spaced.into_iter().map(|t| look_up(t.round_ties_even())).collect()
+}
+
+/// How sigmas are spread between the largest and the smallest, where they are not those of the timesteps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Spread {
-    /// Those of the timesteps.
-    Even,
     /// Equation 5 of Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022).
     Karras,
     /// Even in the logarithm.
@@ -78,34 +93,39 @@ pub(super) enum Spread {
 
 impl Spread {
     /// From `use_karras_sigmas` and its siblings; `lu` says whether the class has `use_lu_lambdas`.
-    pub fn read(config: &Config, lu: bool) -> Result<Self> {
+    pub fn read(config: &Config, lu: bool) -> Result<Option<Self>> {
         config.refuse(&["use_beta_sigmas"])?;
         let karras = config.flag("use_karras_sigmas", false)?;
         let exponential = config.flag("use_exponential_sigmas", false)?;
         let lu = lu && config.flag("use_lu_lambdas", false)?;
         match (karras, exponential) {
             (true, true) => Err(config.refused("use_exponential_sigmas", true, "contradicts use_karras_sigmas: true")),
-            (true, false) => Ok(Self::Karras),
-            (false, _) if lu => Ok(Self::Lu),
-            (false, true) => Ok(Self::Exponential),
-            (false, false) => Ok(Self::Even),
+            (true, false) => Ok(Some(Self::Karras)),
+            (false, _) if lu => Ok(Some(Self::Lu)),
+            (false, true) => Ok(Some(Self::Exponential)),
+            (false, false) => Ok(None),
         }
     }
 
     /// `n` sigmas from `max` down to `min`.
     pub fn sigmas(self, n: usize, max: f64, min: f64) -> Vec<f64> {
-        let ramp = |i: usize| if n > 1 && i == n - 1 { 1.0 } else { i as f64 * (1.0 / (n.max(2) - 1) as f64) };
-        let power = |rho: f64| {
-            let (from, to) = (libm::pow(max, 1.0 / rho), libm::pow(min, 1.0 / rho));
-            (0..n).map(|i| libm::pow(from + ramp(i) * (to - from), rho)).collect()
-        };
-        let logs = |from: f64, to: f64, at: &dyn Fn(usize) -> f64| {
-            (0..n).map(|i| libm::exp(if i > 0 && i + 1 == n { to } else { from + at(i) * (to - from) })).collect()
+        let between = |from: f64, to: f64| {
+            let at = move |i: usize| match i {
+                0 => from,
+                i if i + 1 == n => to,
+                i => from + i as f64 / (n - 1) as f64 * (to - from),
+            };
+            (0..n).map(at)
         };
         match self {
-            Self::Even | Self::Karras => power(7.0),
-            Self::Exponential => logs(libm::log(max), libm::log(min), &ramp),
-            Self::Lu => logs(f64::from(log(max as f32)), f64::from(log(min as f32)), &ramp),
+            Self::Karras => {
+                let root = |sigma| libm::pow(sigma, 1.0 / 7.0);
+                between(root(max), root(min)).map(|root| libm::pow(root, 7.0)).collect()
+            }
+            Self::Exponential => between(libm::log(max), libm::log(min)).map(libm::exp).collect(),
+            Self::Lu => {
+                between(f64::from(numpy_log(max as f32)), f64::from(numpy_log(min as f32))).map(libm::exp).collect()
+            }
         }
     }
 }
@@ -150,6 +170,30 @@ pub(super) fn around(log: f64, logs: &[f32]) -> Option<(usize, f32, f32)> {
     Some((low, logs[low], logs[low + 1]))
 }
 
+/// The f32 logarithm of NumPy's vector code on x86, to the last bit: a quotient of two polynomials of degree 5 in `m - 1`,
+/// for a mantissa `m` around 1, plus the exponent's part, with fused operations throughout.
+///
+/// It is off by up to two roundings, and that shows: where diffusers takes logarithms in NumPy it subtracts neighbours
+/// from each other (DEIS's weights), or looks for the timestep of a sigma to f32 precision.
+pub(super) fn numpy_log(x: f32) -> f32 {
+    const NUMERATOR: [f32; 5] = [2.589_979e-2, 3.808_837_7e-1, 1.480_000_6, 2.112_677_6, 1.0];
+    const DENOMINATOR: [f32; 6] = [5.875_095_4e-3, 1.546_476_4e-1, 9.864_943e-1, 2.453_006, 2.612_677_6, 1.0];
+    if x <= 0.0 || !x.is_finite() {
+        return log(x);
+    }
+    let (half, mut exponent) = libm::frexpf(x);
+    let mut m = 2.0 * half;
+    exponent -= 1;
+    if m > std::f32::consts::SQRT_2 {
+        m *= 0.5;
+        exponent += 1;
+    }
+    let m = m - 1.0;
+    let horner = |coefficients: &[f32]| coefficients.iter().fold(0.0, |sum: f32, c| sum.mul_add(m, *c));
+    let part = horner(&NUMERATOR).mul_add(m, 0.0) / horner(&DENOMINATOR);
+    (exponent as f32).mul_add(std::f32::consts::LN_2, part)
+}
+
 /// The logarithm of an f32, rounded once.
 pub(super) fn log(x: f32) -> f32 {
     libm::log(f64::from(x)) as f32
@@ -172,7 +216,7 @@ pub(super) struct Ladder {
 
 /// What differs from class to class in a ladder.
 pub(super) struct Rungs {
-    pub spread: Spread,
+    pub spread: Option<Spread>,
     /// Whether `sigma_min` and `sigma_max` count.
     pub limits: bool,
     /// Whether the timesteps of Karras sigmas are rounded to whole training steps.
@@ -191,15 +235,15 @@ impl Ladder {
         let mut timesteps: Vec<f32> =
             spacing.timesteps(steps, 0, training.steps, training.steps, offset).iter().map(|t| *t as f32).collect();
         let mut sigmas: Vec<f64> = timesteps.iter().map(|t| interpolate(&table, f64::from(*t))).collect();
-        if rungs.spread != Spread::Even {
+        if let Some(spread) = rungs.spread {
             let (mut max, mut min) = (sigmas[0], sigmas[sigmas.len() - 1]);
             if rungs.limits {
                 (max, min) = limits(config, max, min)?;
             }
-            sigmas = rungs.spread.sigmas(steps, max, min);
-            let logs: Vec<f32> = table.iter().map(|sigma| log(*sigma)).collect();
+            sigmas = spread.sigmas(steps, max, min);
+            let logs: Vec<f32> = table.iter().map(|sigma| numpy_log(*sigma)).collect();
             let back = sigmas.iter().map(|sigma| sigma_to_timestep(*sigma, &logs));
-            let round = rungs.rounded && rungs.spread == Spread::Karras;
+            let round = rungs.rounded && spread == Spread::Karras;
             timesteps = back.map(|t| if round { t.round_ties_even() } else { t } as f32).collect();
         }
         let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).chain([rungs.last]).collect();
@@ -241,6 +285,16 @@ mod tests {
         let sigmas = Spread::Karras.sigmas(5, 14.0, 0.03);
         assert!((sigmas[0] - 14.0).abs() < 1e-12 && (sigmas[4] - 0.03).abs() < 1e-12);
         assert!(sigmas.windows(2).all(|pair| pair[0] > pair[1]));
+    }
+
+    #[test]
+    fn numpys_logarithm_is_two_roundings_off_at_most() {
+        for i in 1..2000 {
+            let x = libm::expf(i as f32 * 0.02 - 20.0);
+            let steps = (numpy_log(x).to_bits() as i64 - log(x).to_bits() as i64).abs();
+            assert!(steps <= 2 || (numpy_log(x) - log(x)).abs() < 1e-8, "{x}: {steps}");
+        }
+        assert_eq!((numpy_log(1.0), numpy_log(0.0)), (0.0, f32::NEG_INFINITY));
     }
 
     #[test]

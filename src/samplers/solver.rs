@@ -4,7 +4,7 @@
 use super::betas::Training;
 use super::config::Config;
 use super::prediction::{Limit, PREDICTIONS, Prediction, noise_of};
-use super::schedule::{Spacing, Spread, check_steps, interpolate, limits, log, sigma_to_timestep};
+use super::schedule::{Spacing, Spread, check_steps, interpolate, limits, log, numpy_log, sigma_to_timestep};
 use crate::error::{Error, Result};
 
 /// The descending timesteps with the sigma at each and one more at the end. Latents are `alpha * picture + sigma * noise`
@@ -30,7 +30,7 @@ pub(super) enum Last {
 /// What differs from class to class.
 pub(super) struct Layout {
     pub spacing: Spacing,
-    pub spread: Spread,
+    pub spread: Option<Spread>,
     /// Whether the timesteps of re-spaced sigmas are rounded to the nearest; otherwise they are cut off.
     pub rounded: bool,
     pub last: Last,
@@ -62,18 +62,20 @@ impl Solver {
         check_steps(config, training, steps)?;
         let table = training.sigmas();
         let smallest = table[0];
-        let (timesteps, sigmas) = if layout.spread == Spread::Even {
+        let (timesteps, sigmas) = if let Some(spread) = layout.spread {
+            let ends = (f64::from(table[table.len() - 1]), f64::from(smallest));
+            let (max, min) = if spread == Spread::Lu { ends } else { limits(config, ends.0, ends.1)? };
+            let sigmas = spread.sigmas(steps, max, min);
+            let logs: Vec<f32> = table.into_iter().map(numpy_log).collect();
+            let back = sigmas.iter().map(|sigma| sigma_to_timestep(*sigma, &logs));
+            let whole = back.map(|t| if layout.rounded { t.round_ties_even() } else { t.trunc() });
+            (whole.collect::<Vec<f64>>(), sigmas)
+        } else {
             let offset = config.whole("steps_offset", 0)?;
             let spaced = layout.spacing.timesteps(steps, 1, layout.top, training.steps, offset);
             let timesteps: Vec<f64> = spaced.into_iter().map(f64::round_ties_even).collect();
             let sigmas: Vec<f64> = timesteps.iter().map(|t| interpolate(&table, *t)).collect();
             (timesteps, sigmas)
-        } else {
-            let (max, min) = limits(config, f64::from(table[table.len() - 1]), f64::from(smallest))?;
-            let sigmas = layout.spread.sigmas(steps, max, min);
-            let logs: Vec<f32> = table.into_iter().map(log).collect();
-            let back = sigmas.iter().map(|sigma| sigma_to_timestep(*sigma, &logs));
-            (back.map(|t| if layout.rounded { t.round_ties_even() } else { t.trunc() }).collect(), sigmas)
         };
         let mut sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
         if sigmas.windows(2).any(|pair| pair[0] == pair[1]) {

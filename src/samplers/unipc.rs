@@ -35,12 +35,12 @@ impl UniPc {
         let training = Training::new(config, &Defaults::new(ZeroSnr::Floored))?;
         config.refuse(&["solver_p", "shift_terminal"])?;
         let spread = Spread::read(config, false)?;
-        let smallest = if spread == Spread::Even { Last::Smallest } else { Last::Repeated };
+        let smallest = if spread.is_none() { Last::Smallest } else { Last::Repeated };
         let kinds = ["bh2", "midpoint", "heun", "logrho"].map(|name| (name, true));
         let layout = Layout {
             spacing: Spacing::read(config, "linspace")?,
             spread,
-            rounded: spread == Spread::Karras,
+            rounded: spread == Some(Spread::Karras),
             last: config.choice("final_sigmas_type", "zero", &[("zero", Last::Zero), ("sigma_min", smallest)])?,
             top: training.steps,
         };
@@ -116,11 +116,10 @@ fn solve(places: &[f32], moments: &[f32]) -> Vec<f32> {
     for column in 0..n {
         let pivot = (column..n).max_by(|a, b| rows[*a][column].abs().total_cmp(&rows[*b][column].abs()));
         rows.swap(column, pivot.unwrap_or(column));
-        for row in column + 1..n {
-            let factor = rows[row][column] / rows[column][column];
-            for k in column..=n {
-                rows[row][k] -= factor * rows[column][k];
-            }
+        let (done, below) = rows.split_at_mut(column + 1);
+        for row in below {
+            let factor = row[column] / done[column][column];
+            row.iter_mut().zip(&done[column]).for_each(|(value, above)| *value -= factor * above);
         }
     }
     let mut x = vec![0.0; n];

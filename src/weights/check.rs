@@ -58,24 +58,6 @@ fn is_harmless(name: &str) -> bool {
     name.ends_with("position_ids") || name.ends_with("logit_scale")
 }
 
-/// The names of all tensors that hold an infinity or NaN: the reason, or not, of a network's output that is not finite.
-/// Reads every weight, so it is for explaining a failure and not for every start.
-pub fn not_finite(weights: &dyn Weights) -> Vec<String> {
-    let mut names = weights.names();
-    names.retain(|name| weights.get(name).is_some_and(|tensor| !is_finite(&tensor)));
-    names.sort();
-    names
-}
-
-fn is_finite(tensor: &RawTensor<'_>) -> bool {
-    match tensor.dtype {
-        DType::F32 => tensor.bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite()),
-        DType::F16 => tensor.bytes.chunks_exact(2).all(|b| f16::from_le_bytes([b[0], b[1]]).is_finite()),
-        DType::BF16 => tensor.bytes.chunks_exact(2).all(|b| bf16::from_le_bytes([b[0], b[1]]).is_finite()),
-        DType::I64 | DType::I32 => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
@@ -132,13 +114,5 @@ mod tests {
         let many: Vec<_> = (0..14).map(|i| (format!("t{i:02}"), Shape::from([1]))).collect();
         let text = check(&given(&[]), &many).unwrap_err().to_string();
         assert!(text.contains("14 tensors missing: t00,") && text.contains("t09 and 4 more"), "{text}");
-    }
-
-    #[test]
-    fn tensors_that_are_not_finite_are_named() {
-        let mut weights = given(&[("a", &[2, 3]), ("b", &[4])]);
-        assert!(not_finite(&weights).is_empty());
-        weights.0.insert("c", (vec![7], f32::NAN));
-        assert_eq!(not_finite(&weights), ["c"]);
     }
 }

@@ -18,7 +18,7 @@ mod tensors;
 use std::io;
 use std::path::Path;
 
-pub use check::{check, not_finite};
+pub use check::check;
 pub use component::ComponentWeights;
 pub use model::Model;
 pub use output::{check_writable, write_atomically};

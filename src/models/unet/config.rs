@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::TIME_IDS;
-use super::levels::{Level, levels};
+use super::levels::{Level, Middle, levels};
 use crate::error::Result;
 use crate::models::keys::{Keys, OneOrMany};
 
@@ -19,8 +19,7 @@ pub struct Config {
     /// What SDXL adds to the time embedding.
     pub text_time: Option<TextTime>,
     pub(super) levels: Vec<Level>,
-    /// Heads and depth of the middle's transformer; without one there is no middle block.
-    pub(super) mid: Option<(usize, usize)>,
+    pub(super) mid: Option<Middle>,
     pub(super) groups: usize,
     pub(super) norm_eps: f32,
     pub(super) linear_projection: bool,
@@ -177,7 +176,7 @@ mod tests {
         assert_eq!(c.levels.iter().map(|l| l.heads).collect::<Vec<_>>(), [8; 4]);
         assert_eq!(c.levels[0].down, [Some(1); 2]);
         assert_eq!(c.levels[3].up, [None; 3]);
-        assert_eq!(c.mid, Some((8, 1)));
+        assert_eq!(c.mid, Some(Middle { heads: 8, depth: 1 }));
     }
 
     #[test]
@@ -199,7 +198,7 @@ mod tests {
         assert_eq!(c.levels[0].down, [None; 2]);
         assert_eq!(c.levels[1].down, [Some(4), Some(2)]);
         assert_eq!(c.levels[1].up, [Some(4), Some(4), Some(10)]);
-        assert_eq!(c.mid, Some((8, 4)));
+        assert_eq!(c.mid, Some(Middle { heads: 8, depth: 4 }));
     }
 
     #[test]

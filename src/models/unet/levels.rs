@@ -14,11 +14,18 @@ pub struct Level {
     pub up: Vec<Option<usize>>,
 }
 
+/// The middle block's transformer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Middle {
+    pub heads: usize,
+    pub depth: usize,
+}
+
 /// Numbers of transformer blocks: for each level one for all its layers or one for each.
 type Depths = Vec<OneOrMany<usize>>;
 
-/// The levels, and heads and depth of the middle block, if there is one.
-pub fn levels(keys: &mut Keys, channels: &[usize]) -> Result<(Vec<Level>, Option<(usize, usize)>)> {
+/// The levels from the highest resolution to the lowest, and the middle block, if there is one.
+pub fn levels(keys: &mut Keys, channels: &[usize]) -> Result<(Vec<Level>, Option<Middle>)> {
     const CROSS_DOWN: &str = "CrossAttnDownBlock2D";
     const CROSS_UP: &str = "CrossAttnUpBlock2D";
     const MID: &str = "UNetMidBlock2DCrossAttn";
@@ -42,7 +49,7 @@ pub fn levels(keys: &mut Keys, channels: &[usize]) -> Result<(Vec<Level>, Option
     let (down_depths, up_depths) = depths(keys, n)?;
     let mid: Option<String> = keys.get("mid_block_type", Some(MID.to_string()))?;
     let mid = match mid.as_deref() {
-        Some(MID) => Some((heads[n - 1], depth_of(keys, &down_depths[n - 1], 1)?[0])),
+        Some(MID) => Some(Middle { heads: heads[n - 1], depth: depth_of(keys, &down_depths[n - 1], 1)?[0] }),
         Some(other) => return Err(keys.error(format!("mid_block_type is {other:?}, supported: {MID}, null"))),
         None => None,
     };
