@@ -1,5 +1,5 @@
 // y[b, p, c] = (x[b, p, c] - mean_bg) / sqrt(var_bg + eps) * gamma[c] + beta[c], then an activation; var biased, group
-// g = c / (channels/groups). Each workgroup first puts every group's chunks together, then works through one slab.
+// g = c / (channels/groups); with HAS_ROW, x + row_bias[b, c] takes the place of x. Each workgroup first puts every group's chunks together, then works through one slab.
 #import activation
 #import moments
 
@@ -15,10 +15,12 @@ struct Params {
 @group(0) @binding(1) var<storage, read> stats: array<vec4<f32>>; // [batch, groups, chunks]: (mean, M2, count, 0)
 @group(0) @binding(2) var<storage, read> gamma: array<vec4<f32>>; // [channels/4]
 @group(0) @binding(3) var<storage, read> beta: array<vec4<f32>>; // [channels/4]
-@group(0) @binding(4) var<storage, read_write> y: array<elem4>; // [batch, pixels, channels/4]
-@group(0) @binding(5) var<uniform> params: Params;
+@group(0) @binding(4) var<storage, read> row_bias: array<elem4>; // [batch, channels/4]
+@group(0) @binding(5) var<storage, read_write> y: array<elem4>; // [batch, pixels, channels/4]
+@group(0) @binding(6) var<uniform> params: Params;
 
 override GROUPS: u32 = 32u; // 1..2048
+override HAS_ROW: bool = false;
 
 const THREADS: u32 = 256u;
 
@@ -49,7 +51,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         let n2 = norms[group.z];
         let n3 = norms[group.w];
         let place = id.y * params.vectors + i;
-        let centred = load(x[place]) - vec4<f32>(n0.x, n1.x, n2.x, n3.x);
+        var value = load(x[place]);
+        if HAS_ROW {
+            value += load(row_bias[id.y * row_vectors + vector]);
+        }
+        let centred = value - vec4<f32>(n0.x, n1.x, n2.x, n3.x);
         let v = centred * vec4<f32>(n0.y, n1.y, n2.y, n3.y) * gamma[vector] + beta[vector];
         y[place] = store(activate(v));
     }

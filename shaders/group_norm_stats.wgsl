@@ -1,5 +1,5 @@
 // y[b, g, k] = (mean, M2, count, 0) of x's channels of group g in pixels [k * chunk, (k + 1) * chunk): the first pass of
-// a group norm. One workgroup per group and chunk.
+// a group norm. With HAS_ROW, x + row_bias[b, c] takes the place of x. One workgroup per group and chunk.
 #import moments
 
 struct Params {
@@ -11,8 +11,11 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> x: array<elem4>; // [batch, pixels, channels/4]
-@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>; // [batch, groups, chunks]
-@group(0) @binding(2) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> row_bias: array<elem4>; // [batch, channels/4]
+@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>; // [batch, groups, chunks]
+@group(0) @binding(3) var<uniform> params: Params;
+
+override HAS_ROW: bool = false;
 
 const THREADS: u32 = 256u;
 
@@ -42,7 +45,10 @@ fn moments_of_thread(batch: u32, group: u32, chunk: u32, local: u32) -> vec4<f32
     var squares = vec4<f32>();
     for (var pixel = chunk * params.chunk + local / width; pixel < pixel_end; pixel += height) {
         for (var column = first_column + local % width; column < first_column + columns; column += width) {
-            let v = load(x[(batch * params.pixels + pixel) * row_vectors + column]);
+            var v = load(x[(batch * params.pixels + pixel) * row_vectors + column]);
+            if HAS_ROW {
+                v += load(row_bias[batch * row_vectors + column]);
+            }
             let channel = vec4<u32>(4u * column) + vec4<u32>(0u, 1u, 2u, 3u);
             let inside = (channel >= vec4<u32>(begin)) & (channel < vec4<u32>(end));
             if (count == 0.0) {

@@ -13,7 +13,7 @@ use crate::image::to_rgb8;
 use crate::models::{unet, vae};
 use crate::network::{Executor, Network};
 use crate::rng::Generator;
-use crate::samplers;
+use crate::samplers::{self, Sampler};
 use crate::tensor::{DType, Shape, Tensor};
 use crate::weights::Model;
 
@@ -242,19 +242,22 @@ impl Run<'_> {
         let network = self.load(self.executor, graph, "unet")?;
         let fixed = unet_inputs(&conditioning, batch, settings);
         let start = Instant::now();
-        let mut noise = Noise::new(request.seed, batch);
-        let mut sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
-        let mut latents = start_latents(request, shape.into(), &mut noise, sampler.init_noise_sigma())?;
-        let timesteps = sampler.timesteps().to_vec();
+        let mut pictures = Vec::with_capacity(batch);
+        for index in 0..batch {
+            let sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
+            pictures.push(Picture { sampler, noise: Generator::new(request.seed.wrapping_add(index as u64)) });
+        }
+        let mut latents = start_latents(request, shape.into(), &mut pictures)?;
+        let timesteps = pictures[0].sampler.timesteps().to_vec();
         for (index, timestep) in timesteps.iter().enumerate() {
             let mut inputs: Vec<(&str, &Tensor)> = fixed.iter().map(|(name, tensor)| (*name, tensor)).collect();
-            let sample = scaled(&latents, sampler.input_scale(index), rows / batch)?;
+            let sample = scaled(&latents, pictures[0].sampler.input_scale(index), rows / batch)?;
             let timestep = Tensor::new([rows], vec![*timestep; rows]);
             inputs.extend([("sample", &sample), ("timestep", &timestep)]);
             let output = network.run_for("sample", &inputs).await?.to_channels_first()?;
             finite(&output, &format!("the UNet's output at step {}", index + 1), self.executor)?;
             let output = if guided { guide(&output.data, settings.guidance) } else { output.data };
-            latents.data = sampler.step(index, &output, &latents.data, &mut |n| noise.draw(n));
+            step(&mut pictures, index, &output, &mut latents.data);
             (self.tell)(Event::Step(index + 1, timesteps.len()));
             self.stop_if_cancelled()?;
         }
@@ -315,8 +318,16 @@ fn unet_inputs(conditioning: &Conditioning, batch: usize, settings: &Settings) -
     inputs
 }
 
+/// What belongs to one picture of a batch alone, so that the picture does not depend on its batch: the sampler, which
+/// remembers earlier steps, and the generator of its noise.
+struct Picture {
+    sampler: Box<dyn Sampler>,
+    noise: Generator,
+}
+
 /// The latents that sampling starts from: seeded or given, times the first sigma.
-fn start_latents(request: &Request, shape: Shape, noise: &mut Noise, sigma: f32) -> Result<Tensor> {
+fn start_latents(request: &Request, shape: Shape, pictures: &mut [Picture]) -> Result<Tensor> {
+    let each = shape.len() / pictures.len();
     let mut latents = match &request.init_latents {
         Some(given) if given.shape != shape => {
             return Err(Error::usage(format!(
@@ -325,10 +336,21 @@ fn start_latents(request: &Request, shape: Shape, noise: &mut Noise, sigma: f32)
             )));
         }
         Some(given) => given.clone(),
-        None => Tensor::new(shape.clone(), noise.draw(shape.len())),
+        None => Tensor::new(shape, pictures.iter_mut().flat_map(|picture| picture.noise.normal(each)).collect()),
     };
+    let sigma = pictures[0].sampler.init_noise_sigma();
     latents.data.iter_mut().for_each(|v| *v *= sigma);
     Ok(latents)
+}
+
+/// One step of every picture's own sampler.
+fn step(pictures: &mut [Picture], index: usize, output: &[f32], latents: &mut [f32]) {
+    let each = latents.len() / pictures.len();
+    let parts = output.chunks_exact(each).zip(latents.chunks_exact_mut(each));
+    for (Picture { sampler, noise }, (output, latents)) in pictures.iter_mut().zip(parts) {
+        let next = sampler.step(index, output, latents, &mut |n| noise.normal(n));
+        latents.copy_from_slice(&next);
+    }
 }
 
 /// The UNet's `sample`: the latents times `scale`, channels last, once for each of `times` texts.
@@ -343,21 +365,6 @@ fn scaled(latents: &Tensor, scale: f32, times: usize) -> Result<Tensor> {
 fn guide(both: &[f32], guidance: f32) -> Vec<f32> {
     let (unconditional, conditional) = both.split_at(both.len() / 2);
     unconditional.iter().zip(conditional).map(|(u, c)| u + guidance * (c - u)).collect()
-}
-
-/// One generator for every picture of a batch, seeds counting up, so that a picture does not depend on its batch.
-struct Noise(Vec<Generator>);
-
-impl Noise {
-    fn new(seed: u64, batch: usize) -> Self {
-        Self((0..batch as u64).map(|i| Generator::new(seed.wrapping_add(i))).collect())
-    }
-
-    /// `n` normals for the whole batch, the same number from each generator.
-    fn draw(&mut self, n: usize) -> Vec<f32> {
-        let each = n / self.0.len();
-        self.0.iter_mut().flat_map(|generator| generator.normal(each)).collect()
-    }
 }
 
 /// An error that says what to do, if a value is infinite or NaN.
@@ -380,12 +387,5 @@ mod tests {
     fn guidance_one_is_the_conditional_output() {
         assert_eq!(guide(&[1.0, 2.0, 5.0, 6.0], 1.0), [5.0, 6.0]);
         assert_eq!(guide(&[1.0, 2.0, 5.0, 6.0], 2.0), [9.0, 10.0]);
-    }
-
-    #[test]
-    fn a_picture_has_the_noise_of_its_own_seed_whatever_the_batch() {
-        let both = Noise::new(7, 2).draw(64);
-        assert_eq!(both[..32], Noise::new(7, 1).draw(32));
-        assert_eq!(both[32..], Noise::new(8, 1).draw(32));
     }
 }

@@ -3,7 +3,6 @@
 use super::nn::{Conv, Groups, Module};
 use crate::error::Result;
 use crate::graph::ValueId;
-use crate::ops::add_row::AddRow;
 use crate::ops::attention::Attention;
 use crate::ops::geglu::Geglu;
 use crate::ops::upsample::Upsample;
@@ -19,13 +18,11 @@ const LAYER_NORM_EPS: f32 = 1e-5;
 pub fn resnet(m: &mut Module, x: ValueId, emb: Option<ValueId>, out: usize, norm: Groups) -> Result<ValueId> {
     let same = m.channels(x) == out;
     let shortcut = if same { x } else { m.conv("conv_shortcut", x, Conv::same(out, 1))? };
-    let h = m.group_norm_silu("norm1", x, norm)?;
-    let mut h = m.conv("conv1", h, Conv::same(out, 3))?;
-    if let Some(emb) = emb {
-        let row = m.linear("time_emb_proj", emb, out)?;
-        h = m.node("add_time", AddRow, &[h, row])?;
-    }
-    let h = m.group_norm_silu("norm2", h, norm)?;
+    let h = m.group_norm_silu("norm1", x, None, norm)?;
+    let h = m.conv("conv1", h, Conv::same(out, 3))?;
+    // diffusers adds the time embedding to conv1's output; the norm that follows does it without storing the sum.
+    let row = emb.map(|emb| m.linear("time_emb_proj", emb, out)).transpose()?;
+    let h = m.group_norm_silu("norm2", h, row, norm)?;
     let h = m.conv("conv2", h, Conv::same(out, 3))?;
     m.add("add", shortcut, h)
 }

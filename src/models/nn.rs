@@ -158,10 +158,18 @@ impl<'a> Module<'a> {
 
     /// `torch.nn.GroupNorm`: one node for the statistics, one that applies them.
     pub fn group_norm(&mut self, name: &str, x: ValueId, norm: Groups) -> Result<ValueId> {
+        self.group_norm_of_sum(name, x, None, norm)
+    }
+
+    /// The group norm of x plus a `row` `[B, C]`, if there is one: of a residual block's middle with its time embedding.
+    fn group_norm_of_sum(&mut self, name: &str, x: ValueId, row: Option<ValueId>, norm: Groups) -> Result<ValueId> {
         let Groups { groups, eps } = norm;
-        let stats = self.node(&format!("{name}.stats"), GroupNormStats { groups }, &[x])?;
+        let inputs = |first: &[ValueId]| first.iter().copied().chain(row).collect::<Vec<_>>();
+        let stats = GroupNormStats { groups, row: row.is_some() };
+        let stats = self.node(&format!("{name}.stats"), stats, &inputs(&[x]))?;
         let [gamma, beta] = self.gamma_and_beta(name, self.channels(x));
-        self.node(name, GroupNorm { groups, eps, silu: false }, &[x, stats, gamma, beta])
+        let norm = GroupNorm { groups, eps, row: row.is_some(), silu: false };
+        self.node(name, norm, &inputs(&[x, stats, gamma, beta]))
     }
 
     /// `torch.nn.LayerNorm` over the last dimension.
@@ -179,9 +187,9 @@ impl<'a> Module<'a> {
         self.activation(name, x, Act::Silu)
     }
 
-    /// A group norm and SiLU after it.
-    pub fn group_norm_silu(&mut self, name: &str, x: ValueId, norm: Groups) -> Result<ValueId> {
-        let x = self.group_norm(name, x, norm)?;
+    /// A group norm, of x plus a row `[B, C]` if there is one, and SiLU after it.
+    pub fn group_norm_silu(&mut self, name: &str, x: ValueId, row: Option<ValueId>, norm: Groups) -> Result<ValueId> {
+        let x = self.group_norm_of_sum(name, x, row, norm)?;
         self.silu(&format!("{name}.silu"), x)
     }
 

@@ -50,7 +50,7 @@ impl Config {
         let x = self.down(&mut root, x, condition, &mut skips)?;
         let x = self.middle(&mut root, x, condition)?;
         let x = self.up(&mut root, x, condition, skips)?;
-        let x = root.group_norm_silu("conv_norm_out", x, self.norm())?;
+        let x = root.group_norm_silu("conv_norm_out", x, None, self.norm())?;
         let x = root.conv("conv_out", x, Conv::same(self.out_channels, self.conv_out_kernel))?;
         graph.output("sample", x);
         Ok(graph)

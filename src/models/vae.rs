@@ -133,7 +133,7 @@ impl Config {
                 x = upsample(&mut block, x, twice)?;
             }
         }
-        x = m.group_norm_silu("conv_norm_out", x, self.norm())?;
+        x = m.group_norm_silu("conv_norm_out", x, None, self.norm())?;
         x = m.conv("conv_out", x, Conv::same(self.out_channels, 3))?;
         graph.output("sample", x);
         Ok(graph)
@@ -160,7 +160,7 @@ impl Config {
             }
         }
         x = self.middle(&mut m.child("mid_block"), x)?;
-        x = m.group_norm_silu("conv_norm_out", x, self.norm())?;
+        x = m.group_norm_silu("conv_norm_out", x, None, self.norm())?;
         let moments = 2 * self.latent_channels;
         x = m.conv("conv_out", x, Conv::same(moments, 3))?;
         if self.quant_conv {

@@ -1,6 +1,7 @@
 //! `y[b, .., c] = (x[b, .., c] - mean) / sqrt(var + eps) * gamma[c] + beta[c]`, then SiLU if asked: x `[B, .., C]`, stats of
 //! [`GroupNormStats`], gamma and beta `[C]`. Mean and biased variance are those of the group's channels in all pixels of
-//! the batch entry. Before every convolution of a residual block (PyTorch `GroupNorm`; Wu and He 2018).
+//! the batch entry. Before every convolution of a residual block (PyTorch `GroupNorm`; Wu and He 2018). An optional row
+//! `[B, C]` is added to x first, as [`GroupNormStats`] does.
 //!
 //! [`GroupNormStats`]: super::group_norm_stats::GroupNormStats
 
@@ -9,8 +10,8 @@ use std::any::Any;
 use rayon::prelude::*;
 
 use super::activation::{Act, Activation};
-use super::group_norm_stats::{pixels, stats_shape};
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use super::group_norm_stats::{expect_row, pixels, stats_shape};
+use super::{Binding, Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::Fill;
@@ -20,6 +21,8 @@ use crate::tensor::{Shape, Tensor, pad4};
 pub struct GroupNorm {
     pub groups: usize,
     pub eps: f32,
+    /// A last input, `[B, C]`, is added to x first.
+    pub row: bool,
     /// SiLU follows.
     pub silu: bool,
 }
@@ -48,7 +51,7 @@ impl Op for GroupNorm {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("group_norm", inputs, 4)?;
+        expect_inputs("group_norm", inputs, 4 + usize::from(self.row))?;
         expect_kind(inputs, 0, "group_norm: x", Kind::Act)?;
         let x = &inputs[0].shape;
         let channels = [x.channels()].into();
@@ -58,6 +61,9 @@ impl Op for GroupNorm {
             let what = format!("group_norm: {what}");
             expect_kind(inputs, index, &what, Kind::F32)?;
             expect_shape(inputs, index, &what, &shape)?;
+        }
+        if self.row {
+            expect_row(inputs, 4, "group_norm")?;
         }
         Ok(inputs[0].clone())
     }
@@ -73,9 +79,11 @@ impl Op for GroupNorm {
         y.data.par_chunks_mut(channels).with_min_len(16).zip(x.par_chunks(channels)).enumerate().for_each(
             |(row, (y, x))| {
                 let norms = &norms[row / pixels * self.groups..][..self.groups];
+                let offset = self.row.then(|| &inputs[4].data[row / pixels * channels..][..channels]);
                 for (group, [mean, factor]) in norms.iter().enumerate() {
                     for c in group * size..(group + 1) * size {
-                        let normal = ((f64::from(x[c]) - mean) * factor) as f32;
+                        let x = f64::from(x[c]) + offset.map_or(0.0, |offset| f64::from(offset[c]));
+                        let normal = ((x - mean) * factor) as f32;
                         y[c] = act.apply(normal * gamma[c] + beta[c]);
                     }
                 }
@@ -93,7 +101,11 @@ impl Op for GroupNorm {
         let vectors = pixels(shape) * pad4(shape.channels()) / 4;
         // The more chunks a workgroup has to put together first, the more it should then write.
         let slab = FLAT_THREADS * chunks.clamp(4, 32);
+        let row = if self.row { Binding::Input(4) } else { Binding::Absent };
+        let inputs = (0..4).map(Binding::Input).chain([row, Binding::Output, Binding::Params]);
         Ok(Launch::new("group_norm", 4)
+            .bindings(inputs.collect::<Vec<_>>())
+            .constant("HAS_ROW", self.row)
             .constant("GROUPS", self.groups as u32)
             .constant("ACTIVATION", self.act().code())
             .param("vectors", vectors)
@@ -133,7 +145,13 @@ pub fn cases() -> Vec<Case> {
         let vector = Ty::new(Kind::F32, [shape.channels()]);
         let stats = [shape.batch(), groups, super::group_norm_stats::chunks(pixels(&shape)).0, 4];
         let types = [Ty::act(shape), Ty::new(Kind::F32, stats), vector.clone(), vector];
-        Case::new(GroupNorm { groups, eps: 1e-5, silu }, types).fill(1, Fill::With(some_stats))
+        Case::new(GroupNorm { groups, eps: 1e-5, row: false, silu }, types).fill(1, Fill::With(some_stats))
+    };
+    let with_row = |groups, shape: &[usize]| {
+        let plain = case(groups, true, shape);
+        let x = Shape::new(shape);
+        let types = plain.types().into_iter().chain([Ty::act([x.batch(), x.channels()])]);
+        Case::new(GroupNorm { groups, eps: 1e-5, row: true, silu: true }, types).fill(1, Fill::With(some_stats))
     };
     vec![
         case(1, false, &[1, 1]),
@@ -144,6 +162,8 @@ pub fn cases() -> Vec<Case> {
         case(300, false, &[1, 3, 300]),
         case(32, true, &[2, 16, 16, 320]),
         case(2, true, &[1, 100, 100, 8]),
+        with_row(3, &[2, 17, 9]),
+        with_row(32, &[2, 16, 16, 64]),
     ]
 }
 
@@ -179,12 +199,12 @@ mod tests {
     fn both_passes_together_are_the_group_norm_of_the_definition() {
         let shape = Shape::from([2, 23, 14, 6]);
         let x = Tensor::new(shape.clone(), (0..shape.len()).map(|i| 9.0 + (i as f32 * 0.37).sin()).collect());
-        let stats = GroupNormStats { groups: 2 };
+        let stats = GroupNormStats { groups: 2, row: false };
         let stats_shape = stats.output(&[Ty::act(shape.clone())]).unwrap().shape;
         assert_eq!(stats_shape, Shape::from([2, 2, 2, 4]));
         let stats = stats.reference(&[&x], &stats_shape);
         let [gamma, beta] = [1.0, 0.0].map(|v| Tensor::new([6], vec![v; 6]));
-        let norm = GroupNorm { groups: 2, eps: 1e-5, silu: false };
+        let norm = GroupNorm { groups: 2, eps: 1e-5, row: false, silu: false };
         let y = norm.reference(&[&x, &stats, &gamma, &beta], &shape);
         for (y, wanted) in y.data.iter().zip(plain(&x, 2, 1e-5)) {
             assert!((f64::from(*y) - wanted).abs() < 3e-6, "{y} should be {wanted}");
@@ -193,7 +213,7 @@ mod tests {
 
     #[test]
     fn silu_alone_is_absorbed_and_only_once() {
-        let norm = GroupNorm { groups: 2, eps: 1e-5, silu: false };
+        let norm = GroupNorm { groups: 2, eps: 1e-5, row: false, silu: false };
         let fused = norm.absorb(&Activation(Act::Silu), 0).unwrap();
         assert!(fused.absorb(&Activation(Act::Silu), 0).is_none());
         assert!(norm.absorb(&Activation(Act::Gelu), 0).is_none());
@@ -203,7 +223,7 @@ mod tests {
     fn statistics_of_another_picture_are_an_error() {
         let vector = Ty::new(Kind::F32, [8]);
         let inputs = [Ty::act([1, 9, 8]), Ty::new(Kind::F32, [1, 2, 3, 4]), vector.clone(), vector];
-        let error = GroupNorm { groups: 2, eps: 1e-5, silu: true }.output(&inputs).unwrap_err().to_string();
+        let error = GroupNorm { groups: 2, eps: 1e-5, row: false, silu: true }.output(&inputs).unwrap_err().to_string();
         assert!(error.contains("stats should be [1, 2, 1, 4], found [1, 2, 3, 4]"), "{error}");
     }
 }

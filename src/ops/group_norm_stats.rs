@@ -3,11 +3,14 @@
 //! chunks together: that way a large picture occupies a whole device, and a large mean costs no precision (Chan, Golub
 //! and LeVeque 1979).
 //!
+//! An optional row `[B, C]`, the time embedding, is added to every pixel of its batch entry on the way in. Added before,
+//! and stored in f16, a large one would push out the bits that the norm is about to bring forward.
+//!
 //! [`GroupNorm`]: super::group_norm::GroupNorm
 
 use rayon::prelude::*;
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
+use super::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::Fill;
@@ -16,6 +19,8 @@ use crate::tensor::{Shape, Tensor};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupNormStats {
     pub groups: usize,
+    /// A second input, `[B, C]`, is added to x first.
+    pub row: bool,
 }
 
 /// Pixels in a chunk, as long as that does not make too many chunks: every workgroup of the second pass reads them all.
@@ -44,20 +49,29 @@ pub(crate) fn stats_shape(x: &Shape, groups: usize) -> Result<Shape> {
     Ok([x.batch(), groups, chunks(pixels(x)).0, 4].into())
 }
 
-/// Mean, M2 and count of each group over these pixels. In f64, by two passes.
-fn moments(x: &[f32], channels: usize, groups: usize) -> Vec<[f32; 4]> {
+/// An optional last input, added to every pixel of its batch entry: checks its kind and shape.
+pub(crate) fn expect_row(inputs: Inputs, index: usize, op: &str) -> Result<()> {
+    let x = &inputs[0].shape;
+    expect_kind(inputs, index, &format!("{op}: row"), Kind::Act)?;
+    expect_shape(inputs, index, &format!("{op}: row"), &[x.batch(), x.channels()].into())
+}
+
+/// Mean, M2 and count of each group over these pixels plus `row`. In f64, by two passes.
+fn moments(x: &[f32], row: Option<&[f32]>, channels: usize, groups: usize) -> Vec<[f32; 4]> {
     let size = channels / groups;
+    let offset: Vec<f64> = (0..channels).map(|c| row.map_or(0.0, |row| f64::from(row[c]))).collect();
+    let values = |pixel: &[f32]| pixel.iter().zip(&offset).map(|(x, o)| f64::from(*x) + o).collect::<Vec<_>>();
     let count = (x.len() / groups) as f64;
     let over_groups = |of_channels: &[f64]| of_channels.chunks(size).map(|g| g.iter().sum()).collect::<Vec<f64>>();
     let mut sums = vec![0f64; channels];
     for pixel in x.chunks(channels) {
-        sums.iter_mut().zip(pixel).for_each(|(sum, x)| *sum += f64::from(*x));
+        sums.iter_mut().zip(values(pixel)).for_each(|(sum, x)| *sum += x);
     }
     let means: Vec<f64> = over_groups(&sums).into_iter().map(|sum| sum / count).collect();
     let mean_of_channel: Vec<f64> = (0..channels).map(|c| means[c / size]).collect();
     let mut squares = vec![0f64; channels];
     for pixel in x.chunks(channels) {
-        let distances = pixel.iter().zip(&mean_of_channel).map(|(x, mean)| f64::from(*x) - mean);
+        let distances = values(pixel).into_iter().zip(&mean_of_channel).map(|(x, mean)| x - mean);
         squares.iter_mut().zip(distances).for_each(|(sum, d)| *sum += d * d);
     }
     means.iter().zip(over_groups(&squares)).map(|(mean, m2)| [*mean as f32, m2 as f32, count as f32, 0.0]).collect()
@@ -69,8 +83,11 @@ impl Op for GroupNormStats {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("group_norm_stats", inputs, 1)?;
+        expect_inputs("group_norm_stats", inputs, 1 + usize::from(self.row))?;
         expect_kind(inputs, 0, "group_norm_stats: x", Kind::Act)?;
+        if self.row {
+            expect_row(inputs, 1, "group_norm_stats")?;
+        }
         Ok(Ty::new(Kind::F32, stats_shape(&inputs[0].shape, self.groups)?))
     }
 
@@ -83,7 +100,8 @@ impl Op for GroupNormStats {
             .map(|i| {
                 let first = i % count * size;
                 let begin = (i / count * pixels + first) * channels;
-                moments(&x.data[begin..][..size.min(pixels - first) * channels], channels, groups)
+                let row = self.row.then(|| &inputs[1].data[i / count * channels..][..channels]);
+                moments(&x.data[begin..][..size.min(pixels - first) * channels], row, channels, groups)
             })
             .collect();
         let mut data = Vec::with_capacity(output.len());
@@ -96,7 +114,10 @@ impl Op for GroupNormStats {
     fn launch(&self, inputs: Inputs, _output: &Ty, _caps: &Caps) -> Result<Launch> {
         let x = &inputs[0].shape;
         let (count, size) = chunks(pixels(x));
+        let row = if self.row { Binding::Input(1) } else { Binding::Absent };
         Ok(Launch::new("group_norm_stats", 1)
+            .bindings([Binding::Input(0), row, Binding::Output, Binding::Params])
+            .constant("HAS_ROW", self.row)
             .param("pixels", pixels(x))
             .param("channels", x.channels())
             .param("groups", self.groups)
@@ -117,7 +138,12 @@ impl Op for GroupNormStats {
 }
 
 pub fn cases() -> Vec<Case> {
-    let case = |groups, shape: &[usize]| Case::new(GroupNormStats { groups }, [Ty::act(Shape::new(shape))]);
+    let case = |groups, shape: &[usize]| Case::new(GroupNormStats { groups, row: false }, [Ty::act(Shape::new(shape))]);
+    let with_row = |groups, shape: &[usize]| {
+        let x = Shape::new(shape);
+        let row = Ty::act([x.batch(), x.channels()]);
+        Case::new(GroupNormStats { groups, row: true }, [Ty::act(x), row]).fill(1, Fill::Normal(20.0))
+    };
     // Nearly constant around 40, and a first pixel far off.
     let off_centre = |i: usize| 40.0 + (i as f32 * 1.7).sin();
     let outlier = |i: usize| if i < 8 { 1000.0 } else { (i as f32 * 1.7).sin() };
@@ -133,6 +159,8 @@ pub fn cases() -> Vec<Case> {
         case(2, &[1, 100, 100, 8]),
         case(2, &[1, 300, 8]).fill(0, Fill::With(off_centre)),
         case(2, &[1, 300, 8]).fill(0, Fill::With(outlier)),
+        with_row(3, &[2, 17, 9]),
+        with_row(32, &[2, 16, 16, 64]),
     ]
 }
 
@@ -143,9 +171,17 @@ mod tests {
     #[test]
     fn each_group_of_each_batch_entry_has_its_own_moments() {
         let x = Tensor::new([2, 2, 2], vec![1.0, 10.0, 3.0, 10.0, 0.0, 4.0, 0.0, 8.0]);
-        let y = GroupNormStats { groups: 2 }.reference(&[&x], &[2, 2, 1, 4].into());
+        let y = GroupNormStats { groups: 2, row: false }.reference(&[&x], &[2, 2, 1, 4].into());
         let wanted = [[2.0, 2.0, 2.0, 0.0], [10.0, 0.0, 2.0, 0.0], [0.0, 0.0, 2.0, 0.0], [6.0, 8.0, 2.0, 0.0]];
         assert_eq!(y.data, wanted.as_flattened());
+    }
+
+    #[test]
+    fn a_row_shifts_the_means_and_nothing_else() {
+        let x = Tensor::new([1, 2, 2], vec![1.0, 10.0, 3.0, 14.0]);
+        let row = Tensor::new([1, 2], vec![100.0, -10.0]);
+        let y = GroupNormStats { groups: 2, row: true }.reference(&[&x, &row], &[1, 2, 1, 4].into());
+        assert_eq!(y.data, [102.0, 2.0, 2.0, 0.0, 2.0, 8.0, 2.0, 0.0]);
     }
 
     #[test]
@@ -159,7 +195,8 @@ mod tests {
 
     #[test]
     fn channels_that_do_not_divide_into_groups_are_an_error() {
-        let error = GroupNormStats { groups: 32 }.output(&[Ty::act([1, 4, 4, 48])]).unwrap_err().to_string();
+        let error =
+            GroupNormStats { groups: 32, row: false }.output(&[Ty::act([1, 4, 4, 48])]).unwrap_err().to_string();
         assert!(error.contains("48 channels do not divide into 32 groups"), "{error}");
     }
 }

@@ -2,10 +2,8 @@
 
 use std::collections::HashSet;
 
-use half::{bf16, f16};
-
 use crate::error::{Error, Result, ten};
-use crate::tensor::{DType, RawTensor, Shape, Weights};
+use crate::tensor::{Shape, Weights};
 
 /// Compares the weights with every name and shape (PyTorch's order of dimensions) that the component's network has.
 /// A matrix may be stored as a 1x1 convolution and the other way round.
@@ -64,6 +62,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::tensor::{DType, RawTensor};
 
     struct Given(BTreeMap<&'static str, (Vec<usize>, f32)>);
 
