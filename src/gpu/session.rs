@@ -53,7 +53,8 @@ impl Session {
         let mut fixed = load_parameters(&graph, weights, |parameter, raw| {
             let rank = parameter.file_shape.rank();
             let dtype = if rank < 2 { DType::F32 } else { storage.weight };
-            uploads.buffer(&parameter.key, &parameter.pack.to_bytes(raw, &parameter.file_shape, dtype)?)
+            let words = parameter.pack.to_words(raw, &parameter.file_shape, dtype)?;
+            uploads.buffer(&parameter.key, bytemuck::cast_slice(&words))
         })?;
         for (i, value) in graph.values.iter().enumerate() {
             let id = ValueId(i);
