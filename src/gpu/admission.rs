@@ -122,6 +122,7 @@ async fn first_right(
     variants: &[Variant],
     dialect: Dialect,
     storage: Storage,
+    tell: &mut dyn FnMut(Notice),
 ) -> Result<usize> {
     for (index, variant) in variants.iter().enumerate() {
         let (op, name) = (node.op.name(), variant.name);
