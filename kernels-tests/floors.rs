@@ -11,6 +11,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("main", 5),
     ("lib", 5),
     ("pipeline", 4),
+    ("lab", 4),
     ("conditioning", 4),
     ("forward", 4),
     ("network", 4),

@@ -104,7 +104,7 @@ impl Network {
         match executor {
             Executor::Cpu => Ok(Self::Cpu(Interpreter::new(graph, weights)?)),
             Executor::Gpu(gpu, act) => {
-                let storage = Storage { act: *act, weight: weight_type(*act, &graph, weights) };
+                let storage = storage(*act, &graph, weights);
                 Ok(Self::Gpu(Session::new(gpu, graph, weights, storage)?))
             }
         }
@@ -136,13 +136,11 @@ impl Network {
     }
 }
 
-/// Matrices stay in f16 where the file has them in f16, and are rounded to it where activations are f16 too.
-fn weight_type(act: DType, graph: &Graph, weights: &dyn Weights) -> DType {
+/// How a network's values are stored with activations of this type: matrices stay in f16 where the file has them in f16,
+/// and are rounded to it where activations are f16 too.
+pub fn storage(act: DType, graph: &Graph, weights: &dyn Weights) -> Storage {
     let in_file = |key: &str| weights.get(key).map(|raw| raw.dtype);
     let mut matrices = graph.parameters().filter(|(id, _)| graph.ty(*id).kind == Kind::Weight);
-    if act == DType::F16 || matrices.all(|(_, p)| in_file(&p.key) == Some(DType::F16)) {
-        DType::F16
-    } else {
-        DType::F32
-    }
+    let narrow = act == DType::F16 || matrices.all(|(_, p)| in_file(&p.key) == Some(DType::F16));
+    Storage { act, weight: if narrow { DType::F16 } else { DType::F32 } }
 }

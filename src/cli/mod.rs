@@ -18,6 +18,7 @@ mod forward;
 mod generate;
 mod schedule;
 mod tokenize;
+mod validate;
 
 /// Stable Diffusion on any GPU, in hand-written WGSL.
 #[derive(Debug, Parser)]
@@ -39,6 +40,8 @@ enum Command {
     Schedule(schedule::Schedule),
     /// List the adapters and what they can do
     Devices(devices::Devices),
+    /// Check every kernel, or every node of a model, on a device against the CPU
+    Validate(validate::Validate),
 }
 
 /// Which device, and how it stores activations.
@@ -115,6 +118,7 @@ pub fn run() -> ExitCode {
         Command::Tokenize(command) => command.run(),
         Command::Schedule(command) => command.run(),
         Command::Devices(command) => command.run(),
+        Command::Validate(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
