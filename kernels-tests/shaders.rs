@@ -33,8 +33,9 @@ fn launches_fit(cases: &[Case], dialect: Dialect) -> Result<(), Failed> {
     let caps = Caps { f16: dialect.native_f16, ..Caps::webgpu_default() };
     for case in cases {
         let types = case.types();
-        let launch = case.op.launch(&types, &case.op.output(&types)?, &caps)?;
-        fits(&launch, dialect).map_err(|e| format!("{}: {e}", case.name()))?;
+        for variant in case.op.variants(&types, &case.op.output(&types)?, &caps)? {
+            fits(&variant.launch, dialect).map_err(|e| format!("{} {}: {e}", case.name(), variant.name))?;
+        }
     }
     Ok(())
 }

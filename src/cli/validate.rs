@@ -165,7 +165,10 @@ impl Validate {
             (None, Some(node), Some(model)) => words.push(format!("-m {} --node {node}", quoted(model))),
             _ => {}
         }
-        words.push(format!("--variant {} --dtype {}", row.variant, row.dtype));
+        if row.variant != "-" {
+            words.push(format!("--variant {}", row.variant));
+        }
+        words.push(format!("--dtype {}", row.dtype));
         if let (Some(_), Some(weights)) = (row.case, &row.weights) {
             words.push(format!("--weights {weights}"));
         }

@@ -98,8 +98,14 @@ struct Subject<'a> {
     op: &'a Arc<dyn Op>,
     types: &'a [Ty],
     storage: Storage,
-    variant: &'static str,
+    variant: Choice,
 }
+
+/// A variant's place among the op's own, and its name.
+type Choice = (usize, &'static str);
+
+/// What rows say where no variant was reached.
+const NO_VARIANT: Choice = (0, "-");
 
 impl Subject<'_> {
     /// The type in which the output is stored.
@@ -113,7 +119,7 @@ impl Subject<'_> {
             op: self.op.name(),
             case: None,
             node: None,
-            variant: self.variant,
+            variant: self.variant.1,
             dtype: self.storage.act.to_string(),
             weights: reads_matrix.then(|| self.storage.weight.to_string()),
             shapes: self.types.iter().map(|ty| ty.shape.dims().to_vec()).collect(),
@@ -167,7 +173,7 @@ impl Subject<'_> {
         let graph = Graph::of_op(self.op, self.types.iter().map(|ty| ty.kind).zip(inputs))?;
         let (name, output) = graph.outputs[0].clone();
         let stored = self.stored(graph.ty(output));
-        let session = Session::new(gpu, graph, &NoWeights, self.storage)?;
+        let session = Session::choosing(gpu, graph, &NoWeights, self.storage, &|_, _, _| Ok(self.variant.0))?;
         session.poison();
         let mut outputs = session.run(&[]).await?;
         session.check_guards().await?;
@@ -249,14 +255,14 @@ async fn check_case(gpu: &Arc<Gpu>, case: &Case, storage: Storage, selection: &S
     let subject = |variant| Subject { op: &case.op, types: &types, storage, variant };
     let output = match case.op.output(&types) {
         Ok(output) => output,
-        Err(error) => return add(subject("portable").failed(&error)),
+        Err(error) => return add(subject(NO_VARIANT).failed(&error)),
     };
     if let Err(error) = fits(case, &output, storage, &gpu.caps) {
-        return add(subject("portable").refused(&error));
+        return add(subject(NO_VARIANT).refused(&error));
     }
-    let variants = match variants(&case.op, &types, &output, gpu, selection) {
+    let variants = match variants(&case.op, &types, &output, &gpu.caps, selection) {
         Ok(variants) => variants,
-        Err(error) => return add(subject("portable").failed(&error)),
+        Err(error) => return add(subject(NO_VARIANT).failed(&error)),
     };
     if variants.is_empty() {
         return;
@@ -278,15 +284,13 @@ fn fits(case: &Case, output: &Ty, storage: Storage, caps: &Caps) -> Result<()> {
     check_limits(&graph, storage, caps)
 }
 
-/// The variants to check of an op on these inputs.
-fn variants(
-    _op: &Arc<dyn Op>,
-    _inputs: &[Ty],
-    _output: &Ty,
-    _gpu: &Gpu,
-    selection: &Selection,
-) -> Result<Vec<&'static str>> {
-    let mut names = vec!["portable"];
-    names.retain(|name| selection.variant.as_ref().is_none_or(|wanted| wanted == name));
-    Ok(names)
+/// The variants to check of an op on these inputs: the one of that name, all, or the one that the device would use.
+fn variants(op: &Arc<dyn Op>, inputs: &[Ty], output: &Ty, caps: &Caps, selection: &Selection) -> Result<Vec<Choice>> {
+    let mut choices: Vec<_> = op.variants(inputs, output, caps)?.iter().map(|v| v.name).enumerate().collect();
+    match &selection.variant {
+        Some(wanted) => choices.retain(|(_, name)| name == wanted),
+        None if selection.all_variants => {}
+        None => choices.truncate(1),
+    }
+    Ok(choices)
 }

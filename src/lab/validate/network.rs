@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Row, Selection, Subject, Verdict, inputs, variants};
+use super::{NO_VARIANT, Row, Selection, Subject, Verdict, inputs, variants};
 use crate::error::{Error, Result};
 use crate::forward::{Component, Prepared, prepare};
 use crate::gpu::Gpu;
@@ -201,12 +201,12 @@ impl Whole<'_> {
         let types = self.graph.types(&node.inputs);
         let subject = |variant| Subject { op: &node.op, types: &types, storage, variant };
         let mut rows = Vec::new();
-        match variants(&node.op, &types, self.graph.ty(node.output), self.gpu, self.selection) {
-            Err(error) => rows.push(subject("portable").failed(&error)),
-            Ok(names) => {
-                for name in names {
+        match variants(&node.op, &types, self.graph.ty(node.output), &self.gpu.caps, self.selection) {
+            Err(error) => rows.push(subject(NO_VARIANT).failed(&error)),
+            Ok(variants) => {
+                for variant in variants {
                     let inputs = inputs.iter().map(|tensor| Tensor::clone(tensor)).collect();
-                    rows.push(subject(name).check(self.gpu, inputs, wanted).await);
+                    rows.push(subject(variant).check(self.gpu, inputs, wanted).await);
                 }
             }
         }
