@@ -12,6 +12,7 @@ mod samplers;
 mod shaders;
 mod support;
 mod tokenizer;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         samplers::trials(),
         shaders::trials(),
         tokenizer::trials(),
+        validate::trials(),
     ]
     .into_iter()
     .flatten()

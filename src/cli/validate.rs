@@ -55,6 +55,7 @@ pub(super) struct Validate {
 impl Validate {
     pub(super) fn run(self) -> Result<()> {
         let model = self.model.as_deref().map(|name| Model::resolve(Some(name))).transpose()?;
+        self.selection().check_ops()?;
         let gpu = self.open(self.shaders.open()?)?;
         if !self.json {
             print(table::device(&gpu.caps).as_bytes())?;

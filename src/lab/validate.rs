@@ -44,6 +44,18 @@ pub struct Selection {
     pub full: bool,
 }
 
+impl Selection {
+    /// # Errors
+    /// [`Error::Usage`] with the ops that there are, if one has another name.
+    pub fn check_ops(&self) -> Result<()> {
+        let names: Vec<_> = TABLE.iter().map(|(name, _)| *name).collect();
+        match self.ops.iter().find(|name| !names.contains(&name.as_str())) {
+            Some(unknown) => Err(Error::usage(format!("there is no op {unknown}; the ops are {}", names.join(", ")))),
+            None => Ok(()),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -187,7 +199,7 @@ impl Subject<'_> {
 /// # Errors
 /// [`Error::Usage`] if an op is unknown or nothing is selected. What is wrong with a kernel is not an error but a row.
 pub async fn validate(gpu: &Arc<Gpu>, selection: &Selection, tell: &mut dyn FnMut(&Row)) -> Result<Vec<Row>> {
-    check_ops(&selection.ops)?;
+    selection.check_ops()?;
     let mut rows = Vec::new();
     for (op, cases) in TABLE {
         if !selection.ops.is_empty() && !selection.ops.iter().any(|name| name == op) {
@@ -217,14 +229,6 @@ pub async fn validate(gpu: &Arc<Gpu>, selection: &Selection, tell: &mut dyn FnMu
         return Err(Error::usage(nothing_selected(selection, &gpu.caps)));
     }
     Ok(rows)
-}
-
-fn check_ops(wanted: &[String]) -> Result<()> {
-    let names: Vec<_> = TABLE.iter().map(|(name, _)| *name).collect();
-    match wanted.iter().find(|name| !names.contains(&name.as_str())) {
-        Some(unknown) => Err(Error::usage(format!("there is no op {unknown}; the ops are {}", names.join(", ")))),
-        None => Ok(()),
-    }
 }
 
 fn nothing_selected(selection: &Selection, caps: &Caps) -> String {
