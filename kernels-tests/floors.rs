@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("pipeline", 4),
     ("conditioning", 4),
     ("forward", 4),
+    ("lab", 4),
     ("network", 4),
     ("gpu", 3),
     ("models", 3),
@@ -40,7 +41,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("clap::", &["cli"]),
     ("indicatif::", &["cli"]),
     ("pollster::", &["cli"]),
-    ("half::", &["tensor", "pack", "gpu", "ops"]),
+    ("half::", &["tensor", "pack", "gpu", "ops", "weights"]),
     ("println!", &[]),
     ("eprintln!", &[]),
 ];

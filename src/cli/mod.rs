@@ -11,6 +11,7 @@ use crate::network::Executor;
 use crate::tensor::DType;
 use crate::weights::Model;
 
+mod bench;
 mod devices;
 mod forward;
 mod generate;
@@ -35,6 +36,7 @@ enum Command {
     Tokenize(tokenize::Tokenize),
     /// Print the timesteps and sigmas that a sampler uses
     Schedule(schedule::Schedule),
+    Bench(bench::BenchArgs),
     /// List the adapters and what they can do
     Devices(devices::Devices),
 }
@@ -97,6 +99,7 @@ pub fn run() -> ExitCode {
         Command::Forward(command) => command.run(),
         Command::Tokenize(command) => command.run(),
         Command::Schedule(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Devices(command) => command.run(),
     };
     match result {
