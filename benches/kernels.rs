@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use ornstein::gpu::device::{Choice, adapters, select};
+use ornstein::gpu::shader::Sources;
 use ornstein::gpu::{Gpu, Session};
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
@@ -24,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let choice = std::env::var("ORNSTEIN_TEST_DEVICE").unwrap_or_else(|_| "0".into());
     let adapters = pollster::block_on(adapters());
     let gpu = match select(&Choice::from(choice.as_str()), &adapters) {
-        Ok(Some(adapter)) => Some(pollster::block_on(Gpu::open(adapter))?),
+        Ok(Some(adapter)) => Some(pollster::block_on(Gpu::open(adapter, Sources::default()))?),
         _ => None,
     };
     println!("{:>9} {:>10} {:>10}  case", "device", "median", "GFLOP/s");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use libtest_mimic::{Failed, Trial};
 use ornstein::caps::Caps;
-use ornstein::gpu::shader::{Dialect, names, source, validate};
+use ornstein::gpu::shader::{Dialect, Sources, names, validate};
 use ornstein::ops::{Binding, Case, Launch, TABLE};
 
 use crate::support::test;
@@ -33,15 +33,16 @@ fn launches_fit(cases: &[Case], dialect: Dialect) -> Result<(), Failed> {
     let caps = Caps { f16: dialect.native_f16, ..Caps::webgpu_default() };
     for case in cases {
         let types = case.types();
-        let launch = case.op.launch(&types, &case.op.output(&types)?, &caps)?;
-        fits(&launch, dialect).map_err(|e| format!("{}: {e}", case.name()))?;
+        for variant in case.op.variants(&types, &case.op.output(&types)?, &caps)? {
+            fits(&variant.launch, dialect).map_err(|e| format!("{} {}: {e}", case.name(), variant.name))?;
+        }
     }
     Ok(())
 }
 
 fn fits(launch: &Launch, dialect: Dialect) -> Result<(), String> {
-    let text = source(launch.shader, dialect).map_err(|e| e.to_string())?;
-    let (module, info) = validate(launch.shader, &text, dialect.native_f16).map_err(|e| e.to_string())?;
+    let source = Sources::default().source(launch.shader, dialect).map_err(|e| e.to_string())?;
+    let (module, info) = validate(&source, dialect.native_f16).map_err(|e| e.to_string())?;
     let constants = launch.constants.iter().map(|(name, value)| ((*name).to_string(), *value)).collect();
     let stage = Some((naga::ShaderStage::Compute, "main"));
     let (module, _) = naga::back::pipeline_constants::process_overrides(&module, &info, stage, &constants)

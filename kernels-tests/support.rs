@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use libtest_mimic::{Failed, Trial};
 use ornstein::gpu::Gpu;
 use ornstein::gpu::device::{Choice, select, without_gl};
+use ornstein::gpu::shader::Sources;
 
 /// Set where an adapter must be there: tests that need one then fail instead of being left out.
 pub const REQUIRE_ADAPTER: &str = "ORNSTEIN_REQUIRE_ADAPTER";
@@ -21,7 +22,7 @@ pub fn gpu() -> Result<Arc<Gpu>, String> {
                 let choice = std::env::var(ADAPTER).unwrap_or_else(|_| "0".into());
                 let adapter = select(&Choice::from(choice.as_str()), &adapters).map_err(|e| e.to_string())?;
                 let adapter = adapter.ok_or_else(|| format!("{ADAPTER}={choice} is not an adapter"))?;
-                Gpu::open(adapter).await.map_err(|e| e.to_string())
+                Gpu::open(adapter, Sources::default()).await.map_err(|e| e.to_string())
             })
         })
         .clone()

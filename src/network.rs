@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::gpu::device::{Adapter, Choice, adapters, select, without_gl};
+use crate::gpu::shader::Sources;
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
@@ -22,13 +23,17 @@ pub enum Executor {
 }
 
 impl Executor {
-    /// Opens the device that `choice` means, with activations in `dtype`, or in the device's best where that is `None`.
+    /// Opens the device that `choice` means, with activations in `dtype`, or in the device's best where that is `None`,
+    /// and with kernels made from `sources`.
     ///
     /// # Errors
-    /// If no adapter fits, it cannot be opened, or it cannot compute in that type.
-    pub async fn open(choice: &Choice, dtype: Option<DType>) -> Result<Self> {
+    /// If no adapter fits, it cannot be opened, or it cannot compute in that type; if it would be the CPU, which runs
+    /// no kernels, and `sources` are not the built-in ones.
+    pub async fn open(choice: &Choice, dtype: Option<DType>, sources: Sources) -> Result<Self> {
         let found = find(choice).await?;
-        let Some(adapter) = found else { return Ok(Self::Cpu) };
+        let Some(adapter) = found else {
+            return if sources.are_builtin() { Ok(Self::Cpu) } else { Err(no_kernels_on_the_cpu()) };
+        };
         let act = match dtype {
             Some(DType::F16) if !adapter.caps.f16 => {
                 return Err(Error::device(format!("{} has no f16: use --dtype f32", adapter.caps.name)));
@@ -37,7 +42,7 @@ impl Executor {
             None if adapter.caps.f16 => DType::F16,
             None => DType::F32,
         };
-        Ok(Self::Gpu(Gpu::open(&adapter).await?, act))
+        Ok(Self::Gpu(Gpu::open(&adapter, sources).await?, act))
     }
 
     /// The adapter's name, or `cpu`.
@@ -63,6 +68,10 @@ impl Executor {
             Self::Gpu(gpu, _) => Self::Gpu(Arc::clone(gpu), DType::F32),
         }
     }
+}
+
+fn no_kernels_on_the_cpu() -> Error {
+    Error::device("--shaders changes what an adapter runs, and this would run on the CPU: name an adapter by --device")
 }
 
 /// GL drivers are asked only if no other adapter fits: asking them is slow and some write to stderr.

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::{DeviceArgs, ModelArg};
 use crate::error::Result;
 use crate::forward::{Component, forward};
+use crate::gpu::shader::Sources;
 use crate::weights::{check_writable, read_tensors, write_tensors};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -46,7 +47,7 @@ impl Forward {
         check_writable(&self.outputs)?;
         let inputs = read_tensors(&self.inputs)?.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();
         let model = self.model.open()?;
-        let executor = self.device.open()?;
+        let executor = self.device.open(Sources::default())?;
         let outputs = pollster::block_on(forward(&model, component, inputs, &executor))?;
         let outputs: Vec<_> = outputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         write_tensors(&self.outputs, &outputs)

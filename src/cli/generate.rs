@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{DeviceArgs, ModelArg, print, print_json, warn};
+use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, warn};
 use crate::error::{Error, Result, ten};
 use crate::image::{Parameters, encode_png};
 use crate::network::Executor;
@@ -58,6 +58,8 @@ pub(super) struct Generate {
     save_latents: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    shaders: ShadersArg,
     /// One JSON document on stdout instead of text
     #[arg(long)]
     json: bool,
@@ -75,13 +77,14 @@ impl Generate {
         // 32 bits are enough to be different every time, and short enough to be typed again.
         let seed = self.seed.unwrap_or_else(random_seed);
         let request = self.request(seed)?;
+        let sources = self.shaders.open()?;
         let pipeline = Pipeline::open(self.model.open()?)?;
         pipeline.settings(&request)?;
         let paths = self.paths(seed);
         for path in paths.iter().chain(&self.save_latents).filter(|path| *path != Path::new("-")) {
             check_writable(path)?;
         }
-        let executor = self.device.open()?;
+        let executor = self.device.open(sources)?;
         let pictures = generate(&pipeline, &executor, &request)?;
         if let Some(path) = &self.save_latents {
             write_tensors(path, &[("latents", &pictures.latents)])?;

@@ -1,12 +1,14 @@
 //! The command line: one file per subcommand, with its options, printing, and nothing else.
 
 use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Error, Result};
 use crate::gpu::device::Choice;
+use crate::gpu::shader::Sources;
 use crate::network::Executor;
 use crate::tensor::DType;
 use crate::weights::Model;
@@ -63,18 +65,33 @@ enum DTypeArg {
 
 impl DeviceArgs {
     /// Opens the device, and says so on stderr where `auto` had to take the CPU.
-    fn open(&self) -> Result<Executor> {
+    fn open(&self, sources: Sources) -> Result<Executor> {
         let dtype = match self.dtype {
             DTypeArg::Auto => None,
             DTypeArg::F16 => Some(DType::F16),
             DTypeArg::F32 => Some(DType::F32),
         };
         let choice = Choice::from(self.device.as_str());
-        let executor = pollster::block_on(Executor::open(&choice, dtype))?;
+        let executor = pollster::block_on(Executor::open(&choice, dtype, sources))?;
         if choice == Choice::Auto && matches!(executor, Executor::Cpu) {
             warn("no hardware GPU was found: computing on the CPU");
         }
         Ok(executor)
+    }
+}
+
+/// Which kernels.
+#[derive(Debug, Args)]
+struct ShadersArg {
+    /// A folder whose WGSL files (NAME.wgsl, shared/NAME.wgsl) are used before the built-in ones of the same names: edit
+    /// a kernel and run it, without a build
+    #[arg(long, value_name = "FOLDER")]
+    shaders: Option<PathBuf>,
+}
+
+impl ShadersArg {
+    fn open(&self) -> Result<Sources> {
+        self.shaders.as_deref().map_or_else(|| Ok(Sources::default()), Sources::with_folder)
     }
 }
 

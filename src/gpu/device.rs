@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::kernels::Kernels;
+use super::shader::Sources;
 use crate::caps::{Caps, CoopMatrix, DeviceType};
 use crate::error::{Error, Result, ten};
 
@@ -152,13 +153,18 @@ pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) kernels: Kernels,
+    /// What the kernels are made from.
+    pub sources: Sources,
     /// The first error that wgpu reported and nobody has seen yet.
     failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Gpu {
-    /// Opens a device with all of the adapter's limits.
-    pub async fn open(adapter: &Adapter) -> Result<Arc<Self>> {
+    /// Opens a device with all of the adapter's limits, for kernels made from these sources.
+    ///
+    /// # Errors
+    /// If the driver refuses.
+    pub async fn open(adapter: &Adapter, sources: Sources) -> Result<Arc<Self>> {
         let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ornstein"),
@@ -177,7 +183,8 @@ impl Gpu {
                 keep_first(&losses, format!("the device was lost: {message}"));
             }
         });
-        Ok(Arc::new(Self { caps: adapter.caps.clone(), device, queue, kernels: Kernels::default(), failure }))
+        let (caps, kernels) = (adapter.caps.clone(), Kernels::default());
+        Ok(Arc::new(Self { caps, device, queue, kernels, sources, failure }))
     }
 
     /// The first error since the last look, if there was one.

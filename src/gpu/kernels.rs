@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::device::Gpu;
-use super::shader::{self, Dialect};
+use super::shader::{Dialect, Source, validate};
 use crate::error::Result;
 use crate::ops::{Binding, Launch};
 
@@ -32,9 +32,9 @@ impl Kernels {
         if let Some(kernel) = compiled.get(&key) {
             return Ok(kernel.clone());
         }
-        let text = shader::source(launch.shader, dialect)?;
-        shader::validate(launch.shader, &text, dialect.native_f16)?;
-        let kernel = compile(&gpu.device, launch, &text);
+        let source = gpu.sources.source(launch.shader, dialect)?;
+        validate(&source, dialect.native_f16)?;
+        let kernel = compile(&gpu.device, launch, &source);
         compiled.insert(key, kernel.clone());
         Ok(kernel)
     }
@@ -53,10 +53,11 @@ fn binding_type(binding: &Binding) -> wgpu::BufferBindingType {
     }
 }
 
-fn compile(device: &wgpu::Device, launch: &Launch, source: &str) -> Kernel {
-    let label = Some(launch.shader);
-    let module = device
-        .create_shader_module(wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(source.into()) });
+fn compile(device: &wgpu::Device, launch: &Launch, source: &Source) -> Kernel {
+    // What wgpu has to say names the file.
+    let label = Some(&*source.path);
+    let text = wgpu::ShaderSource::Wgsl(source.text.as_str().into());
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source: text });
     let entries: Vec<_> = launch
         .bindings
         .iter()

@@ -1,16 +1,16 @@
 //! From the files in `shaders/` to the text that a device compiles: imports expanded, and a prelude in front that says
 //! what `elem4` and `weight4` are on this device.
 
-use std::collections::HashSet;
-
-use include_dir::{Dir, include_dir};
-use naga::Module;
+use naga::front::wgsl::ParseError;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{Module, SourceLocation};
 
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 
-static SHADERS: Dir = include_dir!("$CARGO_MANIFEST_DIR/shaders");
+mod sources;
+
+pub use sources::{Source, Sources, names, parts};
 
 /// How a kernel's storage reads and writes its elements. Arithmetic is in f32 in every one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,55 +59,36 @@ impl Dialect {
     }
 }
 
-/// Stems of the kernels, without the shared parts.
-pub fn names() -> Vec<&'static str> {
-    SHADERS.files().filter_map(|f| f.path().file_stem()?.to_str()).collect()
-}
-
-/// The whole WGSL of a kernel in a dialect.
-///
-/// # Errors
-/// If there is no such shader or an import of it does not exist.
-pub fn source(stem: &str, dialect: Dialect) -> Result<String> {
-    let mut text = dialect.prelude();
-    expand(&format!("{stem}.wgsl"), &mut HashSet::new(), &mut text)?;
-    Ok(text)
-}
-
-/// Appends a file, with each `#import name` replaced by `shared/name.wgsl` the first time it is met.
-fn expand(path: &str, seen: &mut HashSet<String>, out: &mut String) -> Result<()> {
-    let file = SHADERS.get_file(path).and_then(|f| f.contents_utf8());
-    let text = file.ok_or_else(|| Error::config(format!("shaders/{path}"), "there is no such shader"))?;
-    for line in text.lines() {
-        match line.strip_prefix("#import ") {
-            Some(name) => {
-                let path = format!("shared/{}.wgsl", name.trim());
-                if seen.insert(path.clone()) {
-                    expand(&path, seen, out)?;
-                }
-            }
-            None => {
-                out.push_str(line);
-                out.push('\n');
-            }
-        }
-    }
-    Ok(())
-}
-
 /// A kernel's text, parsed and validated: what a device is about to be given.
 ///
 /// # Errors
-/// What is wrong with the shader and where, as naga shows it.
-pub fn validate(stem: &str, text: &str, native_f16: bool) -> Result<(Module, ModuleInfo)> {
-    let wrong = |what: String| Error::config(format!("shaders/{stem}.wgsl"), what);
-    let module = naga::front::wgsl::parse_str(text).map_err(|e| wrong(e.emit_to_string(text)))?;
+/// `FILE:LINE:COLUMN: what is wrong`, in the file that the user wrote.
+pub fn validate(source: &Source, native_f16: bool) -> Result<(Module, ModuleInfo)> {
+    let wrong = |location: Option<SourceLocation>, what| {
+        let place = location.map_or_else(|| source.path.to_string(), |l| source.place(l.line_number, l.line_position));
+        Error::config(place, what)
+    };
+    let module =
+        naga::front::wgsl::parse_str(&source.text).map_err(|e| wrong(e.location(&source.text), explain(&e)))?;
     // Reading packed pairs is part of WGSL itself.
     let mut f16 = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     f16.set(Capabilities::SHADER_FLOAT16, native_f16);
     let info = Validator::new(ValidationFlags::all(), f16).validate(&module);
-    let info = info.map_err(|e| wrong(e.emit_to_string(text)))?;
+    let info = info.map_err(|e| wrong(e.location(&source.text), chain(e.as_inner())))?;
     Ok((module, info))
+}
+
+/// A parse error with its remarks, in one line.
+fn explain(error: &ParseError) -> String {
+    let labels = error.labels().map(|(_, label)| label).filter(|label| !label.is_empty());
+    let remarks: Vec<_> = labels.chain(error.notes()).collect();
+    if remarks.is_empty() { error.message().into() } else { format!("{} ({})", error.message(), remarks.join("; ")) }
+}
+
+/// An error and what it was caused by, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
@@ -121,10 +102,5 @@ mod tests {
         dialect.native_f16 = false;
         assert!(!dialect.prelude().contains("enable f16;"));
         assert!(dialect.prelude().contains("unpack2x16float"));
-    }
-
-    #[test]
-    fn an_unknown_shader_is_an_error() {
-        assert!(source("no_such_kernel", Dialect::all()[0]).is_err());
     }
 }

@@ -1,0 +1,226 @@
+//! Where the WGSL files come from: those built into the crate, and before them those of a folder of the user's. The
+//! expanded text of a kernel knows which file and line each of its own lines stood in.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use include_dir::{Dir, include_dir};
+
+use super::Dialect;
+use crate::error::{Error, Result, ten};
+
+static SHADERS: Dir = include_dir!("$CARGO_MANIFEST_DIR/shaders");
+
+/// One WGSL file.
+#[derive(Debug, Clone)]
+struct File {
+    /// As errors name it.
+    path: Arc<str>,
+    text: Arc<str>,
+}
+
+/// The WGSL files that kernels are made from. The default is the built-in ones.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The user's files by the path of the built-in file that each stands for.
+    own: BTreeMap<String, File>,
+}
+
+impl Sources {
+    /// The files of a folder (`NAME.wgsl` and `shared/NAME.wgsl`) before the built-in ones, file by file. They are read
+    /// now. Files that do not end in `.wgsl` are left alone.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is no such folder, if it holds no WGSL file, or one whose name is no kernel's or shared
+    /// part's, since an edit there would do nothing; [`Error::File`] if a file cannot be read.
+    pub fn with_folder(folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::usage(format!("--shaders {}: there is no such folder", folder.display())));
+        }
+        let mut own = BTreeMap::new();
+        let shared = folder.join("shared");
+        for path in list(folder)?.into_iter().chain(if shared.is_dir() { list(&shared)? } else { Vec::new() }) {
+            let relative = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().replace('\\', "/");
+            if SHADERS.get_file(&relative).is_none() {
+                return Err(unknown(folder, &format!("{} stands for no built-in file", path.display())));
+            }
+            let text = fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
+            own.insert(relative, File { path: path.display().to_string().into(), text: text.into() });
+        }
+        if own.is_empty() {
+            return Err(unknown(folder, "it holds no .wgsl file"));
+        }
+        Ok(Self { own })
+    }
+
+    /// Whether every file is a built-in one.
+    pub fn are_builtin(&self) -> bool {
+        self.own.is_empty()
+    }
+
+    /// The whole WGSL of a kernel in a dialect.
+    ///
+    /// # Errors
+    /// If there is no such shader or an import of it does not exist.
+    pub fn source(&self, stem: &str, dialect: Dialect) -> Result<Source> {
+        let file = self.file(&format!("{stem}.wgsl")).ok_or_else(|| {
+            Error::usage(format!("there is no shader {stem}: `ornstein shader` lists them ({})", ten(&names())))
+        })?;
+        let mut source = Source { path: Arc::clone(&file.path), text: String::new(), lines: Vec::new() };
+        let prelude = File { path: "(prelude)".into(), text: dialect.prelude().into() };
+        self.expand(&prelude, &mut HashSet::new(), &mut source)?;
+        self.expand(&file, &mut HashSet::new(), &mut source)?;
+        Ok(source)
+    }
+
+    /// A file by its path below `shaders/`: the user's own, or else the built-in one.
+    fn file(&self, path: &str) -> Option<File> {
+        self.own.get(path).cloned().or_else(|| {
+            let text = SHADERS.get_file(path)?.contents_utf8()?;
+            Some(File { path: format!("shaders/{path}").into(), text: text.into() })
+        })
+    }
+
+    /// Appends a file, with each `#import name` replaced by `shared/name.wgsl` the first time it is met.
+    fn expand(&self, file: &File, seen: &mut HashSet<String>, out: &mut Source) -> Result<()> {
+        for (line, number) in file.text.lines().zip(1..) {
+            let Some(name) = line.strip_prefix("#import ").map(str::trim) else {
+                out.push(line, &file.path, number);
+                continue;
+            };
+            let part = self.file(&format!("shared/{name}.wgsl")).ok_or_else(|| {
+                let place = format!("{}:{number}:{}", file.path, "#import ".len() + 1);
+                Error::config(place, format!("there is no shared part {name}: there are {}", ten(&parts())))
+            })?;
+            if seen.insert(name.to_string()) {
+                self.expand(&part, seen, out)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The `.wgsl` files of a folder.
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    let entries = entries.map_err(|e| Error::file(folder, e))?;
+    let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "wgsl"));
+    paths.sort();
+    Ok(paths)
+}
+
+fn unknown(folder: &Path, what: &str) -> Error {
+    let parts: Vec<_> = parts().into_iter().map(|part| format!("shared/{part}")).collect();
+    let (kernels, parts) = (ten(&names()), ten(&parts));
+    Error::usage(format!(
+        "--shaders {}: {what}; the built-in files are {kernels}, and {parts} (`ornstein shader` lists them all)",
+        folder.display()
+    ))
+}
+
+/// Stems of the kernels, without the shared parts, in alphabetical order.
+pub fn names() -> Vec<&'static str> {
+    stems(&SHADERS)
+}
+
+/// Stems of the shared parts, in alphabetical order.
+pub fn parts() -> Vec<&'static str> {
+    SHADERS.get_dir("shared").map(stems).unwrap_or_default()
+}
+
+fn stems(folder: &'static Dir) -> Vec<&'static str> {
+    let mut stems: Vec<_> = folder.files().filter_map(|f| f.path().file_stem()?.to_str()).collect();
+    stems.sort_unstable();
+    stems
+}
+
+/// A kernel's text, as the device is given it.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The kernel's own file.
+    pub path: Arc<str>,
+    pub text: String,
+    /// For each line of the text its file and its number in it, from 1.
+    lines: Vec<(Arc<str>, u32)>,
+}
+
+impl Source {
+    fn push(&mut self, line: &str, file: &Arc<str>, number: u32) {
+        self.text.push_str(line);
+        self.text.push('\n');
+        self.lines.push((Arc::clone(file), number));
+    }
+
+    /// `FILE:LINE:COLUMN` of a place in the text, both counted from 1.
+    pub fn place(&self, line: u32, column: u32) -> String {
+        match self.lines.get((line as usize).saturating_sub(1)) {
+            Some((file, number)) => format!("{file}:{number}:{column}"),
+            None => self.path.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("shared")).unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    fn with(files: &[(&str, &str)]) -> Result<Sources> {
+        Sources::with_folder(folder(files).path())
+    }
+
+    #[test]
+    fn an_unknown_shader_is_an_error() {
+        assert!(Sources::default().source("no_such_kernel", Dialect::all()[0]).is_err());
+    }
+
+    #[test]
+    fn a_folders_file_stands_before_the_built_in_one_and_the_rest_stays() {
+        let sources = with(&[("shared/flat.wgsl", "// mine")]).unwrap();
+        let source = sources.source("add", Dialect::all()[0]).unwrap();
+        assert!(source.text.contains("// mine") && source.text.contains("fn main("), "{}", source.text);
+        assert!(!source.text.contains("fn flat_index"), "{}", source.text);
+    }
+
+    #[test]
+    fn a_place_is_the_users_own_file_and_line() {
+        let folder = folder(&[("shared/flat.wgsl", "// one\n// two"), ("add.wgsl", "// a\n#import flat\n// b")]);
+        let source = Sources::with_folder(folder.path()).unwrap().source("add", Dialect::all()[0]).unwrap();
+        let place = |text| {
+            let line = source.text.lines().zip(1..).find(|(line, _)| *line == text).unwrap().1;
+            source.place(line, 7)
+        };
+        assert_eq!(place("// two"), format!("{}:2:7", folder.path().join("shared/flat.wgsl").display()));
+        assert_eq!(place("// b"), format!("{}:3:7", folder.path().join("add.wgsl").display()));
+    }
+
+    #[test]
+    fn a_file_that_stands_for_none_is_refused_and_the_known_ones_are_listed() {
+        let error = with(&[("matmull.wgsl", "")]).unwrap_err();
+        assert!(matches!(error, Error::Usage(_)), "{error}");
+        assert!(error.to_string().contains("matmull.wgsl") && error.to_string().contains("shared/flat"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_or_without_shaders_is_refused() {
+        assert!(matches!(Sources::with_folder(Path::new("no/such/folder")), Err(Error::Usage(_))));
+        assert!(matches!(with(&[("notes.txt", "")]), Err(Error::Usage(_))));
+    }
+
+    #[test]
+    fn a_missing_import_is_named_with_its_place() {
+        let error = with(&[("add.wgsl", "//\n#import flatt")]).unwrap().source("add", Dialect::all()[0]).unwrap_err();
+        assert!(error.to_string().contains("add.wgsl:2:9: there is no shared part flatt"), "{error}");
+    }
+}
