@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
-use super::{DTypeArg, DeviceArgs, print, print_json};
+use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json};
 use crate::error::Result;
 use crate::lab::bench::{self, Bench, Device, Options, Row, Suite, compare, profile};
 use crate::lab::ceilings;
@@ -57,6 +57,11 @@ pub(super) struct BenchArgs {
     /// Every shape and every node, however long it takes
     #[arg(long)]
     full: bool,
+    /// Every variant that the device can run, not only the one that it would use
+    #[arg(long)]
+    all_variants: bool,
+    #[command(flatten)]
+    shaders: ShadersArg,
     /// As for `generate`; several are measured one after the other, at the shapes chosen for the first
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: Vec<String>,
@@ -83,7 +88,7 @@ impl BenchArgs {
         }
         let mut report: Option<Report> = None;
         for device in &self.device {
-            let executor = DeviceArgs { device: device.clone(), dtype: self.dtype }.open()?;
+            let executor = DeviceArgs { device: device.clone(), dtype: self.dtype }.open(self.shaders.open()?)?;
             pollster::block_on(self.measure(&executor, &mut report))?;
         }
         let Some(mut report) = report else { return Ok(()) };
@@ -107,7 +112,7 @@ impl BenchArgs {
         progress.set_message(format!("{}: measuring the ceilings", executor.name()));
         progress.tick();
         let device = Device::new(executor, ceilings::measure(executor).await?);
-        let bench = Bench::new(executor, &device, self.full)?;
+        let bench = Bench::new(executor, &device, self.full)?.all_variants(self.all_variants);
         let mut networks = Vec::new();
         let mut rows = Vec::new();
         if self.model.is_some() || self.synthetic.is_some() {

@@ -110,6 +110,10 @@ impl Timer {
         Ok(timer)
     }
 
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
     pub fn clock(&self) -> Clock {
         if self.stamps.is_some() { Clock::Timestamps } else { Clock::Wall }
     }

@@ -2,20 +2,18 @@
 //! at most.
 //!
 //! A device's rows come from its [`suite`]. All shapes of the real networks would take a software device hours, so by
-//! default each op shows two: one that is sure to be quick, and the largest that, going by that one's speed, takes no
-//! longer than [`MOST_SECONDS`].
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! default each op shows two: one that is sure to be quick, and the largest that, going by that one's speed, fits the op's
+//! part of the time. An op that no network of the suite has shows its own cases.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 use self::compare::Change;
 use self::measure::{Budget, Measured, Timing};
 use super::ceilings::Ceilings;
 use super::suite::{self, Entry, Family};
 use crate::error::{Error, Result, ten};
-use crate::gpu::{Gpu, Timer};
+use crate::gpu::Timer;
 use crate::graph::plan::Storage;
 use crate::network::Executor;
 use crate::ops::{Case, TABLE};
@@ -26,8 +24,12 @@ pub mod measure;
 pub mod profile;
 pub mod stats;
 
-/// Seconds of one run, or of its check, that are not exceeded without `--full`, as far as can be told before.
-const MOST_SECONDS: f64 = 0.25;
+/// Seconds that one run may take without `--full`, as far as can be told before: of an op that is all of the networks,
+/// and of any op.
+const MOST_SECONDS: f64 = 1.2;
+const LEAST_SECONDS: f64 = 0.1;
+/// Seconds that a case's check on the host may take.
+const MOST_CHECK: f64 = 1.0;
 /// A kernel is expected to reach at least this share of a ceiling.
 const LEAST_SHARE: f64 = 0.02;
 /// Seconds for which the host makes one element of a case's tensors.
@@ -155,7 +157,8 @@ pub struct Bench<'a> {
     pub executor: &'a Executor,
     pub device: &'a Device,
     pub budget: Budget,
-    timer: Option<(Arc<Gpu>, Timer)>,
+    timer: Option<Timer>,
+    all_variants: bool,
 }
 
 /// An entry with what it costs.
@@ -172,9 +175,16 @@ impl<'a> Bench<'a> {
     pub fn new(executor: &'a Executor, device: &'a Device, full: bool) -> Result<Self> {
         let timer = match executor {
             Executor::Cpu => None,
-            Executor::Gpu(gpu, _) => Some((Arc::clone(gpu), Timer::new(gpu)?)),
+            Executor::Gpu(gpu, _) => Some(Timer::new(gpu)?),
         };
-        Ok(Self { executor, device, budget: if full { Budget::FULL } else { Budget::QUICK }, timer })
+        let budget = if full { Budget::FULL } else { Budget::QUICK };
+        Ok(Self { executor, device, budget, timer, all_variants: false })
+    }
+
+    /// Measures every variant that the device can run, not only the one that it would use.
+    pub fn all_variants(mut self, all: bool) -> Self {
+        self.all_variants = all;
+        self
     }
 
     pub(super) fn storage(&self) -> Storage {
@@ -197,8 +207,11 @@ impl<'a> Bench<'a> {
         let chosen = |case: &Case| same.is_none_or(|rows| rows.iter().any(|row| row.is_of(case)));
         let wanted = |op: &str| options.ops.is_empty() || options.ops.iter().any(|name| name == op);
         let mut rows: Vec<Row> = Vec::new();
+        let own_cases = [suite::cases()];
         for (op, _) in TABLE.iter().filter(|(op, _)| wanted(op)) {
-            for entries in &suites {
+            let is_there = |entries: &&Vec<Entry>| entries.iter().any(|entry| entry.case.op.name() == *op);
+            let there: Vec<&Vec<Entry>> = suites.iter().filter(is_there).collect();
+            for entries in if there.is_empty() { own_cases.iter().collect() } else { there } {
                 let mut candidates = Vec::new();
                 for entry in entries.iter().filter(|e| e.case.op.name() == *op && chosen(&e.case)) {
                     if rows.iter().any(|row| row.is_of(&entry.case)) {
@@ -209,7 +222,11 @@ impl<'a> Bench<'a> {
                         None => candidates.push(self.candidate(entry)?),
                     }
                 }
-                for row in if everything { self.all(&candidates).await? } else { self.two(&candidates).await? } {
+                for row in if everything {
+                    self.all(&candidates).await?
+                } else {
+                    self.two(&candidates, self.most_seconds(op, entries)?).await?
+                } {
                     tell(&row);
                     rows.push(row);
                 }
@@ -221,27 +238,38 @@ impl<'a> Bench<'a> {
     async fn all(&self, candidates: &[Candidate<'_>]) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
         for candidate in candidates {
-            rows.push(self.measure(candidate.entry).await?);
+            rows.extend(self.measure(candidate.entry).await?);
         }
         Ok(rows)
     }
 
-    /// A quick shape, and the largest that should not take too long if it is as fast.
-    async fn two(&self, candidates: &[Candidate<'_>]) -> Result<Vec<Row>> {
-        let checked = |c: &&Candidate| c.host <= 4.0 * MOST_SECONDS;
-        let largest = |most: f64| {
-            let fit = candidates.iter().filter(checked).filter(|c| c.ideal <= most);
+    /// A quick shape, and the largest that should not take longer than `most` seconds if it is as fast.
+    async fn two(&self, candidates: &[Candidate<'_>], most: f64) -> Result<Vec<Row>> {
+        let largest = |ideal: f64| {
+            let fit = candidates.iter().filter(|c| c.host <= MOST_CHECK && c.ideal <= ideal);
             fit.max_by(|a, b| a.ideal.total_cmp(&b.ideal))
         };
         let smallest = || candidates.iter().min_by(|a, b| a.ideal.total_cmp(&b.ideal));
-        let Some(quick) = largest(LEAST_SHARE * MOST_SECONDS / 4.0).or_else(smallest) else { return Ok(Vec::new()) };
-        let mut rows = vec![self.measure(quick.entry).await?];
+        let Some(quick) = largest(LEAST_SHARE * most).or_else(smallest) else { return Ok(Vec::new()) };
+        let mut rows = self.measure(quick.entry).await?;
         let Some(seconds) = rows[0].timing.as_ref().map(|timing| timing.summary.median) else { return Ok(rows) };
         let slowness = (seconds / quick.ideal).max(1.0);
-        if let Some(large) = largest(MOST_SECONDS / slowness).filter(|large| large.ideal > quick.ideal) {
-            rows.push(self.measure(large.entry).await?);
+        if let Some(large) = largest(most / slowness).filter(|large| large.ideal > quick.ideal) {
+            rows.extend(self.measure(large.entry).await?);
         }
         Ok(rows)
+    }
+
+    /// Seconds that one run of this op may take without `--full`: the more, the larger its part in the networks is.
+    fn most_seconds(&self, op: &str, entries: &[Entry]) -> Result<f64> {
+        let (mut own, mut all) = (0.0, 0.0);
+        for entry in entries {
+            let count = entry.uses.values().sum::<usize>() as f64;
+            let ideal = count * self.candidate(entry)?.ideal;
+            all += ideal;
+            own += if entry.case.op.name() == op { ideal } else { 0.0 };
+        }
+        Ok((MOST_SECONDS * own / f64::max(all, 1e-12)).clamp(LEAST_SECONDS, MOST_SECONDS))
     }
 
     fn candidate<'e>(&self, entry: &'e Entry) -> Result<Candidate<'e>> {
@@ -256,7 +284,8 @@ impl<'a> Bench<'a> {
 
     /// Why this device cannot run the case at all.
     fn refusal(&self, case: &Case) -> Result<Option<String>> {
-        let Some((gpu, _)) = &self.timer else { return Ok(None) };
+        let Some(timer) = &self.timer else { return Ok(None) };
+        let gpu = timer.gpu();
         let types = case.types();
         let output = case.op.output(&types)?;
         let most = gpu.caps.max_binding.min(gpu.caps.max_buffer);
@@ -276,19 +305,34 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Checks and times one entry.
+    /// Names of the variants to measure, the preferred one first.
+    fn variants(&self, case: &Case) -> Result<Vec<&'static str>> {
+        let Some(timer) = &self.timer else { return Ok(vec!["reference"]) };
+        let types = case.types();
+        let variants = case.op.variants(&types, &case.op.output(&types)?, &timer.gpu().caps)?;
+        let count = if self.all_variants { variants.len() } else { 1 };
+        Ok(variants.into_iter().take(count).map(|variant| variant.name).collect())
+    }
+
+    /// Checks and times one entry: a row for each of its variants.
     ///
     /// # Errors
     /// If the case contradicts its op's shape rule.
-    pub async fn measure(&self, entry: &Entry) -> Result<Row> {
-        let measured = match &self.timer {
-            None => measure::on_cpu(&entry.case, &self.budget),
-            Some((gpu, timer)) => measure::on_gpu(gpu, timer, &entry.case, self.storage(), &self.budget).await,
-        };
-        match measured {
-            Err(error) => Ok(Row { reason: Some(error.to_string()), ..self.row(entry, Verdict::Failed)? }),
-            Ok(measured) => self.measured(entry, measured),
+    async fn measure(&self, entry: &Entry) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for (index, name) in self.variants(&entry.case)?.into_iter().enumerate() {
+            let measured = match &self.timer {
+                None => measure::on_cpu(&entry.case, &self.budget),
+                Some(timer) => measure::on_gpu(timer, &entry.case, index, self.storage(), &self.budget).await,
+            };
+            let mut row = match measured {
+                Err(error) => Row { reason: Some(error.to_string()), ..self.row(entry, Verdict::Failed)? },
+                Ok(measured) => self.measured(entry, measured)?,
+            };
+            row.variant = name.into();
+            rows.push(row);
         }
+        Ok(rows)
     }
 
     fn measured(&self, entry: &Entry, measured: Measured) -> Result<Row> {
@@ -315,7 +359,7 @@ impl<'a> Bench<'a> {
         Ok(Row {
             device: self.device.label.clone(),
             op: case.op.name().into(),
-            variant: if self.timer.is_some() { "portable" } else { "reference" }.into(),
+            variant: self.variants(case).ok().and_then(|names| Some((*names.first()?).into())).unwrap_or_default(),
             dtype: storage.act.to_string(),
             weights: storage.weight.to_string(),
             attributes: format!("{:?}", case.op),

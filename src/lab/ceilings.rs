@@ -67,7 +67,7 @@ async fn on_gpu(gpu: &Arc<Gpu>) -> Result<Ceilings> {
 /// `work` a second, in 10^9.
 async fn rate(gpu: &Arc<Gpu>, case: &Case, act: DType, work: f64) -> Result<f64> {
     let timer = Timer::new(gpu)?;
-    let measured = on_device(gpu, &timer, case, Storage { act, weight: act }, &Budget::QUICK).await?;
+    let measured = on_device(&timer, case, 0, Storage { act, weight: act }, &Budget::QUICK).await?;
     match measured.timing {
         Some(timing) => Ok(work / timing.summary.median / 1e9),
         None => Err(Error::device(format!(

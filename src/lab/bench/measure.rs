@@ -1,13 +1,13 @@
 //! One case on one device: compared with its CPU reference, and timed only if it is right.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use super::stats::Summary;
 use crate::error::{Error, Result};
-use crate::gpu::{Clock, Gpu, Session, Timer};
+use crate::gpu::session::Choose;
+use crate::gpu::{Clock, Session, Timer};
 use crate::graph::Graph;
 use crate::graph::plan::Storage;
 use crate::ops::Case;
@@ -66,13 +66,17 @@ impl Measured {
     }
 }
 
+/// The op's variant number `variant`.
+///
 /// # Errors
 /// If the device cannot run the case, or fails.
-pub async fn on_gpu(gpu: &Arc<Gpu>, timer: &Timer, case: &Case, storage: Storage, budget: &Budget) -> Result<Measured> {
+pub async fn on_gpu(timer: &Timer, case: &Case, variant: usize, storage: Storage, budget: &Budget) -> Result<Measured> {
+    let gpu = timer.gpu();
     let types = case.types();
     let inputs = case.tensors(1, storage.act, storage.weight);
     let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &case.op.output(&types)?.shape);
-    let session = Session::new(gpu, Graph::of_case(case, inputs)?, &NoWeights, storage)?;
+    let choose: &Choose = &|_, _, _| Ok(variant);
+    let session = Session::choosing(gpu, Graph::of_case(case, inputs)?, &NoWeights, storage, choose)?;
     session.poison();
     let mut outputs = session.run(&[]).await?;
     let output = outputs.remove("output").ok_or_else(|| Error::device("a case has no output"))?;

@@ -156,8 +156,8 @@ impl Bench<'_> {
         storage: Storage,
         inputs: &[(&str, &Tensor)],
     ) -> Result<Times> {
-        let Some((gpu, timer)) = &self.timer else { return Err(Error::device("there is no device to time")) };
-        let session = Session::new(gpu, graph, weights, storage)?;
+        let Some(timer) = &self.timer else { return Err(Error::device("there is no device to time")) };
+        let session = Session::new(timer.gpu(), graph, weights, storage)?;
         let outputs = session.run(inputs).await?;
         let finite = outputs.values().all(|tensor| tensor.first_not_finite().is_none());
         let whole = measure::sample(|n| timer.whole(&session, n), timer.clock(), timer.resolution(), &self.budget)?;
