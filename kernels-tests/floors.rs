@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("lab", 4),
     ("conditioning", 4),
     ("forward", 4),
+    ("lab", 4),
     ("network", 4),
     ("gpu", 3),
     ("models", 3),
@@ -41,7 +42,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("clap::", &["cli"]),
     ("indicatif::", &["cli"]),
     ("pollster::", &["cli"]),
-    ("half::", &["tensor", "pack", "gpu", "ops"]),
+    ("half::", &["tensor", "pack", "gpu", "ops", "weights"]),
     ("println!", &[]),
     ("eprintln!", &[]),
 ];

@@ -1,6 +1,7 @@
 //! Every test that looks at the crate from outside, as one list: `cargo test --test kernels -- NAME` runs those whose
 //! name holds NAME.
 
+mod bench;
 mod cli;
 mod files;
 mod floors;
@@ -21,6 +22,7 @@ use libtest_mimic::{Arguments, Trial};
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials: Vec<Trial> = [
+        bench::trials(),
         cli::trials(),
         files::trials(),
         floors::trials(),

@@ -170,7 +170,8 @@ fn a_model_names_its_first_wrong_node() -> Result<(), Failed> {
         wrong: "i + 1u >= params.vectors",
     };
     let gpu = planted(&unwritten)?;
-    let reports = pollster::block_on(network::validate(&gpu, &model, &selection, None, &mut |_| {}))?;
+    let reports =
+        pollster::block_on(network::validate(&gpu, network::of_model(&model)?, &selection, None, &mut |_| {}))?;
     let unet = reports.iter().find(|report| report.network == "unet").ok_or("there is no unet")?;
     let first = unet.first_wrong().and_then(|row| row.node.as_deref()).unwrap_or_default();
     let reason = unet.outputs[0].reason.clone().unwrap_or_default();

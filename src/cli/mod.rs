@@ -13,6 +13,7 @@ use crate::network::Executor;
 use crate::tensor::DType;
 use crate::weights::Model;
 
+mod bench;
 mod devices;
 mod forward;
 mod generate;
@@ -38,6 +39,7 @@ enum Command {
     Tokenize(tokenize::Tokenize),
     /// Print the timesteps and sigmas that a sampler uses
     Schedule(schedule::Schedule),
+    Bench(bench::BenchArgs),
     /// List the adapters and what they can do
     Devices(devices::Devices),
     /// Check every kernel, or every node of a model, on a device against the CPU
@@ -117,6 +119,7 @@ pub fn run() -> ExitCode {
         Command::Forward(command) => command.run(),
         Command::Tokenize(command) => command.run(),
         Command::Schedule(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Devices(command) => command.run(),
         Command::Validate(command) => command.run(),
     };

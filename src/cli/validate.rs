@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::bench::FamilyArg;
 use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::device::Choice;
 use crate::gpu::shader::Sources;
+use crate::lab::suite::Family;
 use crate::lab::validate::{Row, Selection, Verdict, network, validate};
 use crate::network::Executor;
 use crate::tensor::DType;
@@ -25,6 +27,9 @@ pub(super) struct Validate {
     /// from weights-manifest.toml (`shapes` is the built-in model)
     #[arg(short, long, value_name = "MODEL", conflicts_with_all = ["ops", "case", "full", "weights"])]
     model: Option<String>,
+    /// The same for networks of full size with generated weights, so that no file is needed: takes minutes
+    #[arg(long, value_name = "FAMILY", conflicts_with_all = ["model", "ops", "case", "full", "weights"])]
+    synthetic: Option<FamilyArg>,
     /// The largest shapes of real models too, and tensors that the device cannot bind: takes minutes
     #[arg(long)]
     full: bool,
@@ -41,7 +46,7 @@ pub(super) struct Validate {
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     weights: DTypeArg,
     /// The node of this name alone
-    #[arg(long, value_name = "NAME", requires = "model")]
+    #[arg(long, value_name = "NAME")]
     node: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
@@ -55,13 +60,21 @@ pub(super) struct Validate {
 impl Validate {
     pub(super) fn run(self) -> Result<()> {
         let model = self.model.as_deref().map(|name| Model::resolve(Some(name))).transpose()?;
+        let subjects = match (&model, self.synthetic) {
+            (Some(model), _) => Some(network::of_model(model)?),
+            (None, Some(family)) => Some(network::synthetic(family.into())?),
+            (None, None) if self.node.is_some() => {
+                return Err(Error::usage("--node is of a network: give its --model or --synthetic too"));
+            }
+            (None, None) => None,
+        };
         self.selection().check_ops()?;
         let gpu = self.open(self.shaders.open()?)?;
         if !self.json {
             print(table::device(&gpu.caps).as_bytes())?;
         }
-        match model {
-            Some(model) => self.model(&gpu, &model),
+        match subjects {
+            Some(subjects) => self.networks(&gpu, subjects),
             None => self.cases(&gpu),
         }
     }
@@ -122,14 +135,14 @@ impl Validate {
         self.verdict(gpu, failed, &format!("of {} kernel cases", rows.len()))
     }
 
-    fn model(&self, gpu: &Arc<Gpu>, model: &Model) -> Result<()> {
+    fn networks(&self, gpu: &Arc<Gpu>, subjects: Vec<network::Subject>) -> Result<()> {
         let (selection, mut printed) = (self.selection(), Ok(()));
         let mut tell = |report: &network::Report| {
             if !self.json && printed.is_ok() {
                 printed = print(table::network(report, &|row| self.rerun(row)).as_bytes());
             }
         };
-        let work = network::validate(gpu, model, &selection, self.node.as_deref(), &mut tell);
+        let work = network::validate(gpu, subjects, &selection, self.node.as_deref(), &mut tell);
         let reports = pollster::block_on(work)?;
         printed?;
         if self.json {
@@ -161,10 +174,17 @@ impl Validate {
     /// The command that makes just this row again.
     fn rerun(&self, row: &Row) -> String {
         let mut words = vec!["ornstein validate".to_string()];
-        match (row.case, &row.node, &self.model) {
-            (Some(case), ..) => words.push(format!("{} --case {case}", row.op)),
-            (None, Some(node), Some(model)) => words.push(format!("-m {} --node {node}", quoted(model))),
-            _ => {}
+        if let Some(case) = row.case {
+            words.push(format!("{} --case {case}", row.op));
+        }
+        if let Some(model) = &self.model {
+            words.push(format!("--model {}", quoted(model)));
+        }
+        if let Some(family) = self.synthetic {
+            words.push(format!("--synthetic {}", Family::from(family).name()));
+        }
+        if let Some(node) = &row.node {
+            words.push(format!("--node {node}"));
         }
         if row.variant != "-" {
             words.push(format!("--variant {}", row.variant));

@@ -2,8 +2,8 @@
 //! submission of one compute pass, then one read-back.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::device::Gpu;
 use super::memory;
@@ -153,7 +153,7 @@ impl Session {
         &self,
         node: &Node,
         launch: &Launch,
-        params: (&wgpu::Buffer, &std::ops::Range<u64>),
+        params: (&wgpu::Buffer, &Range<u64>),
         absent: &wgpu::Buffer,
     ) -> Result<Dispatch> {
         let kernel = self.gpu.kernels.get(&self.gpu, launch, self.dialect(node))?;
@@ -237,24 +237,27 @@ impl Session {
 
     /// All dispatches in one compute pass.
     fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        let label = Some(self.graph.network.as_str());
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes: None });
-        for dispatch in &self.dispatches {
-            let [x, y, z] = dispatch.workgroups;
-            pass.set_pipeline(&dispatch.pipeline);
-            pass.set_bind_group(0, &dispatch.bind_group, &[]);
-            pass.dispatch_workgroups(x, y, z);
-        }
+        self.encode_pass(encoder, 0..self.dispatches.len(), 1, None);
     }
 
-    /// Wall-clock time of one submission that holds the whole graph `repeats` times, on whatever the buffers hold.
-    pub fn time(&self, repeats: usize) -> Result<Duration> {
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        (0..repeats).for_each(|_| self.encode(&mut encoder));
-        let start = Instant::now();
-        self.gpu.queue.submit([encoder.finish()]);
-        self.gpu.wait()?;
-        Ok(start.elapsed())
+    /// The nodes of that range, `repeats` times over, in one compute pass.
+    pub(super) fn encode_pass(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        nodes: Range<usize>,
+        repeats: usize,
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites>,
+    ) {
+        let label = Some(self.graph.network.as_str());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes });
+        for _ in 0..repeats {
+            for dispatch in &self.dispatches[nodes.clone()] {
+                let [x, y, z] = dispatch.workgroups;
+                pass.set_pipeline(&dispatch.pipeline);
+                pass.set_bind_group(0, &dispatch.bind_group, &[]);
+                pass.dispatch_workgroups(x, y, z);
+            }
+        }
     }
 
     async fn read_back(&self, readback: &wgpu::Buffer) -> Result<Vec<u8>> {

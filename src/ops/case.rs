@@ -41,6 +41,11 @@ impl Case {
     /// A case whose matrices have deviation 1/sqrt(rows), so that products stay near unit scale, and whose other inputs
     /// are standard normal.
     pub fn new(op: impl Op, inputs: impl IntoIterator<Item = Ty>) -> Self {
+        Self::of(Arc::new(op), inputs)
+    }
+
+    /// [`Case::new`] for an op that a graph shares.
+    pub fn of(op: Arc<dyn Op>, inputs: impl IntoIterator<Item = Ty>) -> Self {
         let fill = |ty: &Ty| match ty.kind {
             Kind::Weight => Fill::Normal((ty.shape.rows() as f32).sqrt().recip()),
             _ => Fill::Normal(1.0),
@@ -52,7 +57,7 @@ impl Case {
                 (ty, fill)
             })
             .collect();
-        Self { op: Arc::new(op), inputs }
+        Self { op, inputs }
     }
 
     /// The same with input `index` filled otherwise.

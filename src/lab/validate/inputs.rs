@@ -8,9 +8,9 @@ use crate::rng::Generator;
 use crate::tensor::{Shape, Tensor};
 use crate::weights::Model;
 
-const BATCH: usize = 2;
+pub const BATCH: usize = 2;
 /// Height and width of latents, unless the model's own are small.
-const SIDE: usize = 16;
+pub const SIDE: usize = 16;
 /// The model's own size is small up to this.
 const SMALL: usize = 32;
 /// Tokens of a text, as every Stable Diffusion has them.

@@ -9,18 +9,18 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{NO_VARIANT, Row, Selection, Subject, Verdict, inputs, variants};
+use super::{NO_VARIANT, Row, Selection, Verdict, inputs, variants};
 use crate::error::{Error, Result};
-use crate::forward::{Component, Prepared, prepare};
+use crate::forward::{Component, Prepared, Tensors, prepare};
 use crate::gpu::Gpu;
-use crate::graph::interpret::load_parameters;
 use crate::graph::plan::{Storage, last_reads};
 use crate::graph::{Graph, Node, Source, ValueId};
+use crate::lab::suite::{self, Family};
 use crate::network::{Executor, Network, storage};
 use crate::ops::Kind;
 use crate::ops::case::{compare, round_to};
-use crate::tensor::{DType, Tensor, Weights};
-use crate::weights::Model;
+use crate::tensor::{DType, Shape, Tensor, Weights};
+use crate::weights::{Model, Synthetic, check};
 
 /// Largest relative errors of a network on a device: in f32 and in f16.
 const LIMITS: [f64; 2] = [1e-4, 5e-3];
@@ -65,14 +65,59 @@ impl Report {
     }
 }
 
-/// Checks every network of a model and hands each report to `tell` as it comes. Of the selection, the types and variants
-/// count; with `only`, that node alone is checked.
+/// A network with its inputs.
+pub struct Subject {
+    name: String,
+    graph: Graph,
+    /// All tensors of the network's file.
+    wanted: Vec<(String, Shape)>,
+    weights: Box<dyn Weights>,
+    inputs: Tensors,
+}
+
+/// The networks of a model, with small random inputs.
 ///
 /// # Errors
-/// If the model cannot be loaded, the device cannot hold a network, or no node has that name.
+/// If a configuration or the weights cannot be read.
+pub fn of_model(model: &Model) -> Result<Vec<Subject>> {
+    let subject = |component: Component| {
+        let Prepared { graph, wanted, inputs } =
+            prepare(model, component, inputs::random(model, component, super::SEED)?)?;
+        let weights = Box::new(model.weights(component.folder())?);
+        Ok(Subject { name: name(component, &graph.network), graph: graph.fused(), wanted, weights, inputs })
+    };
+    let subjects: Vec<_> = inputs::components(model).into_iter().map(subject).collect::<Result<_>>()?;
+    if subjects.is_empty() {
+        return Err(Error::config(
+            model.name(),
+            "has no network: there is no config.json in unet, vae or text_encoder",
+        ));
+    }
+    Ok(subjects)
+}
+
+/// The networks of a family of published models, with generated weights and small inputs.
+///
+/// # Errors
+/// None that a family's own configurations would give.
+pub fn synthetic(family: Family) -> Result<Vec<Subject>> {
+    let subject = |graph: Graph| {
+        let weights = Synthetic::new(format!("generated weights of {}", family.name()), graph.wanted());
+        let inputs = suite::inputs(&graph).into_iter().collect();
+        let (name, wanted) = (graph.network.clone(), graph.wanted());
+        Subject { name, graph, wanted, weights: Box::new(weights), inputs }
+    };
+    Ok(family.networks(inputs::SIDE, inputs::BATCH)?.into_iter().map(subject).collect())
+}
+
+/// Checks networks and hands each report to `tell` as it comes. Of the selection, the types and variants count; with
+/// `only`, the node of that name alone is checked.
+///
+/// # Errors
+/// If weights are missing or misshapen, the device cannot hold a network, or no node has that name.
 pub async fn validate(
     gpu: &Arc<Gpu>,
-    model: &Model,
+    subjects: Vec<Subject>,
     selection: &Selection,
     only: Option<&str>,
     tell: &mut dyn FnMut(&Report),
@@ -81,32 +126,25 @@ pub async fn validate(
     let types = types.filter(|act| selection.act.map_or(*act == DType::F32 || gpu.caps.f16, |wanted| wanted == *act));
     let types: Vec<_> = types.collect();
     let mut reports = Vec::new();
-    for component in inputs::components(model) {
-        let inputs = inputs::random(model, component, super::SEED)?;
-        let prepared = prepare(model, component, inputs)?;
-        let graph = prepared.graph.clone().fused();
-        if only.is_some_and(|name| graph.nodes.iter().all(|node| node.name != name)) {
+    for subject in subjects {
+        if only.is_some_and(|name| subject.graph.nodes.iter().all(|node| node.name != name)) {
             continue;
         }
-        let weights = model.weights(component.folder())?;
-        let mut subject = Whole { gpu, graph, prepared, weights: &weights, selection, only, exact: HashMap::new() };
-        if only.is_none() {
-            subject.exact = subject.run(&Executor::Cpu).await?;
-        }
+        check(&*subject.weights, &subject.wanted)?;
+        let run = Run { gpu, subject: &subject, selection, only };
+        let exact = if only.is_none() { run.on_cpu().await? } else { HashMap::new() };
         for act in &types {
-            let mut report = subject.report(*act).await?;
-            report.network = name(component, &report.network);
+            let report = run.report(*act, &exact).await?;
             tell(&report);
             reports.push(report);
         }
     }
-    if reports.is_empty() {
-        return Err(match only {
-            Some(name) => Error::usage(format!("no network of {} has a node {name}", model.name())),
-            None => Error::config(model.name(), "has no network: there is no config.json in unet, vae or text_encoder"),
-        });
+    match (only, reports.is_empty()) {
+        (Some(name), true) => {
+            Err(Error::usage(format!("no network has a node {name}; without --node all are checked")))
+        }
+        _ => Ok(reports),
     }
-    Ok(reports)
 }
 
 /// Both halves of a VAE are one network to the weights; here each is its own.
@@ -118,90 +156,101 @@ fn name(component: Component, network: &str) -> String {
     }
 }
 
-/// A network with its inputs.
-struct Whole<'a> {
+type Outputs = HashMap<String, Tensor>;
+
+/// A network on its way through the checks.
+struct Run<'a> {
     gpu: &'a Arc<Gpu>,
-    graph: Graph,
-    prepared: Prepared,
-    weights: &'a dyn Weights,
+    subject: &'a Subject,
     selection: &'a Selection,
     only: Option<&'a str>,
-    /// The CPU's outputs in f32.
-    exact: HashMap<String, Tensor>,
 }
 
-impl Whole<'_> {
+impl Run<'_> {
     fn inputs(&self) -> Vec<(&str, &Tensor)> {
-        self.prepared.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
+        self.subject.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
     }
 
-    async fn run(&self, executor: &Executor) -> Result<HashMap<String, Tensor>> {
-        let graph = self.prepared.graph.clone();
-        Network::load(executor, graph, &self.prepared.wanted, self.weights)?.run(&self.inputs()).await
+    /// The outputs in f32.
+    async fn on_cpu(&self) -> Result<Outputs> {
+        Ok(self.pass(Storage { act: DType::F32, weight: DType::F32 }, None).await?.unwrap_or_default())
     }
 
-    async fn report(&self, act: DType) -> Result<Report> {
-        let storage = storage(act, &self.graph, self.weights);
-        let (nodes, rounded) = self.nodes(storage).await?;
-        let mut report = Report {
-            network: self.graph.network.clone(),
-            dtype: act.to_string(),
-            weights: storage.weight.to_string(),
-            nodes,
-            outputs: Vec::new(),
-        };
-        if self.only.is_none() {
-            let outputs = self.run(&Executor::Gpu(Arc::clone(self.gpu), act)).await?;
-            let wrong = report.first_wrong().and_then(|row| row.node.clone());
-            let limit = LIMITS[usize::from(act == DType::F16)];
-            for (output, _) in &self.graph.outputs {
-                let error = |tensors: &HashMap<String, Tensor>| compare(&tensors[output], &self.exact[output]).relative;
-                report.outputs.push(end(output, [error(&outputs), error(&rounded)], limit, wrong.as_deref()));
-            }
+    async fn on_device(&self, act: DType) -> Result<Outputs> {
+        let Subject { graph, wanted, weights, .. } = self.subject;
+        let executor = Executor::Gpu(Arc::clone(self.gpu), act);
+        Network::load(&executor, graph.clone(), wanted, &**weights)?.run(&self.inputs()).await
+    }
+
+    async fn report(&self, act: DType, exact: &Outputs) -> Result<Report> {
+        let Subject { name, graph, weights, .. } = self.subject;
+        let storage = storage(act, graph, &**weights);
+        let mut nodes = Vec::new();
+        let rounded = self.pass(storage, Some(&mut nodes)).await?;
+        let (dtype, weights) = (act.to_string(), storage.weight.to_string());
+        let mut report = Report { network: name.clone(), dtype, weights, nodes, outputs: Vec::new() };
+        let Some(rounded) = rounded else { return Ok(report) };
+        let outputs = self.on_device(act).await?;
+        let wrong = report.first_wrong().and_then(|row| row.node.clone());
+        let limit = LIMITS[usize::from(act == DType::F16)];
+        for (output, _) in &graph.outputs {
+            let error = |tensors: &Outputs| compare(&tensors[output], &exact[output]).relative;
+            report.outputs.push(end(output, [error(&outputs), error(&rounded)], limit, wrong.as_deref()));
         }
         Ok(report)
     }
 
-    /// Every node by itself, and the outputs of the CPU's pass with rounding.
-    async fn nodes(&self, storage: Storage) -> Result<(Vec<Row>, HashMap<String, Tensor>)> {
-        let graph = &self.graph;
-        let mut live = self.known(storage)?;
+    /// The CPU's pass with every value rounded to this storage. With `rows`, the device is given every node, or the one
+    /// that is wanted, with which the pass then ends: `None`.
+    async fn pass(&self, storage: Storage, mut rows: Option<&mut Vec<Row>>) -> Result<Option<Outputs>> {
+        let graph = &self.subject.graph;
+        let mut live: HashMap<ValueId, Tensor> = HashMap::new();
         for (id, tensor) in graph.order_inputs(&self.inputs())? {
             live.insert(id, rounded(tensor.clone(), graph.ty(id).kind, storage));
         }
         let last = last_reads(graph);
-        let mut rows = Vec::new();
         for (i, node) in graph.nodes.iter().enumerate() {
+            for id in &node.inputs {
+                if let Some(tensor) = self.known(*id)? {
+                    live.entry(*id).or_insert_with(|| rounded(tensor, graph.ty(*id).kind, storage));
+                }
+            }
             let read: Vec<&Tensor> = node.inputs.iter().map(|id| &live[id]).collect();
             let wanted = node.op.reference(&read, graph.shape(node.output));
-            if self.only.is_none_or(|name| name == node.name) {
+            if let Some(rows) = &mut rows
+                && self.only.is_none_or(|name| name == node.name)
+            {
                 rows.extend(self.node(node, &read, &wanted, storage).await);
+                if self.only.is_some() {
+                    return Ok(None);
+                }
             }
             live.insert(node.output, rounded(wanted, graph.ty(node.output).kind, storage));
             live.retain(|id, _| last[id.0].is_some_and(|last| last > i));
         }
-        let outputs = graph.outputs.iter().map(|(name, id)| (name.clone(), live[id].clone())).collect();
-        Ok((rows, outputs))
+        Ok(Some(graph.outputs.iter().map(|(name, id)| (name.clone(), live[id].clone())).collect()))
     }
 
-    /// Parameters and constants as the device holds them.
-    fn known(&self, storage: Storage) -> Result<HashMap<ValueId, Tensor>> {
-        let graph = &self.graph;
-        let mut known = load_parameters(graph, self.weights, |p, raw| p.pack.to_tensor(raw, &p.file_shape))?;
-        for (i, value) in graph.values.iter().enumerate() {
-            if let Source::Constant(tensor) = &value.source {
-                known.insert(ValueId(i), Tensor::clone(tensor));
+    /// A parameter or constant, made when it is read, since those of large models do not fit all at once.
+    fn known(&self, id: ValueId) -> Result<Option<Tensor>> {
+        let weights = &self.subject.weights;
+        match &self.subject.graph.values[id.0].source {
+            Source::Constant(tensor) => Ok(Some(Tensor::clone(tensor))),
+            Source::Parameter(p) => {
+                let missing = || Error::weights(weights.place(), format!("{} is missing", p.key));
+                let raw = weights.get(&p.key).ok_or_else(missing)?;
+                p.pack.to_tensor(&raw, &p.file_shape).map(Some).map_err(|e| e.at(&p.key))
             }
+            Source::Input(_) | Source::Node(_) => Ok(None),
         }
-        let round = |(id, tensor)| (id, rounded(tensor, graph.ty(id).kind, storage));
-        Ok(known.into_iter().map(round).collect())
     }
 
     async fn node(&self, node: &Node, inputs: &[&Tensor], wanted: &Tensor, storage: Storage) -> Vec<Row> {
-        let types = self.graph.types(&node.inputs);
-        let subject = |variant| Subject { op: &node.op, types: &types, storage, variant };
+        let graph = &self.subject.graph;
+        let types = graph.types(&node.inputs);
+        let subject = |variant| super::Subject { op: &node.op, types: &types, storage, variant };
         let mut rows = Vec::new();
-        match variants(&node.op, &types, self.graph.ty(node.output), &self.gpu.caps, self.selection) {
+        match variants(&node.op, &types, graph.ty(node.output), &self.gpu.caps, self.selection) {
             Err(error) => rows.push(subject(NO_VARIANT).failed(&error)),
             Ok(variants) => {
                 for variant in variants {
