@@ -2,6 +2,7 @@
 //! name holds NAME.
 
 mod admission;
+mod bench;
 mod cli;
 mod files;
 mod floors;
@@ -13,6 +14,7 @@ mod samplers;
 mod shaders;
 mod support;
 mod tokenizer;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials: Vec<Trial> = [
         admission::trials(),
+        bench::trials(),
         cli::trials(),
         files::trials(),
         floors::trials(),
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         samplers::trials(),
         shaders::trials(),
         tokenizer::trials(),
+        validate::trials(),
     ]
     .into_iter()
     .flatten()

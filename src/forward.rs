@@ -35,10 +35,10 @@ impl Component {
 pub type Tensors = BTreeMap<String, Tensor>;
 
 /// What a component needs for one pass: its graph, all tensors of its file, and its inputs channels-last.
-struct Prepared {
-    graph: Graph,
-    wanted: Vec<(String, Shape)>,
-    inputs: Tensors,
+pub(crate) struct Prepared {
+    pub graph: Graph,
+    pub wanted: Vec<(String, Shape)>,
+    pub inputs: Tensors,
 }
 
 /// Runs a component on `inputs` and returns its outputs. `tell` is told what a user should know.
@@ -71,7 +71,8 @@ pub async fn forward(
     Ok(named)
 }
 
-fn prepare(model: &Model, component: Component, inputs: Tensors) -> Result<Prepared> {
+/// Checks the inputs against the component's configuration and builds its graph for their shapes.
+pub(crate) fn prepare(model: &Model, component: Component, inputs: Tensors) -> Result<Prepared> {
     let path = format!("{}/config.json", component.folder());
     let text = model.text(&path)?;
     let place = model.path(&path).display().to_string();

@@ -16,7 +16,7 @@
 //! | floor | modules | |
 //! |---|---|---|
 //! | 5 | `cli` (and `main`) | may print, read arguments, block |
-//! | 4 | `pipeline`, `conditioning`, `forward`, `network` | know models, samplers and devices |
+//! | 4 | `pipeline`, `conditioning`, `forward`, `network`, `lab` | know models, samplers and devices |
 //! | 3 | `gpu`, `models`, `weights`, `tokenizer`, `samplers`, `image` | siblings, blind to each other |
 //! | 2 | `graph` | nodes, fusion, memory plan, CPU executor |
 //! | 1 | `ops` | one file per op |
@@ -34,6 +34,7 @@ pub mod forward;
 pub mod gpu;
 pub mod graph;
 pub mod image;
+pub mod lab;
 pub mod models;
 pub mod network;
 pub mod ops;

@@ -131,7 +131,7 @@ impl Network {
         weights: &dyn Weights,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Self> {
-        let storage = Storage { act, weight: weight_type(act, graph, weights) };
+        let storage = storage(act, graph, weights);
         check_limits(graph, storage, &gpu.caps)?;
         let chosen = admit(gpu, graph, storage, tell).await?;
         Ok(Self::Gpu(Session::choosing(gpu, graph.clone(), weights, storage, &|node| chosen[node])?))
@@ -163,13 +163,11 @@ impl Network {
     }
 }
 
-/// Matrices stay in f16 where the file has them in f16, and are rounded to it where activations are f16 too.
-fn weight_type(act: DType, graph: &Graph, weights: &dyn Weights) -> DType {
+/// How a network's values are stored with activations of this type: matrices stay in f16 where the file has them in f16,
+/// and are rounded to it where activations are f16 too.
+pub fn storage(act: DType, graph: &Graph, weights: &dyn Weights) -> Storage {
     let in_file = |key: &str| weights.get(key).map(|raw| raw.dtype);
     let mut matrices = graph.parameters().filter(|(id, _)| graph.ty(*id).kind == Kind::Weight);
-    if act == DType::F16 || matrices.all(|(_, p)| in_file(&p.key) == Some(DType::F16)) {
-        DType::F16
-    } else {
-        DType::F32
-    }
+    let narrow = act == DType::F16 || matrices.all(|(_, p)| in_file(&p.key) == Some(DType::F16));
+    Storage { act, weight: if narrow { DType::F16 } else { DType::F32 } }
 }

@@ -6,6 +6,8 @@ pub mod kernels;
 pub mod memory;
 pub mod session;
 pub mod shader;
+pub mod timer;
 
 pub use device::Gpu;
 pub use session::Session;
+pub use timer::{Clock, Timer};
