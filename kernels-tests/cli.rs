@@ -23,6 +23,16 @@ pub fn trials() -> Vec<Trial> {
         ("guidance_that_is_no_number_is_refused", |at| {
             refused(at, &["generate", "x", "--guidance", "nan"], 2, &["--guidance"])
         }),
+        ("sizes_beyond_any_machine_are_refused", sizes_beyond_any_machine_are_refused),
+        ("a_picture_larger_than_the_memory_is_refused", |at| {
+            let size = ["--width", "131072", "--height", "131072"];
+            refused(at, &[&["generate", "x", "--device", "cpu"], &size[..]].concat(), 1, &["memory", "--width"])
+        }),
+        ("wrong_usage_is_one_line", |at| refused(at, &["generate", "x", "--dtype", "f8"], 2, &["f8", "f16", "--help"])),
+        ("latents_and_picture_in_one_file_are_refused", |at| {
+            refused(at, &["generate", "x", "--output", "a", "--save-latents", "a"], 2, &["--save-latents"])
+        }),
+        ("an_empty_device_name_fits_none", |at| refused(at, &["generate", "x", "--device", ""], 1, &["--device"])),
         ("a_missing_model_folder_is_named", |at| {
             refused(at, &["generate", "x", "--model", "no/such/model"], 1, &["no/such/model"])
         }),
@@ -132,6 +142,18 @@ fn copy_of_the_model(at: &Path) -> Result<PathBuf, Failed> {
 }
 
 const DRAW_MODEL: &[&str] = &["generate", "x", "--steps", "1", "--device", "cpu", "--model", "model"];
+
+fn sizes_beyond_any_machine_are_refused(at: &Path) -> Result<(), Failed> {
+    for (option, value) in [
+        ("--width", "4294967296"),
+        ("--width", "18446744073709551612"),
+        ("--batch", "1000000000"),
+        ("--batch", "18446744073709551615"),
+    ] {
+        refused(at, &["generate", "x", option, value, "--device", "cpu"], 2, &[value, option])?;
+    }
+    Ok(())
+}
 
 fn truncated_weights_are_named(at: &Path) -> Result<(), Failed> {
     let path = copy_of_the_model(at)?.join("unet/diffusion_pytorch_model.safetensors");

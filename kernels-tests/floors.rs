@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("tensor", 0),
     ("pack", 0),
     ("caps", 0),
+    ("host", 0),
     ("rng", 0),
     ("error", 0),
 ];
@@ -40,6 +41,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("clap::", &["cli"]),
     ("indicatif::", &["cli"]),
     ("pollster::", &["cli"]),
+    ("sysinfo::", &["host"]),
     ("half::", &["tensor", "pack", "gpu", "ops"]),
     ("println!", &[]),
     ("eprintln!", &[]),

@@ -8,7 +8,8 @@ use crate::gpu::device::{Adapter, Choice, adapters, select, without_gl};
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
-use crate::graph::plan::Storage;
+use crate::graph::plan::{Storage, peak_host_bytes};
+use crate::host::check_memory;
 use crate::ops::Kind;
 use crate::tensor::{DType, Shape, Tensor, Weights};
 use crate::weights::check;
@@ -93,7 +94,10 @@ impl Network {
         check(weights, wanted)?;
         let graph = graph.fused();
         match executor {
-            Executor::Cpu => Ok(Self::Cpu(Interpreter::new(graph, weights)?)),
+            Executor::Cpu => {
+                check_memory(&graph.network, peak_host_bytes(&graph))?;
+                Ok(Self::Cpu(Interpreter::new(graph, weights)?))
+            }
             Executor::Gpu(gpu, act) => {
                 let storage = Storage { act: *act, weight: weight_type(*act, &graph, weights) };
                 Ok(Self::Gpu(Session::new(gpu, graph, weights, storage)?))

@@ -39,13 +39,12 @@ pub(super) struct Generate {
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
     /// How closely to follow the prompt; 1 or less skips the unconditional pass [default: 7.5, SDXL 5, built-in model 4]
-    #[arg(long, alias = "cfg-scale", value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "cfg-scale", value_name = "F", allow_negative_numbers = true)]
     guidance: Option<f32>,
     /// One seed gives one picture, on every device and in diffusers [default: random, printed]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The denoising algorithm [default: the model's]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = super::sampler_help("[default: the model's]"))]
     sampler: Option<String>,
     /// Number of pictures, seeds counting up, written to <output>-<seed>.png
     #[arg(short, long, value_name = "N", default_value_t = 1)]
@@ -72,12 +71,19 @@ impl Generate {
         if to_stdout && self.batch > 1 {
             return Err(Error::usage("--output - holds one picture: name a file for --batch"));
         }
+        if self.save_latents.as_deref() == Some(Path::new("-")) {
+            return Err(Error::usage("--save-latents - is no file: name one"));
+        }
         // 32 bits are enough to be different every time, and short enough to be typed again.
         let seed = self.seed.unwrap_or_else(random_seed);
         let request = self.request(seed)?;
         let pipeline = Pipeline::open(self.model.open()?)?;
         pipeline.settings(&request)?;
         let paths = self.paths(seed);
+        if let Some(latents) = self.save_latents.as_ref().filter(|path| paths.contains(path)) {
+            let what = format!("--save-latents and the picture are both {}: name two files", latents.display());
+            return Err(Error::usage(what));
+        }
         for path in paths.iter().chain(&self.save_latents).filter(|path| *path != Path::new("-")) {
             check_writable(path)?;
         }
