@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use libtest_mimic::{Failed, Trial};
+use ornstein::tensor::Tensor;
+use ornstein::weights::write_tensors;
 
 use crate::support::test;
 
@@ -29,6 +31,16 @@ pub fn trials() -> Vec<Trial> {
         ("guidance_that_is_no_number_is_refused", |at| {
             refused(at, &["generate", "x", "--guidance", "nan"], 2, &["--guidance"])
         }),
+        ("sizes_beyond_any_machine_are_refused", sizes_beyond_any_machine_are_refused),
+        ("a_picture_larger_than_the_memory_is_refused", |at| {
+            let size = ["--width", "131072", "--height", "131072"];
+            refused(at, &[&["generate", "x", "--device", "cpu"], &size[..]].concat(), 1, &["memory", "--width"])
+        }),
+        ("wrong_usage_is_one_line", |at| refused(at, &["generate", "x", "--dtype", "f8"], 2, &["f8", "f16", "--help"])),
+        ("latents_and_picture_in_one_file_are_refused", |at| {
+            refused(at, &["generate", "x", "--output", "a", "--save-latents", "a"], 2, &["--save-latents"])
+        }),
+        ("an_empty_device_name_fits_none", |at| refused(at, &["generate", "x", "--device", ""], 1, &["--device"])),
         ("a_missing_model_folder_is_named", |at| {
             refused(at, &["generate", "x", "--model", "no/such/model"], 1, &["no/such/model"])
         }),
@@ -55,6 +67,18 @@ pub fn trials() -> Vec<Trial> {
         ("weights_that_are_not_a_number_are_named", weights_that_are_not_a_number_are_named),
         ("a_tensor_of_another_shape_is_named", a_tensor_of_another_shape_is_named),
         ("an_unknown_configuration_value_is_named", an_unknown_configuration_value_is_named),
+        ("merges_that_are_empty_are_named", |at| {
+            std::fs::write(copy_of_the_model(at)?.join("tokenizer/merges.txt"), "")?;
+            refused(at, DRAW_MODEL, 1, &["merges.txt", "empty"])
+        }),
+        ("forward_shows_shapes_as_the_file_has_them", |at| {
+            forward_refuses(at, Tensor::zeros([1, 5, 8, 6]), 2, &["[B, 4, H, W]", "[1, 5, 8, 6]"])
+        }),
+        ("forward_refuses_an_input_that_is_not_a_number", |at| {
+            forward_refuses(at, Tensor::new([1, 4, 1, 1], vec![0.0, 0.0, f32::NAN, 0.0]), 1, &["z", "element 2"])
+        }),
+        ("a_picture_on_dev_stdout_is_the_only_thing_there", a_picture_on_dev_stdout_is_alone),
+        ("an_interrupt_ends_a_long_pass_and_leaves_nothing", an_interrupt_ends_a_long_pass),
         ("forward_lists_the_inputs_that_it_misses", forward_lists_the_inputs_that_it_misses),
         ("a_changed_seed_changes_the_picture_and_the_same_does_not", a_seed_is_a_picture),
         ("an_empty_prompt_makes_a_picture", an_empty_prompt_makes_a_picture),
@@ -139,6 +163,18 @@ fn copy_of_the_model(at: &Path) -> Result<PathBuf, Failed> {
 
 const DRAW_MODEL: &[&str] = &["generate", "x", "--steps", "1", "--device", "cpu", "--model", "model"];
 
+fn sizes_beyond_any_machine_are_refused(at: &Path) -> Result<(), Failed> {
+    for (option, value) in [
+        ("--width", "4294967296"),
+        ("--width", "18446744073709551612"),
+        ("--batch", "1000000000"),
+        ("--batch", "18446744073709551615"),
+    ] {
+        refused(at, &["generate", "x", option, value, "--device", "cpu"], 2, &[value, option])?;
+    }
+    Ok(())
+}
+
 fn truncated_weights_are_named(at: &Path) -> Result<(), Failed> {
     let path = copy_of_the_model(at)?.join("unet/diffusion_pytorch_model.safetensors");
     let bytes = std::fs::read(&path)?;
@@ -182,6 +218,57 @@ fn forward_lists_the_inputs_that_it_misses(at: &Path) -> Result<(), Failed> {
     let arguments =
         ["forward", "unet", "--inputs", "latents.safetensors", "--outputs", "out.safetensors", "--device", "cpu"];
     refused(at, &arguments, 2, &["sample", "latents"])
+}
+
+fn forward_refuses(at: &Path, z: Tensor, status: i32, words: &[&str]) -> Result<(), Failed> {
+    write_tensors(&at.join("z.safetensors"), &[("z", &z)])?;
+    let files = ["--inputs", "z.safetensors", "--outputs", "out.safetensors"];
+    refused(at, &[&["forward", "vae-decoder", "--device", "cpu"], &files[..]].concat(), status, words)
+}
+
+#[cfg(unix)]
+fn a_picture_on_dev_stdout_is_alone(at: &Path) -> Result<(), Failed> {
+    let file = std::fs::File::create(at.join("x.png"))?;
+    let arguments = ["generate", "x", "--steps", "1", "--device", "cpu", "--output", "/dev/stdout"];
+    let status = Command::new(env!("CARGO_BIN_EXE_ornstein")).args(arguments).stdout(file).status()?;
+    ensure(status.success(), "failed")?;
+    ornstein::image::decode_png("x.png", &std::fs::read(at.join("x.png"))?)?;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn a_picture_on_dev_stdout_is_alone(_: &Path) -> Result<(), Failed> {
+    Ok(())
+}
+
+/// One pass of this size takes minutes, so the flag is not looked at in time.
+#[cfg(unix)]
+fn an_interrupt_ends_a_long_pass(at: &Path) -> Result<(), Failed> {
+    let size = ["--width", "1024", "--height", "1024", "--guidance", "1"];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ornstein"))
+        .current_dir(at)
+        .args([&["generate", "x", "--device", "cpu"], &size[..]].concat())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+    let start = std::time::Instant::now();
+    while child.try_wait()?.is_none() {
+        if start.elapsed().as_secs() > 20 {
+            child.kill()?;
+            return Err("it goes on".into());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let output = child.wait_with_output()?;
+    ensure(output.status.code() == Some(1), format!("{}", output.status))?;
+    ensure(text(&output.stderr) == "ornstein: interrupted\n", text(&output.stderr))?;
+    ensure(files(at)?.is_empty(), format!("files left behind: {:?}", files(at)?))
+}
+
+#[cfg(not(unix))]
+fn an_interrupt_ends_a_long_pass(_: &Path) -> Result<(), Failed> {
+    Ok(())
 }
 
 fn a_seed_is_a_picture(at: &Path) -> Result<(), Failed> {

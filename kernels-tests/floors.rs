@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("pack", 0),
     ("caps", 0),
     ("cache", 0),
+    ("host", 0),
     ("rng", 0),
     ("error", 0),
 ];
@@ -43,7 +44,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("clap::", &["cli"]),
     ("indicatif::", &["cli"]),
     ("pollster::", &["cli"]),
-    ("half::", &["tensor", "pack", "gpu", "ops", "weights"]),
+    ("sysinfo::", &["host"]),
+    ("half::", &["tensor", "pack", "gpu", "ops", "weights", "lab"]),
     ("println!", &[]),
     ("eprintln!", &[]),
 ];

@@ -6,7 +6,7 @@ use crate::error::{Error, Result, ten};
 use crate::graph::Graph;
 use crate::models::{clip, unet, vae};
 use crate::network::{Executor, Network};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 use crate::weights::Model;
 
 /// The networks of a model folder.
@@ -44,7 +44,8 @@ pub(crate) struct Prepared {
 /// Runs a component on `inputs` and returns its outputs. `tell` is told what a user should know.
 ///
 /// # Errors
-/// If an input is missing, unknown or misshapen, or the network cannot be loaded or run.
+/// If an input is missing, unknown, misshapen or not finite, the network cannot be loaded or run, or an output is not
+/// finite.
 pub async fn forward(
     model: &Model,
     component: Component,
@@ -59,6 +60,13 @@ pub async fn forward(
     let outputs = network.run(&inputs).await?;
     let mut named = Tensors::new();
     for (name, tensor) in outputs {
+        if tensor.first_not_finite().is_some() {
+            let remedy = match executor.dtype() {
+                DType::F16 => "it overflowed f16: use --dtype f32",
+                _ => "the weights are damaged, or the inputs far larger than what the network was trained on",
+            };
+            return Err(Error::NotFinite(format!("{}: {name} is not finite: {remedy}", component.folder())));
+        }
         if name == "moments" {
             let (mean, logvar) = vae::split_moments(&tensor)?;
             named.insert("mean".into(), mean.to_channels_first()?);
@@ -93,7 +101,7 @@ pub(crate) fn prepare(model: &Model, component: Component, inputs: Tensors) -> R
 fn prepare_text(config: &clip::Config, network: &str, given: &mut Given) -> Result<Prepared> {
     let ids = given.take("input_ids", 2)?;
     let [batch, tokens] = [ids.shape.dims()[0], ids.shape.dims()[1]];
-    let pool = config.pool_rows(&ids)?;
+    let pool = config.pool_rows(&ids).map_err(|e| e.at(network))?;
     let graph = config.graph(network, batch, tokens)?;
     let wanted = graph.wanted();
     let inputs = [("input_ids".to_string(), ids), ("pool_rows".to_string(), pool)].into();
@@ -101,7 +109,7 @@ fn prepare_text(config: &clip::Config, network: &str, given: &mut Given) -> Resu
 }
 
 fn prepare_unet(config: &unet::Config, given: &mut Given) -> Result<Prepared> {
-    let sample = given.take("sample", 4)?.to_channels_last()?;
+    let sample = given.image("sample", config.in_channels)?;
     let context = given.take("encoder_hidden_states", 3)?;
     let [batch, height, width, _] = sample.shape.image()?;
     let mut timestep = given.any("timestep")?;
@@ -123,8 +131,11 @@ fn prepare_unet(config: &unet::Config, given: &mut Given) -> Result<Prepared> {
 }
 
 fn prepare_vae(config: &vae::Config, component: Component, given: &mut Given) -> Result<Prepared> {
-    let name = if component == Component::VaeDecoder { "z" } else { "sample" };
-    let input = given.take(name, 4)?.to_channels_last()?;
+    let (name, channels) = match component {
+        Component::VaeDecoder => ("z", config.latent_channels),
+        _ => ("sample", config.in_channels),
+    };
+    let input = given.image(name, channels)?;
     let [batch, height, width, _] = input.shape.image()?;
     let graph = if component == Component::VaeDecoder {
         config.decoder(batch, height, width)?
@@ -145,6 +156,9 @@ impl Given {
         if tensor.shape.is_empty() {
             return Err(Error::usage(format!("the input {name} is empty: {}", tensor.shape)));
         }
+        if let Some(index) = tensor.first_not_finite() {
+            return Err(Error::NotFinite(format!("the input {name} is NaN or infinite at element {index}")));
+        }
         Ok(tensor)
     }
 
@@ -155,6 +169,16 @@ impl Given {
             return Err(Error::usage(format!("the input {name} should have {rank} dimensions, found {shape}")));
         }
         Ok(tensor)
+    }
+
+    /// A tensor `[B, C, H, W]` of so many channels, as `[B, H, W, C]`.
+    fn image(&mut self, name: &str, channels: usize) -> Result<Tensor> {
+        let tensor = self.take(name, 4)?;
+        if tensor.shape.dims()[1] != channels {
+            let shape = &tensor.shape;
+            return Err(Error::usage(format!("the input {name} should be [B, {channels}, H, W], found {shape}")));
+        }
+        tensor.to_channels_last()
     }
 
     fn nothing_left(&self) -> Result<()> {

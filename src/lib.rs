@@ -20,7 +20,7 @@
 //! | 3 | `gpu`, `models`, `weights`, `tokenizer`, `samplers`, `image` | siblings, blind to each other |
 //! | 2 | `graph` | nodes, fusion, memory plan, CPU executor |
 //! | 1 | `ops` | one file per op |
-//! | 0 | `tensor`, `pack`, `caps`, `cache`, `rng`, `error` | plain data |
+//! | 0 | `tensor`, `pack`, `caps`, `host`, `cache`, `rng`, `error` | plain data |
 //!
 //! Where to start: [`pipeline`] for the whole, [`ops`] for a kernel, `shaders/` for its WGSL, [`samplers`] for an
 //! algorithm, [`models`] for a network.
@@ -33,6 +33,7 @@ pub mod error;
 pub mod forward;
 pub mod gpu;
 pub mod graph;
+pub mod host;
 pub mod image;
 pub mod lab;
 pub mod models;

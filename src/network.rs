@@ -10,7 +10,8 @@ use crate::gpu::shader::Sources;
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
-use crate::graph::plan::{Storage, check_limits};
+use crate::graph::plan::{Storage, check_limits, peak_host_bytes};
+use crate::host::check_memory;
 use crate::ops::Kind;
 use crate::tensor::{DType, Shape, Tensor, Weights};
 use crate::weights::check;
@@ -121,6 +122,7 @@ impl Network {
                 }
             }
         }
+        check_memory(&graph.network, peak_host_bytes(&graph))?;
         Ok(Self::Cpu(Interpreter::new(graph, weights)?))
     }
 

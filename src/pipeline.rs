@@ -151,6 +151,7 @@ impl Pipeline {
         if request.batch == 0 {
             return Err(Error::usage("--batch 0 makes no picture: at least 1"));
         }
+        check_size(settings.width, settings.height, request.batch)?;
         samplers::sampler(&settings.sampler, &self.schedule, settings.steps)?;
         Ok(settings)
     }
@@ -176,6 +177,25 @@ impl Pipeline {
         seconds.total = start.elapsed().as_secs_f64();
         Ok(Pictures { pixels, latents, settings, seconds, peak_device_bytes })
     }
+}
+
+/// Refuses what no machine holds, so that later sizes in bytes can be computed at all; whether a smaller one fits is for
+/// the executor to say.
+fn check_size(width: usize, height: usize, batch: usize) -> Result<()> {
+    const MOST_PICTURES: usize = 1 << 16;
+    const MOST_PIXELS: u128 = 1 << 36;
+    if batch > MOST_PICTURES {
+        return Err(Error::usage(format!(
+            "--batch {batch} is more than {MOST_PICTURES}: run again with another --seed"
+        )));
+    }
+    let pixels = [width, height, batch].iter().try_fold(1u128, |product, n| product.checked_mul(*n as u128));
+    if pixels.is_none_or(|pixels| pixels > MOST_PIXELS) {
+        return Err(Error::usage(format!(
+            "{width}x{height} pixels fit no machine: give a smaller --width, --height or --batch"
+        )));
+    }
+    Ok(())
 }
 
 /// One call of [`Pipeline::generate`]. Networks are loaded one after the other, and each is gone before the next.

@@ -2,8 +2,9 @@
 
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -39,13 +40,12 @@ pub(super) struct Generate {
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
     /// How closely to follow the prompt; 1 or less skips the unconditional pass [default: 7.5, SDXL 5, built-in model 4]
-    #[arg(long, alias = "cfg-scale", value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "cfg-scale", value_name = "F", allow_negative_numbers = true)]
     guidance: Option<f32>,
     /// One seed gives one picture, on every device and in diffusers [default: random, printed]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The denoising algorithm [default: the model's]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = super::sampler_help("[default: the model's]"))]
     sampler: Option<String>,
     /// Number of pictures, seeds counting up, written to <output>-<seed>.png
     #[arg(short, long, value_name = "N", default_value_t = 1)]
@@ -67,12 +67,15 @@ pub(super) struct Generate {
 
 impl Generate {
     pub(super) fn run(self) -> Result<()> {
-        let to_stdout = self.output.as_deref() == Some(Path::new("-"));
+        let to_stdout = self.output.as_deref().is_some_and(is_stdout);
         if to_stdout && self.json {
             return Err(Error::usage("--output - and --json both write to stdout: name a file for the picture"));
         }
         if to_stdout && self.batch > 1 {
             return Err(Error::usage("--output - holds one picture: name a file for --batch"));
+        }
+        if self.save_latents.as_deref().is_some_and(is_stdout) {
+            return Err(Error::usage("--save-latents writes to a file, not to stdout: name one"));
         }
         // 32 bits are enough to be different every time, and short enough to be typed again.
         let seed = self.seed.unwrap_or_else(random_seed);
@@ -81,7 +84,11 @@ impl Generate {
         let pipeline = Pipeline::open(self.model.open()?)?;
         pipeline.settings(&request)?;
         let paths = self.paths(seed);
-        for path in paths.iter().chain(&self.save_latents).filter(|path| *path != Path::new("-")) {
+        if let Some(latents) = self.save_latents.as_ref().filter(|path| paths.contains(path)) {
+            let what = format!("--save-latents and the picture are both {}: name two files", latents.display());
+            return Err(Error::usage(what));
+        }
+        for path in paths.iter().chain(&self.save_latents).filter(|path| !is_stdout(path)) {
             check_writable(path)?;
         }
         let executor = self.device.open(sources)?;
@@ -148,7 +155,7 @@ impl Generate {
                 "peak_device_bytes": pictures.peak_device_bytes,
             }));
         }
-        for (path, seed) in paths.iter().zip(seeds()).filter(|(path, _)| *path != Path::new("-")) {
+        for (path, seed) in paths.iter().zip(seeds()).filter(|(path, _)| !is_stdout(path)) {
             let seconds = pictures.seconds.total;
             print(format!("{}  seed {seed}, {seconds:.1} s on {}\n", path.display(), executor.name()).as_bytes())?;
         }
@@ -158,16 +165,7 @@ impl Generate {
 
 /// Runs the pipeline with a progress bar on a terminal, until done or Ctrl-C.
 fn generate(pipeline: &Pipeline, executor: &Executor, request: &Request) -> Result<Pictures> {
-    let cancel = Arc::new(AtomicBool::new(false));
-    let pressed = Arc::clone(&cancel);
-    // A second Ctrl-C does not wait for the submission to end. Nothing is half-written then either: files are written
-    // beside and renamed.
-    let handler = ctrlc::set_handler(move || {
-        if pressed.swap(true, Ordering::Relaxed) {
-            std::process::exit(1);
-        }
-    });
-    handler.map_err(|e| Error::device(format!("Ctrl-C cannot be handled: {e}")))?;
+    let interrupt = Interrupt::watch()?;
     let bar = ProgressBar::new(1).with_style(
         ProgressStyle::with_template("{bar:32} {pos}/{len} steps, {msg}, {eta} left")
             .unwrap_or(ProgressStyle::default_bar()),
@@ -180,9 +178,43 @@ fn generate(pipeline: &Pipeline, executor: &Executor, request: &Request) -> Resu
             bar.set_message(format!("{:.2} s a step", bar.elapsed().as_secs_f64() / done as f64));
         }
     };
-    let pictures = pollster::block_on(pipeline.generate(executor, request, &cancel, &mut tell));
+    let pictures = pollster::block_on(pipeline.generate(executor, request, &interrupt.pressed, &mut tell));
     bar.finish_and_clear();
+    interrupt.ignore_from_now_on();
     pictures
+}
+
+/// Ctrl-C and its siblings (SIGTERM, SIGHUP): a flag that the pipeline looks at between submissions.
+struct Interrupt {
+    pressed: Arc<AtomicBool>,
+    /// Whether the pictures are there, and only remain to be written.
+    done: Arc<Mutex<bool>>,
+}
+
+impl Interrupt {
+    /// How long the pipeline has to look at the flag. One submission can take minutes on the CPU.
+    const GRACE: Duration = Duration::from_secs(1);
+
+    fn watch() -> Result<Self> {
+        let interrupt = Self { pressed: Arc::default(), done: Arc::default() };
+        let (pressed, done) = (Arc::clone(&interrupt.pressed), Arc::clone(&interrupt.done));
+        let handler = ctrlc::set_handler(move || {
+            pressed.store(true, Ordering::Relaxed);
+            std::thread::sleep(Self::GRACE);
+            // Held until the end of the process, so that no writing begins meanwhile.
+            let done = done.lock().unwrap_or_else(|e| e.into_inner());
+            if !*done {
+                warn(&Error::Interrupted.to_string());
+                std::process::exit(1);
+            }
+        });
+        handler.map_err(|e| Error::device(format!("Ctrl-C cannot be handled: {e}")))?;
+        Ok(interrupt)
+    }
+
+    fn ignore_from_now_on(&self) {
+        *self.done.lock().unwrap_or_else(|e| e.into_inner()) = true;
+    }
 }
 
 fn png(pipeline: &Pipeline, request: &Request, pictures: &Pictures, pixels: &[u8], seed: u64) -> Result<Vec<u8>> {
@@ -210,6 +242,11 @@ fn read_latents(path: &Path) -> Result<Tensor> {
         None => Ok(latents),
         Some(index) => Err(Error::file(path, format!("latents is not finite at element {index}"))),
     }
+}
+
+/// Whether this is standard output, which then holds nothing but the picture.
+fn is_stdout(path: &Path) -> bool {
+    ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name))
 }
 
 fn read_stdin() -> Result<String> {

@@ -1,9 +1,10 @@
 //! The command line: one file per subcommand, with its options, printing, and nothing else.
 
-use std::io::{ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Error, Result};
@@ -114,7 +115,11 @@ impl ModelArg {
 
 /// Parses the arguments, runs the command, prints the error if there is one.
 pub fn run() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let result = match cli.command {
         Command::Generate(command) => command.run(),
         Command::Forward(command) => command.run(),
         Command::Tokenize(command) => command.run(),
@@ -134,6 +139,24 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// What `--help` says of a sampler.
+fn sampler_help(default: &str) -> String {
+    let names = crate::samplers::names().collect::<Vec<_>>().join(", ");
+    format!("The denoising algorithm: {names} {default}").trim_end().to_string()
+}
+
+/// What clap says of the arguments: help as it is, an error in one line.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let paragraphs = text.trim().split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    let line = paragraphs.filter(|part| !part.starts_with("Usage:")).collect::<Vec<_>>().join("; ");
+    warn(line.trim_start_matches("error: "));
+    ExitCode::from(2)
+}
+
 /// One line on stderr.
 fn warn(text: &str) {
     // A closed stderr is no reason to stop.
@@ -144,7 +167,7 @@ fn warn(text: &str) {
 fn print(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::file("stdout", error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::file("stdout", error)),
         _ => Ok(()),
     }
 }

@@ -10,9 +10,9 @@ use crate::samplers;
 
 #[derive(Debug, Args)]
 pub(super) struct Schedule {
-    /// The sampler, as `generate` names it
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = super::sampler_help(""))]
     sampler: String,
+    /// Denoising steps
     #[arg(long, value_name = "N")]
     steps: usize,
     /// A diffusers scheduler_config.json [default: the sampler's own defaults]

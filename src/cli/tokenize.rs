@@ -10,6 +10,7 @@ use crate::tokenizer::Tokenizer;
 
 #[derive(Debug, Args)]
 pub(super) struct Tokenize {
+    /// What to encode, start and end tokens included, unpadded
     text: String,
     #[command(flatten)]
     model: ModelArg,

@@ -88,7 +88,7 @@ pub fn select<'a>(choice: &Choice, adapters: &'a [Adapter]) -> Result<Option<&'a
 /// name: it is chosen by `gl` or by its number.
 fn is_called(caps: &Caps, name: &str) -> bool {
     let twin = caps.backend == "gl" && caps.device_type == DeviceType::Software;
-    !twin && caps.name.to_lowercase().contains(name)
+    !twin && !name.is_empty() && caps.name.to_lowercase().contains(name)
 }
 
 fn is_backend(name: &str) -> bool {

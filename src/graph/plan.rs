@@ -116,6 +116,23 @@ pub fn check_limits(graph: &Graph, storage: Storage, caps: &Caps) -> Result<()> 
     Ok(())
 }
 
+/// The most bytes that the values of a run on the CPU hold at one time, in f32 and with the parameters.
+pub fn peak_host_bytes(graph: &Graph) -> u64 {
+    let last = last_reads(graph);
+    let bytes = |id: ValueId| 4 * graph.shape(id).len() as u64;
+    let parameters: u64 = graph.parameters().map(|(id, _)| bytes(id)).sum();
+    let (mut live, mut peak) = (0, 0);
+    let mut held: Vec<ValueId> = Vec::new();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        held.push(node.output);
+        live += bytes(node.output);
+        peak = peak.max(live);
+        held.retain(|id| last[id.0].is_some_and(|last| last > i));
+        live = held.iter().map(|id| bytes(*id)).sum();
+    }
+    parameters + peak
+}
+
 impl Plan {
     /// Bytes of all slots together.
     pub fn bytes(&self) -> u64 {

@@ -348,7 +348,7 @@ impl<'a> Bench<'a> {
     }
 
     /// A row without a time.
-    fn row(&self, entry: &Entry, verdict: Verdict) -> Result<Row> {
+    pub(super) fn row(&self, entry: &Entry, verdict: Verdict) -> Result<Row> {
         let Entry { case, uses } = entry;
         let types = case.types();
         let output = case.op.output(&types)?;

@@ -79,6 +79,9 @@ impl Vocabulary {
         let missing = |name: &str| files.fail(name, "no such file, and no tokenizer.json either");
         let ids = files.json("vocab.json")?.ok_or_else(|| missing("vocab.json"))?;
         let text = files.text("merges.txt")?.ok_or_else(|| missing("merges.txt"))?;
+        if text.is_empty() {
+            return Err(files.fail("merges.txt", "is empty; download it again"));
+        }
         // The first line says `#version: 0.2`.
         let lines = text.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());
         let merges = lines.map(|line| pair(line).ok_or_else(|| not_a_pair(files, "merges.txt", line)));
