@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use libtest_mimic::{Failed, Trial};
 use ornstein::caps::Caps;
-use ornstein::gpu::shader::{Dialect, Sources, names, validate};
-use ornstein::ops::{Binding, Case, Launch, TABLE};
+use ornstein::gpu::shader::{Dialect, Sources, names, prepare};
+use ornstein::ops::{Case, Launch, TABLE};
 
 use crate::support::test;
 
@@ -34,62 +34,25 @@ fn launches_fit(cases: &[Case], dialect: Dialect) -> Result<(), Failed> {
     for case in cases {
         let types = case.types();
         let launch = case.op.launch(&types, &case.op.output(&types)?, &caps)?;
-        fits(&launch, dialect).map_err(|e| format!("{}: {e}", case.name()))?;
+        fits(&launch, dialect).map_err(|e| format!("{}: {}", case.name(), e.message().unwrap_or_default()))?;
     }
     Ok(())
 }
 
-fn fits(launch: &Launch, dialect: Dialect) -> Result<(), String> {
-    let source = Sources::default().source(launch.shader, dialect).map_err(|e| e.to_string())?;
-    let (module, info) = validate(&source, dialect.native_f16).map_err(|e| e.to_string())?;
-    let constants = launch.constants.iter().map(|(name, value)| ((*name).to_string(), *value)).collect();
-    let stage = Some((naga::ShaderStage::Compute, "main"));
-    let (module, _) = naga::back::pipeline_constants::process_overrides(&module, &info, stage, &constants)
-        .map_err(|e| e.to_string())?;
-    bindings_fit(&module, launch)?;
-    params_fit(&module, launch)?;
-    limits_hold(&module)
+fn fits(launch: &Launch, dialect: Dialect) -> Result<(), Failed> {
+    let source = Sources::default().source(launch.shader, dialect)?;
+    limits_hold(&prepare(&source, launch, dialect.native_f16)?.module)
 }
 
-fn bindings_fit(module: &naga::Module, launch: &Launch) -> Result<(), String> {
-    for (index, binding) in launch.bindings.iter().enumerate() {
-        let at = |v: &naga::GlobalVariable| v.binding.is_some_and(|b| b.group == 0 && b.binding == index as u32);
-        let found = module.global_variables.iter().find(|(_, v)| at(v));
-        let space = found.map(|(_, v)| v.space).ok_or_else(|| format!("nothing at @binding({index})"))?;
-        let fits = match (binding, space) {
-            (Binding::Params, naga::AddressSpace::Uniform) => true,
-            (Binding::Output, naga::AddressSpace::Storage { access }) => access.contains(naga::StorageAccess::STORE),
-            (Binding::Input(_) | Binding::Absent, naga::AddressSpace::Storage { access }) => {
-                access == naga::StorageAccess::LOAD
-            }
-            _ => false,
-        };
-        if !fits {
-            return Err(format!("@binding({index}) is {space:?}, launched as {binding:?}"));
-        }
-    }
-    Ok(())
-}
-
-fn params_fit(module: &naga::Module, launch: &Launch) -> Result<(), String> {
-    let found = module.types.iter().find(|(_, t)| t.name.as_deref() == Some("Params"));
-    let Some((_, naga::Type { inner: naga::TypeInner::Struct { members, .. }, .. })) = found else {
-        return if launch.params.is_empty() { Ok(()) } else { Err("there is no struct Params".into()) };
-    };
-    let shader: Vec<_> = members.iter().map(|m| (m.name.clone().unwrap_or_default(), m.offset)).collect();
-    let rust: Vec<_> = launch.params.iter().zip(0..).map(|((name, _), i)| ((*name).to_string(), 4 * i)).collect();
-    if shader == rust { Ok(()) } else { Err(format!("Params are {shader:?} in the shader, {rust:?} in the launch")) }
-}
-
-fn limits_hold(module: &naga::Module) -> Result<(), String> {
+fn limits_hold(module: &naga::Module) -> Result<(), Failed> {
     let caps = Caps::webgpu_default();
     let threads: u32 = module.entry_points[0].workgroup_size.iter().product();
     let mut layouter = naga::proc::Layouter::default();
-    layouter.update(module.to_ctx()).map_err(|e| e.to_string())?;
+    layouter.update(module.to_ctx())?;
     let shared = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
     let bytes: u32 = shared.map(|(_, v)| layouter[v.ty].size).sum();
     if threads <= caps.max_invocations && bytes <= caps.workgroup_memory {
         return Ok(());
     }
-    Err(format!("{threads} threads and {bytes} bytes of workgroup memory exceed WebGPU's defaults"))
+    Err(format!("{threads} threads and {bytes} bytes of workgroup memory exceed WebGPU's defaults").into())
 }

@@ -17,6 +17,7 @@ mod devices;
 mod forward;
 mod generate;
 mod schedule;
+mod shader;
 mod tokenize;
 
 /// Stable Diffusion on any GPU, in hand-written WGSL.
@@ -39,6 +40,8 @@ enum Command {
     Schedule(schedule::Schedule),
     /// List the adapters and what they can do
     Devices(devices::Devices),
+    /// Print a shader as a driver will see it
+    Shader(shader::Shader),
 }
 
 /// Which device, and how it stores activations.
@@ -115,6 +118,7 @@ pub fn run() -> ExitCode {
         Command::Tokenize(command) => command.run(),
         Command::Schedule(command) => command.run(),
         Command::Devices(command) => command.run(),
+        Command::Shader(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
