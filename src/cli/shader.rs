@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::{ShadersArg, print, print_json};
 use crate::caps::Caps;
 use crate::error::{Error, Result, ten};
-use crate::gpu::shader::{Dialect, Sources, Target, names, parts, prepare, translate};
+use crate::gpu::shader::{Dialect, Sources, hlsl, msl, names, parts, prepare, spirv};
 use crate::ops::{Launch, TABLE};
 use crate::tensor::DType;
 use crate::weights::{check_writable, write_atomically};
@@ -17,7 +17,6 @@ use crate::weights::{check_writable, write_atomically};
 #[derive(Debug, Args)]
 pub(super) struct Shader {
     /// The shader; without it all are listed
-    #[arg(conflicts_with = "json")]
     name: Option<String>,
     /// The kernel variant [default: the first]
     #[arg(long, requires = "name")]
@@ -39,7 +38,7 @@ pub(super) struct Shader {
     output: Option<PathBuf>,
     #[command(flatten)]
     shaders: ShadersArg,
-    /// The list as one JSON document
+    /// One JSON document: the list, or a shader's text with its variants and constants
     #[arg(long)]
     json: bool,
 }
@@ -73,7 +72,9 @@ enum To {
 
 /// A launch of the shader, and where it comes from.
 struct Example {
-    variant: String,
+    variant: &'static str,
+    /// All that there are.
+    variants: Vec<&'static str>,
     case: String,
     launch: Launch,
 }
@@ -90,7 +91,7 @@ impl Shader {
         if let Some(path) = self.output.as_deref().filter(|_| !to_stdout) {
             check_writable(path)?;
         }
-        let bytes = self.translation(name, &sources, dialect)?;
+        let bytes = self.print(name, &sources, dialect)?;
         match self.output.as_deref().filter(|_| !to_stdout) {
             Some(path) => write_atomically(path, &bytes),
             None => print(&bytes),
@@ -105,17 +106,20 @@ impl Shader {
         Ok(Dialect { elem, weight: self.weights.map_or(elem, DType::from), native_f16 })
     }
 
-    fn translation(&self, name: &str, sources: &Sources, dialect: Dialect) -> Result<Vec<u8>> {
+    /// What stdout or the file is given.
+    fn print(&self, name: &str, sources: &Sources, dialect: Dialect) -> Result<Vec<u8>> {
         let source = sources.source(name, dialect)?;
         let example = example(name, self.variant.as_deref(), dialect)?;
         let prepared = prepare(&source, &example.launch, dialect.native_f16)?;
-        let target = match self.to {
-            To::Wgsl => return Ok([example.describe(dialect).as_bytes(), source.text.as_bytes()].concat()),
-            To::Spirv => return translate(&prepared, Target::Spirv),
-            To::Msl => Target::Msl,
-            To::Hlsl => Target::Hlsl,
+        let text = match self.to {
+            To::Wgsl => source.text,
+            To::Spirv if self.json => return Err(Error::usage("SPIR-V is no text: leave out --json")),
+            To::Spirv => return spirv(&prepared),
+            To::Msl => msl(&prepared)?,
+            To::Hlsl => hlsl(&prepared)?,
         };
-        Ok([example.describe(dialect).into_bytes(), translate(&prepared, target)?].concat())
+        let printed = if self.json { example.json(&text) } else { format!("{}{text}", example.describe(dialect)) };
+        Ok(printed.into_bytes())
     }
 
     fn list(&self) -> Result<()> {
@@ -129,6 +133,21 @@ impl Shader {
 }
 
 impl Example {
+    fn json(&self, text: &str) -> String {
+        let constants: serde_json::Map<_, _> =
+            self.launch.constants.iter().map(|(name, value)| ((*name).to_string(), (*value).into())).collect();
+        let document = serde_json::json!({
+            "shader": self.launch.shader,
+            "variant": self.variant,
+            "variants": self.variants,
+            "case": self.case,
+            "constants": constants,
+            "workgroups": self.launch.workgroups,
+            "text": text,
+        });
+        format!("{document:#}\n")
+    }
+
     /// Comment lines in front of a text: what it was made for.
     fn describe(&self, dialect: Dialect) -> String {
         let Launch { shader, constants, workgroups: [x, y, z], .. } = &self.launch;
@@ -144,24 +163,30 @@ impl Example {
     }
 }
 
-/// The first case of the table that launches this shader.
+/// The first case of the table that launches this shader as this variant.
 fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Example> {
     let caps = Caps { f16: dialect.native_f16, ..Caps::webgpu_default() };
     let mut variants = Vec::new();
+    let mut first = None;
     for case in TABLE.iter().flat_map(|(_, cases)| cases()) {
         let types = case.types();
         let launch = case.op.launch(&types, &case.op.output(&types)?, &caps)?;
-        let found = "default".to_string();
+        let found = "default";
         if launch.shader != name {
             continue;
-        }
-        if variant.is_none_or(|wanted| wanted == found) {
-            return Ok(Example { variant: found, case: case.name(), launch });
         }
         if !variants.contains(&found) {
             variants.push(found);
         }
+        if first.is_none() && variant.is_none_or(|wanted| wanted == found) {
+            first = Some((found, case.name(), launch));
+        }
     }
-    let wanted = variant.unwrap_or("default");
-    Err(Error::usage(format!("shader {name} has no variant {wanted}: there are {}", ten(&variants))))
+    match first {
+        Some((variant, case, launch)) => Ok(Example { variant, variants, case, launch }),
+        None => {
+            let wanted = variant.unwrap_or_default();
+            Err(Error::usage(format!("shader {name} has no variant {wanted}: there are {}", ten(&variants))))
+        }
+    }
 }

@@ -7,9 +7,9 @@ mod prepare;
 mod sources;
 mod translate;
 
-pub use prepare::{Prepared, prepare};
+pub use prepare::{ENTRY_POINT, Prepared, prepare};
 pub use sources::{Source, Sources, names, parts};
-pub use translate::{Target, translate};
+pub use translate::{hlsl, msl, spirv};
 
 /// How a kernel's storage reads and writes its elements. Arithmetic is in f32 in every one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,40 +1,21 @@
 //! What a driver will see: naga's translations, with the options that wgpu passes to naga on each platform.
 
-use naga::back::{hlsl, msl, spv};
+use naga::back::{hlsl as dx, msl as metal, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::{AddressSpace, Module, ResourceBinding, ShaderStage, StorageAccess};
 
 use super::prepare::{ENTRY_POINT, Prepared};
 use crate::error::{Error, Result};
 
-/// The language of a platform's drivers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// SPIR-V 1.6: Vulkan 1.3.
-    Spirv,
-    /// Metal's shading language 2.4: macOS 12, iOS 15.
-    Msl,
-    /// Shader model 6.2, the first with f16: DirectX 12.
-    Hlsl,
-}
-
-/// The translation: words of SPIR-V as bytes, or text.
-///
-/// # Errors
-/// If the language cannot express the kernel.
-pub fn translate(prepared: &Prepared, target: Target) -> Result<Vec<u8>> {
-    match target {
-        Target::Spirv => spirv(prepared),
-        Target::Msl => metal(prepared).map(String::into_bytes),
-        Target::Hlsl => directx(prepared).map(String::into_bytes),
-    }
-}
-
 fn failed(target: &str, why: impl std::fmt::Display) -> Error {
     Error::config(format!("translation to {target}"), why)
 }
 
-fn spirv(Prepared { module, info }: &Prepared) -> Result<Vec<u8>> {
+/// SPIR-V 1.6, for Vulkan 1.3: little-endian words.
+///
+/// # Errors
+/// If SPIR-V cannot express the kernel.
+pub fn spirv(Prepared { module, info }: &Prepared) -> Result<Vec<u8>> {
     let options = spv::Options {
         lang_version: (1, 6),
         flags: spv::WriterFlags::LABEL_VARYINGS,
@@ -52,17 +33,21 @@ fn spirv(Prepared { module, info }: &Prepared) -> Result<Vec<u8>> {
     Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
 }
 
-/// Buffers are numbered in the order of their bindings; a last one holds the lengths of the runtime-sized arrays.
-fn metal(Prepared { module, info }: &Prepared) -> Result<String> {
+/// Metal's shading language 2.4, for macOS 12 and iOS 15. Buffers are numbered in the order of their bindings; a last one
+/// holds the lengths of the runtime-sized arrays.
+///
+/// # Errors
+/// If the language cannot express the kernel.
+pub fn msl(Prepared { module, info }: &Prepared) -> Result<String> {
     let buffers = bindings(module);
-    let target = |slot: usize, mutable| msl::BindTarget { buffer: Some(slot as u8), mutable, ..Default::default() };
+    let target = |slot: usize, mutable| metal::BindTarget { buffer: Some(slot as u8), mutable, ..Default::default() };
     let slots = buffers.iter().enumerate();
-    let resources = msl::EntryPointResources {
+    let resources = metal::EntryPointResources {
         resources: slots.map(|(slot, (at, space))| (*at, target(slot, is_written(*space)))).collect(),
         immediates_buffer: None,
         sizes_buffer: Some(buffers.len() as u8),
     };
-    let options = msl::Options {
+    let options = metal::Options {
         lang_version: (2, 4),
         per_entry_point_map: [(ENTRY_POINT.to_string(), resources)].into(),
         fake_missing_bindings: false,
@@ -75,20 +60,23 @@ fn metal(Prepared { module, info }: &Prepared) -> Result<String> {
         ..Default::default()
     };
     let entry = Some((ShaderStage::Compute, ENTRY_POINT.to_string()));
-    let pipeline = msl::PipelineOptions { entry_point: entry, ..Default::default() };
-    let (text, translated) = msl::write_string(module, info, &options, &pipeline).map_err(|e| failed("MSL", e))?;
+    let pipeline = metal::PipelineOptions { entry_point: entry, ..Default::default() };
+    let (text, translated) = metal::write_string(module, info, &options, &pipeline).map_err(|e| failed("MSL", e))?;
     match translated.entry_point_names.into_iter().find_map(Result::err) {
         Some(error) => Err(failed("MSL", error)),
         None => Ok(text),
     }
 }
 
-/// Registers are numbered by kind: t for read-only buffers, u for written ones, b for uniforms and, after those, for the
-/// number of workgroups.
-fn directx(Prepared { module, info }: &Prepared) -> Result<String> {
-    let target = |register| hlsl::BindTarget { register, restrict_indexing: true, ..Default::default() };
+/// HLSL for DirectX 12, shader model 6.2 (the first with f16). Registers are numbered by kind: t for read-only buffers, u
+/// for written ones, b for uniforms and, after those, for the number of workgroups.
+///
+/// # Errors
+/// If the language cannot express the kernel.
+pub fn hlsl(Prepared { module, info }: &Prepared) -> Result<String> {
+    let target = |register| dx::BindTarget { register, restrict_indexing: true, ..Default::default() };
     let (mut reads, mut writes, mut uniforms) = (0.., 0.., 0..);
-    let mut registers = hlsl::BindingMap::default();
+    let mut registers = dx::BindingMap::default();
     for (at, space) in bindings(module) {
         let numbers = match space {
             AddressSpace::Uniform => &mut uniforms,
@@ -97,16 +85,16 @@ fn directx(Prepared { module, info }: &Prepared) -> Result<String> {
         };
         registers.extend(numbers.next().map(|register| (at, target(register))));
     }
-    let options = hlsl::Options {
-        shader_model: hlsl::ShaderModel::V6_2,
+    let options = dx::Options {
+        shader_model: dx::ShaderModel::V6_2,
         binding_map: registers,
         fake_missing_bindings: false,
         special_constants_binding: uniforms.next().map(target),
         ..Default::default()
     };
-    let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, ENTRY_POINT.to_string())) };
+    let pipeline = dx::PipelineOptions { entry_point: Some((ShaderStage::Compute, ENTRY_POINT.to_string())) };
     let mut text = String::new();
-    let written = hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None);
+    let written = dx::Writer::new(&mut text, &options, &pipeline).write(module, info, None);
     match written.map_err(|e| failed("HLSL", e))?.entry_point_names.into_iter().find_map(Result::err) {
         Some(error) => Err(failed("HLSL", error)),
         None => Ok(text),
