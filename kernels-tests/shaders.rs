@@ -6,18 +6,18 @@ use std::collections::BTreeSet;
 use libtest_mimic::{Failed, Trial};
 use ornstein::caps::Caps;
 use ornstein::gpu::shader::{Dialect, Sources, names, prepare};
-use ornstein::ops::{Case, Launch, TABLE};
+use ornstein::ops::{Case, Launch, TABLE, Variant};
 
-use crate::support::test;
+use crate::support::{dialect_name, test, variants};
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![test("shaders::every_file_belongs_to_an_op", every_file_belongs_to_an_op)];
     for (op, cases) in TABLE {
         let cases = *cases;
         for dialect in Dialect::all() {
-            let native = if dialect.native_f16 { "native" } else { "packed" };
-            let name = format!("shaders::{op}::{}-{}-{native}", dialect.elem, dialect.weight);
-            trials.push(test(name, move || launches_fit(&cases(), dialect)));
+            trials.push(test(format!("shaders::{op}::{}", dialect_name(dialect)), move || {
+                launches_fit(&cases(), dialect)
+            }));
         }
     }
     trials
@@ -30,29 +30,42 @@ fn every_file_belongs_to_an_op() -> Result<(), Failed> {
 }
 
 fn launches_fit(cases: &[Case], dialect: Dialect) -> Result<(), Failed> {
-    let caps = Caps { f16: dialect.native_f16, ..Caps::webgpu_default() };
     for case in cases {
-        let types = case.types();
-        let launch = case.op.launch(&types, &case.op.output(&types)?, &caps)?;
-        fits(&launch, dialect).map_err(|e| format!("{}: {}", case.name(), e.message().unwrap_or_default()))?;
+        for Variant { name, launch } in variants(case, dialect)? {
+            let what = |e: Failed| format!("{} {name}: {}", case.name(), e.message().unwrap_or_default());
+            fits(&launch, dialect).map_err(what)?;
+        }
     }
     Ok(())
 }
 
 fn fits(launch: &Launch, dialect: Dialect) -> Result<(), Failed> {
     let source = Sources::default().source(launch.shader, dialect)?;
-    limits_hold(&prepare(&source, launch, dialect.native_f16)?.module)
+    limits_hold(&prepare(&source, launch, dialect.native_f16)?.module, launch)
 }
 
-fn limits_hold(module: &naga::Module) -> Result<(), Failed> {
+fn limits_hold(module: &naga::Module, launch: &Launch) -> Result<(), Failed> {
     let caps = Caps::webgpu_default();
-    let threads: u32 = module.entry_points[0].workgroup_size.iter().product();
     let mut layouter = naga::proc::Layouter::default();
     layouter.update(module.to_ctx())?;
-    let shared = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
-    let bytes: u32 = shared.map(|(_, v)| layouter[v.ty].size).sum();
-    if threads <= caps.max_invocations && bytes <= caps.workgroup_memory {
-        return Ok(());
+    let variables = || module.global_variables.iter().map(|(_, variable)| variable);
+    let shared = variables().filter(|v| v.space == naga::AddressSpace::WorkGroup);
+    let storage = variables().filter(|v| matches!(v.space, naga::AddressSpace::Storage { .. }));
+    let [x, y, z] = module.entry_points[0].workgroup_size;
+    let most_workgroups = launch.workgroups.into_iter().max().unwrap_or_default();
+    let limits = [
+        ("threads", x * y * z, caps.max_invocations),
+        ("threads along z", z, 64),
+        (
+            "bytes of workgroup memory",
+            shared.map(|v| layouter[v.ty].size.next_multiple_of(16)).sum(),
+            caps.workgroup_memory,
+        ),
+        ("storage buffers", storage.count() as u32, 8),
+        ("workgroups in one dimension", most_workgroups, caps.max_workgroups),
+    ];
+    match limits.into_iter().find(|(_, value, limit)| value > limit) {
+        None => Ok(()),
+        Some((what, value, limit)) => Err(format!("{value} {what} exceed WebGPU's default of {limit}").into()),
     }
-    Err(format!("{threads} threads and {bytes} bytes of workgroup memory exceed WebGPU's defaults").into())
 }

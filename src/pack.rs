@@ -4,6 +4,10 @@
 //! (convolution); [`Pack`] turns them into `[K, N]` and `[KH, KW, I, N]`, so that a convolution is the same product with
 //! K running over taps and channels.
 
+use std::borrow::Cow;
+
+use bytemuck::{AnyBitPattern, NoUninit};
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -21,12 +25,15 @@ pub enum Pack {
     Conv,
 }
 
-/// The source seen as `[N][I][T]`, the target as `[T][I][N]`: one description for all three.
+/// A file's tensor seen as `[n][i][t]`, of which the kernel wants `[t][i][n]`.
 struct Extents {
     n: usize,
     i: usize,
     t: usize,
 }
+
+/// Channels that one task transposes: few enough for all taps of a block to stay in the first-level cache.
+const BLOCK: usize = 32;
 
 impl Pack {
     /// The shape that the kernel sees.
@@ -47,108 +54,118 @@ impl Pack {
     }
 
     /// The tensor in f32, unpadded, for the CPU.
+    ///
+    /// # Errors
+    /// If a value is not finite, or the file holds integers.
     pub fn to_tensor(self, raw: &RawTensor, file: &Shape) -> Result<Tensor> {
         let mut data = vec![0f32; file.len()];
-        self.write(raw, file, &mut data, false, |v| v)?;
+        self.write_f32(raw, file, &mut data, |x| x)?;
         Ok(Tensor { shape: self.packed(file), data })
     }
 
-    /// The bytes of a device buffer: rows padded with zeros to a multiple of four, and the channels that a product
+    /// The contents of a device buffer, as words since those are aligned: rows padded with zeros to a multiple of four, and the channels that a product
     /// sums over padded likewise, since activations are.
     ///
     /// # Errors
-    /// If a value is not finite in the file. (One that overflows f16 becomes infinite and shows in the output.)
-    pub fn to_bytes(self, raw: &RawTensor, file: &Shape, dtype: DType) -> Result<Vec<u8>> {
+    /// If a value is not finite, or the file holds integers. (One that overflows f16 becomes infinite and shows in the
+    /// output.)
+    pub fn to_words(self, raw: &RawTensor, file: &Shape, dtype: DType) -> Result<Vec<u32>> {
         let Extents { n, i, t } = self.extents(file);
         let rows = t * if file.rank() < 2 { i } else { pad4(i) };
         let len = rows * pad4(n);
         if dtype == DType::F16 {
-            let mut data = vec![f16::ZERO; len];
-            self.write(raw, file, &mut data, true, f16::from_f32)?;
-            return Ok(bytemuck::cast_slice(&data).to_vec());
+            let mut words = vec![0u32; len / 2];
+            self.write_f16(raw, file, bytemuck::cast_slice_mut(&mut words))?;
+            return Ok(words);
         }
-        let mut data = vec![0f32; len];
-        self.write(raw, file, &mut data, true, |v| v)?;
-        Ok(bytemuck::cast_slice(&data).to_vec())
+        let mut words = vec![0u32; len];
+        self.write_f32(raw, file, bytemuck::cast_slice_mut(&mut words), pad4)?;
+        Ok(words)
     }
 
-    fn write<T: Send + Sync>(
-        self,
-        raw: &RawTensor,
-        file: &Shape,
-        out: &mut [T],
-        padded: bool,
-        convert: fn(f32) -> T,
-    ) -> Result<()> {
-        let finite = match raw.dtype {
+    fn write_f32(self, raw: &RawTensor, file: &Shape, out: &mut [f32], pad: fn(usize) -> usize) -> Result<()> {
+        match raw.dtype {
             DType::F16 => {
-                self.transpose(raw, 2, file, out, padded, |b| f16::from_le_bytes([b[0], b[1]]).to_f32(), convert)
+                let source = finite::<f16>(raw, |x| x.is_finite())?;
+                self.place(&source, file, out, pad, |from, to| from.convert_to_f32_slice(to));
             }
             DType::BF16 => {
-                self.transpose(raw, 2, file, out, padded, |b| bf16::from_le_bytes([b[0], b[1]]).to_f32(), convert)
+                let source = finite::<bf16>(raw, |x| x.is_finite())?;
+                self.place(&source, file, out, pad, |from, to| from.convert_to_f32_slice(to));
             }
             DType::F32 => {
-                self.transpose(raw, 4, file, out, padded, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]), convert)
+                let source = finite::<f32>(raw, |x| x.is_finite())?;
+                self.place(&source, file, out, pad, |from, to| to.copy_from_slice(from));
             }
-            DType::I32 | DType::I64 => {
-                return Err(Error::shape(format!("a parameter cannot be {}", raw.dtype)));
-            }
-        };
-        if finite { Ok(()) } else { Err(Error::shape("holds NaN or infinite values")) }
+            DType::I32 | DType::I64 => return Err(Error::shape(format!("cannot be {}", raw.dtype))),
+        }
+        Ok(())
     }
 
-    /// Returns whether every value read was finite.
-    #[allow(clippy::too_many_arguments)] // one call site family, three lines above
-    fn transpose<T: Send + Sync>(
+    fn write_f16(self, raw: &RawTensor, file: &Shape, out: &mut [f16]) -> Result<()> {
+        if raw.dtype == DType::F16 {
+            let source = finite::<f16>(raw, |x| x.is_finite())?;
+            self.place(&source, file, out, pad4, |from, to| to.copy_from_slice(from));
+            return Ok(());
+        }
+        let mut floats = vec![0f32; out.len()];
+        self.write_f32(raw, file, &mut floats, pad4)?;
+        out.convert_from_f32_slice(&floats);
+        Ok(())
+    }
+
+    /// Puts the source's elements, converted a stretch at a time, at their places among zeros; `pad` gives the length of
+    /// a padded dimension.
+    fn place<S: Sync, T: Copy + Default + Send>(
         self,
-        raw: &RawTensor,
-        size: usize,
+        source: &[S],
         file: &Shape,
         out: &mut [T],
-        padded: bool,
-        read: impl Fn(&[u8]) -> f32 + Sync,
-        convert: fn(f32) -> T,
-    ) -> bool {
+        pad: fn(usize) -> usize,
+        convert: fn(&[S], &mut [T]),
+    ) {
         let Extents { n, i, t } = self.extents(file);
-        let pad = |x| if padded { pad4(x) } else { x };
-        let (row, rows_per_tap) = (pad(n), if file.rank() < 2 { i } else { pad(i) });
-        let bytes = &raw.bytes;
+        let row = pad(n);
         if out.is_empty() {
-            return true;
+            return;
         }
-        // Blocks of target rows that come from the same stretch of source, so that a cache line read for one is still
-        // there for the next.
-        const BLOCK: usize = 32;
-        out.par_chunks_mut(row * BLOCK)
-            .enumerate()
-            .map(|(block, target)| {
-                let mut finite = true;
-                let rows = target.len() / row;
-                for column in 0..n {
-                    for r in 0..rows {
-                        let (tap, channel) = ((block * BLOCK + r) / rows_per_tap, (block * BLOCK + r) % rows_per_tap);
-                        if channel >= i {
-                            continue;
-                        }
-                        let source = match self {
-                            Self::Plain => channel * n + column,
-                            Self::Linear | Self::Conv => (column * i + channel) * t + tap,
-                        };
-                        let value = read(&bytes[source * size..]);
-                        finite &= value.is_finite();
-                        target[r * row + column] = convert(value);
+        if self == Self::Plain {
+            out.par_chunks_mut(row).zip(source.par_chunks(n)).for_each(|(to, from)| convert(from, &mut to[..n]));
+            return;
+        }
+        // For each block of channels, where it goes in each tap.
+        let mut blocks: Vec<Vec<&mut [T]>> = (0..pad(i).div_ceil(BLOCK)).map(|_| Vec::with_capacity(t)).collect();
+        for tap in out.chunks_mut(pad(i) * row) {
+            tap.chunks_mut(BLOCK * row).zip(&mut blocks).for_each(|(target, block)| block.push(target));
+        }
+        blocks.into_par_iter().enumerate().for_each(|(block, mut taps)| {
+            let channels = (block * BLOCK).min(i)..((block + 1) * BLOCK).min(i);
+            let mut stretch = vec![T::default(); channels.len() * t];
+            for column in 0..n {
+                convert(&source[column * i * t..][channels.start * t..channels.end * t], &mut stretch);
+                for (channel, values) in stretch.chunks_exact(t).enumerate() {
+                    for (tap, value) in taps.iter_mut().zip(values) {
+                        tap[channel * row + column] = *value;
                     }
                 }
-                finite
-            })
-            .reduce(|| true, |a, b| a && b)
+            }
+        });
     }
+}
+
+/// The elements of a file's tensor, if all are finite. Looks at every one without a branch for each, so that it costs no
+/// more than reading them, and copies them only if the file does not align them.
+fn finite<'a, T: AnyBitPattern + NoUninit>(raw: &'a RawTensor, is_finite: fn(T) -> bool) -> Result<Cow<'a, [T]>> {
+    let aligned = bytemuck::try_cast_slice(&raw.bytes).map(Cow::Borrowed);
+    let values = aligned.unwrap_or_else(|_| Cow::Owned(bytemuck::pod_collect_to_vec(&raw.bytes)));
+    if values.iter().fold(true, |all, x| all & is_finite(*x)) {
+        return Ok(values);
+    }
+    Err(Error::shape("holds NaN or infinite values"))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use super::*;
 
     fn raw(shape: impl Into<Shape>) -> RawTensor<'static> {
@@ -176,11 +193,12 @@ mod tests {
     #[test]
     fn a_device_buffer_has_both_channel_dimensions_padded_with_zeros() {
         let w = raw([2, 3, 1, 1]);
-        let bytes = Pack::Conv.to_bytes(&w, &w.shape, DType::F32).unwrap();
-        let data: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        let words = Pack::Conv.to_words(&w, &w.shape, DType::F32).unwrap();
+        let data: &[f32] = bytemuck::cast_slice(&words);
         assert_eq!(data, [1., 4., 0., 0., 2., 5., 0., 0., 3., 6., 0., 0., 0., 0., 0., 0.]);
-        let bytes = Pack::Conv.to_bytes(&w, &w.shape, DType::F16).unwrap();
-        assert_eq!(bytes.len(), 32);
+        let words = Pack::Conv.to_words(&w, &w.shape, DType::F16).unwrap();
+        let data: &[f16] = bytemuck::cast_slice(&words);
+        assert_eq!(data[..6].iter().map(|x| x.to_f32()).collect::<Vec<_>>(), [1., 4., 0., 0., 2., 5.]);
     }
 
     #[test]

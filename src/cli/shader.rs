@@ -10,7 +10,7 @@ use super::{ShadersArg, print, print_json};
 use crate::caps::Caps;
 use crate::error::{Error, Result, ten};
 use crate::gpu::shader::{Dialect, Sources, hlsl, msl, names, parts, prepare, spirv};
-use crate::ops::{Launch, TABLE};
+use crate::ops::{Launch, TABLE, Variant};
 use crate::tensor::DType;
 use crate::weights::{check_writable, write_atomically};
 
@@ -170,16 +170,16 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Exampl
     let mut first = None;
     for case in TABLE.iter().flat_map(|(_, cases)| cases()) {
         let types = case.types();
-        let launch = case.op.launch(&types, &case.op.output(&types)?, &caps)?;
-        let found = "default";
-        if launch.shader != name {
-            continue;
-        }
-        if !variants.contains(&found) {
-            variants.push(found);
-        }
-        if first.is_none() && variant.is_none_or(|wanted| wanted == found) {
-            first = Some((found, case.name(), launch));
+        for Variant { name: found, launch } in case.op.variants(&types, &case.op.output(&types)?, &caps)? {
+            if launch.shader != name {
+                continue;
+            }
+            if !variants.contains(&found) {
+                variants.push(found);
+            }
+            if first.is_none() && variant.is_none_or(|wanted| wanted == found) {
+                first = Some((found, case.name(), launch));
+            }
         }
     }
     match first {

@@ -12,11 +12,14 @@ use crate::error::{Error, Result};
 use crate::graph::interpret::load_parameters;
 use crate::graph::plan::{Plan, Storage, check_limits, device_bytes, plan};
 use crate::graph::{Graph, Node, Source, ValueId};
-use crate::ops::{Binding, Kind, Launch};
+use crate::ops::{Binding, Kind, Launch, Variant};
 use crate::tensor::{DType, Tensor, Weights};
 
 /// Bytes of uploads in flight before the session waits for them, which bounds the staging memory.
 const UPLOAD_CHUNK: u64 = 64 << 20;
+
+/// Picks one of a node's variants, for the dialect that the node will run in.
+pub type Choose<'a> = dyn Fn(&Node, Dialect, &[Variant]) -> Result<usize> + 'a;
 
 #[derive(Debug)]
 struct Dispatch {
@@ -47,13 +50,28 @@ impl Session {
     /// If a value exceeds the device's limits, a parameter is missing or not finite, a kernel does not compile, or
     /// memory runs out.
     pub fn new(gpu: &Arc<Gpu>, graph: Graph, weights: &dyn Weights, storage: Storage) -> Result<Self> {
+        Self::choosing(gpu, graph, weights, storage, &|_, _, _| Ok(0))
+    }
+
+    /// As [`Session::new`], with `choose` picking one of each node's variants by its place in the list.
+    ///
+    /// # Errors
+    /// As [`Session::new`], and those of `choose`.
+    pub fn choosing(
+        gpu: &Arc<Gpu>,
+        graph: Graph,
+        weights: &dyn Weights,
+        storage: Storage,
+        choose: &Choose<'_>,
+    ) -> Result<Self> {
         check_limits(&graph, storage, &gpu.caps)?;
         let plan = plan(&graph, storage);
         let mut uploads = Uploads { gpu, pending: 0, total: 0 };
         let mut fixed = load_parameters(&graph, weights, |parameter, raw| {
             let rank = parameter.file_shape.rank();
             let dtype = if rank < 2 { DType::F32 } else { storage.weight };
-            uploads.buffer(&parameter.key, &parameter.pack.to_bytes(raw, &parameter.file_shape, dtype)?)
+            let words = parameter.pack.to_words(raw, &parameter.file_shape, dtype)?;
+            uploads.buffer(&parameter.key, bytemuck::cast_slice(&words))
         })?;
         for (i, value) in graph.values.iter().enumerate() {
             let id = ValueId(i);
@@ -80,7 +98,7 @@ impl Session {
         gpu.wait()?;
         let mut session =
             Self { gpu: Arc::clone(gpu), graph, storage, slots, fixed, plan, dispatches: Vec::new(), readback, bytes };
-        session.dispatches = session.prepare()?;
+        session.dispatches = session.prepare(choose)?;
         gpu.check()?;
         Ok(session)
     }
@@ -95,8 +113,9 @@ impl Session {
     }
 
     /// Kernels, parameters and bind groups of every node.
-    fn prepare(&self) -> Result<Vec<Dispatch>> {
-        let launches: Vec<Launch> = self.graph.nodes.iter().map(|node| self.launch(node)).collect::<Result<_>>()?;
+    fn prepare(&self, choose: &Choose<'_>) -> Result<Vec<Dispatch>> {
+        let nodes = self.graph.nodes.iter();
+        let launches: Vec<Launch> = nodes.map(|node| self.launch(node, choose)).collect::<Result<_>>()?;
         let align = self.gpu.device.limits().min_uniform_buffer_offset_alignment as usize;
         let mut params = Vec::new();
         let mut ranges = Vec::new();
@@ -113,10 +132,11 @@ impl Session {
         nodes.map(|((node, launch), range)| self.dispatch(node, launch, (&params, range), &absent)).collect()
     }
 
-    fn launch(&self, node: &Node) -> Result<Launch> {
+    fn launch(&self, node: &Node, choose: &Choose<'_>) -> Result<Launch> {
         let caps = &self.gpu.caps;
-        let launch = node.op.launch(&self.graph.types(&node.inputs), self.graph.ty(node.output), caps);
-        let launch = launch.map_err(|e| e.at(&node.name))?;
+        let variants = node.op.variants(&self.graph.types(&node.inputs), self.graph.ty(node.output), caps);
+        let mut variants = variants.map_err(|e| e.at(&node.name))?;
+        let launch = variants.swap_remove(choose(node, self.dialect(node), &variants)?).launch;
         if launch.workgroups.iter().any(|n| *n > caps.max_workgroups) {
             return Err(Error::device(format!(
                 "{}: {:?} workgroups are more than {} dispatches; a smaller picture needs fewer",

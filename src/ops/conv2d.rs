@@ -8,9 +8,9 @@
 use rayon::prelude::*;
 
 use super::epilogue::{Act, Epilogue, rows_per_batch};
-use super::matmul::{launch_gemm, launch_matmul, multiply};
+use super::matmul::{gemm_variants, matmul_variants, multiply};
 use super::product::{Mat, MatMut, Threads, in_blocks, product};
-use super::{Case, Inputs, Kind, Launch, Op, Ty};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor, pad4};
@@ -137,25 +137,31 @@ impl Op for Conv2d {
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
+    }
+
+    fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
         let (x, w) = (&inputs[0].shape, &inputs[1].shape);
         if self.is_pointwise(w) {
-            return Ok(launch_matmul(x.channels(), &output.shape, self.epilogue, caps));
+            return Ok(matmul_variants(x.channels(), &output.shape, self.epilogue, caps));
         }
         let g = self.geometry(x, w)?;
         let c4 = pad4(g.channels) / 4;
-        Ok(launch_gemm("conv2d", output.shape.rows(), g.n, self.epilogue, caps)
-            .constant("TAPS_X", g.taps[1] as u32)
-            .param("rows", output.shape.rows())
-            .param("k4", g.taps[0] * g.taps[1] * c4)
-            .param("n4", pad4(g.n) / 4)
-            .param("rows_per_batch", rows_per_batch(&output.shape))
-            .param("height", g.size[0])
-            .param("width", g.size[1])
-            .param("c4", c4)
-            .param("out_width", g.out_size[1])
-            .param("stride", self.stride)
-            .param("top", self.padding[0])
-            .param("left", self.padding[1]))
+        Ok(gemm_variants("conv2d", output.shape.rows(), g.n, self.epilogue, caps, |launch| {
+            launch
+                .constant("TAPS_X", g.taps[1] as u32)
+                .param("rows", output.shape.rows())
+                .param("k4", g.taps[0] * g.taps[1] * c4)
+                .param("n4", pad4(g.n) / 4)
+                .param("rows_per_batch", rows_per_batch(&output.shape))
+                .param("height", g.size[0])
+                .param("width", g.size[1])
+                .param("c4", c4)
+                .param("out_width", g.out_size[1])
+                .param("stride", self.stride)
+                .param("top", self.padding[0])
+                .param("left", self.padding[1])
+        }))
     }
 
     fn flops(&self, inputs: Inputs, output: &Ty) -> u64 {

@@ -3,7 +3,7 @@
 
 use super::epilogue::{Act, Epilogue, rows_per_batch};
 use super::product::{Mat, MatMut, in_blocks, product};
-use super::{Case, Inputs, Kind, Launch, Op, Ty, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant, fold_groups};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor, pad4};
@@ -23,25 +23,42 @@ impl MatMul {
 /// Columns of the output that one workgroup of `shared/gemm.wgsl` computes.
 const TILE_COLUMNS: usize = 64;
 
-/// A launch of `shared/gemm.wgsl` in this shader: constants and grid for `rows` rows of `n` columns. Few rows take a
-/// tile of few rows, since threads beyond the last row would multiply zeros.
-pub(super) fn launch_gemm(shader: &'static str, rows: usize, n: usize, epilogue: Epilogue, caps: &Caps) -> Launch {
-    let tile_rows = if rows <= 16 { 16 } else { 64 };
-    let [y, z, _] = fold_groups(rows.div_ceil(tile_rows), caps);
-    epilogue.launch(Launch::new(shader, epilogue.inputs())).constant("TILE_ROWS", tile_rows as u32).workgroups([
-        n.div_ceil(TILE_COLUMNS) as u32,
-        y,
-        z,
-    ])
+/// The variants of `shared/gemm.wgsl`: names, and rows of an output tile.
+const TILES: [(&str, usize); 2] = [("tile64", 64), ("tile16", 16)];
+
+/// The launches of a shader that imports `shared/gemm.wgsl`: constants and grid for `rows` rows of `n` columns. Few rows
+/// prefer the tile of few rows, since threads beyond the last row would multiply zeros.
+pub(super) fn gemm_variants(
+    shader: &'static str,
+    rows: usize,
+    n: usize,
+    epilogue: Epilogue,
+    caps: &Caps,
+    finish: impl Fn(Launch) -> Launch,
+) -> Vec<Variant> {
+    let mut variants = TILES.map(|(name, tile_rows)| {
+        let [y, z, _] = fold_groups(rows.div_ceil(tile_rows), caps);
+        let launch = epilogue
+            .launch(Launch::new(shader, epilogue.inputs()))
+            .constant("TILE_ROWS", tile_rows as u32)
+            .workgroups([n.div_ceil(TILE_COLUMNS) as u32, y, z]);
+        Variant { name, launch: finish(launch) }
+    });
+    if rows <= 16 {
+        variants.reverse();
+    }
+    variants.into()
 }
 
-/// The launch of `shaders/matmul.wgsl` for x `[rows, K]` and an output of this shape.
-pub(super) fn launch_matmul(k: usize, output: &Shape, epilogue: Epilogue, caps: &Caps) -> Launch {
-    launch_gemm("matmul", output.rows(), output.channels(), epilogue, caps)
-        .param("rows", output.rows())
-        .param("k4", pad4(k) / 4)
-        .param("n4", pad4(output.channels()) / 4)
-        .param("rows_per_batch", rows_per_batch(output))
+/// The launches of `shaders/matmul.wgsl` for x `[rows, K]` and an output of this shape.
+pub(super) fn matmul_variants(k: usize, output: &Shape, epilogue: Epilogue, caps: &Caps) -> Vec<Variant> {
+    gemm_variants("matmul", output.rows(), output.channels(), epilogue, caps, |launch| {
+        launch
+            .param("rows", output.rows())
+            .param("k4", pad4(k) / 4)
+            .param("n4", pad4(output.channels()) / 4)
+            .param("rows_per_batch", rows_per_batch(output))
+    })
 }
 
 /// The product on the CPU, for x as `[rows, K]` and w as `[K, N]`.
@@ -83,7 +100,11 @@ impl Op for MatMul {
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(launch_matmul(inputs[0].shape.channels(), &output.shape, self.epilogue, caps))
+        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
+    }
+
+    fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
+        Ok(matmul_variants(inputs[0].shape.channels(), &output.shape, self.epilogue, caps))
     }
 
     fn flops(&self, inputs: Inputs, output: &Ty) -> u64 {
@@ -178,7 +199,8 @@ mod tests {
     #[test]
     fn tiles_cover_the_output_and_few_rows_take_a_small_tile() {
         let grid = |rows: usize, n: usize| {
-            let launch = launch_matmul(8, &[rows, n].into(), Epilogue::default(), &Caps::webgpu_default());
+            let variants = matmul_variants(8, &[rows, n].into(), Epilogue::default(), &Caps::webgpu_default());
+            let launch = &variants[0].launch;
             (launch.constants[4].1, launch.workgroups)
         };
         assert_eq!(grid(16, 64), (16.0, [1, 1, 1]));

@@ -32,8 +32,11 @@ pub mod upsample;
 
 pub use case::Case;
 
-/// Every op's name (the stem of its files) and cases, in the order in which reports list them.
-pub const TABLE: &[(&str, fn() -> Vec<Case>)] = &[
+/// An op's name (the stem of its files) and its cases.
+pub type Row = (&'static str, fn() -> Vec<Case>);
+
+/// Every op, in the order in which reports list them.
+pub const TABLE: &[Row] = &[
     ("matmul", matmul::cases),
     ("conv2d", conv2d::cases),
     ("add", add::cases),
@@ -158,6 +161,14 @@ impl Launch {
     }
 }
 
+/// One of the ways to launch an op.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    /// What sets it apart from the op's others: `portable` where there is one only.
+    pub name: &'static str,
+    pub launch: Launch,
+}
+
 /// Threads of a workgroup of a kernel that works on one vector of four per thread. WebGPU's smallest maximum.
 pub const FLAT_THREADS: usize = 256;
 
@@ -187,6 +198,12 @@ pub trait Op: Any + Debug + Send + Sync {
 
     /// The dispatch that computes it on a device, or an error if this device cannot (a limit, a shape).
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch>;
+
+    /// Every dispatch that could compute it on this device, the preferred one, [`Op::launch`], first. A device that gets
+    /// one wrong uses the next.
+    fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
+        Ok(vec![Variant { name: "portable", launch: self.launch(inputs, output, caps)? }])
+    }
 
     /// Floating-point operations; a multiply-add counts two.
     fn flops(&self, inputs: Inputs, output: &Ty) -> u64;
