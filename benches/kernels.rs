@@ -1,85 +1,76 @@
-//! `cargo bench`: every case on the CPU executor and on the adapter at hand, checked first and then timed by the wall
-//! clock. `cargo bench -- conv2d` runs the cases of one op.
+//! `cargo bench`: every op's cases by criterion, on the CPU executor and on the adapter at hand. A kernel that differs
+//! from its reference is an error and is not timed. `cargo bench -- matmul` runs the cases of one op, and
+//! `ORNSTEIN_TEST_DEVICE` chooses the adapter as `--device` does.
 //!
-//! A time on the adapter is the median over submissions that hold the dispatch many times, so that the cost of a
-//! submission does not count.
+//! `ornstein bench` times the shapes of the real networks and knows the device's ceilings; this is for comparing two
+//! states of the code by criterion's baselines.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
+use criterion::{BenchmarkId, Criterion, Throughput};
 use ornstein::gpu::device::{Choice, adapters, select};
 use ornstein::gpu::shader::Sources;
-use ornstein::gpu::{Gpu, Session};
+use ornstein::gpu::{Gpu, Session, Timer};
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::ops::case::{compare, tolerance};
 use ornstein::ops::{Case, TABLE};
-use ornstein::tensor::{DType, Tensor};
+use ornstein::tensor::{DType, NoWeights, Tensor};
 
-const SUBMISSIONS: usize = 5;
-/// A submission is filled up to about this long.
-const LONG_ENOUGH: Duration = Duration::from_millis(50);
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Cargo adds `--bench`.
-    let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-'));
-    let choice = std::env::var("ORNSTEIN_TEST_DEVICE").unwrap_or_else(|_| "0".into());
-    let adapters = pollster::block_on(adapters());
-    let gpu = match select(&Choice::from(choice.as_str()), &adapters) {
-        Ok(Some(adapter)) => Some(pollster::block_on(Gpu::open(adapter, Sources::default()))?),
-        _ => None,
-    };
-    println!("{:>9} {:>10} {:>10}  case", "device", "median", "GFLOP/s");
-    for (op, cases) in TABLE.iter().filter(|(op, _)| wanted.as_ref().is_none_or(|w| op.contains(w.as_str()))) {
-        for case in cases() {
-            let flops = case.op.flops(&case.types(), &case.op.output(&case.types())?);
-            row("cpu", time_cpu(&case), flops, &case);
-            let Some(gpu) = &gpu else { continue };
-            for act in [DType::F32, DType::F16] {
-                if act == DType::F32 || gpu.caps.f16 {
-                    let time = time_gpu(gpu, &case, act).map_err(|e| format!("{op}: {e}"))?;
-                    row(&format!("gpu {act}"), time, flops, &case);
-                }
+fn main() {
+    let mut criterion = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(20))
+        .measurement_time(Duration::from_millis(100))
+        .configure_from_args();
+    let timer = open().map(|gpu| Timer::new(&gpu).expect("the adapter can be timed"));
+    for (op, cases) in TABLE {
+        let mut group = criterion.benchmark_group(*op);
+        for (index, case) in cases().iter().enumerate() {
+            let types = case.types();
+            let output = case.op.output(&types).expect("a case fits its op");
+            group.throughput(Throughput::Elements(case.op.flops(&types, &output).max(1)));
+            let shapes: Vec<_> = types.iter().map(|ty| ty.shape.to_string()).collect();
+            let id = |device: &str| BenchmarkId::new(device, format!("{index} {}", shapes.join("")));
+            group.bench_function(id("cpu"), |bencher| {
+                let inputs = case.tensors(1, DType::F32, DType::F32);
+                let inputs: Vec<&Tensor> = inputs.iter().collect();
+                bencher.iter(|| case.op.reference(&inputs, &output.shape));
+            });
+            let Some(timer) = &timer else { continue };
+            for act in [DType::F32, DType::F16].into_iter().filter(|act| *act == DType::F32 || timer.gpu().caps.f16) {
+                group.bench_function(id(&format!("device {act}")), |bencher| {
+                    let session = checked(timer.gpu(), case, act);
+                    let time = |runs| timer.whole(&session, runs as usize).expect("a session that ran runs again");
+                    bencher.iter_custom(|runs| Duration::from_secs_f64(time(runs)));
+                });
             }
         }
     }
-    Ok(())
+    criterion.final_summary();
 }
 
-fn row(device: &str, time: Duration, flops: u64, case: &Case) {
-    let rate = flops as f64 / time.as_secs_f64() / 1e9;
-    println!("{device:>9} {:>8.3}ms {rate:>10.2}  {}", time.as_secs_f64() * 1e3, case.name());
+fn open() -> Option<Arc<Gpu>> {
+    let choice = std::env::var("ORNSTEIN_TEST_DEVICE").unwrap_or_else(|_| "0".into());
+    pollster::block_on(async {
+        let adapters = adapters().await;
+        let adapter = select(&Choice::from(choice.as_str()), &adapters).ok()??;
+        Some(Gpu::open(adapter, Sources::default()).await.expect("the adapter opens"))
+    })
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
-fn time_cpu(case: &Case) -> Duration {
-    let inputs = case.tensors(1, DType::F32, DType::F32);
-    let inputs: Vec<&Tensor> = inputs.iter().collect();
-    let shape = case.op.output(&case.types()).expect("the caller checked the shapes").shape;
-    let times = (0..SUBMISSIONS).map(|_| {
-        let start = Instant::now();
-        std::hint::black_box(case.op.reference(&inputs, &shape));
-        start.elapsed()
-    });
-    median(times.collect())
-}
-
-fn time_gpu(gpu: &std::sync::Arc<Gpu>, case: &Case, act: DType) -> Result<Duration, Box<dyn std::error::Error>> {
-    let inputs = case.tensors(1, act, act);
+/// The case on the device, after one run that gave the reference's output.
+fn checked(gpu: &Arc<Gpu>, case: &Case, act: DType) -> Session {
     let types = case.types();
-    let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &case.op.output(&types)?.shape);
-    let session =
-        Session::new(gpu, Graph::of_case(case, inputs)?, &ornstein::tensor::NoWeights, Storage { act, weight: act })?;
-    let output = pollster::block_on(session.run(&[]))?.remove("output").ok_or("no output")?;
-    let difference = compare(&output, &reference).relative;
-    if difference > tolerance(act, case.op.sum_length(&types)) {
-        return Err(format!("{} is wrong by {difference:.1e}: not timed", case.name()).into());
-    }
-    let once = session.time(1)?;
-    let repeats = (LONG_ENOUGH.as_secs_f64() / once.as_secs_f64()).clamp(1.0, 1000.0) as usize;
-    let times = (0..SUBMISSIONS).map(|_| session.time(repeats).map(|t| t / repeats as u32));
-    Ok(median(times.collect::<Result<_, _>>()?))
+    let inputs = case.tensors(1, act, act);
+    let output = case.op.output(&types).expect("a case fits its op");
+    let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &output.shape);
+    let graph = Graph::of_case(case, inputs).expect("a case fits its op");
+    let session = Session::new(gpu, graph, &NoWeights, Storage { act, weight: act }).expect("the device runs the case");
+    let found = pollster::block_on(session.run(&[])).expect("the device runs the case").remove("output");
+    let error = compare(&found.expect("a case has this output"), &reference).relative;
+    let limit = tolerance(act, case.op.sum_length(&types));
+    assert!(error <= limit, "{} is wrong by {error:.1e}: not timed", case.name());
+    session
 }

@@ -14,6 +14,12 @@ pub fn trials() -> Vec<Trial> {
         ("an_unknown_sampler_is_refused_with_the_list", |at| {
             refused(at, &["generate", "x", "--sampler", "nonsense"], 2, &["nonsense", "euler"])
         }),
+        ("an_unknown_op_is_refused_with_the_list", |at| {
+            refused(at, &["validate", "nonsense"], 2, &["nonsense", "matmul, conv2d"])
+        }),
+        ("the_reference_is_not_validated_against_itself", |at| {
+            refused(at, &["validate", "--device", "cpu"], 2, &["--device cpu", "ornstein devices"])
+        }),
         ("zero_steps_are_refused", |at| refused(at, &["generate", "x", "--steps", "0"], 2, &["steps"])),
         ("a_width_off_the_grid_is_refused_with_the_nearest", |at| {
             refused(at, &["generate", "x", "--width", "63"], 2, &["--width 63", "multiple of 4", "60"])

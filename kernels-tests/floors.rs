@@ -11,8 +11,10 @@ const FLOORS: &[(&str, u32)] = &[
     ("main", 5),
     ("lib", 5),
     ("pipeline", 4),
+    ("lab", 4),
     ("conditioning", 4),
     ("forward", 4),
+    ("lab", 4),
     ("network", 4),
     ("gpu", 3),
     ("models", 3),
@@ -25,6 +27,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("tensor", 0),
     ("pack", 0),
     ("caps", 0),
+    ("cache", 0),
     ("rng", 0),
     ("error", 0),
 ];
@@ -40,7 +43,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("clap::", &["cli"]),
     ("indicatif::", &["cli"]),
     ("pollster::", &["cli"]),
-    ("half::", &["tensor", "pack", "gpu", "ops"]),
+    ("half::", &["tensor", "pack", "gpu", "ops", "weights"]),
     ("println!", &[]),
     ("eprintln!", &[]),
 ];

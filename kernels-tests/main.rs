@@ -1,6 +1,8 @@
 //! Every test that looks at the crate from outside, as one list: `cargo test --test kernels -- NAME` runs those whose
 //! name holds NAME.
 
+mod admission;
+mod bench;
 mod cli;
 mod files;
 mod floors;
@@ -13,6 +15,7 @@ mod shaders;
 mod support;
 mod tokenizer;
 mod translate;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -22,6 +25,8 @@ use libtest_mimic::{Arguments, Trial};
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials: Vec<Trial> = [
+        admission::trials(),
+        bench::trials(),
         cli::trials(),
         files::trials(),
         floors::trials(),
@@ -33,6 +38,7 @@ fn main() -> ExitCode {
         shaders::trials(),
         tokenizer::trials(),
         translate::trials(),
+        validate::trials(),
     ]
     .into_iter()
     .flatten()

@@ -17,17 +17,18 @@ pub const ADAPTER: &str = "ORNSTEIN_TEST_DEVICE";
 /// The device that the tests share, or why there is none.
 pub fn gpu() -> Result<Arc<Gpu>, String> {
     static SHARED: OnceLock<Result<Arc<Gpu>, String>> = OnceLock::new();
-    SHARED
-        .get_or_init(|| {
-            pollster::block_on(async {
-                let adapters = without_gl().await;
-                let choice = std::env::var(ADAPTER).unwrap_or_else(|_| "0".into());
-                let adapter = select(&Choice::from(choice.as_str()), &adapters).map_err(|e| e.to_string())?;
-                let adapter = adapter.ok_or_else(|| format!("{ADAPTER}={choice} is not an adapter"))?;
-                Gpu::open(adapter, Sources::default()).await.map_err(|e| e.to_string())
-            })
-        })
-        .clone()
+    SHARED.get_or_init(|| open(Sources::default())).clone()
+}
+
+/// The same adapter opened once more, with kernels from these sources.
+pub fn open(sources: Sources) -> Result<Arc<Gpu>, String> {
+    pollster::block_on(async {
+        let adapters = without_gl().await;
+        let choice = std::env::var(ADAPTER).unwrap_or_else(|_| "0".into());
+        let adapter = select(&Choice::from(choice.as_str()), &adapters).map_err(|e| e.to_string())?;
+        let adapter = adapter.ok_or_else(|| format!("{ADAPTER}={choice} is not an adapter"))?;
+        Gpu::open(adapter, sources).await.map_err(|e| e.to_string())
+    })
 }
 
 /// A test that needs an adapter: left out (and counted as ignored) where there is none, unless one is required.

@@ -35,20 +35,26 @@ impl Component {
 pub type Tensors = BTreeMap<String, Tensor>;
 
 /// What a component needs for one pass: its graph, all tensors of its file, and its inputs channels-last.
-struct Prepared {
-    graph: Graph,
-    wanted: Vec<(String, Shape)>,
-    inputs: Tensors,
+pub(crate) struct Prepared {
+    pub graph: Graph,
+    pub wanted: Vec<(String, Shape)>,
+    pub inputs: Tensors,
 }
 
-/// Runs a component on `inputs` and returns its outputs.
+/// Runs a component on `inputs` and returns its outputs. `tell` is told what a user should know.
 ///
 /// # Errors
 /// If an input is missing, unknown or misshapen, or the network cannot be loaded or run.
-pub async fn forward(model: &Model, component: Component, inputs: Tensors, executor: &Executor) -> Result<Tensors> {
+pub async fn forward(
+    model: &Model,
+    component: Component,
+    inputs: Tensors,
+    executor: &Executor,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Tensors> {
     let prepared = prepare(model, component, inputs)?;
     let weights = model.weights(component.folder())?;
-    let network = Network::load(executor, prepared.graph, &prepared.wanted, &weights)?;
+    let network = Network::load(executor, prepared.graph, &prepared.wanted, &weights, tell).await?;
     let inputs: Vec<(&str, &Tensor)> = prepared.inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
     let outputs = network.run(&inputs).await?;
     let mut named = Tensors::new();
@@ -65,7 +71,8 @@ pub async fn forward(model: &Model, component: Component, inputs: Tensors, execu
     Ok(named)
 }
 
-fn prepare(model: &Model, component: Component, inputs: Tensors) -> Result<Prepared> {
+/// Checks the inputs against the component's configuration and builds its graph for their shapes.
+pub(crate) fn prepare(model: &Model, component: Component, inputs: Tensors) -> Result<Prepared> {
     let path = format!("{}/config.json", component.folder());
     let text = model.text(&path)?;
     let place = model.path(&path).display().to_string();

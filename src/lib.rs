@@ -16,16 +16,18 @@
 //! | floor | modules | |
 //! |---|---|---|
 //! | 5 | `cli` (and `main`) | may print, read arguments, block |
-//! | 4 | `pipeline`, `conditioning`, `forward`, `network` | know models, samplers and devices |
+//! | 4 | `pipeline`, `conditioning`, `forward`, `network`, `lab` | know models, samplers and devices |
 //! | 3 | `gpu`, `models`, `weights`, `tokenizer`, `samplers`, `image` | siblings, blind to each other |
 //! | 2 | `graph` | nodes, fusion, memory plan, CPU executor |
 //! | 1 | `ops` | one file per op |
-//! | 0 | `tensor`, `pack`, `caps`, `rng`, `error` | plain data |
+//! | 0 | `tensor`, `pack`, `caps`, `cache`, `rng`, `error` | plain data |
 //!
 //! Where to start: [`pipeline`] for the whole, [`ops`] for a kernel, `shaders/` for its WGSL, [`samplers`] for an
 //! algorithm, [`models`] for a network.
 
+pub mod cache;
 pub mod caps;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod cli;
 pub mod conditioning;
 pub mod error;
@@ -33,6 +35,7 @@ pub mod forward;
 pub mod gpu;
 pub mod graph;
 pub mod image;
+pub mod lab;
 pub mod models;
 pub mod network;
 pub mod ops;

@@ -13,12 +13,14 @@ use crate::network::Executor;
 use crate::tensor::DType;
 use crate::weights::Model;
 
+mod bench;
 mod devices;
 mod forward;
 mod generate;
 mod schedule;
 mod shader;
 mod tokenize;
+mod validate;
 
 /// Stable Diffusion on any GPU, in hand-written WGSL.
 #[derive(Debug, Parser)]
@@ -38,10 +40,13 @@ enum Command {
     Tokenize(tokenize::Tokenize),
     /// Print the timesteps and sigmas that a sampler uses
     Schedule(schedule::Schedule),
+    Bench(bench::BenchArgs),
     /// List the adapters and what they can do
     Devices(devices::Devices),
     /// Print a shader as a driver will see it
     Shader(shader::Shader),
+    /// Check every kernel, or every node of a model, on a device against the CPU
+    Validate(validate::Validate),
 }
 
 /// Which device, and how it stores activations.
@@ -117,8 +122,10 @@ pub fn run() -> ExitCode {
         Command::Forward(command) => command.run(),
         Command::Tokenize(command) => command.run(),
         Command::Schedule(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Devices(command) => command.run(),
         Command::Shader(command) => command.run(),
+        Command::Validate(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

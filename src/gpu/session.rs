@@ -2,8 +2,8 @@
 //! submission of one compute pass, then one read-back.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::device::Gpu;
 use super::memory;
@@ -12,14 +12,18 @@ use crate::error::{Error, Result};
 use crate::graph::interpret::load_parameters;
 use crate::graph::plan::{Plan, Storage, check_limits, device_bytes, plan};
 use crate::graph::{Graph, Node, Source, ValueId};
-use crate::ops::{Binding, Kind, Launch, Variant};
+use crate::ops::{Binding, Kind, Launch};
 use crate::tensor::{DType, Tensor, Weights};
 
 /// Bytes of uploads in flight before the session waits for them, which bounds the staging memory.
 const UPLOAD_CHUNK: u64 = 64 << 20;
 
-/// Picks one of a node's variants, for the dialect that the node will run in.
-pub type Choose<'a> = dyn Fn(&Node, Dialect, &[Variant]) -> Result<usize> + 'a;
+/// Bytes behind the end of every slot that no kernel is shown, and what [`Session::poison`] fills them with.
+const GUARD: u64 = 256;
+const GUARD_BYTE: u8 = 0xa5;
+
+/// Picks a node's variant: the node's place in its graph to the variant's place in the op's list.
+pub type Choose<'a> = dyn Fn(usize) -> usize + 'a;
 
 #[derive(Debug)]
 struct Dispatch {
@@ -50,13 +54,13 @@ impl Session {
     /// If a value exceeds the device's limits, a parameter is missing or not finite, a kernel does not compile, or
     /// memory runs out.
     pub fn new(gpu: &Arc<Gpu>, graph: Graph, weights: &dyn Weights, storage: Storage) -> Result<Self> {
-        Self::choosing(gpu, graph, weights, storage, &|_, _, _| Ok(0))
+        Self::choosing(gpu, graph, weights, storage, &|_| 0)
     }
 
-    /// As [`Session::new`], with `choose` picking one of each node's variants by its place in the list.
+    /// As [`Session::new`], with the variants that `choose` picks.
     ///
-    /// # Errors
-    /// As [`Session::new`], and those of `choose`.
+    /// # Panics
+    /// If a node has no variant at the place that `choose` gives.
     pub fn choosing(
         gpu: &Arc<Gpu>,
         graph: Graph,
@@ -86,14 +90,13 @@ impl Session {
                 Source::Parameter(_) | Source::Node(_) => {}
             }
         }
-        let slots = plan.slots.iter().map(|bytes| uploads.empty("slot", *bytes)).collect();
+        let slots = plan
+            .slots
+            .iter()
+            .map(|bytes| uploads.empty("slot", (bytes + GUARD).min(gpu.caps.max_buffer.max(*bytes))))
+            .collect();
         let readback_bytes = graph.outputs.iter().map(|(_, id)| device_bytes(&graph, *id, storage)).sum::<u64>();
-        let readback = gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("readback"),
-            size: readback_bytes.max(16),
-            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-            mapped_at_creation: false,
-        });
+        let readback = readback_buffer(gpu, readback_bytes);
         let bytes = uploads.total + readback_bytes;
         gpu.wait()?;
         let mut session =
@@ -114,8 +117,8 @@ impl Session {
 
     /// Kernels, parameters and bind groups of every node.
     fn prepare(&self, choose: &Choose<'_>) -> Result<Vec<Dispatch>> {
-        let nodes = self.graph.nodes.iter();
-        let launches: Vec<Launch> = nodes.map(|node| self.launch(node, choose)).collect::<Result<_>>()?;
+        let nodes = self.graph.nodes.iter().enumerate();
+        let launches: Vec<Launch> = nodes.map(|(i, node)| self.launch(node, choose(i))).collect::<Result<_>>()?;
         let align = self.gpu.device.limits().min_uniform_buffer_offset_alignment as usize;
         let mut params = Vec::new();
         let mut ranges = Vec::new();
@@ -132,11 +135,11 @@ impl Session {
         nodes.map(|((node, launch), range)| self.dispatch(node, launch, (&params, range), &absent)).collect()
     }
 
-    fn launch(&self, node: &Node, choose: &Choose<'_>) -> Result<Launch> {
+    fn launch(&self, node: &Node, variant: usize) -> Result<Launch> {
         let caps = &self.gpu.caps;
         let variants = node.op.variants(&self.graph.types(&node.inputs), self.graph.ty(node.output), caps);
         let mut variants = variants.map_err(|e| e.at(&node.name))?;
-        let launch = variants.swap_remove(choose(node, self.dialect(node), &variants)?).launch;
+        let launch = variants.swap_remove(variant).launch;
         if launch.workgroups.iter().any(|n| *n > caps.max_workgroups) {
             return Err(Error::device(format!(
                 "{}: {:?} workgroups are more than {} dispatches; a smaller picture needs fewer",
@@ -150,7 +153,7 @@ impl Session {
         &self,
         node: &Node,
         launch: &Launch,
-        params: (&wgpu::Buffer, &std::ops::Range<u64>),
+        params: (&wgpu::Buffer, &Range<u64>),
         absent: &wgpu::Buffer,
     ) -> Result<Dispatch> {
         let kernel = self.gpu.kernels.get(&self.gpu, launch, self.dialect(node))?;
@@ -161,8 +164,8 @@ impl Session {
             .map(|(i, binding)| wgpu::BindGroupEntry {
                 binding: i as u32,
                 resource: match binding {
-                    Binding::Input(input) => self.buffer(node.inputs[*input]).as_entire_binding(),
-                    Binding::Output => self.buffer(node.output).as_entire_binding(),
+                    Binding::Input(input) => self.window(node.inputs[*input]),
+                    Binding::Output => self.window(node.output),
                     Binding::Absent => absent.as_entire_binding(),
                     Binding::Params => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                         buffer: params.0,
@@ -181,15 +184,19 @@ impl Session {
         Ok(Dispatch { pipeline: kernel.pipeline, bind_group, workgroups: launch.workgroups })
     }
 
-    /// A node that reads no matrix of parameters reads activations through `weight4` (a look-up in activations).
     fn dialect(&self, node: &Node) -> Dialect {
-        let reads_matrix = node.inputs.iter().any(|id| self.graph.ty(*id).kind == Kind::Weight);
-        let weight = if reads_matrix { self.storage.weight } else { self.storage.act };
-        Dialect { elem: self.storage.act, weight, native_f16: self.gpu.caps.f16 }
+        Dialect::of(self.storage, &self.graph.types(&node.inputs), self.gpu.caps.f16)
     }
 
     fn buffer(&self, id: ValueId) -> &wgpu::Buffer {
         self.plan.slot_of.get(&id).map_or_else(|| &self.fixed[&id], |slot| &self.slots[*slot])
+    }
+
+    /// A value's own bytes of its buffer, so that what a driver does with an index past the end shows in the value, in
+    /// the guard words behind the slot, or nowhere.
+    fn window(&self, id: ValueId) -> wgpu::BindingResource<'_> {
+        let size = wgpu::BufferSize::new(device_bytes(&self.graph, id, self.storage));
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: self.buffer(id), offset: 0, size })
     }
 
     /// The outputs by name, for inputs given by name.
@@ -215,7 +222,7 @@ impl Session {
             offset += bytes;
         }
         self.gpu.queue.submit([encoder.finish()]);
-        let bytes = self.read_back().await?;
+        let bytes = self.read_back(&self.readback).await?;
         let outputs = self.graph.outputs.iter().zip(ranges);
         Ok(outputs
             .map(|((name, id), range)| {
@@ -227,45 +234,82 @@ impl Session {
 
     /// All dispatches in one compute pass.
     fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.encode_pass(encoder, 0..self.dispatches.len(), 1, None);
+    }
+
+    /// The nodes of that range, `repeats` times over, in one compute pass.
+    pub(super) fn encode_pass(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        nodes: Range<usize>,
+        repeats: usize,
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites>,
+    ) {
         let label = Some(self.graph.network.as_str());
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes: None });
-        for dispatch in &self.dispatches {
-            let [x, y, z] = dispatch.workgroups;
-            pass.set_pipeline(&dispatch.pipeline);
-            pass.set_bind_group(0, &dispatch.bind_group, &[]);
-            pass.dispatch_workgroups(x, y, z);
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes });
+        for _ in 0..repeats {
+            for dispatch in &self.dispatches[nodes.clone()] {
+                let [x, y, z] = dispatch.workgroups;
+                pass.set_pipeline(&dispatch.pipeline);
+                pass.set_bind_group(0, &dispatch.bind_group, &[]);
+                pass.dispatch_workgroups(x, y, z);
+            }
         }
     }
 
-    /// Wall-clock time of one submission that holds the whole graph `repeats` times, on whatever the buffers hold.
-    pub fn time(&self, repeats: usize) -> Result<Duration> {
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        (0..repeats).for_each(|_| self.encode(&mut encoder));
-        let start = Instant::now();
-        self.gpu.queue.submit([encoder.finish()]);
-        self.gpu.wait()?;
-        Ok(start.elapsed())
-    }
-
-    async fn read_back(&self) -> Result<Vec<u8>> {
+    async fn read_back(&self, readback: &wgpu::Buffer) -> Result<Vec<u8>> {
         let (sender, receiver) = futures_channel::oneshot::channel();
         // The receiver lives until the end of this function; a failed send means that nobody waits any more.
-        self.readback.map_async(wgpu::MapMode::Read, .., move |result| drop(sender.send(result)));
+        readback.map_async(wgpu::MapMode::Read, .., move |result| drop(sender.send(result)));
         self.gpu.wait()?;
         let failed =
             |what: &dyn std::fmt::Display| Error::device(format!("{}: reading back: {what}", self.gpu.caps.name));
         receiver.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
-        let bytes = self.readback.get_mapped_range(..).map_err(|e| failed(&e))?.to_vec();
-        self.readback.unmap();
+        let bytes = readback.get_mapped_range(..).map_err(|e| failed(&e))?.to_vec();
+        readback.unmap();
         Ok(bytes)
     }
 
-    /// Fills every slot with NaN, so that a kernel that leaves a part of its output unwritten shows.
+    /// Fills every slot with NaN, so that a kernel that leaves a part of its output unwritten shows, and what lies behind
+    /// the slots with a pattern for [`Session::check_guards`].
     pub fn poison(&self) {
-        for slot in &self.slots {
-            self.gpu.queue.write_buffer(slot, 0, &vec![0xff; slot.size() as usize]);
+        for (slot, bytes) in self.slots.iter().zip(&self.plan.slots) {
+            let mut fill = vec![0xff; *bytes as usize];
+            fill.resize(slot.size() as usize, GUARD_BYTE);
+            self.gpu.queue.write_buffer(slot, 0, &fill);
         }
     }
+
+    /// After [`Session::poison`] and a run: whether the pattern behind the slots is still there.
+    ///
+    /// # Errors
+    /// If it is not, or it cannot be read back.
+    pub async fn check_guards(&self) -> Result<()> {
+        let guards =
+            || self.slots.iter().zip(&self.plan.slots).map(|(slot, bytes)| (slot, *bytes, slot.size() - bytes));
+        let readback = readback_buffer(&self.gpu, guards().map(|(_, _, len)| len).sum());
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut offset = 0;
+        for (slot, start, len) in guards().filter(|(_, _, len)| *len > 0) {
+            encoder.copy_buffer_to_buffer(slot, start, &readback, offset, len);
+            offset += len;
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        let bytes = self.read_back(&readback).await?;
+        match bytes[..offset as usize].iter().filter(|b| **b != GUARD_BYTE).count() {
+            0 => Ok(()),
+            changed => Err(Error::device(format!("{changed} bytes behind the end of an output were overwritten"))),
+        }
+    }
+}
+
+fn readback_buffer(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
+    gpu.device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("readback"),
+        size: bytes.max(16),
+        usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+        mapped_at_creation: false,
+    })
 }
 
 /// Makes buffers and counts their bytes.

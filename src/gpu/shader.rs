@@ -1,6 +1,8 @@
 //! From the files in `shaders/` to the text that a device compiles: imports expanded, and a prelude in front that says
 //! what `elem4` and `weight4` are on this device. And on to what the drivers of other platforms would be given.
 
+use crate::graph::plan::Storage;
+use crate::ops::{Kind, Ty};
 use crate::tensor::DType;
 
 mod prepare;
@@ -23,6 +25,14 @@ pub struct Dialect {
 }
 
 impl Dialect {
+    /// How a node with these inputs reads and writes in a session's storage. A node that reads no matrix of parameters
+    /// reads activations through `weight4` (a look-up in activations).
+    pub fn of(storage: Storage, inputs: &[Ty], native_f16: bool) -> Self {
+        let reads_matrix = inputs.iter().any(|ty| ty.kind == Kind::Weight);
+        let weight = if reads_matrix { storage.weight } else { storage.act };
+        Self { elem: storage.act, weight, native_f16 }
+    }
+
     /// The text in front of every shader of this dialect.
     pub fn prelude(self) -> String {
         let wide = |dtype| if dtype == DType::F16 { "vec4<f16>" } else { "vec4<f32>" };

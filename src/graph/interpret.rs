@@ -40,11 +40,24 @@ impl Interpreter {
     /// # Errors
     /// If an input is missing or misshapen.
     pub fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<HashMap<String, Tensor>> {
+        self.run_observed(inputs, &mut |_, _| ())
+    }
+
+    /// [`Interpreter::run`] that shows every node's index and output to `observe` as soon as it is there.
+    ///
+    /// # Errors
+    /// As [`Interpreter::run`].
+    pub fn run_observed(
+        &self,
+        inputs: &[(&str, &Tensor)],
+        observe: &mut dyn FnMut(usize, &Tensor),
+    ) -> Result<HashMap<String, Tensor>> {
         let mut live: HashMap<ValueId, Tensor> = HashMap::new();
         let given: HashMap<ValueId, &Tensor> = self.graph.order_inputs(inputs)?.into_iter().collect();
         for (i, node) in self.graph.nodes.iter().enumerate() {
             let read: Vec<&Tensor> = node.inputs.iter().map(|id| self.find(*id, &given, &live)).collect();
             let output = node.op.reference(&read, self.graph.shape(node.output));
+            observe(i, &output);
             live.insert(node.output, output);
             live.retain(|id, _| self.last_reads[id.0].is_some_and(|last| last > i));
         }

@@ -78,10 +78,14 @@ impl Graph {
 
     /// A graph of one node, named by its op, on constant inputs: how a case runs on a device.
     pub fn of_case(case: &Case, inputs: Vec<Tensor>) -> Result<Self> {
+        Self::of_op(&case.op, case.types().iter().map(|ty| ty.kind).zip(inputs))
+    }
+
+    /// The same for an op that is no case's. Its output is called `output`.
+    pub fn of_op(op: &Arc<dyn Op>, inputs: impl IntoIterator<Item = (Kind, Tensor)>) -> Result<Self> {
         let mut graph = Self::new("case");
-        let types = case.types();
-        let ids: Vec<_> = types.iter().zip(inputs).map(|(ty, tensor)| graph.constant(ty.kind, tensor)).collect();
-        let output = graph.append(case.op.name(), Arc::clone(&case.op), &ids)?;
+        let ids: Vec<_> = inputs.into_iter().map(|(kind, tensor)| graph.constant(kind, tensor)).collect();
+        let output = graph.append(op.name(), Arc::clone(op), &ids)?;
         graph.output("output", output);
         Ok(graph)
     }

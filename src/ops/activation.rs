@@ -6,10 +6,10 @@
 
 use rayon::prelude::*;
 
-use super::case::Fill;
 use super::{Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_inputs, fold_groups};
 use crate::caps::Caps;
 use crate::error::Result;
+use crate::ops::case::{Fill, large, subnormal};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// An activation function. All are 0 at 0, so padding stays zero.
@@ -125,6 +125,15 @@ pub fn cases() -> Vec<Case> {
         // Tails: from -12 to 12, where exp(-x) alone would leave the range of f16.
         let tails = Case::new(Activation(act), [Ty::act([1, 1025])]);
         cases.push(tails.fill(0, Fill::With(|i| (i as f32 - 512.0) / 42.0)));
+    }
+    // GELU's negative tail alone, where x (1 + erf x/sqrt 2) / 2 as it stands has no digits left: normal in f16, then in f32.
+    for tail in [(|i| i as f32 / 2050.0 - 4.0) as fn(usize) -> f32, |i| i as f32 / 1025.0 - 6.5] {
+        cases.push(Case::new(Activation(Act::Gelu), [Ty::act([1, 1025])]).fill(0, Fill::With(tail)));
+    }
+    for act in [Act::Silu, Act::Gelu, Act::QuickGelu] {
+        for fill in [large, subnormal] {
+            cases.push(Case::new(Activation(act), [Ty::act([3, 7, 5])]).fill(0, Fill::With(fill)));
+        }
     }
     cases
 }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::{Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_inputs, expect_shape, fold_groups};
 use crate::caps::Caps;
 use crate::error::Result;
+use crate::ops::case::{Fill, large, subnormal};
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,16 @@ impl Op for Add {
 
 pub fn cases() -> Vec<Case> {
     let case = |shape: &[usize]| Case::new(Add, [Ty::act(Shape::new(shape)), Ty::act(Shape::new(shape))]);
-    vec![case(&[1]), case(&[3, 7, 5]), case(&[1, 255, 4]), case(&[1, 257, 4]), case(&[2, 16, 16, 320])]
+    let both = |fill| case(&[2, 9, 5]).fill(0, Fill::With(fill)).fill(1, Fill::With(fill));
+    vec![
+        case(&[1]),
+        case(&[3, 7, 5]),
+        case(&[1, 255, 4]),
+        case(&[1, 257, 4]),
+        case(&[2, 16, 16, 320]),
+        both(large),
+        both(|i| subnormal(i) / 2.0),
+    ]
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::{Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_inputs, expect_shape, fold_groups};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::ops::case::{Fill, large};
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,8 @@ pub fn cases() -> Vec<Case> {
         let row = Ty::act([shape.batch(), shape.channels()]);
         Case::new(AddRow, [Ty::act(shape), row])
     };
-    vec![case(&[1, 1]), case(&[3, 7, 5]), case(&[2, 5, 3, 6]), case(&[2, 16, 16, 320])]
+    let over = case(&[2, 9, 5]).fill(0, Fill::With(large)).fill(1, Fill::With(large));
+    vec![case(&[1, 1]), case(&[3, 7, 5]), case(&[2, 5, 3, 6]), case(&[2, 16, 16, 320]), over]
 }
 
 #[cfg(test)]

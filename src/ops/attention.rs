@@ -12,7 +12,7 @@ use super::product::{Mat, MatMut, Threads, product};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::Fill;
+use crate::ops::case::{Fill, large, subnormal};
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +215,13 @@ pub fn cases() -> Vec<Case> {
         case(false, 2, 168, &[1, 31], &[1, 65]),
         case(false, 1, 512, &[1, 5, 8], &[1, 5, 8]),
         case(false, 8, 40, &[2, 16, 16], &[2, 16, 16]),
+        // Just under, on and over a tile of queries and of keys.
+        case(false, 1, 16, &[1, 31], &[1, 33]),
+        case(false, 1, 16, &[1, 32], &[1, 32]),
+        case(true, 1, 16, &[1, 33], &[1, 33]),
+        // Values near f16's end, and those that it holds as subnormals.
+        case(false, 2, 12, &[1, 9], &[1, 40]).fill(2, Fill::With(large)),
+        case(false, 2, 12, &[1, 9], &[1, 40]).fill(2, Fill::With(subnormal)),
         // Large scores, so that the running maximum matters.
         case(false, 2, 32, &[2, 40], &[2, 130]).fill(0, Fill::Normal(8.0)),
     ]

@@ -20,6 +20,16 @@ pub enum Fill {
     With(fn(usize) -> f32),
 }
 
+/// For [`Fill::With`]: up to f16's end, so that sums and products pass it.
+pub fn large(i: usize) -> f32 {
+    60_000.0 * (i as f32 * 1.7).sin()
+}
+
+/// For [`Fill::With`]: so small that f16 holds them as subnormals, and what is computed from them too.
+pub fn subnormal(i: usize) -> f32 {
+    1.5e-5 * (i as f32 * 1.7).sin()
+}
+
 /// An op, its input types, and how to fill them.
 #[derive(Debug)]
 pub struct Case {
@@ -31,6 +41,11 @@ impl Case {
     /// A case whose matrices have deviation 1/sqrt(rows), so that products stay near unit scale, and whose other inputs
     /// are standard normal.
     pub fn new(op: impl Op, inputs: impl IntoIterator<Item = Ty>) -> Self {
+        Self::of(Arc::new(op), inputs)
+    }
+
+    /// [`Case::new`] for an op that a graph shares.
+    pub fn of(op: Arc<dyn Op>, inputs: impl IntoIterator<Item = Ty>) -> Self {
         let fill = |ty: &Ty| match ty.kind {
             Kind::Weight => Fill::Normal((ty.shape.rows() as f32).sqrt().recip()),
             _ => Fill::Normal(1.0),
@@ -42,7 +57,7 @@ impl Case {
                 (ty, fill)
             })
             .collect();
-        Self { op: Arc::new(op), inputs }
+        Self { op, inputs }
     }
 
     /// The same with input `index` filled otherwise.
@@ -86,12 +101,16 @@ impl Case {
     }
 }
 
-/// Rounds to the nearest value that `dtype` holds.
-pub fn round_to(dtype: DType, data: Vec<f32>) -> Vec<f32> {
-    match dtype {
-        DType::F16 => data.into_iter().map(|v| f16::from_f32(v).to_f32()).collect(),
-        _ => data,
+/// Rounds to the nearest value that `dtype` holds; what is too large becomes infinite.
+pub fn round_to(dtype: DType, mut data: Vec<f32>) -> Vec<f32> {
+    if dtype == DType::F16 {
+        data.iter_mut().for_each(|v| *v = round(dtype, *v));
     }
+    data
+}
+
+fn round(dtype: DType, v: f32) -> f32 {
+    if dtype == DType::F16 { f16::from_f32(v).to_f32() } else { v }
 }
 
 /// The largest relative error `‖out − ref‖₂ / ‖ref‖₂` of a kernel: in f16 2e-3; in f32 1e-5, and less for short sums
@@ -110,28 +129,74 @@ pub struct Difference {
     /// `‖out − ref‖₂ / ‖ref‖₂`; infinite if either holds what the other does not: NaN, infinities.
     pub relative: f64,
     pub max_abs: f64,
+    /// The largest difference in units of the stored type's spacing at the reference's value. Sums that cancel make it
+    /// large in a correct kernel too: it informs, and decides nothing.
+    pub max_ulp: f64,
     /// Index of the largest absolute difference, with both values.
     pub worst: (usize, f32, f32),
 }
 
+/// [`compare_stored`] for values that are stored in f32.
+pub fn compare(output: &Tensor, reference: &Tensor) -> Difference {
+    compare_stored(output, reference, DType::F32)
+}
+
+/// Compares an output that a device stored in `dtype` with its reference, which was not rounded to it. Two things that
+/// storing does are no difference:
+///
+/// * Overflow: where the reference is beyond f16's range the output has to be infinite, with that sign. Values within
+///   0.2 % (f16's tolerance) of the limit may be either.
+/// * Subnormals: they are compared as `dtype` rounds them, and may have become zero, since GPUs may flush them.
+///
 /// # Panics
 /// If the shapes differ: the shape rule is wrong then, and no number says how much.
-pub fn compare(output: &Tensor, reference: &Tensor) -> Difference {
+pub fn compare_stored(output: &Tensor, reference: &Tensor, dtype: DType) -> Difference {
     assert_eq!(output.shape, reference.shape, "output and reference differ in shape");
     let (mut error, mut norm) = (0f64, 0f64);
-    let (mut max_abs, mut worst) = (0f64, (0, 0.0, 0.0));
-    for (i, (&out, &wanted)) in output.data.iter().zip(&reference.data).enumerate() {
+    let (mut max_abs, mut max_ulp, mut worst) = (0f64, 0f64, (0, 0.0, 0.0));
+    for (i, (&out, &exact)) in output.data.iter().zip(&reference.data).enumerate() {
+        let wanted = as_stored(dtype, exact, out);
         let same = out == wanted || (out.is_nan() && wanted.is_nan());
         let difference = if same { 0.0 } else { (f64::from(out) - f64::from(wanted)).abs() };
         let difference = if difference.is_nan() { f64::INFINITY } else { difference };
         if difference > max_abs || i == 0 {
             (max_abs, worst) = (difference, (i, out, wanted));
         }
+        if !same {
+            max_ulp = max_ulp.max(difference / spacing(dtype, wanted));
+        }
         error += difference * difference;
         norm += if wanted.is_finite() { f64::from(wanted).powi(2) } else { 0.0 };
     }
     let relative = if error == 0.0 { 0.0 } else { (error / norm).sqrt() };
-    Difference { relative, max_abs, worst }
+    Difference { relative, max_abs, max_ulp, worst }
+}
+
+/// From here on f16 rounds to infinity.
+const F16_OVERFLOW: f32 = 65_520.0;
+const F16_LEAST_NORMAL: f32 = 6.103_515_6e-5;
+
+/// What `dtype` holds of `exact` where storing is not mere rounding, given what was found.
+fn as_stored(dtype: DType, exact: f32, found: f32) -> f32 {
+    let magnitude = exact.abs();
+    let least_normal = if dtype == DType::F16 { F16_LEAST_NORMAL } else { f32::MIN_POSITIVE };
+    if magnitude < least_normal {
+        return if found == 0.0 { found } else { round(dtype, exact) };
+    }
+    if dtype == DType::F16 && magnitude > F16_OVERFLOW * 0.998 {
+        let infinite = f32::INFINITY.copysign(exact);
+        if magnitude > F16_OVERFLOW * 1.002 || found == infinite {
+            return infinite;
+        }
+    }
+    exact
+}
+
+/// The distance between neighbouring values of `dtype` at `x`.
+fn spacing(dtype: DType, x: f32) -> f64 {
+    let (digits, least) = if dtype == DType::F16 { (10, -24) } else { (23, -149) };
+    let exponent = (x.to_bits() >> 23 & 0xff) as i32 - 127;
+    2f64.powi((exponent - digits).max(least))
 }
 
 #[cfg(test)]
@@ -153,6 +218,39 @@ mod tests {
     fn a_nan_where_the_reference_has_a_number_is_infinitely_wrong() {
         assert_eq!(compare(&row(&[f32::NAN]), &row(&[1.0])).relative, f64::INFINITY);
         assert_eq!(compare(&row(&[1.0]), &row(&[f32::NAN])).max_abs, f64::INFINITY);
+    }
+
+    #[test]
+    fn an_overflow_of_f16_is_infinite_and_nothing_else() {
+        let reference = row(&[1e5, -1e5, 1.0]);
+        let relative = |out: &[f32]| compare_stored(&row(out), &reference, DType::F16).relative;
+        assert_eq!(relative(&[f32::INFINITY, f32::NEG_INFINITY, 1.0]), 0.0);
+        assert_eq!(relative(&[65_504.0, f32::NEG_INFINITY, 1.0]), f64::INFINITY);
+        assert_eq!(relative(&[f32::INFINITY, f32::INFINITY, 1.0]), f64::INFINITY);
+        assert_eq!(relative(&[f32::INFINITY, f32::NEG_INFINITY, f32::INFINITY]), f64::INFINITY);
+        assert_eq!(compare(&row(&[f32::INFINITY]), &row(&[1e5])).relative, f64::INFINITY);
+    }
+
+    #[test]
+    fn a_value_at_the_edge_of_f16_may_be_stored_either_way() {
+        for (edge, stored) in [(65_519.0, f32::INFINITY), (65_521.0, 65_504.0)] {
+            assert!(compare_stored(&row(&[stored]), &row(&[edge]), DType::F16).relative < 1e-3, "{edge}");
+        }
+    }
+
+    #[test]
+    fn a_subnormal_may_be_flushed_and_a_normal_value_may_not() {
+        let relative = |reference, dtype| compare_stored(&row(&[0.0]), &row(&[reference]), dtype).relative;
+        assert_eq!((relative(6e-5, DType::F16), relative(6.2e-5, DType::F16)), (0.0, 1.0));
+        assert_eq!((relative(1e-38, DType::F32), relative(1.2e-38, DType::F32)), (0.0, 1.0));
+        let halved = compare_stored(&row(&[3e-5]), &row(&[6e-5]), DType::F16);
+        assert!(halved.relative > 0.4);
+    }
+
+    #[test]
+    fn units_in_the_last_place_are_those_of_the_stored_type() {
+        let d = |dtype| compare_stored(&row(&[1.0 + 1.0 / 1024.0]), &row(&[1.0]), dtype).max_ulp;
+        assert_eq!((d(DType::F16), d(DType::F32)), (1.0, 8192.0));
     }
 
     #[test]

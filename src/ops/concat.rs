@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
 use crate::caps::Caps;
 use crate::error::Result;
+use crate::ops::case::{Fill, subnormal};
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,7 @@ pub fn cases() -> Vec<Case> {
         case(&[2, 3, 5], 9, 8),
         case(&[1, 13, 9], 5, 12),
         case(&[2, 8, 8], 1280, 640),
+        case(&[2, 5], 4, 3).fill(0, Fill::With(subnormal)).fill(1, Fill::With(subnormal)),
     ]
 }
 

@@ -13,6 +13,7 @@ use super::product::{Mat, MatMut, Threads, in_blocks, product};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::ops::case::{Fill, large, subnormal};
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +212,13 @@ pub fn cases() -> Vec<Case> {
     case([1, 16, 16, 64], [3, 3], 4, three);
     case([1, 4, 4, 1280], [3, 3], 1280, with(three, true, Act::None, false));
     case([1, 16, 16, 320], [3, 3], 320, with(three, false, Act::None, true));
+    // Sums that overflow f16, and such as it holds as subnormals.
+    let extreme = |fill, scale: f32| {
+        let w = Fill::Normal(scale / 54f32.sqrt());
+        let inputs = [Ty::act([1, 5, 7, 6]), Ty::new(Kind::Weight, [3, 3, 6, 9])];
+        Case::new(plain(1, [1; 4]), inputs).fill(0, Fill::With(fill)).fill(1, w)
+    };
+    cases.extend([extreme(large, 2.0), extreme(subnormal, 1.0)]);
     cases
 }
 

@@ -82,6 +82,10 @@ impl Op for Embedding {
     fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {
         if self.positions { output.shape.len() as u64 } else { 0 }
     }
+
+    fn reads(&self, inputs: Inputs, output: &Ty, index: usize) -> usize {
+        if index == 0 { inputs[0].device_len() } else { output.device_len().min(inputs[index].device_len()) }
+    }
 }
 
 pub fn cases() -> Vec<Case> {

@@ -7,6 +7,7 @@ use super::activation::Act;
 use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::ops::case::{Fill, large};
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,16 @@ impl Op for Geglu {
 
 pub fn cases() -> Vec<Case> {
     let case = |shape: &[usize]| Case::new(Geglu, [Ty::act(Shape::new(shape))]);
-    vec![case(&[1, 2]), case(&[3, 7, 10]), case(&[5, 12]), case(&[2, 5, 14]), case(&[2, 77, 2560])]
+    vec![
+        case(&[1, 2]),
+        case(&[3, 7, 10]),
+        case(&[5, 12]),
+        case(&[2, 5, 14]),
+        case(&[2, 77, 2560]),
+        case(&[3, 10]).fill(0, Fill::With(large)),
+        // All gates in GELU's negative tail: see `activation`.
+        case(&[1, 512]).fill(0, Fill::With(|i| if i < 256 { 1.0 } else { (i as f32 - 256.0) / 512.0 - 4.0 })),
+    ]
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::group_norm_stats::{expect_row, pixels, stats_shape};
 use super::{Binding, Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::Fill;
+use crate::ops::case::{Fill, large};
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -162,6 +162,7 @@ pub fn cases() -> Vec<Case> {
         case(300, false, &[1, 3, 300]),
         case(32, true, &[2, 16, 16, 320]),
         case(2, true, &[1, 100, 100, 8]),
+        case(3, false, &[2, 17, 9]).fill(0, Fill::With(large)),
         with_row(3, &[2, 17, 9]),
         with_row(32, &[2, 16, 16, 64]),
     ]

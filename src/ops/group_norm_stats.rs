@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::Fill;
+use crate::ops::case::{Fill, large};
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +159,7 @@ pub fn cases() -> Vec<Case> {
         case(2, &[1, 100, 100, 8]),
         case(2, &[1, 300, 8]).fill(0, Fill::With(off_centre)),
         case(2, &[1, 300, 8]).fill(0, Fill::With(outlier)),
+        case(2, &[1, 19, 14, 6]).fill(0, Fill::With(large)),
         with_row(3, &[2, 17, 9]),
         with_row(32, &[2, 16, 16, 64]),
     ]

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
 use crate::caps::Caps;
 use crate::error::Result;
-use crate::ops::case::Fill;
+use crate::ops::case::{Fill, large};
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -78,6 +78,7 @@ pub fn cases() -> Vec<Case> {
         case(&[2, 77, 768]),
         case(&[1, 4, 4, 1280]),
         off_centre,
+        case(&[3, 65]).fill(0, Fill::With(large)),
     ]
 }
 

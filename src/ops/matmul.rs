@@ -6,6 +6,7 @@ use super::product::{Mat, MatMut, in_blocks, product};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant, fold_groups};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::ops::case::{Fill, large, subnormal};
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +152,13 @@ pub fn cases() -> Vec<Case> {
     case(&[2, 320], 1280, Epilogue { act: Act::Silu, ..bias });
     case(&[1, 77, 768], 768, Epilogue { residual: true, ..bias });
     case(&[1, 256, 320], 2560, bias);
+    // Sums that overflow f16, and such as it holds as subnormals.
+    let extreme = |fill, scale: f32| {
+        let w = Fill::Normal(scale / 33f32.sqrt());
+        let inputs = [Ty::act([9, 33]), Ty::new(Kind::Weight, [33, 70])];
+        Case::new(MatMul { epilogue: plain }, inputs).fill(0, Fill::With(fill)).fill(1, w)
+    };
+    cases.extend([extreme(large, 2.0), extreme(subnormal, 1.0)]);
     cases
 }
 

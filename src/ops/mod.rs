@@ -208,6 +208,11 @@ pub trait Op: Any + Debug + Send + Sync {
     /// Floating-point operations; a multiply-add counts two.
     fn flops(&self, inputs: Inputs, output: &Ty) -> u64;
 
+    /// Elements of input `index` that one run reads, padding counted in: all of them, unless it looks some up.
+    fn reads(&self, inputs: Inputs, _output: &Ty, index: usize) -> usize {
+        inputs[index].device_len()
+    }
+
     /// Terms of the longest sum behind one element of the output, for the tolerance; `None` if nothing is summed.
     fn sum_length(&self, _inputs: Inputs) -> Option<usize> {
         None

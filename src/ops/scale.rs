@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
 use crate::caps::Caps;
 use crate::error::Result;
+use crate::ops::case::{Fill, large, subnormal};
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,7 +45,16 @@ impl Op for Scale {
 
 pub fn cases() -> Vec<Case> {
     let case = |factor, shape: &[usize]| Case::new(Scale { factor }, [Ty::act(Shape::new(shape))]);
-    vec![case(-2.0, &[1]), case(0.18215, &[3, 7, 5]), case(0.0, &[2, 5]), case(1.0 / 0.18215, &[2, 64, 64, 4])]
+    vec![
+        case(-2.0, &[1]),
+        case(0.18215, &[3, 7, 5]),
+        case(0.0, &[2, 5]),
+        case(1.0 / 0.18215, &[2, 64, 64, 4]),
+        case(2.0, &[3, 7, 5]).fill(0, Fill::With(large)),
+        case(0.5, &[3, 7, 5]).fill(0, Fill::With(subnormal)),
+        // Subnormal in f32.
+        case(0.5, &[3, 7, 5]).fill(0, Fill::With(|i| 1.5e-38 * (i as f32 * 1.7).sin())),
+    ]
 }
 
 #[cfg(test)]

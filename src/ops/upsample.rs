@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::ops::case::{Fill, subnormal};
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +90,7 @@ pub fn cases() -> Vec<Case> {
         case([1, 7, 5, 6], 13, 9),
         case([1, 4, 6, 3], 3, 5),
         case([2, 8, 8, 320], 16, 16),
+        case([1, 3, 3, 5], 6, 6).fill(0, Fill::With(subnormal)),
     ]
 }
 

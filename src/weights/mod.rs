@@ -13,6 +13,7 @@ pub mod manifest;
 mod model;
 mod names;
 mod output;
+mod synthetic;
 mod tensors;
 
 use std::io;
@@ -22,6 +23,7 @@ pub use check::check;
 pub use component::ComponentWeights;
 pub use model::Model;
 pub use output::{check_writable, write_atomically};
+pub use synthetic::Synthetic;
 pub use tensors::{read_tensors, write_tensors};
 
 use crate::error::Error;

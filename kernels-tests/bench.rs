@@ -1,0 +1,71 @@
+//! `ornstein bench` on the adapter at hand, and the kernels that measure its ceilings.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use libtest_mimic::{Failed, Trial};
+use ornstein::gpu::Gpu;
+use ornstein::lab::bench::compare;
+use ornstein::lab::ceilings;
+use ornstein::network::Executor;
+use ornstein::tensor::DType;
+
+use crate::support::{ADAPTER, on_gpu, test};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        on_gpu("bench::the_ceilings_of_the_adapter_are_measured".into(), ceilings_are_measured),
+        on_gpu("bench::a_json_report_has_timed_rows_and_a_page_beside_it".into(), a_report),
+        test("bench::the_cpu_is_timed_as_well", the_cpu),
+        test("bench::an_unknown_op_is_a_usage_error", an_unknown_op),
+    ]
+}
+
+fn bench(arguments: &[&str]) -> Result<std::process::Output, Failed> {
+    Ok(Command::new(env!("CARGO_BIN_EXE_ornstein")).arg("bench").args(arguments).output()?)
+}
+
+fn ceilings_are_measured(gpu: &Arc<Gpu>) -> Result<(), Failed> {
+    let measured = pollster::block_on(ceilings::measure(&Executor::Gpu(Arc::clone(gpu), DType::F32)))?;
+    assert!(measured.copy_gb_s > 0.01, "{measured:?}");
+    assert!(measured.fma_f32_gflop_s.is_some_and(|rate| rate > 0.1), "{measured:?}");
+    assert_eq!(measured.fma_f16_gflop_s.is_some(), gpu.caps.f16);
+    Ok(())
+}
+
+fn a_report(_: &Arc<Gpu>) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (page, old) = (path("page.html"), path("old.json"));
+    let device = std::env::var(ADAPTER).unwrap_or_else(|_| "0".into());
+    let output = bench(&["scale", "--json", "--html", &page, "--device", &device])?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert!(report["device"]["ceilings"]["copy_gb_s"].as_f64() > Some(0.0), "{report}");
+    let rows = report["rows"].as_array().ok_or("there are no rows")?;
+    assert!(!rows.is_empty());
+    for row in rows {
+        assert_eq!((&row["op"], &row["verdict"]), (&"scale".into(), &"right".into()), "{row}");
+        assert!(row["median"].as_f64() > Some(0.0) && row["spread"].as_f64() >= Some(0.0), "{row}");
+    }
+    std::fs::write(&old, &output.stdout)?;
+    assert_eq!(compare::read(old.as_ref())?.len(), rows.len());
+    let page = std::fs::read_to_string(page)?;
+    assert!(page.contains("<svg") && !page.contains("http"), "the page is not whole, or not alone");
+    Ok(())
+}
+
+fn the_cpu() -> Result<(), Failed> {
+    let output = bench(&["add", "--device", "cpu", "--suite", "cases", "--json"])?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!((&report["rows"][0]["clock"], &report["rows"][0]["variant"]), (&"wall".into(), &"reference".into()));
+    Ok(())
+}
+
+fn an_unknown_op() -> Result<(), Failed> {
+    let output = bench(&["matmull", "--device", "cpu"])?;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("matmul, conv2d"));
+    Ok(())
+}

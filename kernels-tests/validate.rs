@@ -1,0 +1,210 @@
+//! `validate` finds what is wrong: faults planted in copies of the shaders, each a kind that real kernels had, and what the
+//! command says about them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use libtest_mimic::{Failed, Trial};
+use ornstein::gpu::shader::Sources;
+use ornstein::gpu::{Gpu, Session};
+use ornstein::graph::Graph;
+use ornstein::graph::plan::Storage;
+use ornstein::lab::validate::{Selection, Verdict, network, validate};
+use ornstein::ops::{TABLE, matmul};
+use ornstein::tensor::{DType, NoWeights};
+use ornstein::weights::Model;
+
+use crate::support::{ADAPTER, on_gpu, open};
+
+/// A fault: its name, the op that shows it, the type of activations, the file, and what is replaced by what there.
+struct Fault {
+    name: &'static str,
+    op: &'static str,
+    act: DType,
+    file: &'static str,
+    right: &'static str,
+    wrong: &'static str,
+}
+
+const FAULTS: &[Fault] = &[
+    Fault {
+        name: "a_missing_barrier_before_a_tile_is_read",
+        op: "matmul",
+        act: DType::F32,
+        file: "shared/gemm.wgsl",
+        right: "before anyone multiplies, ...\n        workgroupBarrier();",
+        wrong: "\n",
+    },
+    Fault {
+        name: "a_missing_barrier_before_a_tile_is_overwritten",
+        op: "matmul",
+        act: DType::F32,
+        file: "shared/gemm.wgsl",
+        right: "before they are overwritten.\n        workgroupBarrier();",
+        wrong: "\n",
+    },
+    Fault {
+        name: "an_off_by_one_tile",
+        op: "matmul",
+        act: DType::F32,
+        file: "shared/gemm.wgsl",
+        right: "k4 < params.k4; k4 += TILE_K4",
+        wrong: "k4 + 1u < params.k4; k4 += TILE_K4",
+    },
+    Fault {
+        name: "a_swapped_stride",
+        op: "conv2d",
+        act: DType::F32,
+        file: "conv2d.wgsl",
+        right: "row * params.width + column",
+        wrong: "row * params.height + column",
+    },
+    Fault {
+        name: "an_f16_accumulator",
+        op: "matmul",
+        act: DType::F16,
+        file: "shared/gemm.wgsl",
+        right: "    return fma(vec4(a.w), w3, fma(vec4(a.z), w2, fma(vec4(a.y), w1, fma(vec4(a.x), w0, sum))));",
+        wrong: "    let s = fma(vec4(a.w), w3, fma(vec4(a.z), w2, fma(vec4(a.y), w1, fma(vec4(a.x), w0, sum))));\n    \
+                return vec4(unpack2x16float(pack2x16float(s.xy)), unpack2x16float(pack2x16float(s.zw)));",
+    },
+    Fault {
+        name: "an_unwritten_output",
+        op: "upsample",
+        act: DType::F16,
+        file: "upsample.wgsl",
+        right: "i >= params.vectors",
+        wrong: "i + 1u >= params.vectors",
+    },
+];
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials: Vec<_> =
+        FAULTS.iter().map(|fault| on_gpu(format!("validate::finds::{}", fault.name), |_| finds(fault))).collect();
+    trials.extend([
+        on_gpu("validate::a_tensor_beyond_the_device_is_refused".into(), a_tensor_beyond_the_device_is_refused),
+        on_gpu("validate::guards_that_changed_are_found".into(), guards_that_changed_are_found),
+        on_gpu("validate::a_model_names_its_first_wrong_node".into(), |_| a_model_names_its_first_wrong_node()),
+        on_gpu("validate::a_failing_row_is_rerun_by_its_own_command".into(), |_| a_failing_row_is_rerun()),
+    ]);
+    trials
+}
+
+/// A folder with this one file, the built-in one with the fault in it.
+fn plant(fault: &Fault) -> Result<tempfile::TempDir, Failed> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders").join(fault.file);
+    let text = std::fs::read_to_string(&file)?;
+    if text.matches(fault.right).count() != 1 {
+        return Err(format!("{} should hold once, to be replaced: {}", file.display(), fault.right).into());
+    }
+    let folder = tempfile::tempdir()?;
+    std::fs::create_dir(folder.path().join("shared"))?;
+    std::fs::write(folder.path().join(fault.file), text.replace(fault.right, fault.wrong))?;
+    Ok(folder)
+}
+
+fn planted(fault: &Fault) -> Result<Arc<Gpu>, Failed> {
+    Ok(open(Sources::with_folder(plant(fault)?.path())?)?)
+}
+
+/// Without the fault the same rows pass: the parity tests see to that.
+fn finds(fault: &Fault) -> Result<(), Failed> {
+    let Fault { op, act, .. } = *fault;
+    let selection = Selection {
+        ops: vec![op.into()],
+        act: Some(act),
+        weight: Some(act),
+        all_variants: true,
+        ..Selection::default()
+    };
+    let rows = pollster::block_on(validate(&planted(fault)?, &selection, &mut |_| {}))?;
+    let failed = rows.into_iter().filter(|row| row.verdict == Verdict::Failed);
+    let reasons: Vec<_> = failed.filter_map(|row| row.reason).collect();
+    // Numbers have to show it: a shader that does not compile would be no test.
+    match reasons.iter().find(|reason| !reason.starts_with("relative error")) {
+        Some(other) => Err(format!("failed otherwise: {other}").into()),
+        None if reasons.is_empty() => Err("nothing failed".into()),
+        None => Ok(()),
+    }
+}
+
+fn a_tensor_beyond_the_device_is_refused(gpu: &Arc<Gpu>) -> Result<(), Failed> {
+    let (op, cases) = TABLE.iter().find(|(op, _)| *op == "scale").ok_or("there is no scale")?;
+    let selection = Selection { ops: vec![(*op).into()], case: Some(cases().len()), ..Selection::default() };
+    for row in pollster::block_on(validate(gpu, &selection, &mut |_| {}))? {
+        let reason = row.reason.unwrap_or_default();
+        if row.verdict != Verdict::Refused || !reason.contains("binds at most") {
+            return Err(format!("{:?}: {reason}", row.verdict).into());
+        }
+    }
+    Ok(())
+}
+
+/// The guard words of a session that was not poisoned hold something else.
+fn guards_that_changed_are_found(gpu: &Arc<Gpu>) -> Result<(), Failed> {
+    let case = matmul::cases().swap_remove(0);
+    let graph = Graph::of_case(&case, case.tensors(1, DType::F32, DType::F32))?;
+    let session = Session::new(gpu, graph, &NoWeights, Storage { act: DType::F32, weight: DType::F32 })?;
+    if pollster::block_on(session.check_guards()).is_ok() {
+        return Err("guards that were never set are found intact".into());
+    }
+    session.poison();
+    pollster::block_on(session.run(&[]))?;
+    Ok(pollster::block_on(session.check_guards())?)
+}
+
+fn reference_model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/cases/sd1")
+}
+
+fn a_model_names_its_first_wrong_node() -> Result<(), Failed> {
+    let model = Model::open(&reference_model())?;
+    let selection = Selection { act: Some(DType::F32), ..Selection::default() };
+    let unwritten = Fault {
+        name: "",
+        op: "geglu",
+        act: DType::F32,
+        file: "geglu.wgsl",
+        right: "i >= params.vectors",
+        wrong: "i + 1u >= params.vectors",
+    };
+    let gpu = planted(&unwritten)?;
+    let reports =
+        pollster::block_on(network::validate(&gpu, network::of_model(&model)?, &selection, None, &mut |_| {}))?;
+    let unet = reports.iter().find(|report| report.network == "unet").ok_or("there is no unet")?;
+    let first = unet.first_wrong().and_then(|row| row.node.as_deref()).unwrap_or_default();
+    let reason = unet.outputs[0].reason.clone().unwrap_or_default();
+    if first.contains("down_blocks.0") && reason.contains(first) {
+        return Ok(());
+    }
+    Err(format!("the first wrong node is {first:?}: {reason}").into())
+}
+
+fn run(arguments: &[&str]) -> Result<(Option<i32>, serde_json::Value), Failed> {
+    let output = Command::new(env!("CARGO_BIN_EXE_ornstein")).args(arguments).output()?;
+    let parsed = serde_json::from_slice(&output.stdout);
+    let parsed = parsed.map_err(|e| format!("{e}: {}", String::from_utf8_lossy(&output.stderr)))?;
+    Ok((output.status.code(), parsed))
+}
+
+fn a_failing_row_is_rerun() -> Result<(), Failed> {
+    let fault = FAULTS.iter().find(|fault| fault.name == "a_swapped_stride").ok_or("there is no such fault")?;
+    let folder = plant(fault)?;
+    let (folder, device) = (folder.path().to_string_lossy(), std::env::var(ADAPTER).unwrap_or_else(|_| "0".into()));
+    let arguments = ["validate", "conv2d", "--device", &device, "--shaders", &folder, "--json"];
+    let (status, document) = run(&arguments)?;
+    let rows = document["rows"].as_array().ok_or("there are no rows")?;
+    let failing: Vec<_> = rows.iter().filter(|row| row["verdict"] == "failed").collect();
+    if status != Some(1) || failing.is_empty() || failing.len() == rows.len() {
+        return Err(format!("status {status:?}, {} of {} rows failed", failing.len(), rows.len()).into());
+    }
+    let row = failing[failing.len() / 2];
+    let command = row["rerun"].as_str().ok_or("there is no command")?;
+    let words: Vec<_> = command.split(' ').skip(1).chain(["--json"]).collect();
+    let (status, again) = run(&words)?;
+    if status == Some(1) && again["rows"] == serde_json::json!([row]) {
+        return Ok(());
+    }
+    Err(format!("{command}: status {status:?}, {} instead of {row}", again["rows"]).into())
+}

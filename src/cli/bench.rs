@@ -1,0 +1,174 @@
+//! `ornstein bench`
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+
+use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json};
+use crate::error::Result;
+use crate::lab::bench::{self, Bench, Device, Options, Row, Suite, compare, profile};
+use crate::lab::ceilings;
+use crate::lab::report::Report;
+use crate::lab::suite::Family;
+use crate::network::Executor;
+use crate::weights::{Model, check_writable, write_atomically};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SuiteArg {
+    /// The small cases of every op
+    Cases,
+    Sd15,
+    Sd21,
+    Sdxl,
+    /// Stable Diffusion 1.5 and SDXL
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum FamilyArg {
+    Sd15,
+    Sd21,
+    Sdxl,
+}
+
+impl From<FamilyArg> for Family {
+    fn from(arg: FamilyArg) -> Self {
+        match arg {
+            FamilyArg::Sd15 => Self::Sd15,
+            FamilyArg::Sd21 => Self::Sd21,
+            FamilyArg::Sdxl => Self::Sdxl,
+        }
+    }
+}
+
+/// Check kernels, then time them, as a share of what the device can do
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// Only these ops
+    #[arg(value_name = "OP")]
+    ops: Vec<String>,
+    /// Time the whole networks of a model instead: a diffusers folder, or a name from weights-manifest.toml
+    #[arg(short, long, value_name = "MODEL", conflicts_with_all = ["synthetic", "suite"])]
+    model: Option<String>,
+    /// Time whole networks of full size with generated weights
+    #[arg(long, value_name = "FAMILY", conflicts_with = "suite")]
+    synthetic: Option<FamilyArg>,
+    /// Height and width of the latents of whole networks [default: the model's]
+    #[arg(long, value_name = "N")]
+    latent: Option<usize>,
+    /// Rows of whole networks' text encoders and UNet; 2 is guidance
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    batch: usize,
+    /// The shapes of which networks
+    #[arg(long, default_value = "all")]
+    suite: SuiteArg,
+    /// Every shape and every node, however long it takes
+    #[arg(long)]
+    full: bool,
+    /// Every variant that the device can run, not only the one that it would use
+    #[arg(long)]
+    all_variants: bool,
+    #[command(flatten)]
+    shaders: ShadersArg,
+    /// As for `generate`; several are measured one after the other, at the shapes chosen for the first
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: Vec<String>,
+    /// Type of activations on a GPU; the CPU computes in f32
+    #[arg(long, default_value = "auto")]
+    dtype: DTypeArg,
+    /// One JSON document on stdout instead of text
+    #[arg(long)]
+    json: bool,
+    /// Also write the report as a page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Compare with a report that `bench --json` wrote earlier
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+}
+
+impl BenchArgs {
+    pub(super) fn run(self) -> Result<()> {
+        bench::known(&self.ops)?;
+        let old = self.compare.as_deref().map(compare::read).transpose()?;
+        if let Some(path) = &self.html {
+            check_writable(path)?;
+        }
+        let mut report: Option<Report> = None;
+        for device in &self.device {
+            let executor = DeviceArgs { device: device.clone(), dtype: self.dtype }.open(self.shaders.open()?)?;
+            pollster::block_on(self.measure(&executor, &mut report))?;
+        }
+        let Some(mut report) = report else { return Ok(()) };
+        if let Some(old) = old {
+            compare::compare(&old, &mut report.rows);
+        }
+        if let Some(path) = &self.html {
+            write_atomically(path, report.page().as_bytes())?;
+        }
+        if self.json {
+            print_json(&serde_json::json!(report))?;
+        } else {
+            print(report.table(self.full).as_bytes())?;
+        }
+        bench::verdict(&report.rows)
+    }
+
+    /// Adds a device's rows to the report.
+    async fn measure(&self, executor: &Executor, report: &mut Option<Report>) -> Result<()> {
+        let progress = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        progress.set_message(format!("{}: measuring the ceilings", executor.name()));
+        progress.tick();
+        let device = Device::new(executor, ceilings::measure(executor).await?);
+        let bench = Bench::new(executor, &device, self.full)?.all_variants(self.all_variants);
+        let mut networks = Vec::new();
+        let mut rows = Vec::new();
+        if self.model.is_some() || self.synthetic.is_some() {
+            for subject in self.subjects()? {
+                progress.set_message(format!("{}: {}", device.label, subject.graph.network));
+                progress.tick();
+                let (network, mut nodes) = bench.network(subject).await?;
+                nodes.retain(|row| self.ops.is_empty() || self.ops.contains(&row.op));
+                networks.push(network);
+                rows.extend(nodes);
+            }
+        } else {
+            let options = Options { ops: self.ops.clone(), suite: self.suite(), full: self.full };
+            let mut tell = |row: &Row| {
+                progress.set_message(format!("{}: {}", device.label, row.op));
+                progress.tick();
+            };
+            rows = bench.run(&options, report.as_ref().map(|report| &report.rows[..]), &mut tell).await?;
+        }
+        progress.finish_and_clear();
+        let report = report.get_or_insert_with(|| Report {
+            device: device.clone(),
+            devices: Vec::new(),
+            networks: Vec::new(),
+            rows: Vec::new(),
+        });
+        report.devices.push(device);
+        report.networks.extend(networks);
+        report.rows.extend(rows);
+        Ok(())
+    }
+
+    fn subjects(&self) -> Result<Vec<profile::Subject>> {
+        match self.synthetic {
+            None => profile::of_model(&Model::resolve(self.model.as_deref())?, self.latent, self.batch),
+            Some(family) => profile::synthetic(family.into(), self.latent, self.batch),
+        }
+    }
+
+    fn suite(&self) -> Suite {
+        match self.suite {
+            SuiteArg::Cases => Suite::Cases,
+            SuiteArg::Sd15 => Suite::Family(Family::Sd15),
+            SuiteArg::Sd21 => Suite::Family(Family::Sd21),
+            SuiteArg::Sdxl => Suite::Family(Family::Sdxl),
+            SuiteArg::All => Suite::All,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! How long a session's kernels take on the device: by its own timestamps where it has them, else by the wall clock.
+//!
+//! Times are of what the buffers hold, so a session should have run once. Repeats follow each other in one compute pass,
+//! each waiting for the last, as nodes do in a network; small tensors stay in the device's caches.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::device::Gpu;
+use super::session::Session;
+use crate::error::{Error, Result};
+
+/// What a time was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clock {
+    /// The device's, around the kernels alone.
+    Timestamps,
+    /// The host's, around a submission, less what an empty submission takes.
+    Wall,
+}
+
+/// Compute passes that one submission can time.
+const PASSES: u32 = 1024;
+
+#[derive(Debug)]
+pub struct Timer {
+    gpu: Arc<Gpu>,
+    stamps: Option<Stamps>,
+    /// Seconds of a submission that does nothing.
+    empty: f64,
+}
+
+/// Room for a beginning and an end of every pass.
+#[derive(Debug)]
+struct Stamps {
+    queries: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    readback: wgpu::Buffer,
+    /// Seconds of one tick.
+    period: f64,
+}
+
+impl Stamps {
+    fn new(gpu: &Gpu) -> Self {
+        let buffer = |label, usage| {
+            let size = u64::from(2 * PASSES * wgpu::QUERY_SIZE);
+            gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        Self {
+            queries: gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("timestamps"),
+                ty: wgpu::QueryType::Timestamp,
+                count: 2 * PASSES,
+            }),
+            resolved: buffer("timestamps", wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
+            readback: buffer("timestamps' readback", wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ),
+            period: f64::from(gpu.queue.get_timestamp_period()) * 1e-9,
+        }
+    }
+
+    fn around(&self, pass: u32) -> wgpu::ComputePassTimestampWrites<'_> {
+        wgpu::ComputePassTimestampWrites {
+            query_set: &self.queries,
+            beginning_of_pass_write_index: Some(2 * pass),
+            end_of_pass_write_index: Some(2 * pass + 1),
+        }
+    }
+
+    /// Submits, waits, and returns the seconds of each of the first `passes` passes.
+    fn finish(&self, gpu: &Gpu, mut encoder: wgpu::CommandEncoder, passes: u32) -> Result<Vec<f64>> {
+        let bytes = u64::from(2 * passes * wgpu::QUERY_SIZE);
+        encoder.resolve_query_set(&self.queries, 0..2 * passes, &self.resolved, 0);
+        encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.readback, 0, bytes);
+        gpu.queue.submit([encoder.finish()]);
+        let (sender, mut receiver) = futures_channel::oneshot::channel();
+        // The receiver lives until the end of this function.
+        self.readback.map_async(wgpu::MapMode::Read, ..bytes, move |result| drop(sender.send(result)));
+        gpu.wait()?;
+        let failed =
+            |what: &dyn std::fmt::Display| Error::device(format!("{}: reading timestamps back: {what}", gpu.caps.name));
+        match receiver.try_recv() {
+            Ok(Some(mapped)) => mapped.map_err(|e| failed(&e))?,
+            _ => return Err(failed(&"the device gave none")),
+        }
+        let mapped = self.readback.get_mapped_range(..bytes).map_err(|e| failed(&e))?.to_vec();
+        self.readback.unmap();
+        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&mapped);
+        Ok(ticks.chunks_exact(2).map(|pass| pass[1].saturating_sub(pass[0]) as f64 * self.period).collect())
+    }
+}
+
+impl Timer {
+    /// # Errors
+    /// If the device fails.
+    pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
+        let stamps = gpu.caps.timestamps.then(|| Stamps::new(gpu));
+        let mut timer = Self { gpu: Arc::clone(gpu), stamps, empty: 0.0 };
+        let mut empty: Vec<f64> = (0..9).map(|_| timer.submit(|_| ())).collect::<Result<_>>()?;
+        empty.sort_by(f64::total_cmp);
+        timer.empty = empty[empty.len() / 2];
+        gpu.check()?;
+        Ok(timer)
+    }
+
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    pub fn clock(&self) -> Clock {
+        if self.stamps.is_some() { Clock::Timestamps } else { Clock::Wall }
+    }
+
+    /// Seconds below which a time says nothing: a tick of the device's clock, or what an empty submission takes.
+    pub fn resolution(&self) -> f64 {
+        self.stamps.as_ref().map_or(self.empty, |stamps| stamps.period)
+    }
+
+    /// Seconds of one submission by the wall clock.
+    fn submit(&self, encode: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<f64> {
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encode(&mut encoder);
+        let start = Instant::now();
+        self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.wait()?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Seconds of the session's whole graph, `repeats` times over.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn whole(&self, session: &Session, repeats: usize) -> Result<f64> {
+        let all = 0..session.graph().nodes.len();
+        match &self.stamps {
+            Some(stamps) => {
+                let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                session.encode_pass(&mut encoder, all, repeats, Some(stamps.around(0)));
+                Ok(stamps.finish(&self.gpu, encoder, 1)?.iter().sum())
+            }
+            None => Ok((self.wall(session, repeats)? - self.empty).max(0.0)),
+        }
+    }
+
+    /// Seconds from a submission of the whole graph, `repeats` times over, until the host knows that it is done.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn wall(&self, session: &Session, repeats: usize) -> Result<f64> {
+        self.submit(|encoder| session.encode_pass(encoder, 0..session.graph().nodes.len(), repeats, None))
+    }
+
+    /// Seconds of every node, each in a pass (or, by the wall clock, a submission) of its own.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn nodes(&self, session: &Session) -> Result<Vec<f64>> {
+        let count = session.graph().nodes.len();
+        let Some(stamps) = &self.stamps else {
+            let one =
+                |node| Ok((self.submit(|e| session.encode_pass(e, node..node + 1, 1, None))? - self.empty).max(0.0));
+            return (0..count).map(one).collect();
+        };
+        let mut seconds = Vec::with_capacity(count);
+        while seconds.len() < count {
+            let first = seconds.len();
+            let passes = (count - first).min(PASSES as usize) as u32;
+            let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            for pass in 0..passes {
+                let node = first + pass as usize;
+                session.encode_pass(&mut encoder, node..node + 1, 1, Some(stamps.around(pass)));
+            }
+            seconds.extend(stamps.finish(&self.gpu, encoder, passes)?);
+        }
+        Ok(seconds)
+    }
+}

@@ -1,0 +1,208 @@
+//! What a device can do at most, measured: bytes a second by a kernel that copies, multiply-adds a second by a kernel
+//! that does nothing else. On the CPU executor it is a copy and a matrix product by all threads.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::bench::measure::{Budget, on_gpu as on_device};
+use crate::caps::{Caps, DeviceType};
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, Timer};
+use crate::graph::plan::Storage;
+use crate::network::Executor;
+use crate::ops::case::Fill;
+use crate::ops::matmul::MatMul;
+use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, fold_groups};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// A device's ceilings; what it cannot do is `None`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ceilings {
+    /// Bytes read and written a second, in 10^9.
+    pub copy_gb_s: f64,
+    /// Multiply-adds (two operations each) a second in f32 and in f16, in 10^9 operations.
+    pub fma_f32_gflop_s: Option<f64>,
+    pub fma_f16_gflop_s: Option<f64>,
+    /// A matrix product of the CPU executor.
+    pub product_gflop_s: Option<f64>,
+}
+
+impl Ceilings {
+    /// Operations a second, in 10^9, that kernels with activations in `dtype` may hope for. Every device can use f32
+    /// arithmetic for f16 data.
+    pub fn gflop_s(&self, dtype: DType) -> f64 {
+        let f16 = self.fma_f16_gflop_s.filter(|_| dtype == DType::F16);
+        [self.fma_f32_gflop_s, f16, self.product_gflop_s].into_iter().flatten().fold(0.0, f64::max)
+    }
+}
+
+/// # Errors
+/// If a ceiling's kernel fails or computes something else than it should.
+pub async fn measure(executor: &Executor) -> Result<Ceilings> {
+    match executor {
+        Executor::Cpu => Ok(on_cpu()),
+        Executor::Gpu(gpu, _) => on_gpu(gpu).await,
+    }
+}
+
+async fn on_gpu(gpu: &Arc<Gpu>) -> Result<Ceilings> {
+    let copy = Copy::case(&gpu.caps);
+    let bytes = 2 * copy.inputs[0].0.device_len() * DType::F32.size();
+    let fma = Fma::case();
+    let operations = fma.op.flops(&fma.types(), &fma.inputs[0].0) as f64;
+    Ok(Ceilings {
+        copy_gb_s: rate(gpu, &copy, DType::F32, bytes as f64).await?,
+        fma_f32_gflop_s: Some(rate(gpu, &fma, DType::F32, operations).await?),
+        fma_f16_gflop_s: match gpu.caps.f16 {
+            true => Some(rate(gpu, &fma, DType::F16, operations).await?),
+            false => None,
+        },
+        product_gflop_s: None,
+    })
+}
+
+/// `work` a second, in 10^9.
+async fn rate(gpu: &Arc<Gpu>, case: &Case, act: DType, work: f64) -> Result<f64> {
+    let timer = Timer::new(gpu)?;
+    let measured = on_device(&timer, case, 0, Storage { act, weight: act }, &Budget::QUICK).await?;
+    match measured.timing {
+        Some(timing) => Ok(work / timing.summary.median / 1e9),
+        None => Err(Error::device(format!(
+            "{}: the kernel {} that measures a ceiling is wrong by {:.1e}: update the driver or choose another device",
+            gpu.caps.name,
+            case.op.name(),
+            measured.relative_error
+        ))),
+    }
+}
+
+fn on_cpu() -> Ceilings {
+    let best = |run: &mut dyn FnMut()| {
+        let times = (0..5).map(|_| {
+            let start = Instant::now();
+            run();
+            start.elapsed().as_secs_f64()
+        });
+        times.fold(f64::INFINITY, f64::min)
+    };
+    let source = vec![1f32; 16 << 20];
+    let mut target = vec![0f32; source.len()];
+    let copy = best(&mut || {
+        let chunks = target.par_chunks_mut(1 << 16).zip(source.par_chunks(1 << 16));
+        chunks.for_each(|(target, source)| target.copy_from_slice(source));
+    });
+    std::hint::black_box(&target);
+    let n = 1024;
+    let case = Case::new(MatMul::new(false), [Ty::act([n, n]), Ty::new(Kind::Weight, [n, n])]);
+    let tensors = case.tensors(1, DType::F32, DType::F32);
+    let inputs: Vec<&Tensor> = tensors.iter().collect();
+    let product = best(&mut || drop(std::hint::black_box(case.op.reference(&inputs, &[n, n].into()))));
+    Ceilings {
+        copy_gb_s: 2.0 * size_of_val(source.as_slice()) as f64 / copy / 1e9,
+        product_gflop_s: Some(2.0 * (n * n * n) as f64 / product / 1e9),
+        ..Ceilings::default()
+    }
+}
+
+/// `y = x` (`shaders/lab/copy.wgsl`).
+#[derive(Debug)]
+struct Copy;
+
+impl Copy {
+    /// More bytes than a device's caches hold, where it can bind so many.
+    fn case(caps: &Caps) -> Case {
+        let most = if caps.device_type == DeviceType::Software { 64 << 20 } else { 256 << 20 };
+        let elements = caps.max_binding.min(caps.max_buffer).min(most) as usize / DType::F32.size();
+        let x = Ty::act([elements / 1024, 1024]);
+        Case::new(Self, [x]).fill(0, Fill::With(|i| (i % 251) as f32))
+    }
+}
+
+impl Op for Copy {
+    fn name(&self) -> &'static str {
+        "copy"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        Ok(inputs[0].clone())
+    }
+
+    fn reference(&self, inputs: &[&Tensor], _output: &Shape) -> Tensor {
+        inputs[0].clone()
+    }
+
+    fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        let vectors = output.device_len() / 4;
+        let groups = fold_groups(vectors.div_ceil(FLAT_THREADS), caps);
+        Ok(Launch::new("lab/copy", 1).param("vectors", vectors).workgroups(groups))
+    }
+
+    fn flops(&self, _inputs: Inputs, _output: &Ty) -> u64 {
+        0
+    }
+}
+
+/// Chains of `v = 1 - v` (`shaders/lab/fma.wgsl`): after an even number of rounds each is where it began, exactly.
+#[derive(Debug)]
+struct Fma;
+
+const CHAINS: usize = 16;
+const ROUNDS: usize = 256;
+
+impl Fma {
+    /// Threads enough to fill the largest device.
+    fn case() -> Case {
+        Case::new(Self, [Ty::act([1024, 1024])]).fill(0, Fill::With(|i| (i % 16) as f32 / 4.0))
+    }
+}
+
+impl Op for Fma {
+    fn name(&self) -> &'static str {
+        "fma"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        Ok(inputs[0].clone())
+    }
+
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        let middle = (CHAINS - 1) as f32 / 2.0;
+        Tensor::new(output.clone(), inputs[0].data.iter().map(|x| x + middle).collect())
+    }
+
+    fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        let vectors = output.device_len() / 4;
+        Ok(Launch::new("lab/fma", 1)
+            .param("vectors", vectors)
+            .param("rounds", ROUNDS)
+            .param_f32("a", -1.0)
+            .param_f32("b", 1.0)
+            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+    }
+
+    fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {
+        (2 * CHAINS * ROUNDS * output.device_len()) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f16_data_may_use_the_faster_arithmetic() {
+        let ceilings = Ceilings { fma_f32_gflop_s: Some(10.0), fma_f16_gflop_s: Some(20.0), ..Ceilings::default() };
+        assert_eq!((ceilings.gflop_s(DType::F32), ceilings.gflop_s(DType::F16)), (10.0, 20.0));
+        let emulated = Ceilings { fma_f16_gflop_s: Some(2.0), ..ceilings };
+        assert_eq!(emulated.gflop_s(DType::F16), 10.0);
+    }
+
+    #[test]
+    fn a_copy_stays_inside_what_a_device_binds() {
+        let caps = Caps::webgpu_default();
+        assert!(Copy::case(&caps).inputs[0].0.device_len() * 4 <= caps.max_binding as usize);
+    }
+}

@@ -1,0 +1,136 @@
+//! What `bench` found, as text, JSON or a page.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use super::bench::profile::NetworkRow;
+use super::bench::{Device, Row};
+
+pub mod html;
+mod roofline;
+pub mod table;
+
+/// Everything that one call of `bench` measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The first device; all of them are in `devices`.
+    pub device: Device,
+    pub devices: Vec<Device>,
+    /// Whole networks, where some were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkRow>,
+    pub rows: Vec<Row>,
+}
+
+impl Report {
+    /// Rows of the same op and shapes together, in the order in which they first appear: one row per device.
+    fn groups(&self) -> Vec<Vec<&Row>> {
+        let mut seen = HashSet::new();
+        let key = |row: &Row| (row.op.clone(), row.attributes.clone(), row.shapes.clone(), row.node.clone());
+        let firsts = self.rows.iter().filter(|row| seen.insert(key(row))).collect::<Vec<_>>();
+        let same = |first: &&Row| self.rows.iter().filter(|row| key(row) == key(first)).collect();
+        firsts.iter().map(same).collect()
+    }
+}
+
+/// Seconds in the unit that leaves one to three digits before the point.
+pub(super) fn seconds(s: f64) -> String {
+    let (value, unit) = match s {
+        s if s >= 1.0 => (s, "s"),
+        s if s >= 1e-3 => (s * 1e3, "ms"),
+        s => (s * 1e6, "µs"),
+    };
+    format!("{} {unit}", digits(value))
+}
+
+/// Three digits.
+pub(super) fn digits(value: f64) -> String {
+    match value {
+        v if v >= 99.95 => format!("{v:.0}"),
+        v if v >= 9.995 => format!("{v:.1}"),
+        v => format!("{v:.2}"),
+    }
+}
+
+/// Operations a second, given in 10^9.
+pub(super) fn flop_rate(gflop_s: f64) -> String {
+    if gflop_s >= 1000.0 {
+        format!("{} TFLOP/s", digits(gflop_s / 1e3))
+    } else {
+        format!("{} GFLOP/s", digits(gflop_s))
+    }
+}
+
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+/// `2x64x64x320 3x3x320x320`.
+pub(super) fn shapes(row: &Row) -> String {
+    let shape = |dims: &Vec<usize>| match dims.len() {
+        0 => "1".to_string(),
+        _ => dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
+    };
+    // Vectors of parameters follow from the other shapes.
+    let large = row.shapes.iter().filter(|dims| dims.len() > 1);
+    let listed: Vec<String> = large.map(shape).collect();
+    if listed.is_empty() { row.shapes.iter().map(shape).collect::<Vec<_>>().join(" ") } else { listed.join(" ") }
+}
+
+/// An op's attributes, those that are set: `stride 2, padding [1, 1, 1, 1], bias, act Silu`.
+pub(super) fn attributes(row: &Row) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let (mut depth, mut part) = (0, String::new());
+    for c in row.attributes.chars().filter(|c| *c != '}').chain([',']) {
+        match c {
+            '{' => part.clear(),
+            ',' if depth == 0 => parts.push(std::mem::take(&mut part)),
+            _ => {
+                depth += match c {
+                    '[' => 1,
+                    ']' => -1,
+                    _ => 0,
+                };
+                part.push(c);
+            }
+        }
+    }
+    let set = parts.iter().filter_map(|part| {
+        let (key, value) = part.trim().split_once(": ")?;
+        match value.trim() {
+            "false" | "None" => None,
+            "true" => Some(key.to_string()),
+            value => Some(format!("{key} {value}")),
+        }
+    });
+    set.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::bench::{Bench, Verdict};
+    use crate::lab::ceilings::Ceilings;
+    use crate::lab::suite::{Family, nodes};
+    use crate::network::Executor;
+
+    #[test]
+    fn seconds_have_three_digits_in_a_fitting_unit() {
+        assert_eq!([seconds(1.5), seconds(0.0123), seconds(4.56e-7)], ["1.50 s", "12.3 ms", "0.46 µs"]);
+        assert_eq!(flop_rate(12_345.0), "12.3 TFLOP/s");
+    }
+
+    #[test]
+    fn only_attributes_that_are_set_are_shown() {
+        let device = Device::new(&Executor::Cpu, Ceilings::default());
+        let bench = Bench::new(&Executor::Cpu, &device, false).unwrap();
+        let entry = &nodes(Family::Sd15).unwrap();
+        let mut row = bench.row(&entry[0], Verdict::Right).unwrap();
+        row.attributes =
+            "Conv2d { stride: 2, padding: [1, 1], epilogue: Epilogue { bias: true, row: false, act: Silu } }".into();
+        assert_eq!(attributes(&row), "stride 2, padding [1, 1], bias, act Silu");
+        row.attributes = "Add".into();
+        assert_eq!(attributes(&row), "");
+    }
+}

@@ -1,0 +1,240 @@
+//! What to time: every distinct node of the real networks, at the sizes that pictures are made with.
+//!
+//! A network's configuration is the one of its published `config.json`, as far as it differs from diffusers' and
+//! transformers' defaults. Text encoders and UNets run at a batch of two, as guidance runs them, VAEs at one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::models::{clip, unet, vae};
+use crate::ops::case::Fill;
+use crate::ops::{Case, Kind, Op, TABLE, Ty};
+use crate::tensor::Shape;
+
+const CLIP_L: &str = r#"{"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}"#;
+const OPEN_CLIP_H: &str = r#"{"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
+    "num_hidden_layers": 23, "hidden_act": "gelu"}"#;
+const OPEN_CLIP_BIG_G: &str = r#"{"architectures": ["CLIPTextModelWithProjection"], "hidden_size": 1280,
+    "intermediate_size": 5120, "num_attention_heads": 20, "num_hidden_layers": 32, "hidden_act": "gelu",
+    "projection_dim": 1280}"#;
+const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
+    "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
+
+/// A family of published models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    Sd15,
+    Sd21,
+    Sdxl,
+}
+
+impl Family {
+    pub const ALL: [Self; 3] = [Self::Sd15, Self::Sd21, Self::Sdxl];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sd15 => "sd15",
+            Self::Sd21 => "sd21",
+            Self::Sdxl => "sdxl",
+        }
+    }
+
+    /// Height and width of the latents that it was trained on.
+    pub fn latent(self) -> usize {
+        match self {
+            Self::Sd15 => 64,
+            Self::Sd21 => 96,
+            Self::Sdxl => 128,
+        }
+    }
+
+    fn unet(self) -> &'static str {
+        match self {
+            Self::Sd15 => r#"{"cross_attention_dim": 768}"#,
+            Self::Sd21 => {
+                r#"{"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": true}"#
+            }
+            Self::Sdxl => {
+                r#"{"block_out_channels": [320, 640, 1280], "attention_head_dim": [5, 10, 20],
+                    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+                    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+                    "transformer_layers_per_block": [1, 2, 10], "cross_attention_dim": 2048,
+                    "use_linear_projection": true, "addition_embed_type": "text_time",
+                    "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}"#
+            }
+        }
+    }
+
+    /// Names and configurations of its text encoders.
+    fn text_encoders(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Sd15 => &[("text_encoder", CLIP_L)],
+            Self::Sd21 => &[("text_encoder", OPEN_CLIP_H)],
+            Self::Sdxl => &[("text_encoder", CLIP_L), ("text_encoder_2", OPEN_CLIP_BIG_G)],
+        }
+    }
+
+    /// Its text encoders, UNet and VAE decoder, fused as they run, for latents of `latent` x `latent` and `batch` rows.
+    ///
+    /// # Errors
+    /// If there is no such size: 0.
+    pub fn networks(self, latent: usize, batch: usize) -> Result<Vec<Graph>> {
+        let place = self.name();
+        let mut graphs = Vec::new();
+        for (network, config) in self.text_encoders() {
+            let config = clip::Config::from_json(config, place)?;
+            graphs.push(config.graph(network, batch, config.max_tokens)?.fused());
+        }
+        graphs.push(unet::Config::from_json(self.unet(), place)?.graph(batch, latent, latent, 77)?.fused());
+        graphs.push(vae::Config::from_json(VAE, place)?.decoder(1, latent, latent)?.fused());
+        Ok(graphs)
+    }
+}
+
+/// An op at one set of shapes, and where it runs so.
+#[derive(Debug)]
+pub struct Entry {
+    pub case: Case,
+    /// `sd15 unet` -> how many nodes.
+    pub uses: BTreeMap<String, usize>,
+}
+
+impl Entry {
+    fn of(case: Case) -> Self {
+        Self { case, uses: BTreeMap::new() }
+    }
+
+    /// Floating-point operations of one run.
+    ///
+    /// # Errors
+    /// If the case contradicts its op's shape rule.
+    pub fn flops(&self) -> Result<u64> {
+        let types = self.case.types();
+        Ok(self.case.op.flops(&types, &self.case.op.output(&types)?))
+    }
+}
+
+/// The cases of the ops' own tables.
+pub fn cases() -> Vec<Entry> {
+    TABLE.iter().flat_map(|(_, cases)| cases()).map(Entry::of).collect()
+}
+
+/// The distinct nodes of a family's networks at its own size.
+///
+/// # Errors
+/// If one of the configurations above is wrong.
+pub fn nodes(family: Family) -> Result<Vec<Entry>> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for graph in family.networks(family.latent(), 2)? {
+        for node in &graph.nodes {
+            let case = filled(Arc::clone(&node.op), graph.types(&node.inputs));
+            let place = *known.entry(case.name()).or_insert(entries.len());
+            if place == entries.len() {
+                entries.push(Entry::of(case));
+            }
+            *entries[place].uses.entry(format!("{} {}", family.name(), graph.network)).or_default() += 1;
+        }
+    }
+    Ok(entries)
+}
+
+/// A node as a case: filled as the op's own cases with such inputs are, since statistics and timesteps are not normal.
+/// Indices are those of rows of the next input.
+fn filled(op: Arc<dyn Op>, types: Vec<Ty>) -> Case {
+    let cases = TABLE.iter().find(|(name, _)| *name == op.name()).map(|(_, cases)| cases()).unwrap_or_default();
+    let same_kinds = |case: &&Case| case.types().iter().map(|ty| ty.kind).eq(types.iter().map(|ty| ty.kind));
+    let fills: Vec<Fill> = cases
+        .iter()
+        .find(same_kinds)
+        .map(|case| case.inputs.iter().map(|(_, fill)| *fill).collect())
+        .unwrap_or_default();
+    let rows: Vec<usize> = types.iter().map(|ty| ty.shape.rows()).collect();
+    let kinds: Vec<Kind> = types.iter().map(|ty| ty.kind).collect();
+    let mut case = Case::of(op, types);
+    for (index, fill) in fills.into_iter().enumerate() {
+        case = match (kinds[index], fill) {
+            (Kind::U32, _) => case.fill(index, Fill::Below(rows.get(index + 1).map_or(1, |rows| *rows as u32))),
+            (_, Fill::Normal(_)) => case,
+            (_, fill) => case.fill(index, fill),
+        };
+    }
+    case
+}
+
+/// A network's inputs for timing: normal activations, small whole numbers where indices or timesteps are wanted.
+pub fn inputs(graph: &Graph) -> Vec<(String, crate::tensor::Tensor)> {
+    let mut generator = crate::rng::Generator::new(1);
+    let names: Vec<String> = graph.input_names().map(str::to_string).collect();
+    let shapes = names.iter().map(|name| graph.input_named(name).map(|id| graph.ty(id).clone()));
+    let mut tensor = |ty: Ty| {
+        let shape: Shape = ty.shape;
+        let data = match ty.kind {
+            Kind::U32 => (0..shape.len()).map(|i| i as f32).collect(),
+            Kind::F32 => vec![500.0; shape.len()],
+            Kind::Act | Kind::Weight => generator.normal(shape.len()),
+        };
+        crate::tensor::Tensor::new(shape, data)
+    };
+    let tensors: Vec<_> = shapes.map(|ty| ty.map(&mut tensor)).collect();
+    names.into_iter().zip(tensors).filter_map(|(name, tensor)| Some((name, tensor?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flops(family: Family, latent: usize, network: &str) -> f64 {
+        let graphs = family.networks(latent, 1).unwrap();
+        graphs.iter().find(|graph| graph.network == network).unwrap().flops() as f64
+    }
+
+    /// Counts published with the models' profiles: 401.6, 402.1 and 3380.6 GMAC, a decoder's 1257.3.
+    #[test]
+    fn the_networks_do_the_arithmetic_of_the_published_models() {
+        for (family, latent, network, gmac) in [
+            (Family::Sd15, 64, "unet", 401.6),
+            (Family::Sd21, 64, "unet", 402.1),
+            (Family::Sdxl, 128, "unet", 3380.6),
+            (Family::Sd15, 64, "vae", 1257.3),
+            (Family::Sd15, 64, "text_encoder", 6.65),
+        ] {
+            let found = flops(family, latent, network) / 2e9;
+            assert!((found / gmac - 1.0).abs() < 0.02, "{family:?} {network}: {found} GMAC");
+        }
+    }
+
+    #[test]
+    fn the_parameters_are_those_of_the_published_models() {
+        for (family, network, millions) in [
+            (Family::Sd15, "unet", 859.52),
+            (Family::Sd21, "unet", 865.91),
+            (Family::Sdxl, "unet", 2567.46),
+            (Family::Sdxl, "text_encoder_2", 694.66),
+            (Family::Sd15, "vae", 49.49),
+        ] {
+            let graphs = family.networks(8, 1).unwrap();
+            let graph = graphs.iter().find(|graph| graph.network == network).unwrap();
+            let found = graph.wanted().iter().map(|(_, shape)| shape.len()).sum::<usize>() as f64 / 1e6;
+            assert!((found - millions).abs() < 0.01, "{family:?} {network}: {found} M");
+        }
+    }
+
+    #[test]
+    fn a_suite_has_every_node_once_with_its_count() {
+        let entries = nodes(Family::Sd15).unwrap();
+        let nodes: usize = Family::Sd15.networks(64, 2).unwrap().iter().map(|graph| graph.nodes.len()).sum();
+        assert_eq!(entries.iter().flat_map(|entry| entry.uses.values()).sum::<usize>(), nodes);
+        assert!(entries.len() < nodes / 3, "{} of {nodes}", entries.len());
+    }
+
+    #[test]
+    fn indices_stay_inside_their_table() {
+        let entries = nodes(Family::Sd15).unwrap();
+        let embedding = entries.iter().find(|entry| entry.case.op.name() == "embedding").unwrap();
+        assert!(matches!(embedding.case.inputs[0].1, Fill::Below(49_408)));
+    }
+}

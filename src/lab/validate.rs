@@ -1,0 +1,300 @@
+//! Whether a device's kernels are right: every case of every op against its CPU reference, in every pair of storage types
+//! that the device has, in every variant. Outputs are NaN before a run and guarded behind their ends, so that what a
+//! kernel leaves out or writes too much shows. [`network`] does the same for the nodes of a model's graphs.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, Session};
+use crate::graph::Graph;
+use crate::graph::plan::{Storage, check_limits};
+use crate::ops::case::{Difference, compare_stored, tolerance};
+use crate::ops::{Case, Kind, Op, TABLE, Ty};
+use crate::tensor::{DType, NoWeights, Tensor};
+
+mod inputs;
+mod largest;
+pub mod network;
+
+/// Seed of all inputs.
+const SEED: u64 = 1;
+
+/// Storage of activations and matrices: what sessions use, and f32 with f32 weights as the plainest.
+const STORAGES: [Storage; 3] = [
+    Storage { act: DType::F32, weight: DType::F32 },
+    Storage { act: DType::F32, weight: DType::F16 },
+    Storage { act: DType::F16, weight: DType::F16 },
+];
+
+/// Which rows are wanted; what is absent or empty leaves nothing out.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    pub ops: Vec<String>,
+    /// Number of a case in its op: those of [`TABLE`], then those that `full` adds.
+    pub case: Option<usize>,
+    pub act: Option<DType>,
+    pub weight: Option<DType>,
+    pub variant: Option<String>,
+    /// Every variant that the device can run, not only the one that it would use.
+    pub all_variants: bool,
+    /// The largest shapes of real models too, and tensors that the device cannot bind.
+    pub full: bool,
+}
+
+impl Selection {
+    /// # Errors
+    /// [`Error::Usage`] with the ops that there are, if one has another name.
+    pub fn check_ops(&self) -> Result<()> {
+        let names: Vec<_> = TABLE.iter().map(|(name, _)| *name).collect();
+        match self.ops.iter().find(|name| !names.contains(&name.as_str())) {
+            Some(unknown) => Err(Error::usage(format!("there is no op {unknown}; the ops are {}", names.join(", ")))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Passed,
+    /// The device cannot hold it and said so before anything ran, which is right.
+    Refused,
+    Failed,
+}
+
+/// Where the largest absolute difference is.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Worst {
+    pub index: usize,
+    pub found: f32,
+    pub wanted: f32,
+}
+
+/// One case or node, in one variant and one pair of storage types.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    pub op: &'static str,
+    /// The case's number in its op, or
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub case: Option<usize>,
+    /// the node's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    pub variant: &'static str,
+    /// Type of activations.
+    pub dtype: String,
+    /// Type of matrices of parameters, where there are any.
+    pub weights: Option<String>,
+    /// Of the inputs.
+    pub shapes: Vec<Vec<usize>>,
+    /// The op with its attributes.
+    pub attributes: String,
+    /// Errors, absent if nothing came out: as in [`Difference`].
+    pub relative: Option<f64>,
+    pub max_abs: Option<f64>,
+    pub ulp: Option<f64>,
+    pub worst: Option<Worst>,
+    /// The largest relative error that passes.
+    pub limit: f64,
+    pub verdict: Verdict,
+    /// Why, unless it passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// An op with given input types in given storage, about to be checked.
+struct Subject<'a> {
+    op: &'a Arc<dyn Op>,
+    types: &'a [Ty],
+    storage: Storage,
+    variant: Choice,
+}
+
+/// A variant's place among the op's own, and its name.
+type Choice = (usize, &'static str);
+
+/// What rows say where no variant was reached.
+const NO_VARIANT: Choice = (0, "-");
+
+impl Subject<'_> {
+    /// The type in which the output is stored.
+    fn stored(&self, output: &Ty) -> DType {
+        if output.kind == Kind::Act { self.storage.act } else { DType::F32 }
+    }
+
+    fn row(&self, verdict: Verdict) -> Row {
+        let reads_matrix = self.types.iter().any(|ty| ty.kind == Kind::Weight);
+        Row {
+            op: self.op.name(),
+            case: None,
+            node: None,
+            variant: self.variant.1,
+            dtype: self.storage.act.to_string(),
+            weights: reads_matrix.then(|| self.storage.weight.to_string()),
+            shapes: self.types.iter().map(|ty| ty.shape.dims().to_vec()).collect(),
+            attributes: format!("{:?}", self.op),
+            relative: None,
+            max_abs: None,
+            ulp: None,
+            worst: None,
+            limit: tolerance(self.storage.act, self.op.sum_length(self.types)),
+            verdict,
+            reason: None,
+        }
+    }
+
+    fn refused(&self, why: &Error) -> Row {
+        Row { reason: Some(why.to_string()), ..self.row(Verdict::Refused) }
+    }
+
+    fn failed(&self, why: &Error) -> Row {
+        Row { reason: Some(why.to_string()), ..self.row(Verdict::Failed) }
+    }
+
+    /// The row of a run whose output is this far from the reference.
+    fn measured(&self, difference: &Difference) -> Row {
+        let mut row = self.row(Verdict::Passed);
+        let (index, found, wanted) = difference.worst;
+        if difference.relative.is_nan() || difference.relative > row.limit {
+            row.verdict = Verdict::Failed;
+            let what = if found.is_nan() { ": not a number, or never written" } else { "" };
+            row.reason = Some(format!(
+                "relative error {:.1e} exceeds {:.0e}; worst at {index}: {found} should be {wanted}{what}",
+                difference.relative, row.limit
+            ));
+        }
+        row.relative = Some(difference.relative);
+        row.max_abs = Some(difference.max_abs);
+        row.ulp = Some(difference.max_ulp);
+        row.worst = Some(Worst { index, found, wanted });
+        row
+    }
+
+    /// Runs it on the device and compares with `reference`.
+    async fn check(&self, gpu: &Arc<Gpu>, inputs: Vec<Tensor>, reference: &Tensor) -> Row {
+        match self.run(gpu, inputs).await {
+            Ok((output, stored)) => self.measured(&compare_stored(&output, reference, stored)),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    async fn run(&self, gpu: &Arc<Gpu>, inputs: Vec<Tensor>) -> Result<(Tensor, DType)> {
+        let graph = Graph::of_op(self.op, self.types.iter().map(|ty| ty.kind).zip(inputs))?;
+        let (name, output) = graph.outputs[0].clone();
+        let stored = self.stored(graph.ty(output));
+        let session = Session::choosing(gpu, graph, &NoWeights, self.storage, &|_| self.variant.0)?;
+        session.poison();
+        let mut outputs = session.run(&[]).await?;
+        session.check_guards().await?;
+        let output = outputs.remove(&name).ok_or_else(|| Error::device("the session gave no output"))?;
+        Ok((output, stored))
+    }
+}
+
+/// Checks the selected cases on a device and hands each row to `tell` as it comes.
+///
+/// # Errors
+/// [`Error::Usage`] if an op is unknown or nothing is selected. What is wrong with a kernel is not an error but a row.
+pub async fn validate(gpu: &Arc<Gpu>, selection: &Selection, tell: &mut dyn FnMut(&Row)) -> Result<Vec<Row>> {
+    selection.check_ops()?;
+    let mut rows = Vec::new();
+    for (op, cases) in TABLE {
+        if !selection.ops.is_empty() && !selection.ops.iter().any(|name| name == op) {
+            continue;
+        }
+        let cases = cases().into_iter().enumerate().map(|(index, case)| (index, case, false));
+        let mut cases: Vec<_> = cases.collect();
+        let count = cases.len();
+        let more = largest::cases(op, &gpu.caps).into_iter().enumerate();
+        cases.extend(more.map(|(index, case)| (count + index, case, true)));
+        for (index, case, only_full) in cases {
+            let wanted = selection.case.map_or(selection.full || !only_full, |wanted| wanted == index);
+            if !wanted {
+                continue;
+            }
+            for storage in storages(&case, &gpu.caps, selection) {
+                check_case(gpu, &case, storage, selection, &mut |row| {
+                    let row = Row { case: Some(index), ..row };
+                    tell(&row);
+                    rows.push(row);
+                })
+                .await;
+            }
+        }
+    }
+    if rows.is_empty() {
+        return Err(Error::usage(nothing_selected(selection, &gpu.caps)));
+    }
+    Ok(rows)
+}
+
+fn nothing_selected(selection: &Selection, caps: &Caps) -> String {
+    if selection.act == Some(DType::F16) && !caps.f16 {
+        return format!("{} has no f16: use --dtype f32", caps.name);
+    }
+    let op = selection.ops.first().map_or("any op", String::as_str);
+    format!("no case of {op} has this number, type or variant; `ornstein validate {op}` without them lists all")
+}
+
+/// The pairs of types in which a case is checked. What reads no matrix does not depend on their type.
+fn storages(case: &Case, caps: &Caps, selection: &Selection) -> Vec<Storage> {
+    let reads_matrix = case.inputs.iter().any(|(ty, _)| ty.kind == Kind::Weight);
+    let wanted = |filter: Option<DType>, dtype| filter.is_none_or(|f| f == dtype);
+    let mut storages = STORAGES.to_vec();
+    storages.retain(|s| (s.act != DType::F16 || caps.f16) && wanted(selection.act, s.act));
+    if reads_matrix {
+        storages.retain(|s| wanted(selection.weight, s.weight));
+    } else {
+        storages.retain(|s| s.act == s.weight);
+    }
+    storages
+}
+
+/// Every selected variant of a case in one pair of types. The reference is computed once.
+async fn check_case(gpu: &Arc<Gpu>, case: &Case, storage: Storage, selection: &Selection, add: &mut dyn FnMut(Row)) {
+    let types = case.types();
+    let subject = |variant| Subject { op: &case.op, types: &types, storage, variant };
+    let output = match case.op.output(&types) {
+        Ok(output) => output,
+        Err(error) => return add(subject(NO_VARIANT).failed(&error)),
+    };
+    if let Err(error) = fits(case, &output, storage, &gpu.caps) {
+        return add(subject(NO_VARIANT).refused(&error));
+    }
+    let variants = match variants(&case.op, &types, &output, &gpu.caps, selection) {
+        Ok(variants) => variants,
+        Err(error) => return add(subject(NO_VARIANT).failed(&error)),
+    };
+    if variants.is_empty() {
+        return;
+    }
+    let inputs = case.tensors(SEED, storage.act, storage.weight);
+    let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &output.shape);
+    for variant in variants {
+        add(subject(variant).check(gpu, inputs.clone(), &reference).await);
+    }
+}
+
+/// Whether the device can hold a case, asked as a session asks it, before any tensor is made.
+fn fits(case: &Case, output: &Ty, storage: Storage, caps: &Caps) -> Result<()> {
+    let mut graph = Graph::new(case.op.name());
+    for (i, ty) in case.types().into_iter().enumerate() {
+        graph.input(&i.to_string(), ty.kind, ty.shape);
+    }
+    graph.input("the output", output.kind, output.shape.clone());
+    check_limits(&graph, storage, caps)
+}
+
+/// The variants to check of an op on these inputs: the one of that name, all, or the one that the device would use.
+fn variants(op: &Arc<dyn Op>, inputs: &[Ty], output: &Ty, caps: &Caps, selection: &Selection) -> Result<Vec<Choice>> {
+    let mut choices: Vec<_> = op.variants(inputs, output, caps)?.iter().map(|v| v.name).enumerate().collect();
+    match &selection.variant {
+        Some(wanted) => choices.retain(|(_, name)| name == wanted),
+        None if selection.all_variants => {}
+        None => choices.truncate(1),
+    }
+    Ok(choices)
+}
