@@ -14,8 +14,10 @@ mod samplers;
 mod shaders;
 mod support;
 mod tokenizer;
+mod translate;
 mod validate;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
@@ -35,15 +37,23 @@ fn main() -> ExitCode {
         samplers::trials(),
         shaders::trials(),
         tokenizer::trials(),
+        translate::trials(),
         validate::trials(),
     ]
     .into_iter()
     .flatten()
     .collect();
-    let left_out = trials.iter().filter(|t| t.has_ignored_flag()).count();
+    let mut left_out = BTreeMap::new();
+    for trial in trials.iter().filter(|t| t.has_ignored_flag()) {
+        *left_out.entry(trial.kind().to_string()).or_insert(0) += 1;
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    if let (Err(why), true) = (support::gpu(), left_out > 0) {
-        eprintln!("left out {left_out} tests that need an adapter: {why}");
+    for (kind, count) in left_out {
+        match (kind.as_str(), support::gpu()) {
+            ("", Err(why)) => eprintln!("left out {count} tests that need an adapter: {why}"),
+            ("", Ok(_)) => eprintln!("left out {count} tests"),
+            (tool, _) => eprintln!("left out {count} tests that need {tool}"),
+        }
     }
     conclusion.exit_code()
 }

@@ -3,9 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use libtest_mimic::{Failed, Trial};
+use ornstein::caps::Caps;
 use ornstein::gpu::Gpu;
 use ornstein::gpu::device::{Choice, select, without_gl};
-use ornstein::gpu::shader::Sources;
+use ornstein::gpu::shader::{Dialect, Sources};
+use ornstein::ops::{Case, Variant};
 
 /// Set where an adapter must be there: tests that need one then fail instead of being left out.
 pub const REQUIRE_ADAPTER: &str = "ORNSTEIN_REQUIRE_ADAPTER";
@@ -38,4 +40,27 @@ pub fn on_gpu(name: String, test: impl FnOnce(&Arc<Gpu>) -> Result<(), Failed> +
 /// A test that needs nothing.
 pub fn test(name: impl Into<String>, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
     Trial::test(name, test)
+}
+
+/// A test that needs a tool: left out (and counted as ignored, of this kind) where there is none.
+pub fn with_tool(
+    tool: &str,
+    there: bool,
+    name: String,
+    test: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    Trial::test(name, test).with_kind(tool).with_ignored_flag(!there)
+}
+
+/// How test names call a dialect.
+pub fn dialect_name(dialect: Dialect) -> String {
+    let native = if dialect.native_f16 { "native" } else { "packed" };
+    format!("{}-{}-{native}", dialect.elem, dialect.weight)
+}
+
+/// The launches of a case on a device with WebGPU's default limits.
+pub fn variants(case: &Case, dialect: Dialect) -> Result<Vec<Variant>, Failed> {
+    let caps = Caps { f16: dialect.native_f16, ..Caps::webgpu_default() };
+    let types = case.types();
+    Ok(case.op.variants(&types, &case.op.output(&types)?, &caps)?)
 }

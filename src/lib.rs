@@ -27,6 +27,7 @@
 
 pub mod cache;
 pub mod caps;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod cli;
 pub mod conditioning;
 pub mod error;

@@ -19,6 +19,7 @@ mod devices;
 mod forward;
 mod generate;
 mod schedule;
+mod shader;
 mod tokenize;
 mod validate;
 
@@ -43,6 +44,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// List the adapters and what they can do
     Devices(devices::Devices),
+    /// Print a shader as a driver will see it
+    Shader(shader::Shader),
     /// Check every kernel, or every node of a model, on a device against the CPU
     Validate(validate::Validate),
 }
@@ -126,6 +129,7 @@ pub fn run() -> ExitCode {
         Command::Schedule(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Devices(command) => command.run(),
+        Command::Shader(command) => command.run(),
         Command::Validate(command) => command.run(),
     };
     match result {

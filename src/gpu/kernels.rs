@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::device::Gpu;
-use super::shader::{Dialect, Source, validate};
+use super::shader::{Dialect, Source, prepare};
 use crate::error::Result;
 use crate::ops::{Binding, Launch};
 
@@ -33,7 +33,7 @@ impl Kernels {
             return Ok(kernel.clone());
         }
         let source = gpu.sources.source(launch.shader, dialect)?;
-        validate(&source, dialect.native_f16)?;
+        prepare(&source, launch, dialect.native_f16)?;
         let kernel = compile(&gpu.device, launch, &source);
         compiled.insert(key, kernel.clone());
         Ok(kernel)

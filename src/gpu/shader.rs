@@ -1,18 +1,17 @@
 //! From the files in `shaders/` to the text that a device compiles: imports expanded, and a prelude in front that says
-//! what `elem4` and `weight4` are on this device.
+//! what `elem4` and `weight4` are on this device. And on to what the drivers of other platforms would be given.
 
-use naga::front::wgsl::ParseError;
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use naga::{Module, SourceLocation};
-
-use crate::error::{Error, Result};
 use crate::graph::plan::Storage;
 use crate::ops::{Kind, Ty};
 use crate::tensor::DType;
 
+mod prepare;
 mod sources;
+mod translate;
 
+pub use prepare::{ENTRY_POINT, Prepared, prepare};
 pub use sources::{Source, Sources, names, parts};
+pub use translate::{hlsl, msl, spirv};
 
 /// How a kernel's storage reads and writes its elements. Arithmetic is in f32 in every one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,38 +66,6 @@ impl Dialect {
             dialect(DType::F16, DType::F16, true),
         ]
     }
-}
-
-/// A kernel's text, parsed and validated: what a device is about to be given.
-///
-/// # Errors
-/// `FILE:LINE:COLUMN: what is wrong`, in the file that the user wrote.
-pub fn validate(source: &Source, native_f16: bool) -> Result<(Module, ModuleInfo)> {
-    let wrong = |location: Option<SourceLocation>, what| {
-        let place = location.map_or_else(|| source.path.to_string(), |l| source.place(l.line_number, l.line_position));
-        Error::config(place, what)
-    };
-    let module =
-        naga::front::wgsl::parse_str(&source.text).map_err(|e| wrong(e.location(&source.text), explain(&e)))?;
-    // Reading packed pairs is part of WGSL itself.
-    let mut f16 = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    f16.set(Capabilities::SHADER_FLOAT16, native_f16);
-    let info = Validator::new(ValidationFlags::all(), f16).validate(&module);
-    let info = info.map_err(|e| wrong(e.location(&source.text), chain(e.as_inner())))?;
-    Ok((module, info))
-}
-
-/// A parse error with its remarks, in one line.
-fn explain(error: &ParseError) -> String {
-    let labels = error.labels().map(|(_, label)| label).filter(|label| !label.is_empty());
-    let remarks: Vec<_> = labels.chain(error.notes()).collect();
-    if remarks.is_empty() { error.message().into() } else { format!("{} ({})", error.message(), remarks.join("; ")) }
-}
-
-/// An error and what it was caused by, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |e| e.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

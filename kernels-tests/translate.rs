@@ -1,0 +1,136 @@
+//! Every kernel, as every case launches it, in the languages of all platforms: SPIR-V through the validator, HLSL through
+//! the DirectX shader compiler, MSL as far as naga writes it.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use libtest_mimic::{Failed, Trial};
+use ornstein::gpu::shader::{Dialect, Prepared, Sources, hlsl, msl, prepare, spirv};
+use ornstein::ops::{Case, Launch, TABLE, Variant};
+
+use crate::support::{REQUIRE_ADAPTER, dialect_name, test, variants, with_tool};
+
+/// Where the DirectX shader compiler's library is; without it what needs it is left out.
+const DXC: &str = "ORNSTEIN_DXC";
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = vec![
+        with_spirv_val("translate::spirv_val_refuses_a_cut_module".into(), spirv_val_refuses_a_cut_module),
+        with_dxc("translate::dxc_refuses_too_much_shared_memory".into(), dxc_refuses_too_much_shared_memory),
+    ];
+    for (op, cases) in TABLE {
+        let cases = *cases;
+        for dialect in Dialect::all() {
+            let name = |target| format!("translate::{target}::{op}::{}", dialect_name(dialect));
+            trials.push(with_spirv_val(name("spirv"), move || each(&cases(), dialect, spirv, check_spirv)));
+            trials.push(with_dxc(name("hlsl"), move || each(&cases(), dialect, hlsl, check_hlsl)));
+            trials.push(test(name("msl"), move || each(&cases(), dialect, msl, check_msl)));
+        }
+    }
+    trials
+}
+
+fn with_spirv_val(name: String, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+    static THERE: OnceLock<bool> = OnceLock::new();
+    let there = *THERE.get_or_init(|| Command::new("spirv-val").arg("--version").output().is_ok());
+    with_tool("spirv-val", there || std::env::var_os(REQUIRE_ADAPTER).is_some(), name, test)
+}
+
+fn with_dxc(name: String, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+    with_tool("ORNSTEIN_DXC", std::env::var_os(DXC).is_some(), name, test)
+}
+
+/// Translates each different kernel of the cases into a file of its own, and checks all files at once.
+fn each<T: AsRef<[u8]>>(
+    cases: &[Case],
+    dialect: Dialect,
+    translate: impl Fn(&Prepared) -> ornstein::error::Result<T>,
+    check: impl Fn(&[PathBuf]) -> Result<(), Failed>,
+) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let mut files = Vec::new();
+    for launch in launches(cases, dialect)? {
+        let source = Sources::default().source(launch.shader, dialect)?;
+        let prepared = prepare(&source, &launch, dialect.native_f16)?;
+        let path = folder.path().join(format!("{}-{}.hlsl", launch.shader, files.len()));
+        std::fs::write(
+            &path,
+            translate(&prepared).map_err(|e| format!("{} {:?}: {e}", launch.shader, launch.constants))?,
+        )?;
+        files.push(path);
+    }
+    check(&files)
+}
+
+/// One launch for each shader and set of constants.
+fn launches(cases: &[Case], dialect: Dialect) -> Result<Vec<Launch>, Failed> {
+    let mut seen = BTreeSet::new();
+    let mut launches = Vec::new();
+    for case in cases {
+        for Variant { launch, .. } in variants(case, dialect)? {
+            if seen.insert(format!("{} {:?}", launch.shader, launch.constants)) {
+                launches.push(launch);
+            }
+        }
+    }
+    Ok(launches)
+}
+
+fn ran(output: &Output) -> Result<(), Failed> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout.as_slice(), &output.stderr].concat();
+    Err(String::from_utf8_lossy(&said).into_owned().into())
+}
+
+fn spirv_val(file: &Path) -> Result<Output, Failed> {
+    let ran = Command::new("spirv-val").args(["--target-env", "vulkan1.3"]).arg(file).output();
+    ran.map_err(|e| format!("spirv-val cannot be run ({e}): it is part of Debian's spirv-tools").into())
+}
+
+fn check_spirv(files: &[PathBuf]) -> Result<(), Failed> {
+    files.iter().try_for_each(|file| ran(&spirv_val(file)?))
+}
+
+fn dxc(files: &[PathBuf]) -> Result<Output, Failed> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/dxc.py");
+    let library: OsString = std::env::var_os(DXC).ok_or_else(|| format!("{DXC} is not set"))?;
+    let ran = Command::new("python3").arg(script).arg(library).arg("--").args(files).output();
+    ran.map_err(|e| format!("python3 cannot be run: {e}").into())
+}
+
+fn check_hlsl(files: &[PathBuf]) -> Result<(), Failed> {
+    ran(&dxc(files)?)
+}
+
+/// There is no compiler for it outside macOS.
+fn check_msl(files: &[PathBuf]) -> Result<(), Failed> {
+    for file in files {
+        let text = std::fs::read_to_string(file)?;
+        if !text.contains("kernel void main_(") || text.contains("fake") {
+            return Err(format!("no kernel with real buffers:\n{text}").into());
+        }
+    }
+    Ok(())
+}
+
+/// The checks must be able to fail.
+fn spirv_val_refuses_a_cut_module() -> Result<(), Failed> {
+    let refused = each(&ornstein::ops::scale::cases(), Dialect::all()[0], |p| spirv(p).map(cut), check_spirv);
+    if refused.is_err() { Ok(()) } else { Err("it was passed".into()) }
+}
+
+fn cut(mut module: Vec<u8>) -> Vec<u8> {
+    module.truncate(module.len() / 8 * 4);
+    module
+}
+
+fn dxc_refuses_too_much_shared_memory() -> Result<(), Failed> {
+    let grown = |p: &Prepared| hlsl(p).map(|text| text.replace("_tile[288]", "_tile[4000]"));
+    let refused = each(&ornstein::ops::attention::cases(), Dialect::all()[0], grown, check_hlsl);
+    if refused.is_err() { Ok(()) } else { Err("it was passed".into()) }
+}

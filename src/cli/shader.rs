@@ -1,0 +1,192 @@
+//! `ornstein shader`
+
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::{ShadersArg, print, print_json};
+use crate::caps::Caps;
+use crate::error::{Error, Result, ten};
+use crate::gpu::shader::{Dialect, Sources, hlsl, msl, names, parts, prepare, spirv};
+use crate::ops::{Launch, TABLE, Variant};
+use crate::tensor::DType;
+use crate::weights::{check_writable, write_atomically};
+
+#[derive(Debug, Args)]
+pub(super) struct Shader {
+    /// The shader; without it all are listed
+    name: Option<String>,
+    /// The kernel variant [default: the first]
+    #[arg(long, requires = "name")]
+    variant: Option<String>,
+    /// Type of activations
+    #[arg(long, default_value = "f32")]
+    dtype: Stored,
+    /// Type of matrices of parameters [default: as --dtype]
+    #[arg(long)]
+    weights: Option<Stored>,
+    /// As a device without `shader-f16` is given it: f16 weights are read as pairs packed into u32
+    #[arg(long)]
+    no_f16: bool,
+    /// The language: as given to the device or the browser, or as its driver sees it
+    #[arg(long, default_value = "wgsl")]
+    to: To,
+    /// Where to write it [default: stdout]
+    #[arg(short, long, value_name = "FILE", requires = "name")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    shaders: ShadersArg,
+    /// One JSON document: the list, or a shader's text with its variants and constants
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stored {
+    F16,
+    F32,
+}
+
+impl From<Stored> for DType {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::F16 => Self::F16,
+            Stored::F32 => Self::F32,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum To {
+    /// With imports and prelude; constants are still to be set
+    Wgsl,
+    /// Vulkan, binary
+    Spirv,
+    /// Metal
+    Msl,
+    /// DirectX 12
+    Hlsl,
+}
+
+/// A launch of the shader, and where it comes from.
+struct Example {
+    variant: &'static str,
+    /// All that there are.
+    variants: Vec<&'static str>,
+    case: String,
+    launch: Launch,
+}
+
+impl Shader {
+    pub(super) fn run(self) -> Result<()> {
+        let sources = self.shaders.open()?;
+        let Some(name) = &self.name else { return self.list() };
+        let dialect = self.dialect()?;
+        let to_stdout = self.output.as_deref().is_none_or(|path| path == Path::new("-"));
+        if self.to == To::Spirv && to_stdout && std::io::stdout().is_terminal() {
+            return Err(Error::usage("SPIR-V is no text for a terminal: name a file with --output, or pipe it"));
+        }
+        if let Some(path) = self.output.as_deref().filter(|_| !to_stdout) {
+            check_writable(path)?;
+        }
+        let bytes = self.print(name, &sources, dialect)?;
+        match self.output.as_deref().filter(|_| !to_stdout) {
+            Some(path) => write_atomically(path, &bytes),
+            None => print(&bytes),
+        }
+    }
+
+    fn dialect(&self) -> Result<Dialect> {
+        let (elem, native_f16) = (DType::from(self.dtype), !self.no_f16);
+        if elem == DType::F16 && !native_f16 {
+            return Err(Error::usage("a device without f16 has activations in f32: use --dtype f32 with --no-f16"));
+        }
+        Ok(Dialect { elem, weight: self.weights.map_or(elem, DType::from), native_f16 })
+    }
+
+    /// What stdout or the file is given.
+    fn print(&self, name: &str, sources: &Sources, dialect: Dialect) -> Result<Vec<u8>> {
+        let source = sources.source(name, dialect)?;
+        let example = example(name, self.variant.as_deref(), dialect)?;
+        let prepared = prepare(&source, &example.launch, dialect.native_f16)?;
+        let text = match self.to {
+            To::Wgsl => source.text,
+            To::Spirv if self.json => return Err(Error::usage("SPIR-V is no text: leave out --json")),
+            To::Spirv => return spirv(&prepared),
+            To::Msl => msl(&prepared)?,
+            To::Hlsl => hlsl(&prepared)?,
+        };
+        let printed = if self.json { example.json(&text) } else { format!("{}{text}", example.describe(dialect)) };
+        Ok(printed.into_bytes())
+    }
+
+    fn list(&self) -> Result<()> {
+        if self.json {
+            return print_json(&serde_json::json!({ "shaders": names(), "shared": parts() }));
+        }
+        let shared = parts().into_iter().map(|part| format!("shared/{part}"));
+        let lines: Vec<_> = names().into_iter().map(String::from).chain(shared).collect();
+        print(format!("{}\n", lines.join("\n")).as_bytes())
+    }
+}
+
+impl Example {
+    fn json(&self, text: &str) -> String {
+        let constants: serde_json::Map<_, _> =
+            self.launch.constants.iter().map(|(name, value)| ((*name).to_string(), (*value).into())).collect();
+        let document = serde_json::json!({
+            "shader": self.launch.shader,
+            "variant": self.variant,
+            "variants": self.variants,
+            "case": self.case,
+            "constants": constants,
+            "workgroups": self.launch.workgroups,
+            "text": text,
+        });
+        format!("{document:#}\n")
+    }
+
+    /// Comment lines in front of a text: what it was made for.
+    fn describe(&self, dialect: Dialect) -> String {
+        let Launch { shader, constants, workgroups: [x, y, z], .. } = &self.launch;
+        let mut text = format!(
+            "// {shader}, variant {}, activations {}, weights {}\n// launched for {}\n// with {x} x {y} x {z} workgroups",
+            self.variant, dialect.elem, dialect.weight, self.case
+        );
+        for (name, value) in constants {
+            // Writing to a String cannot fail.
+            let _ = write!(text, ", {name} = {value}");
+        }
+        text + "\n"
+    }
+}
+
+/// The first case of the table that launches this shader as this variant.
+fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Example> {
+    let caps = Caps { f16: dialect.native_f16, ..Caps::webgpu_default() };
+    let mut variants = Vec::new();
+    let mut first = None;
+    for case in TABLE.iter().flat_map(|(_, cases)| cases()) {
+        let types = case.types();
+        for Variant { name: found, launch } in case.op.variants(&types, &case.op.output(&types)?, &caps)? {
+            if launch.shader != name {
+                continue;
+            }
+            if !variants.contains(&found) {
+                variants.push(found);
+            }
+            if first.is_none() && variant.is_none_or(|wanted| wanted == found) {
+                first = Some((found, case.name(), launch));
+            }
+        }
+    }
+    match first {
+        Some((variant, case, launch)) => Ok(Example { variant, variants, case, launch }),
+        None => {
+            let wanted = variant.unwrap_or_default();
+            Err(Error::usage(format!("shader {name} has no variant {wanted}: there are {}", ten(&variants))))
+        }
+    }
+}
