@@ -254,7 +254,7 @@ impl Run<'_> {
             Err(error) => rows.push(subject(NO_VARIANT).failed(&error)),
             Ok(variants) => {
                 for variant in variants {
-                    let inputs = inputs.iter().map(|tensor| Tensor::clone(tensor)).collect();
+                    let inputs = inputs.iter().copied().cloned().collect();
                     rows.push(subject(variant).check(self.gpu, inputs, wanted).await);
                 }
             }
