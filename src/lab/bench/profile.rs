@@ -156,12 +156,12 @@ impl Bench<'_> {
         storage: Storage,
         inputs: &[(&str, &Tensor)],
     ) -> Result<Times> {
-        let Some(timer) = &self.timer else { return Err(Error::device("there is no device to time")) };
+        let Some(timer) = self.timer else { return Err(Error::device("there is no device to time")) };
         let session = Session::new(timer.gpu(), graph, weights, storage)?;
         let outputs = session.run(inputs).await?;
         let finite = outputs.values().all(|tensor| tensor.first_not_finite().is_none());
         let whole = measure::sample(|n| timer.whole(&session, n), timer.clock(), timer.resolution(), &self.budget)?;
-        let wall = (0..3).map(|_| timer.wall(&session, 1)).collect::<Result<Vec<f64>>>()?;
+        let wall = (0..3).map(|_| timer.wall(&session)).collect::<Result<Vec<f64>>>()?;
         // As often as fits into twice the time of the whole, at least three times.
         let samples = (2.0 * self.budget.total / whole.summary.median.max(1e-9)).clamp(3.0, 15.0) as usize;
         let nodes = (0..samples).map(|_| timer.nodes(&session)).collect::<Result<_>>()?;
