@@ -27,6 +27,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("tensor", 0),
     ("pack", 0),
     ("caps", 0),
+    ("cache", 0),
     ("rng", 0),
     ("error", 0),
 ];

@@ -1,6 +1,7 @@
 //! Every test that looks at the crate from outside, as one list: `cargo test --test kernels -- NAME` runs those whose
 //! name holds NAME.
 
+mod admission;
 mod bench;
 mod cli;
 mod files;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials: Vec<Trial> = [
         bench::trials(),
+        admission::trials(),
         cli::trials(),
         files::trials(),
         floors::trials(),

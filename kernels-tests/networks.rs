@@ -77,7 +77,7 @@ fn network(model: &str, stem: &str, component: Component, executor: &Executor, l
     let folder = data("cases").join(model);
     let file = |kind: &str| read_tensors(&folder.join(format!("{stem}.{kind}.safetensors")));
     let inputs = file("inputs")?.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();
-    let outputs = pollster::block_on(forward(&Model::open(&folder)?, component, inputs, executor))?;
+    let outputs = pollster::block_on(forward(&Model::open(&folder)?, component, inputs, executor, &mut |_| {}))?;
     for (name, (_, wanted)) in file("outputs")? {
         let output = outputs.get(&name).ok_or_else(|| format!("there is no output {name}"))?;
         within(&name, output, &wanted, limit)?;

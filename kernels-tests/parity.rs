@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
-use ornstein::gpu::{Gpu, Session};
-use ornstein::graph::Graph;
+use ornstein::gpu::Gpu;
+use ornstein::gpu::admission::run_case;
 use ornstein::graph::plan::Storage;
-use ornstein::ops::case::{compare, tolerance};
+use ornstein::ops::case::tolerance;
 use ornstein::ops::{Case, TABLE};
-use ornstein::tensor::{DType, NoWeights, Tensor};
+use ornstein::tensor::DType;
 
 use crate::support::on_gpu;
 
@@ -39,8 +39,8 @@ fn check(gpu: &Arc<Gpu>, case: &Case, storage: Storage) -> Result<(), Failed> {
     let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &wanted.shape);
     let limit = tolerance(storage.act, case.op.sum_length(&types));
     for (index, variant) in case.op.variants(&types, &wanted, &gpu.caps)?.iter().enumerate() {
-        let output = run(gpu, case, inputs.clone(), storage, index)?;
-        let difference = compare(&output, &reference);
+        let output = pollster::block_on(run_case(gpu, case, inputs.clone(), storage, index))?;
+        let difference = case.compare(&output, &reference, storage.act);
         if difference.relative > limit {
             let (at, out, wanted) = difference.worst;
             return Err(format!(
@@ -53,18 +53,4 @@ fn check(gpu: &Arc<Gpu>, case: &Case, storage: Storage) -> Result<(), Failed> {
         }
     }
     Ok(())
-}
-
-fn run(
-    gpu: &Arc<Gpu>,
-    case: &Case,
-    inputs: Vec<Tensor>,
-    storage: Storage,
-    variant: usize,
-) -> ornstein::error::Result<Tensor> {
-    let graph = Graph::of_case(case, inputs)?;
-    let session = Session::choosing(gpu, graph, &NoWeights, storage, &|_, _, _| Ok(variant))?;
-    session.poison();
-    let mut outputs = pollster::block_on(session.run(&[]))?;
-    Ok(outputs.remove("output").expect("the graph of a case has this output"))
 }

@@ -30,7 +30,13 @@ pub struct Encoder {
 
 impl Encoder {
     /// Opens `text_encoder` with `tokenizer`, or `text_encoder_2` with `tokenizer_2`, for so many texts at once.
-    pub fn load(model: &Model, executor: &Executor, suffix: &str, texts: usize) -> Result<Self> {
+    pub async fn load(
+        model: &Model,
+        executor: &Executor,
+        suffix: &str,
+        texts: usize,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         let component = format!("text_encoder{suffix}");
         let folder = format!("tokenizer{suffix}");
         let tokenizer = Tokenizer::from_files(model.path(&folder), |name| model.bytes(&format!("{folder}/{name}")))?;
@@ -39,7 +45,8 @@ impl Encoder {
         let tokens = config.max_tokens;
         let graph = config.graph(&component, texts, tokens)?;
         let wanted = graph.wanted();
-        let network = Network::load(executor, graph, &wanted, &model.weights(&component)?)?;
+        let weights = model.weights(&component)?;
+        let network = Network::load(executor, graph, &wanted, &weights, tell).await?;
         Ok(Self { tokenizer, config, network, tokens })
     }
 

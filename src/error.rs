@@ -26,6 +26,9 @@ pub enum Error {
     /// No such device, a limit of it exceeded, or a failure on it.
     #[error("{0}")]
     Device(String),
+    /// A device computes something wrong. What it was asked to do can be done in another type or elsewhere.
+    #[error("{0}")]
+    WrongKernel(String),
     /// A computation produced infinities or NaN.
     #[error("{0}")]
     NotFinite(String),

@@ -41,14 +41,20 @@ pub(crate) struct Prepared {
     pub inputs: Tensors,
 }
 
-/// Runs a component on `inputs` and returns its outputs.
+/// Runs a component on `inputs` and returns its outputs. `tell` is told what a user should know.
 ///
 /// # Errors
 /// If an input is missing, unknown or misshapen, or the network cannot be loaded or run.
-pub async fn forward(model: &Model, component: Component, inputs: Tensors, executor: &Executor) -> Result<Tensors> {
+pub async fn forward(
+    model: &Model,
+    component: Component,
+    inputs: Tensors,
+    executor: &Executor,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Tensors> {
     let prepared = prepare(model, component, inputs)?;
     let weights = model.weights(component.folder())?;
-    let network = Network::load(executor, prepared.graph, &prepared.wanted, &weights)?;
+    let network = Network::load(executor, prepared.graph, &prepared.wanted, &weights, tell).await?;
     let inputs: Vec<(&str, &Tensor)> = prepared.inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
     let outputs = network.run(&inputs).await?;
     let mut named = Tensors::new();

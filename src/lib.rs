@@ -20,11 +20,12 @@
 //! | 3 | `gpu`, `models`, `weights`, `tokenizer`, `samplers`, `image` | siblings, blind to each other |
 //! | 2 | `graph` | nodes, fusion, memory plan, CPU executor |
 //! | 1 | `ops` | one file per op |
-//! | 0 | `tensor`, `pack`, `caps`, `rng`, `error` | plain data |
+//! | 0 | `tensor`, `pack`, `caps`, `cache`, `rng`, `error` | plain data |
 //!
 //! Where to start: [`pipeline`] for the whole, [`ops`] for a kernel, `shaders/` for its WGSL, [`samplers`] for an
 //! algorithm, [`models`] for a network.
 
+pub mod cache;
 pub mod caps;
 pub mod cli;
 pub mod conditioning;

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::gpu::admission::admit;
 use crate::gpu::device::{Adapter, Choice, adapters, select, without_gl};
 use crate::gpu::shader::Sources;
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
-use crate::graph::plan::Storage;
+use crate::graph::plan::{Storage, check_limits};
 use crate::ops::Kind;
 use crate::tensor::{DType, Shape, Tensor, Weights};
 use crate::weights::check;
@@ -94,20 +95,46 @@ pub enum Network {
 
 impl Network {
     /// Checks the weights against `wanted` (all that the network's file should hold, of which the graph may use a part),
-    /// fuses the graph and puts the weights where they are needed.
+    /// fuses the graph and puts the weights where they are needed. Where a device gets a kernel wrong in f16 the network
+    /// runs in f32, and where it gets it wrong in that too, on the CPU; `tell` is told.
     ///
     /// # Errors
     /// If tensors are missing, extra, misshapen or not finite, or the device cannot hold the network.
-    pub fn load(executor: &Executor, graph: Graph, wanted: &[(String, Shape)], weights: &dyn Weights) -> Result<Self> {
+    pub async fn load(
+        executor: &Executor,
+        graph: Graph,
+        wanted: &[(String, Shape)],
+        weights: &dyn Weights,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         check(weights, wanted)?;
         let graph = graph.fused();
-        match executor {
-            Executor::Cpu => Ok(Self::Cpu(Interpreter::new(graph, weights)?)),
-            Executor::Gpu(gpu, act) => {
-                let storage = storage(*act, &graph, weights);
-                Ok(Self::Gpu(Session::new(gpu, graph, weights, storage)?))
+        if let Executor::Gpu(gpu, act) = executor {
+            let types = if *act == DType::F16 { &[DType::F16, DType::F32][..] } else { &[DType::F32] };
+            for act in types {
+                match Self::on_device(gpu, *act, &graph, weights, tell).await {
+                    Err(Error::WrongKernel(what)) => {
+                        let next = if *act == DType::F16 { "in f32" } else { "on the CPU" };
+                        tell(&format!("{what}; {} runs {next}", graph.network));
+                    }
+                    loaded => return loaded,
+                }
             }
         }
+        Ok(Self::Cpu(Interpreter::new(graph, weights)?))
+    }
+
+    async fn on_device(
+        gpu: &Arc<Gpu>,
+        act: DType,
+        graph: &Graph,
+        weights: &dyn Weights,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
+        let storage = storage(act, graph, weights);
+        check_limits(graph, storage, &gpu.caps)?;
+        let chosen = admit(gpu, graph, storage, tell).await?;
+        Ok(Self::Gpu(Session::choosing(gpu, graph.clone(), weights, storage, &|node| chosen[node])?))
     }
 
     /// The outputs by name, for inputs given by name.

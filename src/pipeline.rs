@@ -190,11 +190,12 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// A network of the model, its time added to `load` and its memory to the peak.
-    fn load(&mut self, executor: &Executor, graph: Graph, component: &str) -> Result<Network> {
+    async fn load(&mut self, executor: &Executor, graph: Graph, component: &str) -> Result<Network> {
         let start = Instant::now();
         let weights = self.pipeline.model.weights(component)?;
         let wanted = if component == "vae" { self.pipeline.vae.wanted()? } else { graph.wanted() };
-        let network = Network::load(executor, graph, &wanted, &weights)?;
+        let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
+        let network = Network::load(executor, graph, &wanted, &weights, tell).await?;
         self.seconds.load += start.elapsed().as_secs_f64();
         self.peak_device_bytes = self.peak_device_bytes.max(network.device_bytes());
         Ok(network)
@@ -211,9 +212,10 @@ impl Run<'_> {
         let both = [negative.unwrap_or(""), &request.prompt];
         let texts = if settings.guided() { &both[..] } else { &both[1..] };
         let start = Instant::now();
-        let mut encoders = vec![Encoder::load(model, self.executor, "", texts.len())?];
+        let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
+        let mut encoders = vec![Encoder::load(model, self.executor, "", texts.len(), tell).await?];
         if unet.is_sdxl() {
-            encoders.push(Encoder::load(model, self.executor, "_2", texts.len())?);
+            encoders.push(Encoder::load(model, self.executor, "_2", texts.len(), tell).await?);
         }
         self.seconds.load += start.elapsed().as_secs_f64();
         let start = Instant::now();
@@ -239,7 +241,7 @@ impl Run<'_> {
         let [_, _, height, width] = shape;
         let rows = if guided { 2 * batch } else { batch };
         let graph = unet.graph(rows, height, width, conditioning.context.shape.dims()[1])?;
-        let network = self.load(self.executor, graph, "unet")?;
+        let network = self.load(self.executor, graph, "unet").await?;
         let fixed = unet_inputs(&conditioning, batch, settings);
         let start = Instant::now();
         let mut pictures = Vec::with_capacity(batch);
@@ -275,7 +277,7 @@ impl Run<'_> {
             executor = executor.in_f32();
         }
         let z = latents.to_channels_last()?;
-        let mut network = self.load(&executor, vae.decoder(1, height, width)?, "vae")?;
+        let mut network = self.load(&executor, vae.decoder(1, height, width)?, "vae").await?;
         let mut pixels = Vec::with_capacity(batch);
         for picture in z.data.chunks_exact(z.data.len() / batch) {
             let start = Instant::now();
@@ -285,7 +287,7 @@ impl Run<'_> {
                 (self.tell)(Event::Warning("the VAE overflowed f16: decoding again in f32"));
                 executor = executor.in_f32();
                 drop(network);
-                network = self.load(&executor, vae.decoder(1, height, width)?, "vae")?;
+                network = self.load(&executor, vae.decoder(1, height, width)?, "vae").await?;
                 decoded = network.run_for("sample", &[("z", &z)]).await?;
             }
             finite(&decoded, "the VAE's output", &executor)?;

@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use serde_json::json;
 
 use super::{print, print_json};
 use crate::caps::Caps;
 use crate::error::Result;
+use crate::gpu::admission::Verdicts;
 use crate::gpu::device::{Choice, adapters, select};
 
 #[derive(Debug, Args)]
@@ -26,20 +28,25 @@ impl Devices {
                 .iter()
                 .enumerate()
                 .map(|(index, adapter)| {
-                    let mut row = serde_json::json!(adapter.caps);
+                    let mut row = json!(adapter.caps);
                     row["index"] = index.into();
                     row["auto"] = taken(&adapter.caps).into();
+                    let verdicts = Verdicts::load(&adapter.caps);
+                    let (right, wrong) = verdicts.summary();
+                    let wrong: Vec<_> =
+                        wrong.iter().map(|(kernel, why)| json!({ "kernel": kernel, "why": why })).collect();
+                    row["kernels"] = json!({ "right": right, "wrong": wrong });
                     row
                 })
                 .collect();
-            let cpu =
-                serde_json::json!({ "name": "cpu", "threads": rayon::current_num_threads(), "auto": auto.is_none() });
-            return print_json(&serde_json::json!({ "devices": devices, "cpu": cpu }));
+            let cpu = json!({ "name": "cpu", "threads": rayon::current_num_threads(), "auto": auto.is_none() });
+            return print_json(&json!({ "devices": devices, "cpu": cpu }));
         }
         let mut text = String::new();
         for (index, adapter) in adapters.iter().enumerate() {
             // Writing to a String cannot fail.
             let _ = write!(text, "{}", describe(index, &adapter.caps, taken(&adapter.caps)));
+            let _ = write!(text, "{}", describe_kernels(&Verdicts::load(&adapter.caps)));
         }
         let mark = if auto.is_none() { "  <- auto" } else { "" };
         let _ = writeln!(text, "cpu  {} threads, f32{mark}", rayon::current_num_threads());
@@ -71,6 +78,16 @@ fn describe(index: usize, caps: &Caps, auto: bool) -> String {
         caps.workgroup_memory >> 10,
         caps.max_invocations,
     )
+}
+
+/// What is known of the adapter's kernels: they are checked when a network first needs them.
+fn describe_kernels(verdicts: &Verdicts) -> String {
+    let (right, wrong) = verdicts.summary();
+    if right == 0 && wrong.is_empty() {
+        return "     kernels not checked yet\n".into();
+    }
+    let wrong: String = wrong.iter().map(|(kernel, why)| format!("     wrong: {kernel}: {why}\n")).collect();
+    format!("     {right} kernels checked and right\n{wrong}")
 }
 
 fn size(bytes: u64) -> String {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArgs, ModelArg};
+use super::{DeviceArgs, ModelArg, warn};
 use crate::error::Result;
 use crate::forward::{Component, forward};
 use crate::gpu::shader::Sources;
@@ -48,7 +48,7 @@ impl Forward {
         let inputs = read_tensors(&self.inputs)?.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();
         let model = self.model.open()?;
         let executor = self.device.open(Sources::default())?;
-        let outputs = pollster::block_on(forward(&model, component, inputs, &executor))?;
+        let outputs = pollster::block_on(forward(&model, component, inputs, &executor, &mut |text| warn(text)))?;
         let outputs: Vec<_> = outputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         write_tensors(&self.outputs, &outputs)
     }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::admission::Admission;
 use super::kernels::Kernels;
 use super::shader::Sources;
 use crate::caps::{Caps, CoopMatrix, DeviceType};
@@ -153,6 +154,7 @@ pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) kernels: Kernels,
+    pub admission: Admission,
     /// What the kernels are made from.
     pub sources: Sources,
     /// The first error that wgpu reported and nobody has seen yet.
@@ -184,7 +186,7 @@ impl Gpu {
             }
         });
         let (caps, kernels) = (adapter.caps.clone(), Kernels::default());
-        Ok(Arc::new(Self { caps, device, queue, kernels, sources, failure }))
+        Ok(Arc::new(Self { caps, device, queue, kernels, admission: Admission::default(), sources, failure }))
     }
 
     /// The first error since the last look, if there was one.

@@ -1,5 +1,6 @@
 //! The only floor that names wgpu and naga: adapters, shader translation, kernels, and sessions that run a graph.
 
+pub mod admission;
 pub mod device;
 pub mod kernels;
 pub mod memory;

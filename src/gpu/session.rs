@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::graph::interpret::load_parameters;
 use crate::graph::plan::{Plan, Storage, check_limits, device_bytes, plan};
 use crate::graph::{Graph, Node, Source, ValueId};
-use crate::ops::{Binding, Kind, Launch, Variant};
+use crate::ops::{Binding, Kind, Launch};
 use crate::tensor::{DType, Tensor, Weights};
 
 /// Bytes of uploads in flight before the session waits for them, which bounds the staging memory.
@@ -22,8 +22,8 @@ const UPLOAD_CHUNK: u64 = 64 << 20;
 const GUARD: u64 = 256;
 const GUARD_BYTE: u8 = 0xa5;
 
-/// Picks one of a node's variants, for the dialect that the node will run in.
-pub type Choose<'a> = dyn Fn(&Node, Dialect, &[Variant]) -> Result<usize> + 'a;
+/// Picks a node's variant: the node's place in its graph to the variant's place in the op's list.
+pub type Choose<'a> = dyn Fn(usize) -> usize + 'a;
 
 #[derive(Debug)]
 struct Dispatch {
@@ -54,13 +54,13 @@ impl Session {
     /// If a value exceeds the device's limits, a parameter is missing or not finite, a kernel does not compile, or
     /// memory runs out.
     pub fn new(gpu: &Arc<Gpu>, graph: Graph, weights: &dyn Weights, storage: Storage) -> Result<Self> {
-        Self::choosing(gpu, graph, weights, storage, &|_, _, _| Ok(0))
+        Self::choosing(gpu, graph, weights, storage, &|_| 0)
     }
 
-    /// As [`Session::new`], with `choose` picking one of each node's variants by its place in the list.
+    /// As [`Session::new`], with the variants that `choose` picks.
     ///
-    /// # Errors
-    /// As [`Session::new`], and those of `choose`.
+    /// # Panics
+    /// If a node has no variant at the place that `choose` gives.
     pub fn choosing(
         gpu: &Arc<Gpu>,
         graph: Graph,
@@ -117,8 +117,8 @@ impl Session {
 
     /// Kernels, parameters and bind groups of every node.
     fn prepare(&self, choose: &Choose<'_>) -> Result<Vec<Dispatch>> {
-        let nodes = self.graph.nodes.iter();
-        let launches: Vec<Launch> = nodes.map(|node| self.launch(node, choose)).collect::<Result<_>>()?;
+        let nodes = self.graph.nodes.iter().enumerate();
+        let launches: Vec<Launch> = nodes.map(|(i, node)| self.launch(node, choose(i))).collect::<Result<_>>()?;
         let align = self.gpu.device.limits().min_uniform_buffer_offset_alignment as usize;
         let mut params = Vec::new();
         let mut ranges = Vec::new();
@@ -135,11 +135,11 @@ impl Session {
         nodes.map(|((node, launch), range)| self.dispatch(node, launch, (&params, range), &absent)).collect()
     }
 
-    fn launch(&self, node: &Node, choose: &Choose<'_>) -> Result<Launch> {
+    fn launch(&self, node: &Node, variant: usize) -> Result<Launch> {
         let caps = &self.gpu.caps;
         let variants = node.op.variants(&self.graph.types(&node.inputs), self.graph.ty(node.output), caps);
         let mut variants = variants.map_err(|e| e.at(&node.name))?;
-        let launch = variants.swap_remove(choose(node, self.dialect(node), &variants)?).launch;
+        let launch = variants.swap_remove(variant).launch;
         if launch.workgroups.iter().any(|n| *n > caps.max_workgroups) {
             return Err(Error::device(format!(
                 "{}: {:?} workgroups are more than {} dispatches; a smaller picture needs fewer",
@@ -184,11 +184,8 @@ impl Session {
         Ok(Dispatch { pipeline: kernel.pipeline, bind_group, workgroups: launch.workgroups })
     }
 
-    /// A node that reads no matrix of parameters reads activations through `weight4` (a look-up in activations).
     fn dialect(&self, node: &Node) -> Dialect {
-        let reads_matrix = node.inputs.iter().any(|id| self.graph.ty(*id).kind == Kind::Weight);
-        let weight = if reads_matrix { self.storage.weight } else { self.storage.act };
-        Dialect { elem: self.storage.act, weight, native_f16: self.gpu.caps.f16 }
+        Dialect::of(self.storage, &self.graph.types(&node.inputs), self.gpu.caps.f16)
     }
 
     fn buffer(&self, id: ValueId) -> &wgpu::Buffer {

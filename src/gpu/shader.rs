@@ -6,6 +6,8 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, SourceLocation};
 
 use crate::error::{Error, Result};
+use crate::graph::plan::Storage;
+use crate::ops::{Kind, Ty};
 use crate::tensor::DType;
 
 mod sources;
@@ -24,6 +26,14 @@ pub struct Dialect {
 }
 
 impl Dialect {
+    /// How a node with these inputs reads and writes in a session's storage. A node that reads no matrix of parameters
+    /// reads activations through `weight4` (a look-up in activations).
+    pub fn of(storage: Storage, inputs: &[Ty], native_f16: bool) -> Self {
+        let reads_matrix = inputs.iter().any(|ty| ty.kind == Kind::Weight);
+        let weight = if reads_matrix { storage.weight } else { storage.act };
+        Self { elem: storage.act, weight, native_f16 }
+    }
+
     /// The text in front of every shader of this dialect.
     pub fn prelude(self) -> String {
         let wide = |dtype| if dtype == DType::F16 { "vec4<f16>" } else { "vec4<f32>" };

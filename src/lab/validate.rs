@@ -185,7 +185,7 @@ impl Subject<'_> {
         let graph = Graph::of_op(self.op, self.types.iter().map(|ty| ty.kind).zip(inputs))?;
         let (name, output) = graph.outputs[0].clone();
         let stored = self.stored(graph.ty(output));
-        let session = Session::choosing(gpu, graph, &NoWeights, self.storage, &|_, _, _| Ok(self.variant.0))?;
+        let session = Session::choosing(gpu, graph, &NoWeights, self.storage, &|_| self.variant.0)?;
         session.poison();
         let mut outputs = session.run(&[]).await?;
         session.check_guards().await?;

@@ -1,9 +1,11 @@
 //! `weights-manifest.toml`: the models that have a name, where they come from, and what they like.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
+
+use crate::cache;
 
 /// The families of networks that are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -102,21 +104,11 @@ pub fn find(name: &str) -> Option<&'static Entry> {
 /// The folder that holds the models of this machine by their names: `$ORNSTEIN_MODELS`, or `ornstein/models` in the
 /// user's cache. `None` where the environment names neither.
 pub fn models_folder() -> Option<PathBuf> {
-    models_folder_from(|variable| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from))
+    models_folder_from(cache::variable)
 }
 
 fn models_folder_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    if let Some(folder) = variable("ORNSTEIN_MODELS") {
-        return Some(folder);
-    }
-    let cache = if cfg!(windows) {
-        variable("LOCALAPPDATA")
-    } else if cfg!(target_os = "macos") {
-        variable("HOME").map(|home| home.join("Library/Caches"))
-    } else {
-        variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))
-    };
-    cache.map(|cache| cache.join(Path::new("ornstein").join("models")))
+    variable("ORNSTEIN_MODELS").or_else(|| Some(cache::folder_from(variable)?.join("models")))
 }
 
 #[cfg(test)]

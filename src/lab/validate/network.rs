@@ -12,11 +12,11 @@ use serde::Serialize;
 use super::{NO_VARIANT, Row, Selection, Verdict, inputs, variants};
 use crate::error::{Error, Result};
 use crate::forward::{Component, Prepared, Tensors, prepare};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Session};
 use crate::graph::plan::{Storage, last_reads};
 use crate::graph::{Graph, Node, Source, ValueId};
 use crate::lab::suite::{self, Family};
-use crate::network::{Executor, Network, storage};
+use crate::network::storage;
 use crate::ops::Kind;
 use crate::ops::case::{compare, round_to};
 use crate::tensor::{DType, Shape, Tensor, Weights};
@@ -176,10 +176,10 @@ impl Run<'_> {
         Ok(self.pass(Storage { act: DType::F32, weight: DType::F32 }, None).await?.unwrap_or_default())
     }
 
-    async fn on_device(&self, act: DType) -> Result<Outputs> {
-        let Subject { graph, wanted, weights, .. } = self.subject;
-        let executor = Executor::Gpu(Arc::clone(self.gpu), act);
-        Network::load(&executor, graph.clone(), wanted, &**weights)?.run(&self.inputs()).await
+    /// On the device as it is: what admission would put in the place of wrong kernels is not what is asked.
+    async fn on_device(&self, storage: Storage) -> Result<Outputs> {
+        let Subject { graph, weights, .. } = self.subject;
+        Session::new(self.gpu, graph.clone(), &**weights, storage)?.run(&self.inputs()).await
     }
 
     async fn report(&self, act: DType, exact: &Outputs) -> Result<Report> {
@@ -190,7 +190,7 @@ impl Run<'_> {
         let (dtype, weights) = (act.to_string(), storage.weight.to_string());
         let mut report = Report { network: name.clone(), dtype, weights, nodes, outputs: Vec::new() };
         let Some(rounded) = rounded else { return Ok(report) };
-        let outputs = self.on_device(act).await?;
+        let outputs = self.on_device(storage).await?;
         let wrong = report.first_wrong().and_then(|row| row.node.clone());
         let limit = LIMITS[usize::from(act == DType::F16)];
         for (output, _) in &graph.outputs {

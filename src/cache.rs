@@ -1,0 +1,25 @@
+//! The folder in which this program keeps what it can make again or fetch again.
+
+use std::path::PathBuf;
+
+/// `ornstein` in the user's cache folder; `None` where the environment names no home.
+pub fn folder() -> Option<PathBuf> {
+    folder_from(variable)
+}
+
+/// An environment variable that names a path.
+pub fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// [`folder`], with a way to look at the environment.
+pub fn folder_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let cache = if cfg!(windows) {
+        variable("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        variable("HOME").map(|home| home.join("Library/Caches"))
+    } else {
+        variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))
+    };
+    cache.map(|cache| cache.join("ornstein"))
+}
