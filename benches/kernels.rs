@@ -14,7 +14,7 @@ use ornstein::gpu::shader::Sources;
 use ornstein::gpu::{Gpu, Session, Timer};
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
-use ornstein::ops::case::{compare, tolerance};
+use ornstein::ops::case::tolerance;
 use ornstein::ops::{Case, TABLE};
 use ornstein::tensor::{DType, NoWeights, Tensor};
 
@@ -69,7 +69,7 @@ fn checked(gpu: &Arc<Gpu>, case: &Case, act: DType) -> Session {
     let graph = Graph::of_case(case, inputs).expect("a case fits its op");
     let session = Session::new(gpu, graph, &NoWeights, Storage { act, weight: act }).expect("the device runs the case");
     let found = pollster::block_on(session.run(&[])).expect("the device runs the case").remove("output");
-    let error = compare(&found.expect("a case has this output"), &reference).relative;
+    let error = case.compare(&found.expect("a case has this output"), &reference, act).relative;
     let limit = tolerance(act, case.op.sum_length(&types));
     assert!(error <= limit, "{} is wrong by {error:.1e}: not timed", case.name());
     session

@@ -4,11 +4,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
-use ornstein::gpu::Gpu;
+use ornstein::gpu::{Gpu, Timer};
 use ornstein::lab::bench::compare;
 use ornstein::lab::ceilings;
-use ornstein::network::Executor;
-use ornstein::tensor::DType;
 
 use crate::support::{ADAPTER, on_gpu, test};
 
@@ -26,7 +24,7 @@ fn bench(arguments: &[&str]) -> Result<std::process::Output, Failed> {
 }
 
 fn ceilings_are_measured(gpu: &Arc<Gpu>) -> Result<(), Failed> {
-    let measured = pollster::block_on(ceilings::measure(&Executor::Gpu(Arc::clone(gpu), DType::F32)))?;
+    let measured = pollster::block_on(ceilings::measure(Some(&Timer::new(gpu)?)))?;
     assert!(measured.copy_gb_s > 0.01, "{measured:?}");
     assert!(measured.fma_f32_gflop_s.is_some_and(|rate| rate > 0.1), "{measured:?}");
     assert_eq!(measured.fma_f16_gflop_s.is_some(), gpu.caps.f16);

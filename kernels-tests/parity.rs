@@ -6,7 +6,7 @@ use libtest_mimic::{Failed, Trial};
 use ornstein::gpu::Gpu;
 use ornstein::gpu::admission::run_case;
 use ornstein::graph::plan::Storage;
-use ornstein::ops::case::{compare, tolerance};
+use ornstein::ops::case::tolerance;
 use ornstein::ops::{Case, TABLE};
 use ornstein::tensor::DType;
 
@@ -40,7 +40,7 @@ fn check(gpu: &Arc<Gpu>, case: &Case, storage: Storage) -> Result<(), Failed> {
     let limit = tolerance(storage.act, case.op.sum_length(&types));
     for (index, variant) in case.op.variants(&types, &wanted, &gpu.caps)?.iter().enumerate() {
         let output = pollster::block_on(run_case(gpu, case, inputs.clone(), storage, index))?;
-        let difference = compare(&output, &reference);
+        let difference = case.compare(&output, &reference, storage.act);
         if difference.relative > limit {
             let (at, out, wanted) = difference.worst;
             return Err(format!(

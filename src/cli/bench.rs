@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
 use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::gpu::Timer;
 use crate::lab::bench::{self, Bench, Device, Options, Row, Suite, compare, profile};
 use crate::lab::ceilings;
 use crate::lab::report::Report;
@@ -75,6 +76,9 @@ pub(super) struct BenchArgs {
     /// As for `generate`; several are measured one after the other, at the shapes chosen for the first
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: Vec<String>,
+    /// On a software device: count what the processors spend, which other work on the machine changes less than time
+    #[arg(long)]
+    processor_time: bool,
     /// Type of activations on a GPU; the CPU computes in f32
     #[arg(long, default_value = "auto")]
     dtype: DTypeArg,
@@ -99,7 +103,9 @@ impl BenchArgs {
         let mut report: Option<Report> = None;
         for device in &self.device {
             let executor = DeviceArgs { device: device.clone(), dtype: self.dtype }.open(self.shaders.open()?)?;
-            pollster::block_on(self.measure(&executor, &mut report))?;
+            let timer = self.timer(&executor)?;
+            let same = report.as_ref().map(|report| report.rows.clone()).or_else(|| old.clone());
+            pollster::block_on(self.measure(&executor, timer.as_ref(), same, &mut report))?;
         }
         let Some(mut report) = report else { return Ok(()) };
         if let Some(old) = old {
@@ -116,13 +122,28 @@ impl BenchArgs {
         bench::verdict(&report.rows)
     }
 
-    /// Adds a device's rows to the report.
-    async fn measure(&self, executor: &Executor, report: &mut Option<Report>) -> Result<()> {
+    fn timer(&self, executor: &Executor) -> Result<Option<Timer>> {
+        match executor {
+            Executor::Cpu if self.processor_time => Err(Error::usage("--processor-time is for software adapters")),
+            Executor::Cpu => Ok(None),
+            Executor::Gpu(gpu, _) if self.processor_time => Timer::by_processor(gpu).map(Some),
+            Executor::Gpu(gpu, _) => Timer::new(gpu).map(Some),
+        }
+    }
+
+    /// Adds a device's rows to the report: those of `same`, if it is given.
+    async fn measure(
+        &self,
+        executor: &Executor,
+        timer: Option<&Timer>,
+        same: Option<Vec<Row>>,
+        report: &mut Option<Report>,
+    ) -> Result<()> {
         let progress = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         progress.set_message(format!("{}: measuring the ceilings", executor.name()));
         progress.tick();
-        let device = Device::new(executor, ceilings::measure(executor).await?);
-        let bench = Bench::new(executor, &device, self.full)?.all_variants(self.all_variants);
+        let device = Device::new(timer, ceilings::measure(timer).await?);
+        let bench = Bench::new(executor, timer, &device, self.full).all_variants(self.all_variants);
         let mut networks = Vec::new();
         let mut rows = Vec::new();
         if self.model.is_some() || self.synthetic.is_some() {
@@ -140,7 +161,7 @@ impl BenchArgs {
                 progress.set_message(format!("{}: {}", device.label, row.op));
                 progress.tick();
             };
-            rows = bench.run(&options, report.as_ref().map(|report| &report.rows[..]), &mut tell).await?;
+            rows = bench.run(&options, same.as_deref(), &mut tell).await?;
         }
         progress.finish_and_clear();
         let report = report.get_or_insert_with(|| Report {

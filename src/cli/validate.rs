@@ -8,7 +8,7 @@ use super::bench::FamilyArg;
 use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::device::Choice;
+use crate::gpu::device::{Choice, select, without_gl};
 use crate::gpu::shader::Sources;
 use crate::lab::suite::Family;
 use crate::lab::validate::{Row, Selection, Verdict, network, validate};
@@ -81,23 +81,21 @@ impl Validate {
 
     /// The device, which cannot be the CPU. Where `auto` finds no hardware, a software adapter is worth checking too.
     fn open(&self, sources: Sources) -> Result<Arc<Gpu>> {
-        let choice = Choice::from(self.device.device.as_str());
+        let mut choice = Choice::from(self.device.device.as_str());
         if choice == Choice::Cpu {
             return Err(Error::usage(
                 "--device cpu is the reference that others are checked against; `ornstein devices` lists the others",
             ));
         }
-        let open = |choice: &Choice| pollster::block_on(Executor::open(choice, self.act(), sources.clone()));
-        let executor = match open(&choice)? {
-            Executor::Cpu => {
-                warn("no hardware GPU was found: checking the first software adapter");
-                open(&Choice::Index(0))?
-            }
-            gpu => gpu,
-        };
-        match executor {
+        if choice == Choice::Auto && select(&choice, &pollster::block_on(without_gl()))?.is_none() {
+            warn("no hardware GPU was found: checking the first software adapter");
+            choice = Choice::Index(0);
+        }
+        match pollster::block_on(Executor::open(&choice, self.act(), sources))? {
             Executor::Gpu(gpu, _) => Ok(gpu),
-            Executor::Cpu => Err(Error::device("there is no adapter to check")),
+            Executor::Cpu => {
+                Err(Error::device("there is no adapter to check: `ornstein devices` lists what was found"))
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::graph::plan::Storage;
 use crate::graph::{Graph, Node};
-use crate::ops::case::{compare, tolerance};
+use crate::ops::case::tolerance;
 use crate::ops::{Case, TABLE, Variant};
 use crate::tensor::{NoWeights, Tensor};
 
@@ -183,8 +183,10 @@ async fn check(gpu: &Arc<Gpu>, op: &str, wanted: &Variant, storage: Storage) -> 
         let inputs = case.tensors(1, storage.act, storage.weight);
         let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &output.shape);
         let output = run_case(gpu, &case, inputs, storage, variant).await?;
-        let (error, limit) =
-            (compare(&output, &reference).relative, tolerance(storage.act, case.op.sum_length(&types)));
+        let (error, limit) = (
+            case.compare(&output, &reference, storage.act).relative,
+            tolerance(storage.act, case.op.sum_length(&types)),
+        );
         if error > limit {
             return Ok(Some(format!("{} is off by {error:.1e}, more than {limit:.0e}", case.name())));
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::device::Gpu;
 use super::session::Session;
+use crate::caps::DeviceType;
 use crate::error::{Error, Result};
 
 /// What a time was read from.
@@ -20,14 +21,27 @@ pub enum Clock {
     Timestamps,
     /// The host's, around a submission, less what an empty submission takes.
     Wall,
+    /// Not a time but work: what the host's processors spent on a submission, all threads together. For software devices
+    /// on a shared machine, since other programs hardly change it.
+    Processor,
 }
 
 /// Compute passes that one submission can time.
 const PASSES: u32 = 1024;
 
+/// Seconds that all threads of this program have spent on processors, where the system tells.
+fn processor_time() -> Option<f64> {
+    let threads = std::fs::read_dir("/proc/self/task").ok()?;
+    // A thread that ends meanwhile is left out.
+    let each = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
+    let nanoseconds: Option<Vec<u64>> = each.map(|text| text.split_whitespace().next()?.parse().ok()).collect();
+    nanoseconds.filter(|list| !list.is_empty()).map(|list| list.iter().sum::<u64>() as f64 * 1e-9)
+}
+
 #[derive(Debug)]
 pub struct Timer {
     gpu: Arc<Gpu>,
+    clock: Clock,
     stamps: Option<Stamps>,
     /// Seconds of a submission that does nothing.
     empty: f64,
@@ -98,11 +112,29 @@ impl Stamps {
 }
 
 impl Timer {
+    /// A timer by the device's timestamps, or by the wall clock if it has none.
+    ///
     /// # Errors
     /// If the device fails.
     pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
-        let stamps = gpu.caps.timestamps.then(|| Stamps::new(gpu));
-        let mut timer = Self { gpu: Arc::clone(gpu), stamps, empty: 0.0 };
+        Self::by(gpu, if gpu.caps.timestamps { Clock::Timestamps } else { Clock::Wall })
+    }
+
+    /// A timer by processor time, which is only something to measure by where the device is the processor.
+    ///
+    /// # Errors
+    /// If the device is no software, the system does not tell the time, or the device fails.
+    pub fn by_processor(gpu: &Arc<Gpu>) -> Result<Self> {
+        if gpu.caps.device_type != DeviceType::Software || processor_time().is_none() {
+            let what = "processor time is measured on software devices under Linux only: leave --processor-time out";
+            return Err(Error::device(format!("{}: {what}", gpu.caps.name)));
+        }
+        Self::by(gpu, Clock::Processor)
+    }
+
+    fn by(gpu: &Arc<Gpu>, clock: Clock) -> Result<Self> {
+        let stamps = (clock == Clock::Timestamps).then(|| Stamps::new(gpu));
+        let mut timer = Self { gpu: Arc::clone(gpu), clock, stamps, empty: 0.0 };
         let mut empty: Vec<f64> = (0..9).map(|_| timer.submit(|_| ())).collect::<Result<_>>()?;
         empty.sort_by(f64::total_cmp);
         timer.empty = empty[empty.len() / 2];
@@ -115,7 +147,7 @@ impl Timer {
     }
 
     pub fn clock(&self) -> Clock {
-        if self.stamps.is_some() { Clock::Timestamps } else { Clock::Wall }
+        self.clock
     }
 
     /// Seconds below which a time says nothing: a tick of the device's clock, or what an empty submission takes.
@@ -123,14 +155,18 @@ impl Timer {
         self.stamps.as_ref().map_or(self.empty, |stamps| stamps.period)
     }
 
-    /// Seconds of one submission by the wall clock.
+    /// Seconds of one submission by the host's clock.
     fn submit(&self, encode: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<f64> {
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encode(&mut encoder);
-        let start = Instant::now();
-        self.gpu.queue.submit([encoder.finish()]);
+        let commands = encoder.finish();
+        let (start, spent) = (Instant::now(), processor_time());
+        self.gpu.queue.submit([commands]);
         self.gpu.wait()?;
-        Ok(start.elapsed().as_secs_f64())
+        match (self.clock, spent, processor_time()) {
+            (Clock::Processor, Some(before), Some(after)) => Ok(after - before),
+            _ => Ok(start.elapsed().as_secs_f64()),
+        }
     }
 
     /// Seconds of the session's whole graph, `repeats` times over.
@@ -145,16 +181,21 @@ impl Timer {
                 session.encode_pass(&mut encoder, all, repeats, Some(stamps.around(0)));
                 Ok(stamps.finish(&self.gpu, encoder, 1)?.iter().sum())
             }
-            None => Ok((self.wall(session, repeats)? - self.empty).max(0.0)),
+            None => {
+                let seconds = self.submit(|encoder| session.encode_pass(encoder, all, repeats, None))?;
+                Ok((seconds - self.empty).max(0.0))
+            }
         }
     }
 
-    /// Seconds from a submission of the whole graph, `repeats` times over, until the host knows that it is done.
+    /// Seconds from a submission of the whole graph until the host knows that it is done.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn wall(&self, session: &Session, repeats: usize) -> Result<f64> {
-        self.submit(|encoder| session.encode_pass(encoder, 0..session.graph().nodes.len(), repeats, None))
+    pub fn wall(&self, session: &Session) -> Result<f64> {
+        let start = Instant::now();
+        self.submit(|encoder| session.encode_pass(encoder, 0..session.graph().nodes.len(), 1, None))?;
+        Ok(start.elapsed().as_secs_f64())
     }
 
     /// Seconds of every node, each in a pass (or, by the wall clock, a submission) of its own.

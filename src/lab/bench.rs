@@ -13,7 +13,7 @@ use self::measure::{Budget, Measured, Timing};
 use super::ceilings::Ceilings;
 use super::suite::{self, Entry, Family};
 use crate::error::{Error, Result, ten};
-use crate::gpu::Timer;
+use crate::gpu::{Clock, Timer};
 use crate::graph::plan::Storage;
 use crate::network::Executor;
 use crate::ops::{Case, TABLE};
@@ -131,24 +131,24 @@ impl Rates {
 pub struct Device {
     /// Name and backend.
     pub label: String,
-    pub clock: String,
+    pub clock: Clock,
     pub ceilings: Ceilings,
     #[serde(flatten)]
     pub caps: serde_json::Value,
 }
 
 impl Device {
-    pub fn new(executor: &Executor, ceilings: Ceilings) -> Self {
+    /// The timer's device, or the CPU executor where there is none.
+    pub fn new(timer: Option<&Timer>, ceilings: Ceilings) -> Self {
         let threads = rayon::current_num_threads();
-        let (label, clock, caps) = match executor {
-            Executor::Cpu => ("cpu".into(), "wall", serde_json::json!({ "name": "cpu", "threads": threads })),
-            Executor::Gpu(gpu, _) => (
-                format!("{} {}", gpu.caps.name, gpu.caps.backend),
-                if gpu.caps.timestamps { "timestamps" } else { "wall" },
-                serde_json::json!(gpu.caps),
-            ),
+        let (label, clock, caps) = match timer {
+            None => ("cpu".into(), Clock::Wall, serde_json::json!({ "name": "cpu", "threads": threads })),
+            Some(timer) => {
+                let caps = &timer.gpu().caps;
+                (format!("{} {}", caps.name, caps.backend), timer.clock(), serde_json::json!(caps))
+            }
         };
-        Self { label, clock: clock.into(), ceilings, caps }
+        Self { label, clock, ceilings, caps }
     }
 }
 
@@ -157,7 +157,7 @@ pub struct Bench<'a> {
     pub executor: &'a Executor,
     pub device: &'a Device,
     pub budget: Budget,
-    timer: Option<Timer>,
+    timer: Option<&'a Timer>,
     all_variants: bool,
 }
 
@@ -170,15 +170,10 @@ struct Candidate<'a> {
 }
 
 impl<'a> Bench<'a> {
-    /// # Errors
-    /// If the device fails.
-    pub fn new(executor: &'a Executor, device: &'a Device, full: bool) -> Result<Self> {
-        let timer = match executor {
-            Executor::Cpu => None,
-            Executor::Gpu(gpu, _) => Some(Timer::new(gpu)?),
-        };
+    /// `timer` is of the executor's device; the CPU executor needs none.
+    pub fn new(executor: &'a Executor, timer: Option<&'a Timer>, device: &'a Device, full: bool) -> Self {
         let budget = if full { Budget::FULL } else { Budget::QUICK };
-        Ok(Self { executor, device, budget, timer, all_variants: false })
+        Self { executor, device, budget, timer, all_variants: false }
     }
 
     /// Measures every variant that the device can run, not only the one that it would use.
@@ -191,7 +186,7 @@ impl<'a> Bench<'a> {
         Storage { act: self.executor.dtype(), weight: self.executor.dtype() }
     }
 
-    /// The rows of a suite: those of `same`, an earlier device's, if it is given, so that both stand side by side. `tell`
+    /// The rows of a suite: those of `same`, an earlier device's or report's, if it is given, so that both can be compared. `tell`
     /// is called with each as it is done.
     ///
     /// # Errors
@@ -284,7 +279,7 @@ impl<'a> Bench<'a> {
 
     /// Why this device cannot run the case at all.
     fn refusal(&self, case: &Case) -> Result<Option<String>> {
-        let Some(timer) = &self.timer else { return Ok(None) };
+        let Some(timer) = self.timer else { return Ok(None) };
         let gpu = timer.gpu();
         let types = case.types();
         let output = case.op.output(&types)?;
@@ -307,7 +302,7 @@ impl<'a> Bench<'a> {
 
     /// Names of the variants to measure, the preferred one first.
     fn variants(&self, case: &Case) -> Result<Vec<&'static str>> {
-        let Some(timer) = &self.timer else { return Ok(vec!["reference"]) };
+        let Some(timer) = self.timer else { return Ok(vec!["reference"]) };
         let types = case.types();
         let variants = case.op.variants(&types, &case.op.output(&types)?, &timer.gpu().caps)?;
         let count = if self.all_variants { variants.len() } else { 1 };
@@ -321,7 +316,7 @@ impl<'a> Bench<'a> {
     async fn measure(&self, entry: &Entry) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
         for (index, name) in self.variants(&entry.case)?.into_iter().enumerate() {
-            let measured = match &self.timer {
+            let measured = match self.timer {
                 None => measure::on_cpu(&entry.case, &self.budget),
                 Some(timer) => measure::on_gpu(timer, &entry.case, index, self.storage(), &self.budget).await,
             };
@@ -348,7 +343,7 @@ impl<'a> Bench<'a> {
     }
 
     /// A row without a time.
-    pub(super) fn row(&self, entry: &Entry, verdict: Verdict) -> Result<Row> {
+    pub(in crate::lab) fn row(&self, entry: &Entry, verdict: Verdict) -> Result<Row> {
         let Entry { case, uses } = entry;
         let types = case.types();
         let output = case.op.output(&types)?;
@@ -451,15 +446,15 @@ mod tests {
     #[test]
     fn a_row_survives_its_json() {
         let executor = Executor::Cpu;
-        let device = Device::new(&executor, CEILINGS);
-        let bench = Bench::new(&executor, &device, false).unwrap();
+        let device = Device::new(None, CEILINGS);
+        let bench = Bench::new(&executor, None, &device, false);
         let entries = suite::cases();
         let measured = Measured {
             relative_error: 0.0,
             limit: 1.0,
             timing: Some(Timing {
                 summary: stats::Summary::of(&[0.5]),
-                clock: crate::gpu::Clock::Wall,
+                clock: Clock::Wall,
                 repeats: 3,
                 warnings: Vec::new(),
             }),
@@ -477,8 +472,8 @@ mod tests {
     #[test]
     fn a_wrong_row_is_not_timed_and_fails_the_run() {
         let executor = Executor::Cpu;
-        let device = Device::new(&executor, CEILINGS);
-        let bench = Bench::new(&executor, &device, false).unwrap();
+        let device = Device::new(None, CEILINGS);
+        let bench = Bench::new(&executor, None, &device, false);
         let measured = Measured { relative_error: 0.5, limit: 1e-5, timing: None };
         let row = bench.measured(&suite::cases()[0], measured).unwrap();
         assert_eq!((row.verdict, row.timing.is_none()), (Verdict::Wrong, true));

@@ -1,7 +1,6 @@
 //! What a device can do at most, measured: bytes a second by a kernel that copies, multiply-adds a second by a kernel
 //! that does nothing else. On the CPU executor it is a copy and a matrix product by all threads.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -10,9 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::bench::measure::{Budget, on_gpu as on_device};
 use crate::caps::{Caps, DeviceType};
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Timer};
+use crate::gpu::Timer;
 use crate::graph::plan::Storage;
-use crate::network::Executor;
 use crate::ops::case::Fill;
 use crate::ops::matmul::MatMul;
 use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, fold_groups};
@@ -39,25 +37,28 @@ impl Ceilings {
     }
 }
 
+/// Of the timer's device, or of the CPU executor where there is none.
+///
 /// # Errors
 /// If a ceiling's kernel fails or computes something else than it should.
-pub async fn measure(executor: &Executor) -> Result<Ceilings> {
-    match executor {
-        Executor::Cpu => Ok(on_cpu()),
-        Executor::Gpu(gpu, _) => on_gpu(gpu).await,
+pub async fn measure(timer: Option<&Timer>) -> Result<Ceilings> {
+    match timer {
+        None => Ok(on_cpu()),
+        Some(timer) => on_gpu(timer).await,
     }
 }
 
-async fn on_gpu(gpu: &Arc<Gpu>) -> Result<Ceilings> {
+async fn on_gpu(timer: &Timer) -> Result<Ceilings> {
+    let gpu = timer.gpu();
     let copy = Copy::case(&gpu.caps);
     let bytes = 2 * copy.inputs[0].0.device_len() * DType::F32.size();
     let fma = Fma::case();
     let operations = fma.op.flops(&fma.types(), &fma.inputs[0].0) as f64;
     Ok(Ceilings {
-        copy_gb_s: rate(gpu, &copy, DType::F32, bytes as f64).await?,
-        fma_f32_gflop_s: Some(rate(gpu, &fma, DType::F32, operations).await?),
+        copy_gb_s: rate(timer, &copy, DType::F32, bytes as f64).await?,
+        fma_f32_gflop_s: Some(rate(timer, &fma, DType::F32, operations).await?),
         fma_f16_gflop_s: match gpu.caps.f16 {
-            true => Some(rate(gpu, &fma, DType::F16, operations).await?),
+            true => Some(rate(timer, &fma, DType::F16, operations).await?),
             false => None,
         },
         product_gflop_s: None,
@@ -65,14 +66,13 @@ async fn on_gpu(gpu: &Arc<Gpu>) -> Result<Ceilings> {
 }
 
 /// `work` a second, in 10^9.
-async fn rate(gpu: &Arc<Gpu>, case: &Case, act: DType, work: f64) -> Result<f64> {
-    let timer = Timer::new(gpu)?;
-    let measured = on_device(&timer, case, 0, Storage { act, weight: act }, &Budget::QUICK).await?;
+async fn rate(timer: &Timer, case: &Case, act: DType, work: f64) -> Result<f64> {
+    let measured = on_device(timer, case, 0, Storage { act, weight: act }, &Budget::QUICK).await?;
     match measured.timing {
         Some(timing) => Ok(work / timing.summary.median / 1e9),
         None => Err(Error::device(format!(
             "{}: the kernel {} that measures a ceiling is wrong by {:.1e}: update the driver or choose another device",
-            gpu.caps.name,
+            timer.gpu().caps.name,
             case.op.name(),
             measured.relative_error
         ))),

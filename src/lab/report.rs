@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::bench::profile::NetworkRow;
 use super::bench::{Device, Row};
+use crate::gpu::Clock;
 
 pub mod html;
 mod roofline;
@@ -42,6 +43,15 @@ pub(super) fn seconds(s: f64) -> String {
         s => (s * 1e6, "µs"),
     };
     format!("{} {unit}", digits(value))
+}
+
+/// Whose times they are.
+fn clock(clock: Clock) -> &'static str {
+    match clock {
+        Clock::Timestamps => "the device's own timestamps",
+        Clock::Wall => "the wall clock's",
+        Clock::Processor => "processor time, all threads together",
+    }
 }
 
 /// Three digits.
@@ -123,8 +133,8 @@ mod tests {
 
     #[test]
     fn only_attributes_that_are_set_are_shown() {
-        let device = Device::new(&Executor::Cpu, Ceilings::default());
-        let bench = Bench::new(&Executor::Cpu, &device, false).unwrap();
+        let device = Device::new(None, Ceilings::default());
+        let bench = Bench::new(&Executor::Cpu, None, &device, false);
         let entry = &nodes(Family::Sd15).unwrap();
         let mut row = bench.row(&entry[0], Verdict::Right).unwrap();
         row.attributes =

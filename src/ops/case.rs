@@ -76,6 +76,13 @@ impl Case {
         format!("{:?} {}", self.op, shapes.join(" "))
     }
 
+    /// How far a device's output is from the reference, as the device stores it: in `act` if it is activations.
+    pub fn compare(&self, output: &Tensor, reference: &Tensor, act: DType) -> Difference {
+        let stored =
+            self.op.output(&self.types()).map_or(act, |ty| if ty.kind == Kind::Act { act } else { DType::F32 });
+        compare_stored(output, reference, stored)
+    }
+
     /// The input tensors, rounded to what the device will hold: `act` for activations, `weight` for matrices.
     pub fn tensors(&self, seed: u64, act: DType, weight: DType) -> Vec<Tensor> {
         let mut generator = Generator::new(seed);

@@ -79,8 +79,8 @@ mod tests {
     use crate::network::Executor;
 
     fn rows(medians: &[f64]) -> Vec<Row> {
-        let device = Device::new(&Executor::Cpu, Ceilings::default());
-        let bench = Bench::new(&Executor::Cpu, &device, false).unwrap();
+        let device = Device::new(None, Ceilings::default());
+        let bench = Bench::new(&Executor::Cpu, None, &device, false);
         let row = |(median, entry): (&f64, _)| {
             let mut row = bench.row(entry, super::super::Verdict::Right).unwrap();
             let summary = Summary { median: *median, spread: 0.05, samples: 9 };

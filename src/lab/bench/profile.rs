@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::measure::{self, Timing};
+use super::measure::{self, Budget, Timing};
 use super::stats::Summary;
 use super::{Bench, Rates, Row, Verdict};
 use crate::error::{Error, Result};
@@ -156,14 +156,14 @@ impl Bench<'_> {
         storage: Storage,
         inputs: &[(&str, &Tensor)],
     ) -> Result<Times> {
-        let Some(timer) = &self.timer else { return Err(Error::device("there is no device to time")) };
+        let Some(timer) = self.timer else { return Err(Error::device("there is no device to time")) };
         let session = Session::new(timer.gpu(), graph, weights, storage)?;
         let outputs = session.run(inputs).await?;
         let finite = outputs.values().all(|tensor| tensor.first_not_finite().is_none());
-        let whole = measure::sample(|n| timer.whole(&session, n), timer.clock(), timer.resolution(), &self.budget)?;
-        let wall = (0..3).map(|_| timer.wall(&session, 1)).collect::<Result<Vec<f64>>>()?;
-        // As often as fits into twice the time of the whole, at least three times.
-        let samples = (2.0 * self.budget.total / whole.summary.median.max(1e-9)).clamp(3.0, 15.0) as usize;
+        let whole = measure::sample(|n| timer.whole(&session, n), timer.clock(), timer.resolution(), &Budget::NETWORK)?;
+        let looks = if whole.summary.median > Budget::NETWORK.total { 1 } else { 3 };
+        let wall = (0..looks).map(|_| timer.wall(&session)).collect::<Result<Vec<f64>>>()?;
+        let samples = (2.0 * Budget::NETWORK.total / whole.summary.median.max(1e-9)).clamp(1.0, 15.0) as usize;
         let nodes = (0..samples).map(|_| timer.nodes(&session)).collect::<Result<_>>()?;
         let (wall, clock) = (Summary::of(&wall).median, timer.clock());
         Ok(Times { whole, wall, nodes, clock, device_bytes: session.bytes(), finite })
@@ -185,7 +185,7 @@ impl Bench<'_> {
             Ok(nodes.last().map_or(0.0, |seconds| seconds.iter().sum()))
         };
         // Every sample is one run, so that its nodes' times are kept.
-        let budget = measure::Budget { sample: 0.0, ..self.budget };
+        let budget = Budget { sample: 0.0, ..Budget::NETWORK };
         let whole = measure::sample(|_| once(&mut nodes, &mut finite), Clock::Wall, 1e-6, &budget)?;
         let wall = whole.summary.median;
         Ok(Times { whole, wall, nodes, clock: Clock::Wall, device_bytes: 0, finite })

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, attributes, digits, flop_rate, percent, roofline, seconds, shapes, table};
+use super::{Report, attributes, clock, digits, flop_rate, percent, roofline, seconds, shapes, table};
 use crate::lab::bench::{Device, Row, Verdict};
 
 const STYLE: &str = include_str!("page.css");
@@ -21,9 +21,9 @@ impl Report {
         for device in &self.devices {
             let rows: Vec<&Row> = self.rows.iter().filter(|row| row.device == device.label).collect();
             if let Some(svg) = roofline::svg(device, &rows) {
-                let _ = write!(
+                let _ = writeln!(
                     out,
-                    "<section><h2>Roofline: {}</h2>{svg}{}</section>\n",
+                    "<section><h2>Roofline: {}</h2>{svg}{}</section>",
                     escape(&device.label),
                     legend(&rows)
                 );
@@ -164,11 +164,7 @@ fn facts(out: &mut String, device: &Device) {
         escape(&device.label),
         table::ceilings(&device.ceilings)
     );
-    let _ = write!(
-        out,
-        "Times are {}.</p><dl>",
-        if device.clock == "wall" { "the wall clock's" } else { "the device's own timestamps" }
-    );
+    let _ = write!(out, "Times are {}.</p><dl>", clock(device.clock));
     let pairs = device.caps.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
     for (key, value) in pairs {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_string);

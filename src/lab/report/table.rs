@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, attributes, digits, flop_rate, percent, seconds, shapes};
+use super::{Report, attributes, clock, digits, flop_rate, percent, seconds, shapes};
 use crate::lab::bench::profile::NetworkRow;
 use crate::lab::bench::{Device, Row, Verdict};
 use crate::lab::ceilings::Ceilings;
@@ -138,11 +138,12 @@ impl Report {
 fn facts(device: &Device, number: Option<usize>) -> String {
     let number = number.map_or(String::new(), |n| format!("[{n}] "));
     let driver = device.caps.get("driver").and_then(|v| v.as_str()).map_or(String::new(), |d| format!(", {d}"));
-    let clock = match device.clock.as_str() {
-        "timestamps" => "times are the device's own timestamps",
-        _ => "times are the wall clock's",
-    };
-    format!("{number}{}{driver}: {clock}\n  ceilings measured now: {}", device.label, ceilings(&device.ceilings))
+    format!(
+        "{number}{}{driver}: times are {}\n  ceilings measured now: {}",
+        device.label,
+        clock(device.clock),
+        ceilings(&device.ceilings)
+    )
 }
 
 /// The measured ceilings as one line.
