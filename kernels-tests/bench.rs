@@ -47,7 +47,7 @@ fn a_report(_: &Arc<Gpu>) -> Result<(), Failed> {
         assert!(row["median"].as_f64() > Some(0.0) && row["spread"].as_f64() >= Some(0.0), "{row}");
     }
     std::fs::write(&old, &output.stdout)?;
-    assert_eq!(compare::read(old.as_ref())?.len(), rows.len());
+    assert_eq!(compare::read(old.as_ref())?.rows.len(), rows.len());
     let page = std::fs::read_to_string(page)?;
     assert!(page.contains("<svg") && !page.contains("http"), "the page is not whole, or not alone");
     Ok(())

@@ -104,12 +104,14 @@ impl BenchArgs {
         for device in &self.device {
             let executor = DeviceArgs { device: device.clone(), dtype: self.dtype }.open(self.shaders.open()?)?;
             let timer = self.timer(&executor)?;
-            let same = report.as_ref().map(|report| report.rows.clone()).or_else(|| old.clone());
+            let same =
+                report.as_ref().map(|report| report.rows.clone()).or_else(|| old.as_ref().map(|old| old.rows.clone()));
             pollster::block_on(self.measure(&executor, timer.as_ref(), same, &mut report))?;
         }
         let Some(mut report) = report else { return Ok(()) };
         if let Some(old) = old {
-            compare::compare(&old, &mut report.rows);
+            let drift = report.devices.iter().map(|device| device.drift).fold(0.0, f64::max);
+            compare::compare(&old.rows, &mut report.rows, old.drift + drift);
         }
         if let Some(path) = &self.html {
             write_atomically(path, report.page().as_bytes())?;
@@ -142,7 +144,7 @@ impl BenchArgs {
         let progress = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         progress.set_message(format!("{}: measuring the ceilings", executor.name()));
         progress.tick();
-        let device = Device::new(timer, ceilings::measure(timer).await?);
+        let mut device = Device::new(timer, ceilings::measure(timer).await?);
         let bench = Bench::new(executor, timer, &device, self.full).all_variants(self.all_variants);
         let mut networks = Vec::new();
         let mut rows = Vec::new();
@@ -163,6 +165,7 @@ impl BenchArgs {
             };
             rows = bench.run(&options, same.as_deref(), &mut tell).await?;
         }
+        device.drift = device.ceilings.drift(&ceilings::measure(timer).await?);
         progress.finish_and_clear();
         let report = report.get_or_insert_with(|| Report {
             device: device.clone(),

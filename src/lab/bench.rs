@@ -133,6 +133,9 @@ pub struct Device {
     pub label: String,
     pub clock: Clock,
     pub ceilings: Ceilings,
+    /// How far the ceilings had moved when all rows were done, as a share: what the machine's other work changes between
+    /// rows, which no row's own spread shows.
+    pub drift: f64,
     #[serde(flatten)]
     pub caps: serde_json::Value,
 }
@@ -148,7 +151,7 @@ impl Device {
                 (format!("{} {}", caps.name, caps.backend), timer.clock(), serde_json::json!(caps))
             }
         };
-        Self { label, clock, ceilings, caps }
+        Self { label, clock, ceilings, drift: 0.0, caps }
     }
 }
 

@@ -35,6 +35,13 @@ impl Ceilings {
         let f16 = self.fma_f16_gflop_s.filter(|_| dtype == DType::F16);
         [self.fma_f32_gflop_s, f16, self.product_gflop_s].into_iter().flatten().fold(0.0, f64::max)
     }
+
+    /// How far these are from the same ceilings at another moment: the largest relative difference.
+    pub fn drift(&self, other: &Self) -> f64 {
+        let all = |c: &Self| [Some(c.copy_gb_s), c.fma_f32_gflop_s, c.fma_f16_gflop_s, c.product_gflop_s];
+        let pairs = all(self).into_iter().zip(all(other)).filter_map(|(a, b)| Some((a?, b?)));
+        pairs.map(|(a, b)| (a / b).max(b / a) - 1.0).filter(|drift| drift.is_finite()).fold(0.0, f64::max)
+    }
 }
 
 /// Of the timer's device, or of the CPU executor where there is none.
@@ -198,6 +205,13 @@ mod tests {
         assert_eq!((ceilings.gflop_s(DType::F32), ceilings.gflop_s(DType::F16)), (10.0, 20.0));
         let emulated = Ceilings { fma_f16_gflop_s: Some(2.0), ..ceilings };
         assert_eq!(emulated.gflop_s(DType::F16), 10.0);
+    }
+
+    #[test]
+    fn drift_is_the_largest_change_of_a_ceiling() {
+        let before = Ceilings { copy_gb_s: 4.0, fma_f32_gflop_s: Some(10.0), ..Ceilings::default() };
+        let after = Ceilings { copy_gb_s: 5.0, fma_f32_gflop_s: Some(9.0), ..Ceilings::default() };
+        assert_eq!((before.drift(&after), after.drift(&before)), (0.25, 0.25));
     }
 
     #[test]

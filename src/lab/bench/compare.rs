@@ -14,7 +14,7 @@ pub struct Change {
     pub ratio: f64,
     /// The ratio over the median ratio of all rows: what changed beside the machine as a whole.
     pub relative: f64,
-    /// Both spreads together.
+    /// Both spreads and both runs' drifts together.
     pub spread: f64,
     /// Whether the ratio is outside of what the spreads explain.
     pub exceeds: bool,
@@ -29,24 +29,38 @@ impl Change {
     }
 }
 
-/// The rows of a report that `bench --json` wrote.
+/// What is needed of an earlier report.
+#[derive(Debug, Clone)]
+pub struct Earlier {
+    pub rows: Vec<Row>,
+    /// The largest of its devices.
+    pub drift: f64,
+}
+
+/// A report that `bench --json` wrote.
 ///
 /// # Errors
 /// If the file cannot be read or holds something else.
-pub fn read(path: &Path) -> Result<Vec<Row>> {
+pub fn read(path: &Path) -> Result<Earlier> {
+    #[derive(Deserialize)]
+    struct Facts {
+        drift: f64,
+    }
     #[derive(Deserialize)]
     struct Report {
+        devices: Vec<Facts>,
         rows: Vec<Row>,
     }
     let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
     let report: Report = serde_json::from_str(&text).map_err(|e| {
         Error::file(path, format!("is no report of this version's `ornstein bench --json`: {e}; make a new one"))
     })?;
-    Ok(report.rows)
+    let drift = report.devices.iter().map(|device| device.drift).fold(0.0, f64::max);
+    Ok(Earlier { rows: report.rows, drift })
 }
 
-/// Puts a [`Change`] into every row that `old` has as well. Devices are told apart only if `old` has several.
-pub fn compare(old: &[Row], new: &mut [Row]) {
+/// Puts a [`Change`] into every row that `old` has as well. `drift` is that of both runs together. Devices are told apart only if `old` has several.
+pub fn compare(old: &[Row], new: &mut [Row], drift: f64) {
     let several = old.iter().any(|row| row.device != old[0].device);
     let same = |a: &Row, b: &Row| {
         (!several || a.device == b.device)
@@ -56,7 +70,7 @@ pub fn compare(old: &[Row], new: &mut [Row]) {
     let pair = |row: &Row| {
         let new = row.timing.as_ref()?.summary;
         let old = old.iter().find(|old| same(old, row))?.timing.as_ref()?.summary;
-        (old.median > 0.0 && new.median > 0.0).then_some((new.median / old.median, old.spread + new.spread))
+        (old.median > 0.0 && new.median > 0.0).then_some((new.median / old.median, old.spread + new.spread + drift))
     };
     let pairs: Vec<Option<(f64, f64)>> = new.iter().map(pair).collect();
     let mut ratios: Vec<f64> = pairs.iter().flatten().map(|(ratio, _)| *ratio).collect();
@@ -93,7 +107,7 @@ mod tests {
     #[test]
     fn a_change_within_both_spreads_is_not_marked() {
         let mut new = rows(&[1.08, 1.2, 0.8]);
-        compare(&rows(&[1.0, 1.0, 1.0]), &mut new);
+        compare(&rows(&[1.0, 1.0, 1.0]), &mut new, 0.0);
         let marks: Vec<bool> = new.iter().map(|row| row.compared.unwrap().exceeds).collect();
         assert_eq!(marks, [false, true, true]);
     }
@@ -101,7 +115,7 @@ mod tests {
     #[test]
     fn a_machine_that_is_slower_as_a_whole_changes_no_relative_ratio() {
         let mut new = rows(&[2.0, 2.0, 3.0]);
-        compare(&rows(&[1.0, 1.0, 1.0]), &mut new);
+        compare(&rows(&[1.0, 1.0, 1.0]), &mut new, 0.0);
         let changes: Vec<Change> = new.iter().map(|row| row.compared.unwrap()).collect();
         assert_eq!(changes.iter().map(|c| c.relative).collect::<Vec<_>>(), [1.0, 1.0, 1.5]);
         assert_eq!(changes.iter().map(|c| c.relative_exceeds).collect::<Vec<_>>(), [false, false, true]);
@@ -110,7 +124,7 @@ mod tests {
     #[test]
     fn a_row_without_an_earlier_one_is_not_compared() {
         let mut new = rows(&[1.0, 1.0]);
-        compare(&rows(&[1.0]), &mut new);
+        compare(&rows(&[1.0]), &mut new, 0.0);
         assert!(new[0].compared.is_some() && new[1].compared.is_none());
     }
 

@@ -167,7 +167,11 @@ fn facts(out: &mut String, device: &Device) {
     let _ = write!(out, "Times are {}.</p><dl>", clock(device.clock));
     let pairs = device.caps.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
     for (key, value) in pairs {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+        let value = match (value.as_u64(), value.as_str()) {
+            (Some(bytes), _) if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
+            (_, Some(text)) => text.to_string(),
+            _ => value.to_string(),
+        };
         let _ = write!(out, "<div><dt>{}<dd>{}</div>", key.replace('_', " "), escape(&value));
     }
     out.push_str("</dl></section>\n");

@@ -9,6 +9,8 @@ use crate::lab::ceilings::Ceilings;
 
 /// Nodes of a network that the table lists.
 const NODES: usize = 15;
+/// A drift above this is told.
+const DRIFT: f64 = 0.1;
 
 impl Report {
     /// `all` lists every refused shape and every node.
@@ -116,6 +118,13 @@ impl Report {
                 let _ = writeln!(out, "\n{count} rows are {what}");
             }
         }
+        for device in self.devices.iter().filter(|device| device.drift > DRIFT) {
+            let (label, drift) = (&device.label, percent(device.drift));
+            let _ = writeln!(
+                out,
+                "\n{label}: the ceilings moved by {drift} during the run, so rows compare no better than that: stop other work"
+            );
+        }
         let changes: Vec<_> = self.rows.iter().filter_map(|row| row.compared).collect();
         if let Some(change) = changes.first() {
             let count = |exceeds: fn(&crate::lab::bench::compare::Change) -> bool| {
@@ -124,7 +133,7 @@ impl Report {
             let _ = writeln!(
                 out,
                 "\ncompared with the earlier report: the median time is x{:.2}; {} of {} rows differ by more than both \
-                 spreads (!), {} once the median is divided out",
+                 spreads and drifts (!), {} once the median is divided out",
                 change.ratio / change.relative,
                 count(|c| c.exceeds),
                 changes.len(),
