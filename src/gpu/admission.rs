@@ -24,7 +24,8 @@ use crate::tensor::{NoWeights, Tensor};
 pub struct Verdicts {
     pub adapter: String,
     pub driver: String,
-    /// For each kernel (op, variant, storage, constants, hash of its text) why it failed, or null if it passed.
+    /// For each kernel (op, variant, shader, storage, constants, hash of its text) null if it passed; for each variant
+    /// that failed, without constants, why.
     pub kernels: BTreeMap<String, Option<String>>,
 }
 
@@ -77,6 +78,12 @@ impl Admission {
         verdicts.get_or_insert_with(|| Verdicts::load(caps)).kernels.get(kernel).cloned()
     }
 
+    /// How many variants failed so far.
+    fn quarantined(&self, caps: &Caps) -> usize {
+        let mut verdicts = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        verdicts.get_or_insert_with(|| Verdicts::load(caps)).kernels.values().flatten().count()
+    }
+
     fn keep(&self, caps: &Caps, kernel: String, verdict: Option<String>) {
         let mut verdicts = self.0.lock().unwrap_or_else(|e| e.into_inner());
         let verdicts = verdicts.get_or_insert_with(|| Verdicts::load(caps));
@@ -85,15 +92,14 @@ impl Admission {
     }
 }
 
-/// For every node of a graph, in order, the place of the first of its variants that this device gets right. Variants not
-/// met before are checked now, and `tell` is told of that, and of each that is wrong.
+/// For every node of a graph, in order, the place of the first of its variants that this device gets right. Kernels not
+/// met before are checked now, and `tell` is told of that, and of each variant that is wrong.
 ///
 /// # Errors
 /// If the device gets none of a node's variants right in this storage.
 pub async fn admit(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage, tell: &mut dyn FnMut(&str)) -> Result<Vec<usize>> {
-    let mut chosen = Vec::with_capacity(graph.nodes.len());
     let mut told = false;
-    let tell = &mut |text: Notice| match text {
+    let mut say = |what: Notice| match what {
         Notice::Checking if told => {}
         Notice::Checking => {
             told = true;
@@ -101,13 +107,20 @@ pub async fn admit(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage, tell: &mut d
         }
         Notice::Wrong(text) => tell(&text),
     };
-    for node in &graph.nodes {
-        let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));
-        let variants = node.op.variants(&inputs, output, &gpu.caps).map_err(|e| e.at(&node.name))?;
-        let dialect = Dialect::of(storage, &inputs, gpu.caps.f16);
-        chosen.push(first_right(gpu, node, &variants, dialect, storage, tell).await?);
+    // A kernel that fails takes its whole variant with it, so what was chosen before it is chosen anew.
+    loop {
+        let quarantined = gpu.admission.quarantined(&gpu.caps);
+        let mut chosen = Vec::with_capacity(graph.nodes.len());
+        for node in &graph.nodes {
+            let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));
+            let variants = node.op.variants(&inputs, output, &gpu.caps).map_err(|e| e.at(&node.name))?;
+            let asked = Asked { node, variants: &variants, dialect: Dialect::of(storage, &inputs, gpu.caps.f16) };
+            chosen.push(asked.first_right(gpu, storage, &mut say).await?);
+        }
+        if gpu.admission.quarantined(&gpu.caps) == quarantined {
+            return Ok(chosen);
+        }
     }
-    Ok(chosen)
 }
 
 /// What a user is told while kernels are admitted.
@@ -116,52 +129,55 @@ enum Notice {
     Wrong(String),
 }
 
-async fn first_right(
-    gpu: &Arc<Gpu>,
-    node: &Node,
-    variants: &[Variant],
+/// A node whose kernel is to be chosen.
+struct Asked<'a> {
+    node: &'a Node,
+    variants: &'a [Variant],
     dialect: Dialect,
-    storage: Storage,
-    tell: &mut dyn FnMut(Notice),
-) -> Result<usize> {
-    for (index, variant) in variants.iter().enumerate() {
-        let (op, name) = (node.op.name(), variant.name);
-        let kernel = kernel_id(gpu, op, variant, dialect)?;
-        let verdict = match gpu.admission.known(&gpu.caps, &kernel) {
-            Some(verdict) => verdict,
-            None => {
-                tell(Notice::Checking);
-                let verdict = check(gpu, op, variant, storage).await?;
-                if let Some(why) = &verdict {
-                    let next = variants.get(index + 1).map_or("no other variant", |v| v.name);
-                    tell(Notice::Wrong(format!(
-                        "{op} {name} in {} is wrong on {} and will not be used there, {next} instead: {why}",
-                        dialect.elem, gpu.caps.name
-                    )));
-                }
-                gpu.admission.keep(&gpu.caps, kernel, verdict.clone());
-                verdict
-            }
-        };
-        if verdict.is_none() {
-            return Ok(index);
-        }
-    }
-    Err(Error::WrongKernel(format!(
-        "{}: {} gets no {} kernel right in {}; `ornstein devices` shows what failed",
-        node.name,
-        gpu.caps.name,
-        node.op.name(),
-        dialect.elem
-    )))
 }
 
-/// What a verdict is about: op, variant, storage, constants, and a hash of the text.
-fn kernel_id(gpu: &Gpu, op: &str, variant: &Variant, dialect: Dialect) -> Result<String> {
-    let text = gpu.sources.source(variant.launch.shader, dialect)?.text;
-    let constants: String = variant.launch.constants.iter().map(|(name, value)| format!(" {name}={value}")).collect();
-    let hash = hash(&(env!("CARGO_PKG_VERSION"), text));
-    Ok(format!("{op} {} {}-{}{constants} {hash:016x}", variant.name, dialect.elem, dialect.weight))
+impl Asked<'_> {
+    async fn first_right(&self, gpu: &Arc<Gpu>, storage: Storage, say: &mut dyn FnMut(Notice)) -> Result<usize> {
+        let (op, elem, adapter) = (self.node.op.name(), self.dialect.elem, &gpu.caps.name);
+        for (index, variant) in self.variants.iter().enumerate() {
+            let [whole, kernel] = self.ids(gpu, variant)?;
+            if matches!(gpu.admission.known(&gpu.caps, &whole), Some(Some(_))) {
+                continue;
+            }
+            if gpu.admission.known(&gpu.caps, &kernel).is_some() {
+                return Ok(index);
+            }
+            say(Notice::Checking);
+            let Some(why) = check(gpu, op, variant, storage).await? else {
+                gpu.admission.keep(&gpu.caps, kernel, None);
+                return Ok(index);
+            };
+            let next = self.variants.get(index + 1).map_or("no other variant", |v| v.name);
+            say(Notice::Wrong(format!(
+                "{op} {} in {elem} is wrong on {adapter} and will not be used there, {next} instead: {why}",
+                variant.name
+            )));
+            gpu.admission.keep(&gpu.caps, whole, Some(why));
+        }
+        let node = &self.node.name;
+        let what = format!("{node}: {adapter} gets no {op} kernel right in {elem}");
+        Err(Error::WrongKernel(format!("{what}; `ornstein devices` shows what failed")))
+    }
+
+    /// What verdicts are about: the variant as a whole, which is what fails, and the kernel with its constants, which is
+    /// what passes. Both with a hash of the text.
+    fn ids(&self, gpu: &Gpu, variant: &Variant) -> Result<[String; 2]> {
+        let Dialect { elem, weight, .. } = self.dialect;
+        let text = gpu.sources.source(variant.launch.shader, self.dialect)?.text;
+        let constants: String =
+            variant.launch.constants.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+        let hash = hash(&(env!("CARGO_PKG_VERSION"), text));
+        let id = |constants: &str| {
+            let (op, name, shader) = (self.node.op.name(), variant.name, variant.launch.shader);
+            format!("{op} {name} {shader} {elem}-{weight}{constants} {hash:016x}")
+        };
+        Ok([id(""), id(&constants)])
+    }
 }
 
 /// Runs the cases of an op that have this very kernel (or, if none has these constants, this variant). `None` if all are
