@@ -1,10 +1,18 @@
-//! Wrong kernels, planted through `--shaders`, are found before they are used: another variant or the CPU takes over, the
-//! user is told once, and the picture is right.
+//! Wrong kernels, planted through `--shaders`, are found before they are used: another variant takes over or, where nobody
+//! named the device, the CPU, and the user is told once.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libtest_mimic::{Failed, Trial};
+use ornstein::gpu::Gpu;
+use ornstein::gpu::device::{Choice, select, without_gl};
+use ornstein::gpu::shader::Sources;
+use ornstein::graph::Graph;
+use ornstein::network::{Executor, IfWrong, Network};
+use ornstein::ops::Kind;
+use ornstein::ops::activation::{Act, Activation};
+use ornstein::tensor::{DType, NoWeights};
 
 use crate::support::{ADAPTER, on_gpu};
 
@@ -19,7 +27,12 @@ const EVERYWHERE: Fault = ["activation.wgsl", "return x * sigmoid(x);", "return 
 pub fn trials() -> Vec<Trial> {
     vec![
         on_gpu("admission::a_wrong_variant_gives_way_to_another".into(), |_| another_variant_takes_over()),
-        on_gpu("admission::without_a_right_kernel_the_cpu_takes_over".into(), |_| the_cpu_takes_over()),
+        on_gpu("admission::a_named_device_is_not_replaced_and_a_changed_kernel_changes_its_picture".into(), |_| {
+            a_named_device_is_not_replaced()
+        }),
+        on_gpu("admission::without_a_right_kernel_the_cpu_takes_over".into(), |_| {
+            pollster::block_on(the_cpu_takes_over())
+        }),
         on_gpu("admission::verdicts_are_kept_and_shown".into(), |_| verdicts_are_kept_and_shown()),
     ]
 }
@@ -37,18 +50,25 @@ fn ornstein(at: &Path, arguments: &[&str]) -> Result<(Vec<u8>, String), Failed> 
 fn draw(at: &Path, fault: Option<Fault>, device: &str) -> Result<(Vec<u8>, String), Failed> {
     let mut arguments = vec!["generate", "a red circle", "--seed", "1", "--steps", "1", "--dtype", "f32", "-o", "-"];
     arguments.extend(["--device", device]);
-    if let Some([file, find, instead]) = fault {
-        let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/shared").join(file);
-        let text = std::fs::read_to_string(built_in)?;
-        if !text.contains(find) {
-            return Err(format!("{find} is no longer in {file}: plant the fault elsewhere").into());
-        }
-        std::fs::create_dir_all(at.join("faulty/shared"))?;
-        std::fs::write(at.join("faulty/shared").join(file), text.replace(find, instead))?;
+    if let Some(fault) = fault {
+        plant(at, fault)?;
         arguments.extend(["--shaders", "faulty"]);
     }
     let (png, said) = ornstein(at, &arguments)?;
     Ok((ornstein::image::decode_png("stdout", &png)?.rgb, said))
+}
+
+/// Writes the faulty shader into `at/faulty`, which is returned.
+fn plant(at: &Path, [file, find, instead]: Fault) -> Result<PathBuf, Failed> {
+    let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/shared").join(file);
+    let text = std::fs::read_to_string(built_in)?;
+    if !text.contains(find) {
+        return Err(format!("{find} is no longer in {file}: plant the fault elsewhere").into());
+    }
+    let folder = at.join("faulty");
+    std::fs::create_dir_all(folder.join("shared"))?;
+    std::fs::write(folder.join("shared").join(file), text.replace(find, instead))?;
+    Ok(folder)
 }
 
 fn adapter() -> String {
@@ -75,12 +95,30 @@ fn another_variant_takes_over() -> Result<(), Failed> {
     ensure(said.is_empty(), "the second run warns again", &said)
 }
 
-fn the_cpu_takes_over() -> Result<(), Failed> {
+fn a_named_device_is_not_replaced() -> Result<(), Failed> {
     let at = tempfile::tempdir()?;
     let (right, _) = draw(at.path(), None, "cpu")?;
     let (picture, said) = draw(at.path(), Some(EVERYWHERE), &adapter())?;
-    ensure(same_picture(&right, &picture), "the picture is wrong", &said)?;
-    ensure(said.contains("unet runs on the CPU"), "nothing tells of the CPU", &said)
+    ensure(!same_picture(&right, &picture), "the changed kernel did not run", &said)?;
+    ensure(said.contains("unet runs on") && said.contains("will be wrong"), "nothing tells of it", &said)
+}
+
+/// The device as `auto` would have opened it: then nobody insists on it.
+async fn the_cpu_takes_over() -> Result<(), Failed> {
+    let at = tempfile::tempdir()?;
+    let adapters = without_gl().await;
+    let adapter = select(&Choice::from(adapter().as_str()), &adapters)?.ok_or("no adapter")?;
+    let gpu = Gpu::open(adapter, Sources::with_folder(&plant(at.path(), EVERYWHERE)?)?).await?;
+    let executor = Executor::Gpu(gpu, DType::F32, IfWrong::UseCpu);
+    let mut graph = Graph::new("unet");
+    let x = graph.input("x", Kind::Act, [1, 4, 4, 8]);
+    let y = graph.node("act", Activation(Act::Silu), &[x])?;
+    graph.output("y", y);
+    let mut said = Vec::new();
+    let wanted = graph.wanted();
+    let network = Network::load(&executor, graph, &wanted, &NoWeights, &mut |text| said.push(text.to_string())).await?;
+    ensure(matches!(network, Network::Cpu(_)), "the device was used", &said.join("\n"))?;
+    ensure(said.iter().any(|line| line == "unet runs on the CPU"), "nothing tells of the CPU", &said.join("\n"))
 }
 
 fn verdicts_are_kept_and_shown() -> Result<(), Failed> {

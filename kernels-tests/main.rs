@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
+    keep_out_of_the_users_cache();
     let arguments = Arguments::from_args();
     let trials: Vec<Trial> = [
         admission::trials(),
@@ -56,4 +57,12 @@ fn main() -> ExitCode {
         }
     }
     conclusion.exit_code()
+}
+
+/// Verdicts on kernels, planted faults among them, are kept with the build instead.
+fn keep_out_of_the_users_cache() {
+    for variable in ["XDG_CACHE_HOME", "LOCALAPPDATA"] {
+        // SAFETY: `main` has started no thread yet, so nobody reads the environment meanwhile.
+        unsafe { std::env::set_var(variable, env!("CARGO_TARGET_TMPDIR")) };
+    }
 }

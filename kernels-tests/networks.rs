@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
 use ornstein::forward::{Component, forward};
-use ornstein::network::Executor;
+use ornstein::network::{Executor, IfWrong};
 use ornstein::ops::case::compare;
 use ornstein::pipeline::{Pipeline, Request};
 use ornstein::tensor::{DType, Tensor};
@@ -64,8 +64,12 @@ fn on_each_executor(
     let (cpu, f32, f16) = (run.clone(), run.clone(), run);
     [
         test(format!("{name}::cpu"), move || cpu(&Executor::Cpu, 0)),
-        on_gpu(format!("{name}::f32"), move |gpu| f32(&Executor::Gpu(Arc::clone(gpu), DType::F32), 1)),
-        on_gpu(format!("{name}::f16"), move |gpu| f16(&Executor::Gpu(Arc::clone(gpu), DType::F16), 2)),
+        on_gpu(format!("{name}::f32"), move |gpu| {
+            f32(&Executor::Gpu(Arc::clone(gpu), DType::F32, IfWrong::UseAnyway), 1)
+        }),
+        on_gpu(format!("{name}::f16"), move |gpu| {
+            f16(&Executor::Gpu(Arc::clone(gpu), DType::F16, IfWrong::UseAnyway), 2)
+        }),
     ]
 }
 

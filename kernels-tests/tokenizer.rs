@@ -159,12 +159,15 @@ fn what_is_corrupt_is_named() -> Result<(), Failed> {
     let with_merges = |merges: &[u8]| message(&[("vocab.json", vocab), ("merges.txt", merges)]);
     assert!(message(&[("tokenizer.json", b"{\"model\"")]).starts_with("here/tokenizer.json: cannot be understood"));
     assert!(message(&[("tokenizer.json", br#"{"model": {"type": "Unigram", "vocab": []}}"#)]).contains("Unigram"));
-    assert!(message(&[("vocab.json", b"{\"a\": -1}"), ("merges.txt", b"#version: 0.2\n")]).starts_with("here/vocab.json: "));
+    assert!(
+        message(&[("vocab.json", b"{\"a\": -1}"), ("merges.txt", b"#version: 0.2\n")]).starts_with("here/vocab.json: ")
+    );
     assert!(message(&[("vocab.json", b"\xff\xfe")]).contains("UTF-8"));
     assert!(with_merges(b"#version: 0.2\na\n").contains("`a` is no pair"));
     assert!(with_merges(b"#version: 0.2\na b\n").contains("`ab` is not in the vocabulary"));
     let config: &[u8] = b"[]";
-    let broken = message(&[("vocab.json", vocab), ("merges.txt", b"#version: 0.2\n"), ("tokenizer_config.json", config)]);
+    let broken =
+        message(&[("vocab.json", vocab), ("merges.txt", b"#version: 0.2\n"), ("tokenizer_config.json", config)]);
     assert!(broken.starts_with("here/tokenizer_config.json: cannot be understood"), "{broken}");
     Ok(())
 }

@@ -20,8 +20,17 @@ use crate::weights::check;
 #[derive(Debug, Clone)]
 pub enum Executor {
     Cpu,
-    /// An opened device and the type of activations on it.
-    Gpu(Arc<Gpu>, DType),
+    /// An opened device, the type of activations on it, and what to do if it gets its kernels wrong.
+    Gpu(Arc<Gpu>, DType, IfWrong),
+}
+
+/// What happens to a network of which a device gets a kernel wrong in every variant and type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfWrong {
+    /// It runs on the CPU: nobody asked for this device in particular.
+    UseCpu,
+    /// It runs there all the same, with a warning: a device that was named is never replaced.
+    UseAnyway,
 }
 
 impl Executor {
@@ -44,14 +53,15 @@ impl Executor {
             None if adapter.caps.f16 => DType::F16,
             None => DType::F32,
         };
-        Ok(Self::Gpu(Gpu::open(&adapter, sources).await?, act))
+        let if_wrong = if *choice == Choice::Auto { IfWrong::UseCpu } else { IfWrong::UseAnyway };
+        Ok(Self::Gpu(Gpu::open(&adapter, sources).await?, act, if_wrong))
     }
 
     /// The adapter's name, or `cpu`.
     pub fn name(&self) -> &str {
         match self {
             Self::Cpu => "cpu",
-            Self::Gpu(gpu, _) => &gpu.caps.name,
+            Self::Gpu(gpu, ..) => &gpu.caps.name,
         }
     }
 
@@ -59,7 +69,7 @@ impl Executor {
     pub fn dtype(&self) -> DType {
         match self {
             Self::Cpu => DType::F32,
-            Self::Gpu(_, act) => *act,
+            Self::Gpu(_, act, _) => *act,
         }
     }
 
@@ -67,7 +77,7 @@ impl Executor {
     pub fn in_f32(&self) -> Self {
         match self {
             Self::Cpu => Self::Cpu,
-            Self::Gpu(gpu, _) => Self::Gpu(Arc::clone(gpu), DType::F32),
+            Self::Gpu(gpu, _, if_wrong) => Self::Gpu(Arc::clone(gpu), DType::F32, *if_wrong),
         }
     }
 }
@@ -97,7 +107,7 @@ pub enum Network {
 impl Network {
     /// Checks the weights against `wanted` (all that the network's file should hold, of which the graph may use a part),
     /// fuses the graph and puts the weights where they are needed. Where a device gets a kernel wrong in f16 the network
-    /// runs in f32, and where it gets it wrong in that too, on the CPU; `tell` is told.
+    /// runs in f32, and where it gets it wrong in that too, the executor's [`IfWrong`] decides; `tell` is told.
     ///
     /// # Errors
     /// If tensors are missing, extra, misshapen or not finite, or the device cannot hold the network.
@@ -110,23 +120,30 @@ impl Network {
     ) -> Result<Self> {
         check(weights, wanted)?;
         let graph = graph.fused();
-        if let Executor::Gpu(gpu, act) = executor {
+        if let Executor::Gpu(gpu, act, if_wrong) = executor {
             let types = if *act == DType::F16 { &[DType::F16, DType::F32][..] } else { &[DType::F32] };
             for act in types {
-                match Self::on_device(gpu, *act, &graph, weights, tell).await {
-                    Err(Error::WrongKernel(what)) => {
-                        let next = if *act == DType::F16 { "in f32" } else { "on the CPU" };
-                        tell(&format!("{what}; {} runs {next}", graph.network));
-                    }
+                match Self::admitted(gpu, *act, &graph, weights, tell).await {
+                    Err(Error::WrongKernel(what)) => tell(&format!("{what}; {} cannot run so", graph.network)),
                     loaded => return loaded,
                 }
             }
+            if *if_wrong == IfWrong::UseAnyway {
+                tell(&format!(
+                    "{} runs on {} all the same and will be wrong: use --device cpu",
+                    graph.network, gpu.caps.name
+                ));
+                let storage = storage(*act, &graph, weights);
+                return Ok(Self::Gpu(Session::new(gpu, graph, weights, storage)?));
+            }
+            tell(&format!("{} runs on the CPU", graph.network));
         }
         check_memory(&graph.network, peak_host_bytes(&graph))?;
         Ok(Self::Cpu(Interpreter::new(graph, weights)?))
     }
 
-    async fn on_device(
+    /// On the device by the first right variant of every node.
+    async fn admitted(
         gpu: &Arc<Gpu>,
         act: DType,
         graph: &Graph,

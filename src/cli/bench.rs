@@ -128,8 +128,8 @@ impl BenchArgs {
         match executor {
             Executor::Cpu if self.processor_time => Err(Error::usage("--processor-time is for software adapters")),
             Executor::Cpu => Ok(None),
-            Executor::Gpu(gpu, _) if self.processor_time => Timer::by_processor(gpu).map(Some),
-            Executor::Gpu(gpu, _) => Timer::new(gpu).map(Some),
+            Executor::Gpu(gpu, ..) if self.processor_time => Timer::by_processor(gpu).map(Some),
+            Executor::Gpu(gpu, ..) => Timer::new(gpu).map(Some),
         }
     }
 

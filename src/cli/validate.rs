@@ -92,7 +92,7 @@ impl Validate {
             choice = Choice::Index(0);
         }
         match pollster::block_on(Executor::open(&choice, self.act(), sources))? {
-            Executor::Gpu(gpu, _) => Ok(gpu),
+            Executor::Gpu(gpu, ..) => Ok(gpu),
             Executor::Cpu => {
                 Err(Error::device("there is no adapter to check: `ornstein devices` lists what was found"))
             }
