@@ -19,10 +19,20 @@ use crate::support::{ADAPTER, on_gpu};
 /// What a planted fault changes in a shader: file, text to find, text instead.
 type Fault = [&'static str; 3];
 
-/// The product's large tile adds one to a sum; the small tile stays right.
-const IN_ONE_TILE: Fault = ["gemm.wgsl", "store_y(sum0, ", "store_y(sum0 + select(0.0, 1.0, TILE_ROWS == 64u), "];
+/// The product's large tile adds one to a sum, in the core that the device prefers; the small tile stays right.
+const IN_ONE_TILE: &[Fault] = &[
+    ["gemm_tile.wgsl", "store_y(sum0, ", "store_y(sum0 + select(0.0, 1.0, TILE_ROWS == 64u), "],
+    [
+        "gemm_broadcast.wgsl",
+        "accumulate(sums.r0, subgroupBroadcast(a, 0u), w)",
+        "accumulate(sums.r0 + select(0.0, 1.0, ROW_GROUPS == 4u), subgroupBroadcast(a, 0u), w)",
+    ],
+];
 /// SiLU is a little off in every kernel that has it.
-const EVERYWHERE: Fault = ["activation.wgsl", "return x * sigmoid(x);", "return x * sigmoid(1.01 * x);"];
+const EVERYWHERE: &[Fault] = &[["activation.wgsl", "return x * sigmoid(x);", "return x * sigmoid(1.01 * x);"]];
+
+/// The large tile's variant and the one that takes over, in either core.
+const GIVES_WAY: [[&str; 2]; 2] = [["matmul tile64", "tile16"], ["matmul broadcast32", "broadcast8"]];
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -47,27 +57,29 @@ fn ornstein(at: &Path, arguments: &[&str]) -> Result<(Vec<u8>, String), Failed> 
 }
 
 /// A one-step picture in f32 with a fault planted, and what was said on stderr.
-fn draw(at: &Path, fault: Option<Fault>, device: &str) -> Result<(Vec<u8>, String), Failed> {
+fn draw(at: &Path, faults: &[Fault], device: &str) -> Result<(Vec<u8>, String), Failed> {
     let mut arguments = vec!["generate", "a red circle", "--seed", "1", "--steps", "1", "--dtype", "f32", "-o", "-"];
     arguments.extend(["--device", device]);
-    if let Some(fault) = fault {
-        plant(at, fault)?;
+    if !faults.is_empty() {
+        plant(at, faults)?;
         arguments.extend(["--shaders", "faulty"]);
     }
     let (png, said) = ornstein(at, &arguments)?;
     Ok((ornstein::image::decode_png("stdout", &png)?.rgb, said))
 }
 
-/// Writes the faulty shader into `at/faulty`, which is returned.
-fn plant(at: &Path, [file, find, instead]: Fault) -> Result<PathBuf, Failed> {
-    let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/shared").join(file);
-    let text = std::fs::read_to_string(built_in)?;
-    if !text.contains(find) {
-        return Err(format!("{find} is no longer in {file}: plant the fault elsewhere").into());
-    }
+/// Writes the faulty shaders into `at/faulty`, which is returned.
+fn plant(at: &Path, faults: &[Fault]) -> Result<PathBuf, Failed> {
     let folder = at.join("faulty");
     std::fs::create_dir_all(folder.join("shared"))?;
-    std::fs::write(folder.join("shared").join(file), text.replace(find, instead))?;
+    for [file, find, instead] in faults {
+        let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/shared").join(file);
+        let text = std::fs::read_to_string(built_in)?;
+        if !text.contains(find) {
+            return Err(format!("{find} is no longer in {file}: plant the fault elsewhere").into());
+        }
+        std::fs::write(folder.join("shared").join(file), text.replace(find, instead))?;
+    }
     Ok(folder)
 }
 
@@ -85,20 +97,22 @@ fn same_picture(a: &[u8], b: &[u8]) -> bool {
 
 fn another_variant_takes_over() -> Result<(), Failed> {
     let at = tempfile::tempdir()?;
-    let (right, _) = draw(at.path(), None, "cpu")?;
-    let (picture, said) = draw(at.path(), Some(IN_ONE_TILE), &adapter())?;
+    let (right, _) = draw(at.path(), &[], "cpu")?;
+    let (picture, said) = draw(at.path(), IN_ONE_TILE, &adapter())?;
     ensure(same_picture(&right, &picture), "the picture is wrong", &said)?;
-    let warnings = said.lines().filter(|line| line.contains("matmul tile64") && line.contains("tile16 instead"));
+    let tells =
+        |line: &str, [wrong, instead]: [&str; 2]| line.contains(wrong) && line.contains(&format!("{instead} instead"));
+    let warnings = said.lines().filter(|line| GIVES_WAY.iter().any(|names| tells(line, *names)));
     ensure(warnings.count() == 1, "not one warning of matmul", &said)?;
-    let (picture, said) = draw(at.path(), Some(IN_ONE_TILE), &adapter())?;
+    let (picture, said) = draw(at.path(), IN_ONE_TILE, &adapter())?;
     ensure(same_picture(&right, &picture), "the second picture is wrong", &said)?;
     ensure(said.is_empty(), "the second run warns again", &said)
 }
 
 fn a_named_device_is_not_replaced() -> Result<(), Failed> {
     let at = tempfile::tempdir()?;
-    let (right, _) = draw(at.path(), None, "cpu")?;
-    let (picture, said) = draw(at.path(), Some(EVERYWHERE), &adapter())?;
+    let (right, _) = draw(at.path(), &[], "cpu")?;
+    let (picture, said) = draw(at.path(), EVERYWHERE, &adapter())?;
     ensure(!same_picture(&right, &picture), "the changed kernel did not run", &said)?;
     ensure(said.contains("unet runs on") && said.contains("will be wrong"), "nothing tells of it", &said)
 }
@@ -123,11 +137,12 @@ async fn the_cpu_takes_over() -> Result<(), Failed> {
 
 fn verdicts_are_kept_and_shown() -> Result<(), Failed> {
     let at = tempfile::tempdir()?;
-    draw(at.path(), Some(IN_ONE_TILE), &adapter())?;
+    draw(at.path(), IN_ONE_TILE, &adapter())?;
     let (devices, said) = ornstein(at.path(), &["devices", "--json"])?;
     let devices: serde_json::Value = serde_json::from_slice(&devices)?;
     let rows = devices["devices"].as_array().ok_or("no devices")?;
     let wrong: Vec<_> = rows.iter().filter_map(|row| row["kernels"]["wrong"].as_array()).flatten().collect();
-    let tile = wrong.iter().any(|row| row["kernel"].as_str().is_some_and(|k| k.starts_with("matmul tile64 ")));
+    let is_large = |kernel: &str| GIVES_WAY.iter().any(|[large, _]| kernel.starts_with(&format!("{large} ")));
+    let tile = wrong.iter().any(|row| row["kernel"].as_str().is_some_and(is_large));
     ensure(tile, &devices.to_string(), &said)
 }

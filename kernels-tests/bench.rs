@@ -27,7 +27,7 @@ fn ceilings_are_measured(gpu: &Arc<Gpu>) -> Result<(), Failed> {
     let measured = pollster::block_on(ceilings::measure(Some(&Timer::new(gpu)?)))?;
     assert!(measured.copy_gb_s > 0.01, "{measured:?}");
     assert!(measured.fma_f32_gflop_s.is_some_and(|rate| rate > 0.1), "{measured:?}");
-    assert_eq!(measured.fma_f16_gflop_s.is_some(), gpu.caps.f16);
+    assert_eq!(measured.fma_f16_gflop_s.is_some(), gpu.caps.native_f16());
     Ok(())
 }
 

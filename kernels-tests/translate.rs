@@ -53,7 +53,7 @@ fn each<T: AsRef<[u8]>>(
     let folder = tempfile::tempdir()?;
     let mut files = Vec::new();
     for launch in launches(cases, dialect)? {
-        let source = Sources::default().source(launch.shader, dialect)?;
+        let source = Sources::default().source(launch.shader, launch.core, dialect)?;
         let prepared = prepare(&source, &launch, dialect.native_f16)?;
         let path = folder.path().join(format!("{}-{}.hlsl", launch.shader, files.len()));
         std::fs::write(
@@ -71,7 +71,7 @@ fn launches(cases: &[Case], dialect: Dialect) -> Result<Vec<Launch>, Failed> {
     let mut launches = Vec::new();
     for case in cases {
         for Variant { launch, .. } in variants(case, dialect)? {
-            if seen.insert(format!("{} {:?}", launch.shader, launch.constants)) {
+            if seen.insert(format!("{} {:?} {:?}", launch.shader, launch.core, launch.constants)) {
                 launches.push(launch);
             }
         }

@@ -32,25 +32,25 @@ const FAULTS: &[Fault] = &[
         name: "a_missing_barrier_before_a_tile_is_read",
         op: "matmul",
         act: DType::F32,
-        file: "shared/gemm.wgsl",
-        right: "before anyone multiplies, ...\n        workgroupBarrier();",
+        file: "shared/gemm_tile.wgsl",
+        right: "before anyone multiplies, ...\n            workgroupBarrier();",
         wrong: "\n",
     },
     Fault {
         name: "a_missing_barrier_before_a_tile_is_overwritten",
         op: "matmul",
         act: DType::F32,
-        file: "shared/gemm.wgsl",
-        right: "before they are overwritten.\n        workgroupBarrier();",
+        file: "shared/gemm_tile.wgsl",
+        right: "before they are overwritten.\n            workgroupBarrier();",
         wrong: "\n",
     },
     Fault {
         name: "an_off_by_one_tile",
         op: "matmul",
         act: DType::F32,
-        file: "shared/gemm.wgsl",
-        right: "k4 < params.k4; k4 += TILE_K4",
-        wrong: "k4 + 1u < params.k4; k4 += TILE_K4",
+        file: "shared/gemm_tile.wgsl",
+        right: "c4 < params.c4; c4 += TILE_C4",
+        wrong: "c4 + 1u < params.c4; c4 += TILE_C4",
     },
     Fault {
         name: "a_swapped_stride",
@@ -65,8 +65,8 @@ const FAULTS: &[Fault] = &[
         op: "matmul",
         act: DType::F16,
         file: "shared/gemm.wgsl",
-        right: "    return fma(vec4(a.w), w3, fma(vec4(a.z), w2, fma(vec4(a.y), w1, fma(vec4(a.x), w0, sum))));",
-        wrong: "    let s = fma(vec4(a.w), w3, fma(vec4(a.z), w2, fma(vec4(a.y), w1, fma(vec4(a.x), w0, sum))));\n    \
+        right: "    return fma(vec4(a.w), w.k3, fma(vec4(a.z), w.k2, fma(vec4(a.y), w.k1, fma(vec4(a.x), w.k0, sum))));",
+        wrong: "    let s = fma(vec4(a.w), w.k3, fma(vec4(a.z), w.k2, fma(vec4(a.y), w.k1, fma(vec4(a.x), w.k0, sum))));\n    \
                 return vec4(unpack2x16float(pack2x16float(s.xy)), unpack2x16float(pack2x16float(s.zw)));",
     },
     Fault {

@@ -47,6 +47,12 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// Whether kernels read and write f16 by the device's own type. A software device computes it by emulation, many
+    /// times slower than f32: there kernels unpack pairs and compute in f32.
+    pub fn native_f16(&self) -> bool {
+        self.f16 && self.device_type != DeviceType::Software
+    }
+
     /// What every WebGPU implementation offers: the limits that the portable kernels must stay inside.
     pub fn webgpu_default() -> Self {
         Self {
@@ -64,5 +70,13 @@ impl Caps {
             max_invocations: 256,
             max_workgroups: 65_535,
         }
+    }
+
+    /// One device for each family of kernels, inside WebGPU's default limits otherwise: together they launch every
+    /// variant that there is for devices with or without an f16 of their own.
+    pub fn kinds(native_f16: bool) -> Vec<Self> {
+        let portable = Self { f16: native_f16, ..Self::webgpu_default() };
+        let software = Self { device_type: DeviceType::Software, subgroups: Some([8, 8]), ..portable.clone() };
+        vec![portable, software]
     }
 }

@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 use super::{ShadersArg, print, print_json};
 use crate::caps::Caps;
 use crate::error::{Error, Result, ten};
-use crate::gpu::shader::{Dialect, Sources, hlsl, msl, names, parts, prepare, spirv};
-use crate::ops::{Launch, TABLE, Variant};
+use crate::gpu::shader::{Dialect, Sources, hlsl, msl, names, no_such, parts, prepare, spirv};
+use crate::ops::{Case, Launch, TABLE, Variant};
 use crate::tensor::DType;
 use crate::weights::{check_writable, write_atomically};
 
@@ -108,8 +108,8 @@ impl Shader {
 
     /// What stdout or the file is given.
     fn print(&self, name: &str, sources: &Sources, dialect: Dialect) -> Result<Vec<u8>> {
-        let source = sources.source(name, dialect)?;
         let example = example(name, self.variant.as_deref(), dialect)?;
+        let source = sources.source(name, example.launch.core, dialect)?;
         let prepared = prepare(&source, &example.launch, dialect.native_f16)?;
         let text = match self.to {
             To::Wgsl => source.text,
@@ -163,12 +163,14 @@ impl Example {
     }
 }
 
-/// The first case of the table that launches this shader as this variant.
+/// The first case of the table that launches this shader as this variant, on any kind of device.
 fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Example> {
-    let caps = Caps { f16: dialect.native_f16, ..Caps::webgpu_default() };
+    if !names().contains(&name) {
+        return Err(no_such(name));
+    }
     let mut variants = Vec::new();
     let mut first = None;
-    for case in TABLE.iter().flat_map(|(_, cases)| cases()) {
+    for (case, caps) in cases_and_kinds(dialect) {
         let types = case.types();
         for Variant { name: found, launch } in case.op.variants(&types, &case.op.output(&types)?, &caps)? {
             if launch.shader != name {
@@ -189,4 +191,9 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Exampl
             Err(Error::usage(format!("shader {name} has no variant {wanted}: there are {}", ten(&variants))))
         }
     }
+}
+
+fn cases_and_kinds(dialect: Dialect) -> impl Iterator<Item = (Case, Caps)> {
+    let kinds = Caps::kinds(dialect.native_f16).into_iter();
+    kinds.flat_map(|caps| TABLE.iter().flat_map(|(_, cases)| cases()).map(move |case| (case, caps.clone())))
 }

@@ -114,7 +114,8 @@ pub async fn admit(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage, tell: &mut d
         for node in &graph.nodes {
             let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));
             let variants = node.op.variants(&inputs, output, &gpu.caps).map_err(|e| e.at(&node.name))?;
-            let asked = Asked { node, variants: &variants, dialect: Dialect::of(storage, &inputs, gpu.caps.f16) };
+            let asked =
+                Asked { node, variants: &variants, dialect: Dialect::of(storage, &inputs, gpu.caps.native_f16()) };
             chosen.push(asked.first_right(gpu, storage, &mut say).await?);
         }
         if gpu.admission.quarantined(&gpu.caps) == quarantined {
@@ -168,7 +169,7 @@ impl Asked<'_> {
     /// what passes. Both with a hash of the text.
     fn ids(&self, gpu: &Gpu, variant: &Variant) -> Result<[String; 2]> {
         let Dialect { elem, weight, .. } = self.dialect;
-        let text = gpu.sources.source(variant.launch.shader, self.dialect)?.text;
+        let text = gpu.sources.source(variant.launch.shader, variant.launch.core, self.dialect)?.text;
         let constants: String =
             variant.launch.constants.iter().map(|(name, value)| format!(" {name}={value}")).collect();
         let hash = hash(&(env!("CARGO_PKG_VERSION"), text));

@@ -185,7 +185,7 @@ impl Session {
     }
 
     fn dialect(&self, node: &Node) -> Dialect {
-        Dialect::of(self.storage, &self.graph.types(&node.inputs), self.gpu.caps.f16)
+        Dialect::of(self.storage, &self.graph.types(&node.inputs), self.gpu.caps.native_f16())
     }
 
     fn buffer(&self, id: ValueId) -> &wgpu::Buffer {

@@ -10,7 +10,7 @@ mod sources;
 mod translate;
 
 pub use prepare::{ENTRY_POINT, Prepared, prepare};
-pub use sources::{Source, Sources, names, parts};
+pub use sources::{Source, Sources, names, no_such, parts};
 pub use translate::{hlsl, msl, spirv};
 
 /// How a kernel's storage reads and writes its elements. Arithmetic is in f32 in every one.
@@ -20,7 +20,7 @@ pub struct Dialect {
     pub elem: DType,
     /// `weight4`: matrices of parameters, f16 or f32.
     pub weight: DType,
-    /// The device has `shader-f16`. Without it f16 weights are read as pairs packed into u32.
+    /// f16 is the device's own type. Otherwise it is kept as pairs packed into u32.
     pub native_f16: bool,
 }
 
@@ -35,24 +35,25 @@ impl Dialect {
 
     /// The text in front of every shader of this dialect.
     pub fn prelude(self) -> String {
-        let wide = |dtype| if dtype == DType::F16 { "vec4<f16>" } else { "vec4<f32>" };
-        let packed = self.weight == DType::F16 && !self.native_f16;
-        let enable = if self.native_f16 && (self.elem == DType::F16 || self.weight == DType::F16) {
-            "enable f16;\n"
-        } else {
-            ""
+        let uses_f16 = self.elem == DType::F16 || self.weight == DType::F16;
+        let enable = if uses_f16 && self.native_f16 { "enable f16;\n" } else { "" };
+        // Type, how a value of it becomes vec4<f32>, and back.
+        let stored = |dtype| match (dtype, self.native_f16) {
+            (DType::F16, false) => (
+                "vec2<u32>",
+                "vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y))",
+                "vec2<u32>(pack2x16float(v.xy), pack2x16float(v.zw))",
+            ),
+            (DType::F16, true) => ("vec4<f16>", "vec4<f32>(v)", "vec4<f16>(v)"),
+            _ => ("vec4<f32>", "v", "v"),
         };
-        let (weight4, load_weight) = if packed {
-            ("vec2<u32>", "vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y))")
-        } else {
-            (wide(self.weight), "vec4<f32>(v)")
-        };
+        let (elem, load, store) = stored(self.elem);
+        let (weight, load_weight, _) = stored(self.weight);
         format!(
-            "{enable}alias elem4 = {elem};\nalias weight4 = {weight4};\n\
-             fn load(v: elem4) -> vec4<f32> {{ return vec4<f32>(v); }}\n\
-             fn store(v: vec4<f32>) -> elem4 {{ return {elem}(v); }}\n\
-             fn load_weight(v: weight4) -> vec4<f32> {{ return {load_weight}; }}\n",
-            elem = wide(self.elem),
+            "{enable}alias elem4 = {elem};\nalias weight4 = {weight};\n\
+             fn load(v: elem4) -> vec4<f32> {{ return {load}; }}\n\
+             fn store(v: vec4<f32>) -> elem4 {{ return {store}; }}\n\
+             fn load_weight(v: weight4) -> vec4<f32> {{ return {load_weight}; }}\n"
         )
     }
 
@@ -64,6 +65,7 @@ impl Dialect {
             dialect(DType::F32, DType::F16, false),
             dialect(DType::F32, DType::F16, true),
             dialect(DType::F16, DType::F16, true),
+            dialect(DType::F16, DType::F16, false),
         ]
     }
 }

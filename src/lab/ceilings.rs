@@ -64,7 +64,7 @@ async fn on_gpu(timer: &Timer) -> Result<Ceilings> {
     Ok(Ceilings {
         copy_gb_s: rate(timer, &copy, DType::F32, bytes as f64).await?,
         fma_f32_gflop_s: Some(rate(timer, &fma, DType::F32, operations).await?),
-        fma_f16_gflop_s: match gpu.caps.f16 {
+        fma_f16_gflop_s: match gpu.caps.native_f16() {
             true => Some(rate(timer, &fma, DType::F16, operations).await?),
             false => None,
         },

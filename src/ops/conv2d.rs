@@ -8,9 +8,9 @@
 use rayon::prelude::*;
 
 use super::epilogue::{Act, Epilogue, rows_per_batch};
-use super::matmul::{gemm_variants, matmul_variants, multiply};
+use super::matmul::{matmul_variants, multiply};
 use super::product::{Mat, MatMut, Threads, in_blocks, product};
-use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant, gemm};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
@@ -148,16 +148,16 @@ impl Op for Conv2d {
         }
         let g = self.geometry(x, w)?;
         let c4 = pad4(g.channels) / 4;
-        Ok(gemm_variants("conv2d", output.shape.rows(), g.n, self.epilogue, caps, |launch| {
+        Ok(gemm::variants("conv2d", output.shape.rows(), g.n, self.epilogue, caps, |launch| {
             launch
                 .constant("TAPS_X", g.taps[1] as u32)
                 .param("rows", output.shape.rows())
-                .param("k4", g.taps[0] * g.taps[1] * c4)
+                .param("taps", g.taps[0] * g.taps[1])
+                .param("c4", c4)
                 .param("n4", pad4(g.n) / 4)
                 .param("rows_per_batch", rows_per_batch(&output.shape))
                 .param("height", g.size[0])
                 .param("width", g.size[1])
-                .param("c4", c4)
                 .param("out_width", g.out_size[1])
                 .param("stride", self.stride)
                 .param("top", self.padding[0])
@@ -302,6 +302,6 @@ mod tests {
         let op = Conv2d::same(1);
         let launch = op.launch(&inputs, &op.output(&inputs).unwrap(), &Caps::webgpu_default()).unwrap();
         assert_eq!(launch.shader, "matmul");
-        assert_eq!(launch.params, [("rows", 144), ("k4", 2), ("n4", 2), ("rows_per_batch", 72)]);
+        assert_eq!(launch.params, [("rows", 144), ("taps", 1), ("c4", 2), ("n4", 2), ("rows_per_batch", 72)]);
     }
 }

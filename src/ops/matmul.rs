@@ -3,7 +3,7 @@
 
 use super::epilogue::{Act, Epilogue, rows_per_batch};
 use super::product::{Mat, MatMut, in_blocks, product};
-use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant, gemm};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
@@ -21,42 +21,13 @@ impl MatMul {
     }
 }
 
-/// Columns of the output that one workgroup of `shared/gemm.wgsl` computes.
-const TILE_COLUMNS: usize = 64;
-
-/// The variants of `shared/gemm.wgsl`: names, and rows of an output tile.
-const TILES: [(&str, usize); 2] = [("tile64", 64), ("tile16", 16)];
-
-/// The launches of a shader that imports `shared/gemm.wgsl`: constants and grid for `rows` rows of `n` columns. Few rows
-/// prefer the tile of few rows, since threads beyond the last row would multiply zeros.
-pub(super) fn gemm_variants(
-    shader: &'static str,
-    rows: usize,
-    n: usize,
-    epilogue: Epilogue,
-    caps: &Caps,
-    finish: impl Fn(Launch) -> Launch,
-) -> Vec<Variant> {
-    let mut variants = TILES.map(|(name, tile_rows)| {
-        let [y, z, _] = fold_groups(rows.div_ceil(tile_rows), caps);
-        let launch = epilogue
-            .launch(Launch::new(shader, epilogue.inputs()))
-            .constant("TILE_ROWS", tile_rows as u32)
-            .workgroups([n.div_ceil(TILE_COLUMNS) as u32, y, z]);
-        Variant { name, launch: finish(launch) }
-    });
-    if rows <= 16 {
-        variants.reverse();
-    }
-    variants.into()
-}
-
 /// The launches of `shaders/matmul.wgsl` for x `[rows, K]` and an output of this shape.
 pub(super) fn matmul_variants(k: usize, output: &Shape, epilogue: Epilogue, caps: &Caps) -> Vec<Variant> {
-    gemm_variants("matmul", output.rows(), output.channels(), epilogue, caps, |launch| {
+    gemm::variants("matmul", output.rows(), output.channels(), epilogue, caps, |launch| {
         launch
             .param("rows", output.rows())
-            .param("k4", pad4(k) / 4)
+            .param("taps", 1)
+            .param("c4", pad4(k) / 4)
             .param("n4", pad4(output.channels()) / 4)
             .param("rows_per_batch", rows_per_batch(output))
     })

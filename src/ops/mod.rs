@@ -21,6 +21,7 @@ pub mod conv2d;
 pub mod embedding;
 pub mod epilogue;
 pub mod geglu;
+mod gemm;
 pub mod group_norm;
 pub mod group_norm_stats;
 pub mod layer_norm;
@@ -116,6 +117,8 @@ pub enum Binding {
 pub struct Launch {
     /// Stem of the file in `shaders/`.
     pub shader: &'static str,
+    /// Stem of the file in `shaders/shared/` that the shader's `#import core` stands for, if it has one.
+    pub core: Option<&'static str>,
     /// Values of the shader's `override` constants.
     pub constants: Vec<(&'static str, f64)>,
     /// The members of the uniform struct `Params`, in order: names and bits. All are 4 bytes wide.
@@ -129,7 +132,13 @@ impl Launch {
     /// A launch of `shaders/<shader>.wgsl` whose bindings are `inputs` inputs, the output and the params.
     pub fn new(shader: &'static str, inputs: usize) -> Self {
         let bindings = (0..inputs).map(Binding::Input).chain([Binding::Output, Binding::Params]).collect();
-        Self { shader, constants: Vec::new(), params: Vec::new(), bindings, workgroups: [1, 1, 1] }
+        Self { shader, core: None, constants: Vec::new(), params: Vec::new(), bindings, workgroups: [1, 1, 1] }
+    }
+
+    /// The core that the shader imports.
+    pub fn core(mut self, core: &'static str) -> Self {
+        self.core = Some(core);
+        self
     }
 
     /// Other bindings than [`Launch::new`]'s: for ops with optional inputs.

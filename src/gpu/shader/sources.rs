@@ -19,6 +19,8 @@ struct File {
     /// As errors name it.
     path: Arc<str>,
     text: Arc<str>,
+    /// Part of the crate.
+    builtin: bool,
 }
 
 /// The WGSL files that kernels are made from. The default is the built-in ones.
@@ -47,7 +49,7 @@ impl Sources {
                 return Err(unknown(folder, &format!("{} stands for no built-in file", path.display())));
             }
             let text = fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
-            own.insert(relative, File { path: path.display().to_string().into(), text: text.into() });
+            own.insert(relative, File { path: path.display().to_string().into(), text: text.into(), builtin: false });
         }
         if own.is_empty() {
             return Err(unknown(folder, "it holds no .wgsl file"));
@@ -60,18 +62,17 @@ impl Sources {
         self.own.is_empty()
     }
 
-    /// The whole WGSL of a kernel in a dialect.
+    /// The whole WGSL of a kernel in a dialect. `core` is the shared part that its `#import core` stands for.
     ///
     /// # Errors
     /// If there is no such shader or an import of it does not exist.
-    pub fn source(&self, stem: &str, dialect: Dialect) -> Result<Source> {
-        let file = self.file(&format!("{stem}.wgsl")).ok_or_else(|| {
-            Error::usage(format!("there is no shader {stem}: `ornstein shader` lists them ({})", ten(&names())))
-        })?;
-        let mut source = Source { path: Arc::clone(&file.path), text: String::new(), lines: Vec::new() };
-        let prelude = File { path: "(prelude)".into(), text: dialect.prelude().into() };
-        self.expand(&prelude, &mut HashSet::new(), &mut source)?;
-        self.expand(&file, &mut HashSet::new(), &mut source)?;
+    pub fn source(&self, stem: &str, core: Option<&str>, dialect: Dialect) -> Result<Source> {
+        let file = self.file(&format!("{stem}.wgsl")).ok_or_else(|| no_such(stem))?;
+        let path = Arc::clone(&file.path);
+        let mut source = Source { path, text: String::new(), lines: Vec::new(), builtin: true };
+        let prelude = File { path: "(prelude)".into(), text: dialect.prelude().into(), builtin: true };
+        self.expand(&prelude, core, &mut HashSet::new(), &mut source)?;
+        self.expand(&file, core, &mut HashSet::new(), &mut source)?;
         Ok(source)
     }
 
@@ -79,27 +80,34 @@ impl Sources {
     fn file(&self, path: &str) -> Option<File> {
         self.own.get(path).cloned().or_else(|| {
             let text = SHADERS.get_file(path)?.contents_utf8()?;
-            Some(File { path: format!("shaders/{path}").into(), text: text.into() })
+            Some(File { path: format!("shaders/{path}").into(), text: text.into(), builtin: true })
         })
     }
 
     /// Appends a file, with each `#import name` replaced by `shared/name.wgsl` the first time it is met.
-    fn expand(&self, file: &File, seen: &mut HashSet<String>, out: &mut Source) -> Result<()> {
+    fn expand(&self, file: &File, core: Option<&str>, seen: &mut HashSet<String>, out: &mut Source) -> Result<()> {
+        out.builtin &= file.builtin;
         for (line, number) in file.text.lines().zip(1..) {
             let Some(name) = line.strip_prefix("#import ").map(str::trim) else {
                 out.push(line, &file.path, number);
                 continue;
             };
+            let name = if name == "core" { core.unwrap_or(name) } else { name };
             let part = self.file(&format!("shared/{name}.wgsl")).ok_or_else(|| {
                 let place = format!("{}:{number}:{}", file.path, "#import ".len() + 1);
                 Error::config(place, format!("there is no shared part {name}: there are {}", ten(&parts())))
             })?;
             if seen.insert(name.to_string()) {
-                self.expand(&part, seen, out)?;
+                self.expand(&part, core, seen, out)?;
             }
         }
         Ok(())
     }
+}
+
+/// That no kernel is called so, with those that there are.
+pub fn no_such(stem: &str) -> Error {
+    Error::usage(format!("there is no shader {stem}: `ornstein shader` lists them ({})", ten(&names())))
 }
 
 /// The `.wgsl` files of a folder.
@@ -145,6 +153,8 @@ pub struct Source {
     pub text: String,
     /// For each line of the text its file and its number in it, from 1.
     lines: Vec<(Arc<str>, u32)>,
+    /// All of it is part of the crate.
+    pub builtin: bool,
 }
 
 impl Source {
@@ -182,13 +192,13 @@ mod tests {
 
     #[test]
     fn an_unknown_shader_is_an_error() {
-        assert!(Sources::default().source("no_such_kernel", Dialect::all()[0]).is_err());
+        assert!(Sources::default().source("no_such_kernel", None, Dialect::all()[0]).is_err());
     }
 
     #[test]
     fn a_folders_file_stands_before_the_built_in_one_and_the_rest_stays() {
         let sources = with(&[("shared/flat.wgsl", "// mine")]).unwrap();
-        let source = sources.source("add", Dialect::all()[0]).unwrap();
+        let source = sources.source("add", None, Dialect::all()[0]).unwrap();
         assert!(source.text.contains("// mine") && source.text.contains("fn main("), "{}", source.text);
         assert!(!source.text.contains("fn flat_index"), "{}", source.text);
     }
@@ -196,7 +206,7 @@ mod tests {
     #[test]
     fn a_place_is_the_users_own_file_and_line() {
         let folder = folder(&[("shared/flat.wgsl", "// one\n// two"), ("add.wgsl", "// a\n#import flat\n// b")]);
-        let source = Sources::with_folder(folder.path()).unwrap().source("add", Dialect::all()[0]).unwrap();
+        let source = Sources::with_folder(folder.path()).unwrap().source("add", None, Dialect::all()[0]).unwrap();
         let place = |text| {
             let line = source.text.lines().zip(1..).find(|(line, _)| *line == text).unwrap().1;
             source.place(line, 7)
@@ -220,7 +230,8 @@ mod tests {
 
     #[test]
     fn a_missing_import_is_named_with_its_place() {
-        let error = with(&[("add.wgsl", "//\n#import flatt")]).unwrap().source("add", Dialect::all()[0]).unwrap_err();
+        let error =
+            with(&[("add.wgsl", "//\n#import flatt")]).unwrap().source("add", None, Dialect::all()[0]).unwrap_err();
         assert!(error.to_string().contains("add.wgsl:2:9: there is no shared part flatt"), "{error}");
     }
 }

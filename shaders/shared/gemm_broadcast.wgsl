@@ -1,0 +1,92 @@
+// The core for software devices with subgroups of 8: a load costs them as much as 64 multiply-adds, workgroup memory is
+// no faster than a buffer, and registers are plenty. One subgroup computes 8 ROW_GROUPS rows of 8 vectors, a column of
+// vectors for each lane. Lane i loads x's row i of each group of 8 rows, and all lanes get it from there.
+#import gemm
+
+override ROW_GROUPS: u32 = 4u; // groups of 8 rows: 1 or 4
+const LANES: u32 = 8u;
+
+// 8 rows of this lane's column of vectors.
+struct Sums {
+    r0: vec4<f32>,
+    r1: vec4<f32>,
+    r2: vec4<f32>,
+    r3: vec4<f32>,
+    r4: vec4<f32>,
+    r5: vec4<f32>,
+    r6: vec4<f32>,
+    r7: vec4<f32>,
+}
+
+fn accumulate8(sums: Sums, a: vec4<f32>, w: Weights) -> Sums {
+    return Sums(
+        accumulate(sums.r0, subgroupBroadcast(a, 0u), w),
+        accumulate(sums.r1, subgroupBroadcast(a, 1u), w),
+        accumulate(sums.r2, subgroupBroadcast(a, 2u), w),
+        accumulate(sums.r3, subgroupBroadcast(a, 3u), w),
+        accumulate(sums.r4, subgroupBroadcast(a, 4u), w),
+        accumulate(sums.r5, subgroupBroadcast(a, 5u), w),
+        accumulate(sums.r6, subgroupBroadcast(a, 6u), w),
+        accumulate(sums.r7, subgroupBroadcast(a, 7u), w),
+    );
+}
+
+fn store8(sums: Sums, row: u32, n4: u32) {
+    store_y(sums.r0, row, n4);
+    store_y(sums.r1, row + 1u, n4);
+    store_y(sums.r2, row + 2u, n4);
+    store_y(sums.r3, row + 3u, n4);
+    store_y(sums.r4, row + 4u, n4);
+    store_y(sums.r5, row + 5u, n4);
+    store_y(sums.r6, row + 6u, n4);
+    store_y(sums.r7, row + 7u, n4);
+}
+
+// Workgroups are numbered along N by x, and along the rows by y and z (see `ops::fold_groups`).
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let first_row = (group.z * groups.y + group.y) * ROW_GROUPS * LANES;
+    let n4 = group.x * LANES + lane;
+    // Lanes beyond the last column repeat it, so that no load is conditional; they store nothing.
+    let w_n4 = min(n4, params.n4 - 1u);
+    let place0 = place_x(first_row + lane);
+    let place1 = place_x(first_row + LANES + lane);
+    let place2 = place_x(first_row + 2u * LANES + lane);
+    let place3 = place_x(first_row + 3u * LANES + lane);
+    var sums0 = Sums();
+    var sums1 = Sums();
+    var sums2 = Sums();
+    var sums3 = Sums();
+    var from_w = w_n4;
+    for (var tap = 0u; tap < params.taps; tap++) {
+        let run0 = run_x(place0, tap);
+        let run1 = run_x(place1, tap);
+        let run2 = run_x(place2, tap);
+        let run3 = run_x(place3, tap);
+        for (var c4 = 0u; c4 < params.c4; c4++) {
+            let weights = Weights(
+                load_weight(w[from_w]),
+                load_weight(w[from_w + params.n4]),
+                load_weight(w[from_w + 2u * params.n4]),
+                load_weight(w[from_w + 3u * params.n4]),
+            );
+            from_w += 4u * params.n4;
+            sums0 = accumulate8(sums0, load_x(run0, c4), weights);
+            if ROW_GROUPS > 1u {
+                sums1 = accumulate8(sums1, load_x(run1, c4), weights);
+                sums2 = accumulate8(sums2, load_x(run2, c4), weights);
+                sums3 = accumulate8(sums3, load_x(run3, c4), weights);
+            }
+        }
+    }
+    store8(sums0, first_row, n4);
+    if ROW_GROUPS > 1u {
+        store8(sums1, first_row + LANES, n4);
+        store8(sums2, first_row + 2u * LANES, n4);
+        store8(sums3, first_row + 3u * LANES, n4);
+    }
+}
