@@ -72,6 +72,11 @@ impl Caps {
         }
     }
 
+    /// Whether it runs the kernels made for software devices, whose lanes share what they load by subgroup operations.
+    pub fn broadcasts(&self) -> bool {
+        self.device_type == DeviceType::Software && self.subgroups.is_some()
+    }
+
     /// One device for each family of kernels, inside WebGPU's default limits otherwise: together they launch every
     /// variant that there is for devices with or without an f16 of their own.
     pub fn kinds(native_f16: bool) -> Vec<Self> {

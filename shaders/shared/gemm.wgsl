@@ -6,20 +6,8 @@
 //     run_x(place, tap) -> Run     where that row's c4 vectors of a tap stand, computed once per tap
 //     load_x(run, c4) -> vec4<f32> one of them; zeros where x has none
 // A core has `main`: how a device's threads share the work.
+#import accumulate
 #import epilogue
-
-// Four rows of w, four columns each: what four elements of a row of x are multiplied with.
-struct Weights {
-    k0: vec4<f32>,
-    k1: vec4<f32>,
-    k2: vec4<f32>,
-    k3: vec4<f32>,
-}
-
-// `sum` + four elements of a row of x times four rows of w.
-fn accumulate(sum: vec4<f32>, a: vec4<f32>, w: Weights) -> vec4<f32> {
-    return fma(vec4(a.w), w.k3, fma(vec4(a.z), w.k2, fma(vec4(a.y), w.k1, fma(vec4(a.x), w.k0, sum))));
-}
 
 fn store_y(sum: vec4<f32>, row: u32, n4: u32) {
     if row < params.rows && n4 < params.n4 {

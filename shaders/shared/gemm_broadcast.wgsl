@@ -1,36 +1,9 @@
-// The core for software devices with subgroups of 8: a load costs them as much as 64 multiply-adds, workgroup memory is
-// no faster than a buffer, and registers are plenty. One subgroup computes 8 ROW_GROUPS rows of 8 vectors, a column of
-// vectors for each lane. Lane i loads x's row i of each group of 8 rows, and all lanes get it from there.
+// The core for software devices (see `broadcast`): one subgroup computes 8 ROW_GROUPS rows of 8 vectors, a column of
+// vectors for each lane. Lane i loads x's row i of each group of 8 rows.
+#import broadcast
 #import gemm
 
 override ROW_GROUPS: u32 = 4u; // groups of 8 rows: 1 or 4
-const LANES: u32 = 8u;
-
-// 8 rows of this lane's column of vectors.
-struct Sums {
-    r0: vec4<f32>,
-    r1: vec4<f32>,
-    r2: vec4<f32>,
-    r3: vec4<f32>,
-    r4: vec4<f32>,
-    r5: vec4<f32>,
-    r6: vec4<f32>,
-    r7: vec4<f32>,
-}
-
-fn accumulate8(sums: Sums, a: vec4<f32>, w: Weights) -> Sums {
-    return Sums(
-        accumulate(sums.r0, subgroupBroadcast(a, 0u), w),
-        accumulate(sums.r1, subgroupBroadcast(a, 1u), w),
-        accumulate(sums.r2, subgroupBroadcast(a, 2u), w),
-        accumulate(sums.r3, subgroupBroadcast(a, 3u), w),
-        accumulate(sums.r4, subgroupBroadcast(a, 4u), w),
-        accumulate(sums.r5, subgroupBroadcast(a, 5u), w),
-        accumulate(sums.r6, subgroupBroadcast(a, 6u), w),
-        accumulate(sums.r7, subgroupBroadcast(a, 7u), w),
-    );
-}
-
 fn store8(sums: Sums, row: u32, n4: u32) {
     store_y(sums.r0, row, n4);
     store_y(sums.r1, row + 1u, n4);

@@ -9,7 +9,7 @@
 use rayon::prelude::*;
 
 use super::product::{Mat, MatMut, Threads, product};
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
@@ -26,6 +26,8 @@ pub struct Attention {
 const TILE: usize = 32;
 /// How often TILE output channels fit a thread's registers.
 const MOST_CHUNKS: usize = 5;
+/// Output channels of a workgroup of the core for software devices, whose compiler takes minutes for more.
+const BROADCAST_CHANNELS: usize = 80;
 
 /// Queries and keys whose scores the CPU holds at a time.
 const BLOCK_QUERIES: usize = 64;
@@ -169,7 +171,11 @@ impl Op for Attention {
         y
     }
 
-    fn launch(&self, inputs: Inputs, output: &Ty, _caps: &Caps) -> Result<Launch> {
+    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
+    }
+
+    fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
         let shape = &output.shape;
         let d = shape.channels() / self.heads;
         if !d.is_multiple_of(4) {
@@ -177,16 +183,28 @@ impl Op for Attention {
             return Err(Error::shape(format!("attention heads of {d} channels: {remedy}")));
         }
         let (queries, pairs) = (tokens(shape), shape.batch() * self.heads);
-        let workgroups = [queries.div_ceil(TILE), pairs, d.div_ceil(TILE * MOST_CHUNKS)];
-        Ok(Launch::new("attention", 3)
-            .constant("CAUSAL", self.causal)
-            .constant("CHUNKS", d.div_ceil(TILE * workgroups[2]) as u32)
-            .param("queries", queries)
-            .param("keys", tokens(&inputs[1].shape))
-            .param("heads", self.heads)
-            .param("head_vectors", d / 4)
-            .param_f32("scale", (d as f32).sqrt().recip())
-            .workgroups(workgroups.map(|n| n as u32)))
+        let chunks = d.div_ceil(TILE * MOST_CHUNKS);
+        let launch = |core, chunks: usize| {
+            Launch::new("attention", 3)
+                .core(core)
+                .constant("CAUSAL", self.causal)
+                .param("queries", queries)
+                .param("keys", tokens(&inputs[1].shape))
+                .param("heads", self.heads)
+                .param("head_vectors", d / 4)
+                .param_f32("scale", (d as f32).sqrt().recip())
+                .workgroups([queries.div_ceil(TILE), pairs, chunks].map(|n| n as u32))
+        };
+        let tile = launch("attention_tile", chunks).constant("CHUNKS", d.div_ceil(TILE * chunks) as u32);
+        let mut variants = vec![Variant { name: "portable", launch: tile }];
+        if caps.broadcasts() {
+            let chunks = d.div_ceil(BROADCAST_CHANNELS);
+            let broadcast = launch("attention_broadcast", chunks)
+                .constant("HEAD_VECTORS", (d / 4) as u32)
+                .constant("CHUNK_VECTORS", d.div_ceil(4 * chunks) as u32);
+            variants.insert(0, Variant { name: "broadcast", launch: broadcast });
+        }
+        Ok(variants)
     }
 
     /// Those of the two products, of visible keys.

@@ -3,7 +3,7 @@
 
 use super::epilogue::Epilogue;
 use super::{Launch, Variant, fold_groups};
-use crate::caps::{Caps, DeviceType};
+use crate::caps::Caps;
 
 /// One core with one size of tile.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +46,7 @@ pub(super) fn variants(
             .workgroups([n.div_ceil(tile.columns) as u32, y, z]);
         Variant { name: tile.name, launch: finish(launch) }
     };
-    let broadcast = caps.device_type == DeviceType::Software && caps.subgroups.is_some();
-    let families = if broadcast { vec![BROADCAST, PORTABLE] } else { vec![PORTABLE] };
+    let families = if caps.broadcasts() { vec![BROADCAST, PORTABLE] } else { vec![PORTABLE] };
     // Few rows prefer the tile of few rows: in the other most threads would multiply rows that are not there.
     families
         .into_iter()

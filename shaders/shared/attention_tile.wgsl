@@ -1,0 +1,168 @@
+// The core of attention for any device: keys in tiles of 32. The 8 x 8 threads hold 4 x 4 scores each: thread (tx, ty)
+// queries 4ty.. and keys 4tx.., and later the same queries and channels 4tx.. of every 32 of the output. A vector of four
+// runs over queries in `q_tile`, `p_tile`, `top` and `total`.
+
+override CHUNKS: u32 = 5u; // of 32 output channels in one workgroup, 1..5
+
+const SIDE: u32 = 8u; // TILE / 4, and threads in a row
+const STRIDE: u32 = 9u; // one more than SIDE, so that threads of a column meet different memory banks
+
+var<workgroup> q_tile: array<vec4<f32>, 288>; // [channel][query/4]
+var<workgroup> kv_tile: array<vec4<f32>, 288>; // [channel][key/4], then [key][channel/4]
+var<workgroup> p_tile: array<vec4<f32>, 288>; // [key][query/4]
+var<workgroup> row_part: array<vec4<f32>, 64>; // [query/4][tx]
+
+fn query_vector(first: u32, token: u32, vector: u32) -> vec4<f32> {
+    if (token >= params.queries || vector >= params.head_vectors) {
+        return vec4<f32>();
+    }
+    return load(q[first + token * params.heads * params.head_vectors + vector]) * params.scale;
+}
+
+fn key_vector(first: u32, token: u32, vector: u32) -> vec4<f32> {
+    if (token >= params.keys || vector >= params.head_vectors) {
+        return vec4<f32>();
+    }
+    return load(k[first + token * params.heads * params.head_vectors + vector]);
+}
+
+fn value_vector(first: u32, token: u32, vector: u32) -> vec4<f32> {
+    if (token >= params.keys || vector >= params.head_vectors) {
+        return vec4<f32>();
+    }
+    return load(v[first + token * params.heads * params.head_vectors + vector]);
+}
+
+// The scores of this thread's four queries (rows) with its four keys (columns).
+fn scores(q_first: u32, k_first: u32, query: u32, key: u32, tx: u32, ty: u32) -> mat4x4<f32> {
+    var s = mat4x4<f32>();
+    for (var chunk = 0u; chunk < params.head_vectors; chunk += SIDE) {
+        // Each thread turns a block of 4 tokens x 4 channels around, so that no vector has two writers.
+        let t = query + 4u * ty;
+        let u = key + 4u * ty;
+        let c = chunk + tx;
+        let q_block = transpose(mat4x4<f32>(
+            query_vector(q_first, t, c),
+            query_vector(q_first, t + 1u, c),
+            query_vector(q_first, t + 2u, c),
+            query_vector(q_first, t + 3u, c),
+        ));
+        let k_block = transpose(mat4x4<f32>(
+            key_vector(k_first, u, c),
+            key_vector(k_first, u + 1u, c),
+            key_vector(k_first, u + 2u, c),
+            key_vector(k_first, u + 3u, c),
+        ));
+        let place = 4u * tx * STRIDE + ty;
+        q_tile[place] = q_block[0];
+        q_tile[place + STRIDE] = q_block[1];
+        q_tile[place + 2u * STRIDE] = q_block[2];
+        q_tile[place + 3u * STRIDE] = q_block[3];
+        kv_tile[place] = k_block[0];
+        kv_tile[place + STRIDE] = k_block[1];
+        kv_tile[place + 2u * STRIDE] = k_block[2];
+        kv_tile[place + 3u * STRIDE] = k_block[3];
+        workgroupBarrier();
+        let channels = 4u * min(SIDE, params.head_vectors - chunk);
+        for (var i = 0u; i < channels; i++) {
+            let a = q_tile[i * STRIDE + ty];
+            let b = kv_tile[i * STRIDE + tx];
+            s[0] += a * b.x;
+            s[1] += a * b.y;
+            s[2] += a * b.z;
+            s[3] += a * b.w;
+        }
+        // The tiles are about to be overwritten.
+        workgroupBarrier();
+    }
+    return s;
+}
+
+// A thread's four queries see this key: it exists, and is not in the future.
+fn visible(query: u32, key: u32) -> vec4<bool> {
+    let t = vec4<u32>(query) + vec4<u32>(0u, 1u, 2u, 3u);
+    let seen = (t >= vec4<u32>(key)) | vec4<bool>(!CAUSAL);
+    return seen & vec4<bool>(key < params.keys);
+}
+
+@compute @workgroup_size(8, 8)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let tx = local.x;
+    let ty = local.y;
+    let head = head_of(id.y);
+    let row = head.row;
+    let q_first = head.q;
+    let k_first = head.k;
+    let query = id.x * TILE;
+    let vector = id.z * CHUNKS * SIDE + tx;
+    let keys = select(params.keys, min(params.keys, query + TILE), CAUSAL);
+
+    var top = vec4<f32>(LOWEST);
+    var total = vec4<f32>(); // of this thread's keys alone, until the end
+    var sums: array<vec4<f32>, 20>; // [chunk][query]
+    for (var key = 0u; key < keys; key += TILE) {
+        var s = scores(q_first, k_first, query, key, tx, ty);
+        var tile_top = vec4<f32>(LOWEST);
+        for (var j = 0u; j < 4u; j++) {
+            s[j] = select(vec4<f32>(LOWEST), s[j], visible(query + 4u * ty, key + 4u * tx + j));
+            tile_top = max(tile_top, s[j]);
+        }
+        row_part[ty * SIDE + tx] = tile_top;
+        workgroupBarrier();
+        for (var i = 0u; i < SIDE; i++) {
+            tile_top = max(tile_top, row_part[ty * SIDE + i]);
+        }
+        let new_top = max(top, tile_top);
+        let shrink = exp(top - new_top);
+        top = new_top;
+        total *= shrink;
+        for (var j = 0u; j < 4u; j++) {
+            // Not by exp alone: where a query has seen no key yet, `top` is as low as the masked scores.
+            let seen = visible(query + 4u * ty, key + 4u * tx + j);
+            let p = select(vec4<f32>(), exp(s[j] - top), seen);
+            p_tile[(4u * tx + j) * STRIDE + ty] = p;
+            total += p;
+        }
+        let tile_keys = min(TILE, keys - key);
+        for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+            for (var i = 0u; i < 4u; i++) {
+                kv_tile[(4u * ty + i) * STRIDE + tx] = value_vector(k_first, key + 4u * ty + i, vector + chunk * SIDE);
+            }
+            workgroupBarrier();
+            var a0 = sums[4u * chunk] * shrink.x;
+            var a1 = sums[4u * chunk + 1u] * shrink.y;
+            var a2 = sums[4u * chunk + 2u] * shrink.z;
+            var a3 = sums[4u * chunk + 3u] * shrink.w;
+            for (var i = 0u; i < tile_keys; i++) {
+                let p = p_tile[i * STRIDE + ty];
+                let value = kv_tile[i * STRIDE + tx];
+                a0 += p.x * value;
+                a1 += p.y * value;
+                a2 += p.z * value;
+                a3 += p.w * value;
+            }
+            sums[4u * chunk] = a0;
+            sums[4u * chunk + 1u] = a1;
+            sums[4u * chunk + 2u] = a2;
+            sums[4u * chunk + 3u] = a3;
+            // The tiles are about to be overwritten.
+            workgroupBarrier();
+        }
+    }
+
+    row_part[ty * SIDE + tx] = total;
+    workgroupBarrier();
+    total = vec4<f32>();
+    for (var i = 0u; i < SIDE; i++) {
+        total += row_part[ty * SIDE + i];
+    }
+    for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+        let column = vector + chunk * SIDE;
+        for (var i = 0u; i < 4u; i++) {
+            let token = query + 4u * ty + i;
+            if (token < params.queries && column < params.head_vectors) {
+                y[q_first + token * row + column] = store(sums[4u * chunk + i] / total[i]);
+            }
+        }
+    }
+}
