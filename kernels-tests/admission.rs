@@ -43,6 +43,7 @@ pub fn trials() -> Vec<Trial> {
         on_gpu("admission::without_a_right_kernel_the_cpu_takes_over".into(), |_| {
             pollster::block_on(the_cpu_takes_over())
         }),
+        on_gpu("admission::a_networks_bench_runs_what_is_admitted".into(), |_| a_bench_runs_what_is_admitted()),
         on_gpu("admission::verdicts_are_kept_and_shown".into(), |_| verdicts_are_kept_and_shown()),
     ]
 }
@@ -133,6 +134,18 @@ async fn the_cpu_takes_over() -> Result<(), Failed> {
     let network = Network::load(&executor, graph, &wanted, &NoWeights, &mut |text| said.push(text.to_string())).await?;
     ensure(matches!(network, Network::Cpu(_)), "the device was used", &said.join("\n"))?;
     ensure(said.iter().any(|line| line == "unet runs on the CPU"), "nothing tells of the CPU", &said.join("\n"))
+}
+
+fn a_bench_runs_what_is_admitted() -> Result<(), Failed> {
+    let at = tempfile::tempdir()?;
+    plant(at.path(), IN_ONE_TILE)?;
+    let arguments = ["bench", "-m", "shapes", "--latent", "8", "--json", "--dtype", "f32", "--shaders", "faulty"];
+    let (report, said) = ornstein(at.path(), &[&arguments[..], &["--device", &adapter()]].concat())?;
+    let report: serde_json::Value = serde_json::from_slice(&report)?;
+    let rows = report["rows"].as_array().ok_or("no rows")?;
+    let tiles: Vec<_> = rows.iter().filter(|row| row["op"] == "matmul").map(|row| &row["variant"]).collect();
+    ensure(!tiles.is_empty() && tiles.iter().all(|tile| **tile == "tile16"), &format!("{tiles:?}"), &said)?;
+    ensure(said.contains("tile16 instead"), "nothing tells of the fault", &said)
 }
 
 fn verdicts_are_kept_and_shown() -> Result<(), Failed> {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
 use ornstein::gpu::{Gpu, Timer};
-use ornstein::lab::bench::compare;
-use ornstein::lab::ceilings;
+use ornstein::lab::bench::measure::Budget;
+use ornstein::lab::bench::{Bench, Options, Suite, compare};
+use ornstein::lab::ceilings::Probes;
+use ornstein::network::Executor;
 
 use crate::support::{ADAPTER, on_gpu, test};
 
@@ -15,6 +17,8 @@ pub fn trials() -> Vec<Trial> {
         on_gpu("bench::the_ceilings_of_the_adapter_are_measured".into(), ceilings_are_measured),
         on_gpu("bench::a_json_report_has_timed_rows_and_a_page_beside_it".into(), a_report),
         test("bench::the_cpu_is_timed_as_well", the_cpu),
+        test("bench::rows_take_turns", rows_take_turns),
+        test("bench::a_network_on_the_cpu_is_held_against_its_matrix_product", a_network_on_the_cpu),
         test("bench::an_unknown_op_is_a_usage_error", an_unknown_op),
     ]
 }
@@ -24,7 +28,10 @@ fn bench(arguments: &[&str]) -> Result<std::process::Output, Failed> {
 }
 
 fn ceilings_are_measured(gpu: &Arc<Gpu>) -> Result<(), Failed> {
-    let measured = pollster::block_on(ceilings::measure(Some(&Timer::new(gpu)?)))?;
+    let timer = Timer::new(gpu)?;
+    let mut probes = pollster::block_on(Probes::new(Some(&timer)))?;
+    probes.round()?;
+    let measured = probes.ceilings();
     assert!(measured.copy_gb_s > 0.01, "{measured:?}");
     assert!(measured.fma_f32_gflop_s.is_some_and(|rate| rate > 0.1), "{measured:?}");
     assert_eq!(measured.fma_f16_gflop_s.is_some(), gpu.caps.native_f16());
@@ -45,6 +52,7 @@ fn a_report(_: &Arc<Gpu>) -> Result<(), Failed> {
     for row in rows {
         assert_eq!((&row["op"], &row["verdict"]), (&"scale".into(), &"right".into()), "{row}");
         assert!(row["median"].as_f64() > Some(0.0) && row["spread"].as_f64() >= Some(0.0), "{row}");
+        assert_eq!(row["rounds"], Budget::QUICK.rounds, "{row}");
     }
     std::fs::write(&old, &output.stdout)?;
     assert_eq!(compare::read(old.as_ref())?.rows.len(), rows.len());
@@ -58,6 +66,26 @@ fn the_cpu() -> Result<(), Failed> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!((&report["rows"][0]["clock"], &report["rows"][0]["variant"]), (&"wall".into(), &"reference".into()));
+    Ok(())
+}
+
+fn rows_take_turns() -> Result<(), Failed> {
+    let options = Options { ops: vec!["add".into()], suite: Suite::Cases, full: false };
+    let mut turns = Vec::new();
+    let mut tell = |what: &str| turns.push(what.to_string());
+    let rows = pollster::block_on(async {
+        Bench::new(&Executor::Cpu, None, false).await?.run(&options, None, &mut tell).await
+    })?;
+    let first_round = turns.iter().take_while(|turn| !turn.starts_with("round 2"));
+    assert_eq!(first_round.filter(|turn| turn.starts_with("round 1")).count(), rows.len(), "{turns:?}");
+    Ok(())
+}
+
+fn a_network_on_the_cpu() -> Result<(), Failed> {
+    let output = bench(&["-m", "shapes", "--device", "cpu", "--latent", "8"])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("of matrix product") && !text.contains("of fma"), "{text}");
     Ok(())
 }
 

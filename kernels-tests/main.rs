@@ -6,6 +6,7 @@ mod bench;
 mod cli;
 mod files;
 mod floors;
+mod hlsl;
 mod models;
 mod networks;
 mod parity;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         cli::trials(),
         files::trials(),
         floors::trials(),
+        hlsl::trials(),
         models::trials(),
         networks::trials(),
         parity::trials(),

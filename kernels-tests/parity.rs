@@ -13,7 +13,8 @@ use ornstein::tensor::DType;
 use crate::support::on_gpu;
 
 /// Storage of activations and matrices: what sessions use, and f32 with f32 weights as the plainest.
-const STORAGES: [(DType, DType); 3] = [(DType::F32, DType::F32), (DType::F32, DType::F16), (DType::F16, DType::F16)];
+pub const STORAGES: [(DType, DType); 3] =
+    [(DType::F32, DType::F32), (DType::F32, DType::F16), (DType::F16, DType::F16)];
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();

@@ -39,7 +39,7 @@ fn with_spirv_val(name: String, test: impl FnOnce() -> Result<(), Failed> + Send
     with_tool("spirv-val", there || std::env::var_os(REQUIRE_ADAPTER).is_some(), name, test)
 }
 
-fn with_dxc(name: String, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+pub fn with_dxc(name: String, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
     with_tool("ORNSTEIN_DXC", std::env::var_os(DXC).is_some(), name, test)
 }
 
@@ -79,7 +79,7 @@ fn launches(cases: &[Case], dialect: Dialect) -> Result<Vec<Launch>, Failed> {
     Ok(launches)
 }
 
-fn ran(output: &Output) -> Result<(), Failed> {
+pub fn ran(output: &Output) -> Result<(), Failed> {
     if output.status.success() {
         return Ok(());
     }
@@ -96,15 +96,16 @@ fn check_spirv(files: &[PathBuf]) -> Result<(), Failed> {
     files.iter().try_for_each(|file| ran(&spirv_val(file)?))
 }
 
-fn dxc(files: &[PathBuf]) -> Result<Output, Failed> {
+/// Compiles HLSL files to DXIL, or by `options` to something else beside them.
+pub fn dxc(options: &[String], files: &[PathBuf]) -> Result<Output, Failed> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/dxc.py");
     let library: OsString = std::env::var_os(DXC).ok_or_else(|| format!("{DXC} is not set"))?;
-    let ran = Command::new("python3").arg(script).arg(library).arg("--").args(files).output();
+    let ran = Command::new("python3").arg(script).arg(library).args(options).arg("--").args(files).output();
     ran.map_err(|e| format!("python3 cannot be run: {e}").into())
 }
 
 fn check_hlsl(files: &[PathBuf]) -> Result<(), Failed> {
-    ran(&dxc(files)?)
+    ran(&dxc(&[], files)?)
 }
 
 /// There is no compiler for it outside macOS.

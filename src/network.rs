@@ -121,39 +121,25 @@ impl Network {
         check(weights, wanted)?;
         let graph = graph.fused();
         if let Executor::Gpu(gpu, act, if_wrong) = executor {
-            let types = if *act == DType::F16 { &[DType::F16, DType::F32][..] } else { &[DType::F32] };
-            for act in types {
-                match Self::admitted(gpu, *act, &graph, weights, tell).await {
-                    Err(Error::WrongKernel(what)) => tell(&format!("{what}; {} cannot run so", graph.network)),
-                    loaded => return loaded,
+            let placement = match place(gpu, *act, &graph, weights, tell).await {
+                Err(Error::WrongKernel(_)) if *if_wrong == IfWrong::UseAnyway => {
+                    tell(&format!(
+                        "{} runs on {} all the same and will be wrong: use --device cpu",
+                        graph.network, gpu.caps.name
+                    ));
+                    let variants = vec![0; graph.nodes.len()];
+                    Some(Placement { storage: storage(*act, &graph, weights), variants })
                 }
-            }
-            if *if_wrong == IfWrong::UseAnyway {
-                tell(&format!(
-                    "{} runs on {} all the same and will be wrong: use --device cpu",
-                    graph.network, gpu.caps.name
-                ));
-                let storage = storage(*act, &graph, weights);
-                return Ok(Self::Gpu(Session::new(gpu, graph, weights, storage)?));
+                Err(Error::WrongKernel(_)) => None,
+                placed => Some(placed?),
+            };
+            if let Some(placement) = placement {
+                return Ok(Self::Gpu(placement.session(gpu, graph, weights)?));
             }
             tell(&format!("{} runs on the CPU", graph.network));
         }
         check_memory(&graph.network, peak_host_bytes(&graph))?;
         Ok(Self::Cpu(Interpreter::new(graph, weights)?))
-    }
-
-    /// On the device by the first right variant of every node.
-    async fn admitted(
-        gpu: &Arc<Gpu>,
-        act: DType,
-        graph: &Graph,
-        weights: &dyn Weights,
-        tell: &mut dyn FnMut(&str),
-    ) -> Result<Self> {
-        let storage = storage(act, graph, weights);
-        check_limits(graph, storage, &gpu.caps)?;
-        let chosen = admit(gpu, graph, storage, tell).await?;
-        Ok(Self::Gpu(Session::choosing(gpu, graph.clone(), weights, storage, &|node| chosen[node])?))
     }
 
     /// The outputs by name, for inputs given by name.
@@ -178,6 +164,51 @@ impl Network {
         match self {
             Self::Cpu(_) => 0,
             Self::Gpu(session) => session.bytes(),
+        }
+    }
+}
+
+/// In which types and by which kernels a device runs a network.
+#[derive(Debug)]
+pub struct Placement {
+    pub storage: Storage,
+    /// For each node the place of its variant in the op's list.
+    pub variants: Vec<usize>,
+}
+
+impl Placement {
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn session(&self, gpu: &Arc<Gpu>, graph: Graph, weights: &dyn Weights) -> Result<Session> {
+        Session::choosing(gpu, graph, weights, self.storage, &|node| self.variants[node])
+    }
+}
+
+/// The first right variant of every node, with activations in `act` or, where the device gets a kernel wrong in f16, in
+/// f32; `tell` is told of what is wrong.
+///
+/// # Errors
+/// [`Error::WrongKernel`] if there is none in f32 either; or if the device cannot hold the network.
+pub async fn place(
+    gpu: &Arc<Gpu>,
+    act: DType,
+    graph: &Graph,
+    weights: &dyn Weights,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Placement> {
+    let mut act = act;
+    loop {
+        let storage = storage(act, graph, weights);
+        check_limits(graph, storage, &gpu.caps)?;
+        match admit(gpu, graph, storage, tell).await {
+            Err(Error::WrongKernel(what)) => {
+                tell(&format!("{what}; {} cannot run so", graph.network));
+                if act == DType::F32 {
+                    return Err(Error::WrongKernel(what));
+                }
+                act = DType::F32;
+            }
+            admitted => return Ok(Placement { storage, variants: admitted? }),
         }
     }
 }

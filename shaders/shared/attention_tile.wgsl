@@ -33,6 +33,12 @@ fn value_vector(first: u32, token: u32, vector: u32) -> vec4<f32> {
     return load(v[first + token * params.heads * params.head_vectors + vector]);
 }
 
+// Column j is a * b[j]. The loops below take four of these a round, since llvmpipe ends loops after 65,535 rounds in one
+// kernel: one by one that is before the VAE's 4096 keys of 512 channels are through.
+fn outer(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(a * b.x, a * b.y, a * b.z, a * b.w);
+}
+
 // The scores of this thread's four queries (rows) with its four keys (columns).
 fn scores(q_first: u32, k_first: u32, query: u32, key: u32, tx: u32, ty: u32) -> mat4x4<f32> {
     var s = mat4x4<f32>();
@@ -64,13 +70,11 @@ fn scores(q_first: u32, k_first: u32, query: u32, key: u32, tx: u32, ty: u32) ->
         kv_tile[place + 3u * STRIDE] = k_block[3];
         workgroupBarrier();
         let channels = 4u * min(SIDE, params.head_vectors - chunk);
-        for (var i = 0u; i < channels; i++) {
-            let a = q_tile[i * STRIDE + ty];
-            let b = kv_tile[i * STRIDE + tx];
-            s[0] += a * b.x;
-            s[1] += a * b.y;
-            s[2] += a * b.z;
-            s[3] += a * b.w;
+        for (var i = 0u; i < channels; i += 4u) {
+            s += outer(q_tile[i * STRIDE + ty], kv_tile[i * STRIDE + tx]);
+            s += outer(q_tile[(i + 1u) * STRIDE + ty], kv_tile[(i + 1u) * STRIDE + tx]);
+            s += outer(q_tile[(i + 2u) * STRIDE + ty], kv_tile[(i + 2u) * STRIDE + tx]);
+            s += outer(q_tile[(i + 3u) * STRIDE + ty], kv_tile[(i + 3u) * STRIDE + tx]);
         }
         // The tiles are about to be overwritten.
         workgroupBarrier();
@@ -129,22 +133,23 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
                 kv_tile[(4u * ty + i) * STRIDE + tx] = value_vector(k_first, key + 4u * ty + i, vector + chunk * SIDE);
             }
             workgroupBarrier();
-            var a0 = sums[4u * chunk] * shrink.x;
-            var a1 = sums[4u * chunk + 1u] * shrink.y;
-            var a2 = sums[4u * chunk + 2u] * shrink.z;
-            var a3 = sums[4u * chunk + 3u] * shrink.w;
-            for (var i = 0u; i < tile_keys; i++) {
-                let p = p_tile[i * STRIDE + ty];
-                let value = kv_tile[i * STRIDE + tx];
-                a0 += p.x * value;
-                a1 += p.y * value;
-                a2 += p.z * value;
-                a3 += p.w * value;
+            var sum = mat4x4<f32>(
+                sums[4u * chunk] * shrink.x,
+                sums[4u * chunk + 1u] * shrink.y,
+                sums[4u * chunk + 2u] * shrink.z,
+                sums[4u * chunk + 3u] * shrink.w,
+            );
+            // Past the last key, up to a multiple of four, p is zero.
+            for (var i = 0u; i < tile_keys; i += 4u) {
+                sum += outer(kv_tile[i * STRIDE + tx], p_tile[i * STRIDE + ty]);
+                sum += outer(kv_tile[(i + 1u) * STRIDE + tx], p_tile[(i + 1u) * STRIDE + ty]);
+                sum += outer(kv_tile[(i + 2u) * STRIDE + tx], p_tile[(i + 2u) * STRIDE + ty]);
+                sum += outer(kv_tile[(i + 3u) * STRIDE + tx], p_tile[(i + 3u) * STRIDE + ty]);
             }
-            sums[4u * chunk] = a0;
-            sums[4u * chunk + 1u] = a1;
-            sums[4u * chunk + 2u] = a2;
-            sums[4u * chunk + 3u] = a3;
+            sums[4u * chunk] = sum[0];
+            sums[4u * chunk + 1u] = sum[1];
+            sums[4u * chunk + 2u] = sum[2];
+            sums[4u * chunk + 3u] = sum[3];
             // The tiles are about to be overwritten.
             workgroupBarrier();
         }

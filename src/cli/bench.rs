@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
-use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json};
+use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Timer;
-use crate::lab::bench::{self, Bench, Device, Options, Row, Suite, compare, profile};
-use crate::lab::ceilings;
+use crate::lab::bench::{self, Bench, Options, Row, Suite, compare, profile};
 use crate::lab::report::Report;
 use crate::lab::suite::Family;
 use crate::network::Executor;
@@ -110,8 +109,7 @@ impl BenchArgs {
         }
         let Some(mut report) = report else { return Ok(()) };
         if let Some(old) = old {
-            let drift = report.devices.iter().map(|device| device.drift).fold(0.0, f64::max);
-            compare::compare(&old.rows, &mut report.rows, old.drift + drift);
+            compare::compare(&old, &report.devices, &mut report.rows);
         }
         if let Some(path) = &self.html {
             write_atomically(path, report.page().as_bytes())?;
@@ -142,30 +140,28 @@ impl BenchArgs {
         report: &mut Option<Report>,
     ) -> Result<()> {
         let progress = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        progress.set_message(format!("{}: measuring the ceilings", executor.name()));
-        progress.tick();
-        let mut device = Device::new(timer, ceilings::measure(timer).await?);
-        let bench = Bench::new(executor, timer, &device, self.full).all_variants(self.all_variants);
+        let mut tell = |what: &str| {
+            progress.set_message(format!("{}: {what}", executor.name()));
+            progress.tick();
+        };
+        tell("measuring the ceilings");
+        let mut bench = Bench::new(executor, timer, self.full).await?.all_variants(self.all_variants);
         let mut networks = Vec::new();
         let mut rows = Vec::new();
         if self.model.is_some() || self.synthetic.is_some() {
             for subject in self.subjects()? {
-                progress.set_message(format!("{}: {}", device.label, subject.graph.network));
-                progress.tick();
-                let (network, mut nodes) = bench.network(subject).await?;
+                tell(&subject.graph.network);
+                let mut say = |what: &str| progress.suspend(|| warn(what));
+                let (network, mut nodes) = bench.network(subject, &mut say).await?;
                 nodes.retain(|row| self.ops.is_empty() || self.ops.contains(&row.op));
                 networks.push(network);
                 rows.extend(nodes);
             }
         } else {
             let options = Options { ops: self.ops.clone(), suite: self.suite(), full: self.full };
-            let mut tell = |row: &Row| {
-                progress.set_message(format!("{}: {}", device.label, row.op));
-                progress.tick();
-            };
             rows = bench.run(&options, same.as_deref(), &mut tell).await?;
         }
-        device.drift = device.ceilings.drift(&ceilings::measure(timer).await?);
+        let device = bench.device();
         progress.finish_and_clear();
         let report = report.get_or_insert_with(|| Report {
             device: device.clone(),

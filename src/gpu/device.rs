@@ -153,7 +153,7 @@ pub struct Gpu {
     pub caps: Caps,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
-    pub(super) kernels: Kernels,
+    pub kernels: Kernels,
     pub admission: Admission,
     /// What the kernels are made from.
     pub sources: Sources,
@@ -167,7 +167,11 @@ impl Gpu {
     /// # Errors
     /// If the driver refuses.
     pub async fn open(adapter: &Adapter, sources: Sources) -> Result<Arc<Self>> {
-        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        // Only [`Kernels::replace`] passes shaders through.
+        let wanted = wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::PASSTHROUGH_SHADERS;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ornstein"),
             required_features: adapter.inner.features() & wanted,

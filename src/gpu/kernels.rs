@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::device::Gpu;
-use super::shader::{Dialect, Source, prepare};
-use crate::error::Result;
+use super::shader::{Dialect, ENTRY_POINT, Source, prepare};
+use crate::error::{Error, Result};
 use crate::ops::{Binding, Launch};
 
 /// What makes two kernels the same: shader and core, dialect, the bits of its constants, and the kinds of its bindings.
@@ -26,8 +26,7 @@ pub struct Kernels {
 impl Kernels {
     /// The kernel of a launch, compiled now or before. Failures to compile are found by [`Gpu::check`].
     pub fn get(&self, gpu: &Gpu, launch: &Launch, dialect: Dialect) -> Result<Kernel> {
-        let constants = launch.constants.iter().map(|(name, value)| (*name, value.to_bits())).collect();
-        let key = (launch.shader, launch.core, dialect, constants, launch.bindings.iter().map(binding_type).collect());
+        let key = key(launch, dialect);
         let mut compiled = self.compiled.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(kernel) = compiled.get(&key) {
             return Ok(kernel.clone());
@@ -39,10 +38,43 @@ impl Kernels {
         Ok(kernel)
     }
 
+    /// Puts a kernel made from SPIR-V, with the constants already in it, in the place of the launch's own: sessions made
+    /// from now on run it. This is how what another compiler made of a kernel is checked.
+    ///
+    /// # Errors
+    /// If the device takes no SPIR-V (only Vulkan's do) or its driver refuses this.
+    ///
+    /// # Safety
+    /// Nobody looks at the words before the driver does. They must be a valid module for Vulkan 1.1 whose entry point is
+    /// [`ENTRY_POINT`], whose resources are the launch's bindings, each of its kind at its place of set 0, and which
+    /// reads and writes nothing else.
+    pub unsafe fn replace(&self, gpu: &Gpu, launch: &Launch, dialect: Dialect, spirv: &[u32]) -> Result<()> {
+        if !gpu.device.features().contains(wgpu::Features::PASSTHROUGH_SHADERS) || gpu.caps.backend != "vulkan" {
+            return Err(Error::device(format!("{} takes no SPIR-V: choose a Vulkan adapter", gpu.caps.name)));
+        }
+        let entry_points = [wgpu::PassthroughShaderEntryPoint { name: ENTRY_POINT.into(), workgroup_size: (1, 1, 1) }];
+        let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
+            label: Some(launch.shader),
+            entry_points: (&entry_points).into(),
+            spirv: Some(spirv.into()),
+            ..Default::default()
+        };
+        // SAFETY: what wgpu leaves unchecked, the caller vouches for.
+        let module = unsafe { gpu.device.create_shader_module_passthrough(descriptor) };
+        let kernel = finish(&gpu.device, launch, &module, &[], launch.shader);
+        self.compiled.lock().unwrap_or_else(|e| e.into_inner()).insert(key(launch, dialect), kernel);
+        gpu.check()
+    }
+
     /// Number of kernels compiled so far.
     pub fn count(&self) -> usize {
         self.compiled.lock().unwrap_or_else(|e| e.into_inner()).len()
     }
+}
+
+fn key(launch: &Launch, dialect: Dialect) -> Key {
+    let constants = launch.constants.iter().map(|(name, value)| (*name, value.to_bits())).collect();
+    (launch.shader, launch.core, dialect, constants, launch.bindings.iter().map(binding_type).collect())
 }
 
 fn binding_type(binding: &Binding) -> wgpu::BufferBindingType {
@@ -68,6 +100,18 @@ fn compile(device: &wgpu::Device, launch: &Launch, source: &Source) -> Kernel {
     } else {
         device.create_shader_module(descriptor)
     };
+    finish(device, launch, &module, &launch.constants, &source.path)
+}
+
+/// The kernel of a module, with these constants still to be put into it.
+fn finish(
+    device: &wgpu::Device,
+    launch: &Launch,
+    module: &wgpu::ShaderModule,
+    constants: &[(&str, f64)],
+    label: &str,
+) -> Kernel {
+    let label = Some(label);
     let entries: Vec<_> = launch
         .bindings
         .iter()
@@ -92,10 +136,10 @@ fn compile(device: &wgpu::Device, launch: &Launch, source: &Source) -> Kernel {
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label,
         layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some("main"),
+        module,
+        entry_point: Some(ENTRY_POINT),
         compilation_options: wgpu::PipelineCompilationOptions {
-            constants: &launch.constants,
+            constants,
             // Every kernel writes its workgroup memory before it reads it.
             zero_initialize_workgroup_memory: false,
         },

@@ -1,12 +1,10 @@
 //! What a device can do at most, measured: bytes a second by a kernel that copies, multiply-adds a second by a kernel
 //! that does nothing else. On the CPU executor it is a copy and a matrix product by all threads.
 
-use std::time::Instant;
-
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::bench::measure::{Budget, on_gpu as on_device};
+use super::bench::measure::{Budget, Watch, on_cpu as on_host, on_gpu as on_device};
 use crate::caps::{Caps, DeviceType};
 use crate::error::{Error, Result};
 use crate::gpu::Timer;
@@ -26,6 +24,8 @@ pub struct Ceilings {
     pub fma_f16_gflop_s: Option<f64>,
     /// A matrix product of the CPU executor.
     pub product_gflop_s: Option<f64>,
+    /// The largest of their spreads between rounds, as a share.
+    pub spread: f64,
 }
 
 impl Ceilings {
@@ -36,81 +36,120 @@ impl Ceilings {
         [self.fma_f32_gflop_s, f16, self.product_gflop_s].into_iter().flatten().fold(0.0, f64::max)
     }
 
-    /// How far these are from the same ceilings at another moment: the largest relative difference.
-    pub fn drift(&self, other: &Self) -> f64 {
+    /// What [`Ceilings::gflop_s`] is the rate of.
+    pub fn arithmetic(&self) -> &'static str {
+        if self.product_gflop_s.is_some() { "matrix product" } else { "fma" }
+    }
+
+    /// How slow the machine is beside another time: for each ceiling that both have, the other's rate over this one's.
+    pub fn slowness(&self, other: &Self) -> Vec<f64> {
         let all = |c: &Self| [Some(c.copy_gb_s), c.fma_f32_gflop_s, c.fma_f16_gflop_s, c.product_gflop_s];
-        let pairs = all(self).into_iter().zip(all(other)).filter_map(|(a, b)| Some((a?, b?)));
-        pairs.map(|(a, b)| (a / b).max(b / a) - 1.0).filter(|drift| drift.is_finite()).fold(0.0, f64::max)
+        let pairs = all(self).into_iter().zip(all(other)).filter_map(|(a, b)| Some(b? / a?));
+        pairs.filter(|ratio| ratio.is_finite() && *ratio > 0.0).collect()
     }
 }
 
-/// Of the timer's device, or of the CPU executor where there is none.
-///
-/// # Errors
-/// If a ceiling's kernel fails or computes something else than it should.
-pub async fn measure(timer: Option<&Timer>) -> Result<Ceilings> {
-    match timer {
-        None => Ok(on_cpu()),
-        Some(timer) => on_gpu(timer).await,
+/// A device's ceilings being measured, in turn with everything else.
+pub struct Probes<'a> {
+    copy: Probe<'a>,
+    fma_f32: Option<Probe<'a>>,
+    fma_f16: Option<Probe<'a>>,
+    product: Option<Probe<'a>>,
+}
+
+struct Probe<'a> {
+    /// Bytes or operations of one run.
+    work: f64,
+    watch: Watch<'a>,
+}
+
+impl Probe<'_> {
+    /// A second, in 10^9.
+    fn rate(&self) -> f64 {
+        self.work / self.watch.seconds() / 1e9
     }
 }
 
-async fn on_gpu(timer: &Timer) -> Result<Ceilings> {
-    let gpu = timer.gpu();
-    let copy = Copy::case(&gpu.caps);
-    let bytes = 2 * copy.inputs[0].0.device_len() * DType::F32.size();
-    let fma = Fma::case();
-    let operations = fma.op.flops(&fma.types(), &fma.inputs[0].0) as f64;
-    Ok(Ceilings {
-        copy_gb_s: rate(timer, &copy, DType::F32, bytes as f64).await?,
-        fma_f32_gflop_s: Some(rate(timer, &fma, DType::F32, operations).await?),
-        fma_f16_gflop_s: match gpu.caps.native_f16() {
-            true => Some(rate(timer, &fma, DType::F16, operations).await?),
-            false => None,
-        },
-        product_gflop_s: None,
-    })
+impl<'a> Probes<'a> {
+    /// Of the timer's device, or of the CPU executor where there is none.
+    ///
+    /// # Errors
+    /// If a ceiling's kernel fails or computes something else than it should.
+    pub async fn new(timer: Option<&'a Timer>) -> Result<Self> {
+        let Some(timer) = timer else { return Self::of_cpu() };
+        let caps = &timer.gpu().caps;
+        let copy = Copy::case(caps);
+        let bytes = 2 * copy.inputs[0].0.device_len() * DType::F32.size();
+        let fma = Fma::case();
+        let operations = fma.op.flops(&fma.types(), &fma.inputs[0].0) as f64;
+        Ok(Self {
+            copy: probe(timer, &copy, DType::F32, bytes as f64).await?,
+            fma_f32: Some(probe(timer, &fma, DType::F32, operations).await?),
+            fma_f16: match caps.native_f16() {
+                true => Some(probe(timer, &fma, DType::F16, operations).await?),
+                false => None,
+            },
+            product: None,
+        })
+    }
+
+    fn of_cpu() -> Result<Self> {
+        let source = vec![1f32; 16 << 20];
+        let mut target = vec![0f32; source.len()];
+        let bytes = 2.0 * size_of_val(source.as_slice()) as f64;
+        let copy = move || {
+            let chunks = target.par_chunks_mut(1 << 16).zip(source.par_chunks(1 << 16));
+            chunks.for_each(|(target, source)| target.copy_from_slice(source));
+            std::hint::black_box(&target);
+        };
+        let n = 1024;
+        let case = Case::new(MatMul::new(false), [Ty::act([n, n]), Ty::new(Kind::Weight, [n, n])]);
+        let product = on_host(&case, Budget::QUICK)?.watch;
+        Ok(Self {
+            copy: Probe { work: bytes, watch: Watch::of_host(copy, Budget::QUICK)? },
+            fma_f32: None,
+            fma_f16: None,
+            product: product.map(|watch| Probe { work: 2.0 * (n * n * n) as f64, watch }),
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Probe<'a>> {
+        [Some(&self.copy), self.fma_f32.as_ref(), self.fma_f16.as_ref(), self.product.as_ref()].into_iter().flatten()
+    }
+
+    /// Takes this round's samples.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn round(&mut self) -> Result<()> {
+        let more = [self.fma_f32.as_mut(), self.fma_f16.as_mut(), self.product.as_mut()];
+        self.copy.watch.round()?;
+        more.into_iter().flatten().try_for_each(|probe| probe.watch.round())
+    }
+
+    /// What the rounds so far say, or a first look where there was none.
+    pub fn ceilings(&self) -> Ceilings {
+        let rate = |probe: &Option<Probe>| probe.as_ref().map(Probe::rate);
+        Ceilings {
+            copy_gb_s: self.copy.rate(),
+            fma_f32_gflop_s: rate(&self.fma_f32),
+            fma_f16_gflop_s: rate(&self.fma_f16),
+            product_gflop_s: rate(&self.product),
+            spread: self.all().map(|probe| probe.watch.timing().summary.spread).fold(0.0, f64::max),
+        }
+    }
 }
 
-/// `work` a second, in 10^9.
-async fn rate(timer: &Timer, case: &Case, act: DType, work: f64) -> Result<f64> {
-    let measured = on_device(timer, case, 0, Storage { act, weight: act }, &Budget::QUICK).await?;
-    match measured.timing {
-        Some(timing) => Ok(work / timing.summary.median / 1e9),
+async fn probe<'a>(timer: &'a Timer, case: &Case, act: DType, work: f64) -> Result<Probe<'a>> {
+    let checked = on_device(timer, case, 0, Storage { act, weight: act }, Budget::QUICK).await?;
+    match checked.watch {
+        Some(watch) => Ok(Probe { work, watch }),
         None => Err(Error::device(format!(
             "{}: the kernel {} that measures a ceiling is wrong by {:.1e}: update the driver or choose another device",
             timer.gpu().caps.name,
             case.op.name(),
-            measured.relative_error
+            checked.relative_error
         ))),
-    }
-}
-
-fn on_cpu() -> Ceilings {
-    let best = |run: &mut dyn FnMut()| {
-        let times = (0..5).map(|_| {
-            let start = Instant::now();
-            run();
-            start.elapsed().as_secs_f64()
-        });
-        times.fold(f64::INFINITY, f64::min)
-    };
-    let source = vec![1f32; 16 << 20];
-    let mut target = vec![0f32; source.len()];
-    let copy = best(&mut || {
-        let chunks = target.par_chunks_mut(1 << 16).zip(source.par_chunks(1 << 16));
-        chunks.for_each(|(target, source)| target.copy_from_slice(source));
-    });
-    std::hint::black_box(&target);
-    let n = 1024;
-    let case = Case::new(MatMul::new(false), [Ty::act([n, n]), Ty::new(Kind::Weight, [n, n])]);
-    let tensors = case.tensors(1, DType::F32, DType::F32);
-    let inputs: Vec<&Tensor> = tensors.iter().collect();
-    let product = best(&mut || drop(std::hint::black_box(case.op.reference(&inputs, &[n, n].into()))));
-    Ceilings {
-        copy_gb_s: 2.0 * size_of_val(source.as_slice()) as f64 / copy / 1e9,
-        product_gflop_s: Some(2.0 * (n * n * n) as f64 / product / 1e9),
-        ..Ceilings::default()
     }
 }
 
@@ -208,10 +247,10 @@ mod tests {
     }
 
     #[test]
-    fn drift_is_the_largest_change_of_a_ceiling() {
+    fn a_machine_is_as_slow_as_its_ceilings_are_low() {
         let before = Ceilings { copy_gb_s: 4.0, fma_f32_gflop_s: Some(10.0), ..Ceilings::default() };
-        let after = Ceilings { copy_gb_s: 5.0, fma_f32_gflop_s: Some(9.0), ..Ceilings::default() };
-        assert_eq!((before.drift(&after), after.drift(&before)), (0.25, 0.25));
+        let after = Ceilings { copy_gb_s: 2.0, fma_f32_gflop_s: Some(8.0), product_gflop_s: Some(1.0), ..before };
+        assert_eq!(after.slowness(&before), [2.0, 1.25]);
     }
 
     #[test]

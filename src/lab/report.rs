@@ -25,6 +25,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// What [`Rates::share_of_arithmetic`](super::bench::Rates) is of on the device of this label.
+    fn arithmetic(&self, label: &str) -> &'static str {
+        self.devices.iter().find(|device| device.label == label).unwrap_or(&self.device).ceilings.arithmetic()
+    }
+
     /// Rows of the same op and shapes together, in the order in which they first appear: one row per device.
     fn groups(&self) -> Vec<Vec<&Row>> {
         let mut seen = HashSet::new();
@@ -120,10 +125,10 @@ pub(super) fn attributes(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::bench::{Bench, Verdict};
-    use crate::lab::ceilings::Ceilings;
-    use crate::lab::suite::{Family, nodes};
-    use crate::network::Executor;
+    use crate::graph::plan::Storage;
+    use crate::lab::bench::Verdict;
+    use crate::lab::suite::cases;
+    use crate::tensor::DType;
 
     #[test]
     fn seconds_have_three_digits_in_a_fitting_unit() {
@@ -133,10 +138,8 @@ mod tests {
 
     #[test]
     fn only_attributes_that_are_set_are_shown() {
-        let device = Device::new(None, Ceilings::default());
-        let bench = Bench::new(&Executor::Cpu, None, &device, false);
-        let entry = &nodes(Family::Sd15).unwrap();
-        let mut row = bench.row(&entry[0], Verdict::Right).unwrap();
+        let storage = Storage { act: DType::F32, weight: DType::F32 };
+        let mut row = Row::new("cpu", &cases()[0], "reference", storage, Verdict::Right).unwrap();
         row.attributes =
             "Conv2d { stride: 2, padding: [1, 1], epilogue: Epilogue { bias: true, row: false, act: Silu } }".into();
         assert_eq!(attributes(&row), "stride 2, padding [1, 1], bias, act Silu");

@@ -90,6 +90,7 @@ pub fn hlsl(Prepared { module, info }: &Prepared) -> Result<String> {
         binding_map: registers,
         fake_missing_bindings: false,
         special_constants_binding: uniforms.next().map(target),
+        zero_initialize_workgroup_memory: false,
         ..Default::default()
     };
     let pipeline = dx::PipelineOptions { entry_point: Some((ShaderStage::Compute, ENTRY_POINT.to_string())) };

@@ -1,40 +1,49 @@
-//! `bench --compare OLD.json`: what has become faster or slower since then, by more than the measurements waver.
+//! `bench --compare OLD.json`: what has become faster or slower since then, beside the machine as a whole and by more than
+//! the measurements waver.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Row;
+use super::stats::median;
+use super::{Device, Row};
 use crate::error::{Error, Result};
+use crate::lab::ceilings::Ceilings;
 
 /// A row beside the same row of an earlier report.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// This time over the earlier one: below 1 is faster.
     pub ratio: f64,
-    /// The ratio over the median ratio of all rows: what changed beside the machine as a whole.
+    /// The median ratio of the device's rows and ceilings: how slow the machine was beside then.
+    pub machine: f64,
+    /// The first over the second: what changed beside the machine.
     pub relative: f64,
-    /// Both spreads and both runs' drifts together.
+    /// Both spreads together.
     pub spread: f64,
-    /// Whether the ratio is outside of what the spreads explain.
+    /// Whether the relative ratio is outside of what the spreads explain.
     pub exceeds: bool,
-    /// The same of the relative ratio.
-    pub relative_exceeds: bool,
 }
 
 impl Change {
-    fn new(ratio: f64, relative: f64, spread: f64) -> Self {
-        let exceeds = |ratio: f64| ratio.max(1.0 / ratio) - 1.0 > spread;
-        Self { ratio, relative, spread, exceeds: exceeds(ratio), relative_exceeds: exceeds(relative) }
+    fn new(ratio: f64, machine: f64, spread: f64) -> Self {
+        let relative = ratio / machine;
+        Self { ratio, machine, relative, spread, exceeds: relative.max(1.0 / relative) - 1.0 > spread }
     }
 }
 
 /// What is needed of an earlier report.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Earlier {
+    pub devices: Vec<EarlierDevice>,
     pub rows: Vec<Row>,
-    /// The largest of its devices.
-    pub drift: f64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct EarlierDevice {
+    pub label: String,
+    pub ceilings: Ceilings,
 }
 
 /// A report that `bench --json` wrote.
@@ -42,26 +51,15 @@ pub struct Earlier {
 /// # Errors
 /// If the file cannot be read or holds something else.
 pub fn read(path: &Path) -> Result<Earlier> {
-    #[derive(Deserialize)]
-    struct Facts {
-        drift: f64,
-    }
-    #[derive(Deserialize)]
-    struct Report {
-        devices: Vec<Facts>,
-        rows: Vec<Row>,
-    }
     let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
-    let report: Report = serde_json::from_str(&text).map_err(|e| {
+    serde_json::from_str(&text).map_err(|e| {
         Error::file(path, format!("is no report of this version's `ornstein bench --json`: {e}; make a new one"))
-    })?;
-    let drift = report.devices.iter().map(|device| device.drift).fold(0.0, f64::max);
-    Ok(Earlier { rows: report.rows, drift })
+    })
 }
 
-/// Puts a [`Change`] into every row that `old` has as well. `drift` is that of both runs together. Devices are told apart only if `old` has several.
-pub fn compare(old: &[Row], new: &mut [Row], drift: f64) {
-    let several = old.iter().any(|row| row.device != old[0].device);
+/// Puts a [`Change`] into every row that `old` has as well. Devices are told apart only if `old` has several.
+pub fn compare(old: &Earlier, devices: &[Device], new: &mut [Row]) {
+    let several = old.devices.len() > 1;
     let same = |a: &Row, b: &Row| {
         (!several || a.device == b.device)
             && (&a.op, &a.variant, &a.dtype, &a.weights, &a.node) == (&b.op, &b.variant, &b.dtype, &b.weights, &b.node)
@@ -69,15 +67,21 @@ pub fn compare(old: &[Row], new: &mut [Row], drift: f64) {
     };
     let pair = |row: &Row| {
         let new = row.timing.as_ref()?.summary;
-        let old = old.iter().find(|old| same(old, row))?.timing.as_ref()?.summary;
-        (old.median > 0.0 && new.median > 0.0).then_some((new.median / old.median, old.spread + new.spread + drift))
+        let old = old.rows.iter().find(|old| same(old, row))?.timing.as_ref()?.summary;
+        (old.median > 0.0 && new.median > 0.0).then_some((new.median / old.median, old.spread + new.spread))
     };
     let pairs: Vec<Option<(f64, f64)>> = new.iter().map(pair).collect();
-    let mut ratios: Vec<f64> = pairs.iter().flatten().map(|(ratio, _)| *ratio).collect();
-    ratios.sort_by(f64::total_cmp);
-    let median = ratios.get(ratios.len() / 2).copied().unwrap_or(1.0);
+    let mut ratios: HashMap<String, Vec<f64>> = HashMap::new();
+    for device in devices {
+        if let Some(old) = old.devices.iter().find(|old| !several || old.label == device.label) {
+            ratios.entry(device.label.clone()).or_default().extend(device.ceilings.slowness(&old.ceilings));
+        }
+    }
+    for (row, pair) in new.iter().zip(&pairs) {
+        ratios.entry(row.device.clone()).or_default().extend(pair.map(|(ratio, _)| ratio));
+    }
     for (row, pair) in new.iter_mut().zip(pairs) {
-        row.compared = pair.map(|(ratio, spread)| Change::new(ratio, ratio / median, spread));
+        row.compared = pair.map(|(ratio, spread)| Change::new(ratio, median(&ratios[&row.device]), spread));
     }
 }
 
@@ -85,47 +89,63 @@ pub fn compare(old: &[Row], new: &mut [Row], drift: f64) {
 mod tests {
     use super::*;
     use crate::gpu::Clock;
+    use crate::graph::plan::Storage;
+    use crate::lab::bench::Verdict;
     use crate::lab::bench::measure::Timing;
     use crate::lab::bench::stats::Summary;
-    use crate::lab::bench::{Bench, Device};
-    use crate::lab::ceilings::Ceilings;
     use crate::lab::suite;
-    use crate::network::Executor;
+    use crate::tensor::DType;
 
-    fn rows(medians: &[f64]) -> Vec<Row> {
-        let device = Device::new(None, Ceilings::default());
-        let bench = Bench::new(&Executor::Cpu, None, &device, false);
+    /// A device whose copies take so many seconds, and rows of these medians.
+    fn report(copy: f64, medians: &[f64]) -> (Device, Vec<Row>) {
+        let ceilings = Ceilings { copy_gb_s: 1.0 / copy, ..Ceilings::default() };
+        let caps = serde_json::Value::Null;
+        let storage = Storage { act: DType::F32, weight: DType::F32 };
         let row = |(median, entry): (&f64, _)| {
-            let mut row = bench.row(entry, super::super::Verdict::Right).unwrap();
-            let summary = Summary { median: *median, spread: 0.05, samples: 9 };
+            let mut row = Row::new("cpu", entry, "reference", storage, Verdict::Right).unwrap();
+            let summary = Summary { median: *median, spread: 0.05, rounds: 9 };
             row.timing = Some(Timing { summary, clock: Clock::Wall, repeats: 1, warnings: Vec::new() });
             row
         };
-        medians.iter().zip(&suite::cases()).map(row).collect()
+        let rows = medians.iter().zip(&suite::cases()).map(row).collect();
+        (Device { label: "cpu".into(), clock: Clock::Wall, ceilings, caps }, rows)
+    }
+
+    fn compared(old: (f64, &[f64]), new: (f64, &[f64])) -> Vec<Option<Change>> {
+        let (device, rows) = report(old.0, old.1);
+        let old = Earlier { devices: vec![EarlierDevice { label: device.label, ceilings: device.ceilings }], rows };
+        let (device, mut rows) = report(new.0, new.1);
+        compare(&old, &[device], &mut rows);
+        rows.into_iter().map(|row| row.compared).collect()
+    }
+
+    fn marks(changes: Vec<Option<Change>>) -> Vec<bool> {
+        changes.into_iter().map(|change| change.unwrap().exceeds).collect()
     }
 
     #[test]
     fn a_change_within_both_spreads_is_not_marked() {
-        let mut new = rows(&[1.08, 1.2, 0.8]);
-        compare(&rows(&[1.0, 1.0, 1.0]), &mut new, 0.0);
-        let marks: Vec<bool> = new.iter().map(|row| row.compared.unwrap().exceeds).collect();
-        assert_eq!(marks, [false, true, true]);
+        let changes = compared((1.0, &[1.0, 1.0, 1.0, 1.0]), (1.0, &[1.0, 1.08, 1.2, 0.8]));
+        assert_eq!(marks(changes), [false, false, true, true]);
     }
 
     #[test]
-    fn a_machine_that_is_slower_as_a_whole_changes_no_relative_ratio() {
-        let mut new = rows(&[2.0, 2.0, 3.0]);
-        compare(&rows(&[1.0, 1.0, 1.0]), &mut new, 0.0);
-        let changes: Vec<Change> = new.iter().map(|row| row.compared.unwrap()).collect();
-        assert_eq!(changes.iter().map(|c| c.relative).collect::<Vec<_>>(), [1.0, 1.0, 1.5]);
-        assert_eq!(changes.iter().map(|c| c.relative_exceeds).collect::<Vec<_>>(), [false, false, true]);
+    fn a_machine_that_is_slower_as_a_whole_marks_no_row() {
+        let changes = compared((1.0, &[1.0, 1.0, 1.0]), (2.0, &[2.0, 2.0, 3.0]));
+        assert_eq!(changes.iter().map(|c| c.unwrap().relative).collect::<Vec<_>>(), [1.0, 1.0, 1.5]);
+        assert_eq!(marks(changes), [false, false, true]);
+    }
+
+    #[test]
+    fn the_ceilings_tell_a_slower_machine_from_a_slower_row() {
+        let row = |copy: f64| compared((1.0, &[1.0]), (copy, &[1.5]))[0].unwrap();
+        assert!(row(1.0).relative > row(1.5).relative && !row(1.5).exceeds, "{:?} {:?}", row(1.0), row(1.5));
     }
 
     #[test]
     fn a_row_without_an_earlier_one_is_not_compared() {
-        let mut new = rows(&[1.0, 1.0]);
-        compare(&rows(&[1.0]), &mut new, 0.0);
-        assert!(new[0].compared.is_some() && new[1].compared.is_none());
+        let changes = compared((1.0, &[1.0]), (1.0, &[1.0, 1.0]));
+        assert!(changes[0].is_some() && changes[1].is_none());
     }
 
     #[test]

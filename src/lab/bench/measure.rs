@@ -1,34 +1,36 @@
-//! One case on one device: compared with its CPU reference, and timed only if it is right.
+//! One case on one device: compared with its CPU reference, and timed only if it is right, in rounds.
+//!
+//! A machine's speed drifts: with its temperature, and with what else runs. Samples that follow each other show little of
+//! that, so the spread between them promises too much. Here all rows take turns: each takes a few samples a round, and
+//! its spread is that between the rounds, which lie as far apart as the run is long.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::stats::Summary;
+use super::stats::{Summary, median};
 use crate::error::{Error, Result};
 use crate::gpu::{Clock, Session, Timer};
 use crate::graph::Graph;
 use crate::graph::plan::Storage;
 use crate::ops::Case;
 use crate::ops::case::tolerance;
-use crate::tensor::{DType, NoWeights, Tensor};
+use crate::tensor::{DType, NoWeights};
 
 /// How long to time one thing.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     /// Seconds that one sample should last; the kernel is repeated until it does.
     pub sample: f64,
-    /// Seconds after which no further sample is taken.
-    pub total: f64,
-    /// Samples to take at least and at most.
-    pub samples: [usize; 2],
+    /// Seconds after which a round takes no further sample.
+    pub round: f64,
+    pub rounds: usize,
 }
 
 impl Budget {
-    pub const QUICK: Self = Self { sample: 0.02, total: 0.4, samples: [5, 25] };
-    /// Of whole networks, which may take minutes.
-    pub const NETWORK: Self = Self { sample: 0.02, total: 2.0, samples: [3, 25] };
-    pub const FULL: Self = Self { sample: 0.05, total: 2.0, samples: [5, 50] };
+    pub const QUICK: Self = Self { sample: 0.02, round: 0.05, rounds: 9 };
+    pub const FULL: Self = Self { sample: 0.05, round: 0.2, rounds: 9 };
 }
 
 /// A sample shorter than so many times the clock's resolution is called short.
@@ -52,16 +54,110 @@ pub struct Timing {
     pub warnings: Vec<String>,
 }
 
-/// A case's correctness and, if it is right, its time.
-#[derive(Debug, Clone)]
-pub struct Measured {
+/// Something that is timed a round at a time.
+pub struct Watch<'a> {
+    /// Seconds of so many runs.
+    time: Box<dyn FnMut(usize) -> Result<f64> + 'a>,
+    clock: Clock,
+    resolution: f64,
+    budget: Budget,
+    repeats: usize,
+    guess: f64,
+    /// Seconds of one run: for each round its least sample, since what other work on the machine adds is never negative.
+    rounds: Vec<f64>,
+}
+
+impl<'a> Watch<'a> {
+    /// Of `time`, which gives the seconds of so many runs. It is looked at once or twice, to find out how many runs a
+    /// sample takes and to warm the caches.
+    ///
+    /// # Errors
+    /// If `time` fails.
+    pub fn new(
+        mut time: impl FnMut(usize) -> Result<f64> + 'a,
+        clock: Clock,
+        resolution: f64,
+        budget: Budget,
+    ) -> Result<Self> {
+        let once = time(1)?.max(1e-9);
+        let fill = |seconds: f64| (budget.sample / seconds).clamp(1.0, MOST_REPEATS) as usize;
+        // A single run of a short kernel is mostly start-up: the second look is at several.
+        let guess = match fill(once) {
+            1 => once,
+            several => time(several)?.max(1e-9) / several as f64,
+        };
+        let (time, repeats) = (Box::new(time), fill(guess));
+        Ok(Self { time, clock, resolution, budget, repeats, guess, rounds: Vec::new() })
+    }
+
+    /// By the device's clock.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn of_session(timer: &'a Timer, session: Session, budget: Budget) -> Result<Self> {
+        Self::new(move |runs| timer.whole(&session, runs), timer.clock(), timer.resolution(), budget)
+    }
+
+    /// By the host's clock.
+    ///
+    /// # Errors
+    /// None.
+    pub fn of_host(mut run: impl FnMut() + 'a, budget: Budget) -> Result<Self> {
+        let time = move |runs| {
+            let start = Instant::now();
+            (0..runs).for_each(|_| run());
+            Ok(start.elapsed().as_secs_f64())
+        };
+        Self::new(time, Clock::Wall, HOST_RESOLUTION, budget)
+    }
+
+    /// Takes this round's samples, one at least.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn round(&mut self) -> Result<()> {
+        let start = Instant::now();
+        let mut least = f64::INFINITY;
+        while least.is_infinite() || start.elapsed().as_secs_f64() < self.budget.round {
+            least = least.min((self.time)(self.repeats)? / self.repeats as f64);
+        }
+        self.rounds.push(least);
+        Ok(())
+    }
+
+    /// Seconds of one run, as far as the rounds so far, or else the first looks, tell.
+    pub fn seconds(&self) -> f64 {
+        if self.rounds.is_empty() { self.guess } else { median(&self.rounds) }
+    }
+
+    /// What the rounds say; there was one at least.
+    pub fn timing(&self) -> Timing {
+        let summary = Summary::of(&self.rounds);
+        let warnings = warnings(&summary, self.repeats, self.resolution);
+        Timing { warnings, summary, clock: self.clock, repeats: self.repeats }
+    }
+}
+
+fn warnings(summary: &Summary, repeats: usize, resolution: f64) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if summary.median * repeats as f64 <= LONG_ENOUGH * resolution {
+        warnings.push("short: a sample is near the clock's resolution".to_string());
+    }
+    if summary.spread > NOISY {
+        warnings.push("noisy: the middle half of the rounds is far apart; stop other work and run again".to_string());
+    }
+    warnings
+}
+
+/// A case's correctness and, if it is right, its watch.
+pub struct Checked<'a> {
     /// `‖out − ref‖₂ / ‖ref‖₂`, and the most that it may be.
     pub relative_error: f64,
     pub limit: f64,
-    pub timing: Option<Timing>,
+    pub watch: Option<Watch<'a>>,
 }
 
-impl Measured {
+impl Checked<'_> {
     pub fn is_right(&self) -> bool {
         self.relative_error <= self.limit
     }
@@ -71,127 +167,91 @@ impl Measured {
 ///
 /// # Errors
 /// If the device cannot run the case, or fails.
-pub async fn on_gpu(timer: &Timer, case: &Case, variant: usize, storage: Storage, budget: &Budget) -> Result<Measured> {
-    let gpu = timer.gpu();
+pub async fn on_gpu<'a>(
+    timer: &'a Timer,
+    case: &Case,
+    variant: usize,
+    storage: Storage,
+    budget: Budget,
+) -> Result<Checked<'a>> {
     let types = case.types();
     let inputs = case.tensors(1, storage.act, storage.weight);
     let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &case.op.output(&types)?.shape);
-    let session = Session::choosing(gpu, Graph::of_case(case, inputs)?, &NoWeights, storage, &|_| variant)?;
+    let graph = Graph::of_case(case, inputs)?;
+    let session = Session::choosing(timer.gpu(), graph, &NoWeights, storage, &|_| variant)?;
     session.poison();
     let mut outputs = session.run(&[]).await?;
     let output = outputs.remove("output").ok_or_else(|| Error::device("a case has no output"))?;
     let relative_error = case.compare(&output, &reference, storage.act).relative;
     let limit = tolerance(storage.act, case.op.sum_length(&types));
-    let mut measured = Measured { relative_error, limit, timing: None };
-    if measured.is_right() {
-        let time = |repeats| timer.whole(&session, repeats);
-        measured.timing = Some(sample(time, timer.clock(), timer.resolution(), budget)?);
+    let mut checked = Checked { relative_error, limit, watch: None };
+    if checked.is_right() {
+        checked.watch = Some(Watch::of_session(timer, session, budget)?);
     }
-    Ok(measured)
+    Ok(checked)
 }
 
 /// The reference itself, which is right by definition.
 ///
 /// # Errors
 /// If the case contradicts its op's shape rule.
-pub fn on_cpu(case: &Case, budget: &Budget) -> Result<Measured> {
+pub fn on_cpu(case: &Case, budget: Budget) -> Result<Checked<'static>> {
     let inputs = case.tensors(1, DType::F32, DType::F32);
-    let inputs: Vec<&Tensor> = inputs.iter().collect();
     let shape = case.op.output(&case.types())?.shape;
-    let time = |repeats| {
-        let start = Instant::now();
-        for _ in 0..repeats {
-            std::hint::black_box(case.op.reference(&inputs, &shape));
-        }
-        Ok(start.elapsed().as_secs_f64())
-    };
-    let timing = sample(time, Clock::Wall, HOST_RESOLUTION, budget)?;
-    Ok(Measured { relative_error: 0.0, limit: 0.0, timing: Some(timing) })
-}
-
-/// Samples of `time`, which gives the seconds of so many runs. The first two, that find out how many runs a sample
-/// takes and warm the caches, do not count.
-///
-/// # Errors
-/// If `time` fails.
-pub fn sample(
-    mut time: impl FnMut(usize) -> Result<f64>,
-    clock: Clock,
-    resolution: f64,
-    budget: &Budget,
-) -> Result<Timing> {
-    let once = time(1)?.max(1e-9);
-    let first_guess = (budget.sample / once).clamp(1.0, MOST_REPEATS) as usize;
-    // A single run of a short kernel is mostly start-up: the second look is at several.
-    let several = if first_guess > 1 { time(first_guess)?.max(1e-9) / first_guess as f64 } else { once };
-    let repeats = (budget.sample / several).clamp(1.0, MOST_REPEATS) as usize;
-    let [least, most] = budget.samples;
-    let start = Instant::now();
-    // What alone takes longer than all samples should needs no warming up.
-    let mut samples = if once > budget.total { vec![once] } else { Vec::with_capacity(most) };
-    while samples.len() < least || (samples.len() < most && start.elapsed().as_secs_f64() < budget.total) {
-        samples.push(time(repeats)? / repeats as f64);
-    }
-    let summary = Summary::of(&samples);
-    Ok(Timing { warnings: warnings(&summary, repeats, resolution), summary, clock, repeats })
-}
-
-fn warnings(summary: &Summary, repeats: usize, resolution: f64) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if summary.median * repeats as f64 <= LONG_ENOUGH * resolution {
-        warnings.push("short: a sample is near the clock's resolution".to_string());
-    }
-    if summary.spread > NOISY {
-        warnings.push("noisy: the middle half of the samples is far apart; stop other work and run again".to_string());
-    }
-    warnings
+    let op = Arc::clone(&case.op);
+    let run = move || drop(std::hint::black_box(op.reference(&inputs.iter().collect::<Vec<_>>(), &shape)));
+    Ok(Checked { relative_error: 0.0, limit: 0.0, watch: Some(Watch::of_host(run, budget)?) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const BUDGET: Budget = Budget { sample: 0.1, total: 0.01, samples: [4, 4] };
+    const BUDGET: Budget = Budget { sample: 0.1, round: 0.0, rounds: 3 };
+
+    fn timing(time: impl FnMut(usize) -> Result<f64>) -> Timing {
+        let mut watch = Watch::new(time, Clock::Wall, 1e-6, BUDGET).unwrap();
+        (0..BUDGET.rounds).for_each(|_| watch.round().unwrap());
+        watch.timing()
+    }
 
     #[test]
     fn a_short_run_is_repeated_until_a_sample_is_long() {
         let mut asked = Vec::new();
-        let time = |repeats| {
+        let timing = timing(|repeats| {
             asked.push(repeats);
             Ok(0.001 * repeats as f64)
-        };
-        let timing = sample(time, Clock::Wall, 1e-6, &BUDGET).unwrap();
-        assert_eq!((timing.repeats, timing.summary.samples), (100, 4));
-        assert_eq!(asked, [1, 100, 100, 100, 100, 100]);
+        });
+        assert_eq!((timing.repeats, timing.summary.rounds), (100, 3));
+        assert_eq!(asked, [1, 100, 100, 100, 100]);
         assert!((timing.summary.median - 0.001).abs() < 1e-12);
         assert!(timing.warnings.is_empty());
     }
 
     #[test]
-    fn a_run_longer_than_the_budget_counts_from_the_first() {
+    fn a_run_longer_than_a_round_is_run_once_a_round() {
         let mut runs = 0;
-        let time = |_| {
+        let timing = timing(|_| {
             runs += 1;
             Ok(60.0)
-        };
-        assert_eq!(sample(time, Clock::Wall, 1e-6, &BUDGET).unwrap().summary.samples, 4);
-        assert_eq!(runs, 4);
+        });
+        assert_eq!((timing.repeats, runs), (1, 1 + BUDGET.rounds));
+    }
+
+    #[test]
+    fn the_spread_is_that_between_rounds() {
+        let mut now = 0.0;
+        let drifting = timing(|_| {
+            now += 1.0;
+            Ok(now)
+        });
+        assert_eq!((drifting.summary.median, drifting.summary.spread), (3.0, 1.0 / 3.0));
+        assert!(drifting.warnings[0].starts_with("noisy"));
     }
 
     #[test]
     fn a_run_at_the_resolution_is_called_short() {
-        let timing = sample(|repeats| Ok(1e-9 * repeats as f64), Clock::Timestamps, 1e-6, &BUDGET).unwrap();
-        assert!(timing.warnings[0].starts_with("short"));
-    }
-
-    #[test]
-    fn samples_far_apart_are_called_noisy() {
-        let mut n = 0.0;
-        let time = |_| {
-            n += 1.0;
-            Ok(n)
-        };
-        let timing = sample(time, Clock::Wall, 1e-6, &BUDGET).unwrap();
-        assert!(timing.warnings[0].starts_with("noisy"));
+        let watched = timing(|repeats| Ok(1e-9 * repeats as f64));
+        assert!(watched.warnings[0].starts_with("short"));
     }
 }

@@ -5,18 +5,17 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::measure::{self, Budget, Timing};
-use super::stats::Summary;
+use super::measure::{Budget, Timing, Watch};
+use super::stats::{Summary, median};
 use super::{Bench, Rates, Row, Verdict};
 use crate::error::{Error, Result};
-use crate::gpu::{Clock, Session};
+use crate::gpu::{Clock, Session, Timer};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
-use crate::graph::plan::Storage;
 use crate::lab::suite::{self, Entry, Family};
 use crate::models::{clip, unet, vae};
-use crate::network::Executor;
-use crate::ops::{Case, Kind};
+use crate::network::{Placement, place};
+use crate::ops::Case;
 use crate::tensor::{DType, Tensor, Weights};
 use crate::weights::{Model, Synthetic};
 
@@ -87,7 +86,7 @@ pub struct NetworkRow {
     /// Seconds until the host knows that a submission of the network is done.
     pub wall: f64,
     pub gflop_s: f64,
-    pub share_of_fma: f64,
+    pub share_of_arithmetic: f64,
     pub by_op: Vec<OpShare>,
 }
 
@@ -107,32 +106,48 @@ pub struct OpShare {
 struct Times {
     whole: Timing,
     wall: f64,
-    /// Of every node, one list per sample.
+    /// Of every node, one list per round.
     nodes: Vec<Vec<f64>>,
-    clock: Clock,
     device_bytes: u64,
     finite: bool,
 }
 
+/// Seconds that a network's rounds should take together, and how many there are.
+const SECONDS: f64 = 6.0;
+const ROUNDS: [usize; 2] = [3, 15];
+
+/// Rounds of which one takes so many seconds.
+fn rounds(seconds: f64) -> usize {
+    ((SECONDS / seconds.max(1e-9)) as usize).clamp(ROUNDS[0], ROUNDS[1])
+}
+
 impl Bench<'_> {
-    /// Runs a network, then times it.
+    /// Runs a network by the kernels that `generate` would use, then times it. `tell` is told what a user should know.
     ///
     /// # Errors
-    /// If the device cannot hold it, or a weight is missing.
-    pub async fn network(&self, subject: Subject) -> Result<(NetworkRow, Vec<Row>)> {
+    /// If the device cannot hold it or gets one of its kernels wrong in every variant, or a weight is missing.
+    pub async fn network(&mut self, subject: Subject, tell: &mut dyn FnMut(&str)) -> Result<(NetworkRow, Vec<Row>)> {
         let Subject { graph, weights } = subject;
-        let storage = Storage { weight: weight_type(self.executor.dtype(), &graph, &*weights), ..self.storage() };
         let inputs = suite::inputs(&graph);
         let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        let times = match &self.executor {
-            Executor::Cpu => self.on_cpu(graph.clone(), &*weights, &given)?,
-            Executor::Gpu(..) => self.on_gpu(graph.clone(), &*weights, storage, &given).await?,
+        let (placement, times) = match self.timer {
+            None => {
+                let placement = Placement { storage: self.storage(), variants: Vec::new() };
+                (placement, self.on_cpu(graph.clone(), &*weights, &given)?)
+            }
+            Some(timer) => {
+                let placement = place(timer.gpu(), self.executor.dtype(), &graph, &*weights, tell).await?;
+                let session = placement.session(timer.gpu(), graph.clone(), &*weights)?;
+                (placement, self.on_gpu(timer, &session, &given).await?)
+            }
         };
-        let rows = self.node_rows(&graph, storage, &times)?;
+        let storage = placement.storage;
+        let ceilings = self.probes.ceilings();
+        let rows = self.node_rows(&graph, &placement, &times)?;
         let flops = graph.flops();
-        let rates = Rates::new(flops, 0, times.whole.summary.median, &self.device.ceilings, storage.act);
+        let rates = Rates::new(flops, 0, times.whole.summary.median, &ceilings, storage.act);
         let row = NetworkRow {
-            device: self.device.label.clone(),
+            device: self.label.clone(),
             network: graph.network.clone(),
             dtype: storage.act.to_string(),
             weights: storage.weight.to_string(),
@@ -143,68 +158,78 @@ impl Bench<'_> {
             timing: times.whole,
             wall: times.wall,
             gflop_s: rates.gflop_s,
-            share_of_fma: rates.share_of_fma,
+            share_of_arithmetic: rates.share_of_arithmetic,
             by_op: self.by_op(&rows, storage.act),
         };
         Ok((row, rows))
     }
 
-    async fn on_gpu(
-        &self,
-        graph: Graph,
-        weights: &dyn Weights,
-        storage: Storage,
-        inputs: &[(&str, &Tensor)],
-    ) -> Result<Times> {
-        let Some(timer) = self.timer else { return Err(Error::device("there is no device to time")) };
-        let session = Session::new(timer.gpu(), graph, weights, storage)?;
+    async fn on_gpu(&mut self, timer: &Timer, session: &Session, inputs: &[(&str, &Tensor)]) -> Result<Times> {
         let outputs = session.run(inputs).await?;
         let finite = outputs.values().all(|tensor| tensor.first_not_finite().is_none());
-        let whole = measure::sample(|n| timer.whole(&session, n), timer.clock(), timer.resolution(), &Budget::NETWORK)?;
-        let looks = if whole.summary.median > Budget::NETWORK.total { 1 } else { 3 };
-        let wall = (0..looks).map(|_| timer.wall(&session)).collect::<Result<Vec<f64>>>()?;
-        let samples = (2.0 * Budget::NETWORK.total / whole.summary.median.max(1e-9)).clamp(1.0, 15.0) as usize;
-        let nodes = (0..samples).map(|_| timer.nodes(&session)).collect::<Result<_>>()?;
-        let (wall, clock) = (Summary::of(&wall).median, timer.clock());
-        Ok(Times { whole, wall, nodes, clock, device_bytes: session.bytes(), finite })
+        let time = |runs| timer.whole(session, runs);
+        let mut whole = Watch::new(time, timer.clock(), timer.resolution(), Budget { round: 0.0, ..Budget::QUICK })?;
+        let (mut wall, mut nodes) = (Vec::new(), Vec::new());
+        for _ in 0..rounds(3.0 * whole.seconds()) {
+            self.probes.round()?;
+            whole.round()?;
+            wall.push(timer.wall(session)?);
+            nodes.push(timer.nodes(session)?);
+        }
+        Ok(Times { whole: whole.timing(), wall: median(&wall), nodes, device_bytes: session.bytes(), finite })
     }
 
-    fn on_cpu(&self, graph: Graph, weights: &dyn Weights, inputs: &[(&str, &Tensor)]) -> Result<Times> {
+    fn on_cpu(&mut self, graph: Graph, weights: &dyn Weights, inputs: &[(&str, &Tensor)]) -> Result<Times> {
         let interpreter = Interpreter::new(graph, weights)?;
-        let mut finite = true;
-        let mut nodes: Vec<Vec<f64>> = Vec::new();
-        let once = |nodes: &mut Vec<Vec<f64>>, finite: &mut bool| {
+        let (mut finite, mut nodes) = (true, Vec::new());
+        // Every sample is one run, so that its nodes' times are kept.
+        let time = |_| {
             let mut seconds = Vec::with_capacity(interpreter.graph().nodes.len());
             let mut since = Instant::now();
             let outputs = interpreter.run_observed(inputs, &mut |_, _| {
                 seconds.push(since.elapsed().as_secs_f64());
                 since = Instant::now();
             })?;
-            *finite &= outputs.values().all(|tensor| tensor.first_not_finite().is_none());
+            finite &= outputs.values().all(|tensor| tensor.first_not_finite().is_none());
+            let sum = seconds.iter().sum();
             nodes.push(seconds);
-            Ok(nodes.last().map_or(0.0, |seconds| seconds.iter().sum()))
+            Ok(sum)
         };
-        // Every sample is one run, so that its nodes' times are kept.
-        let budget = Budget { sample: 0.0, ..Budget::NETWORK };
-        let whole = measure::sample(|_| once(&mut nodes, &mut finite), Clock::Wall, 1e-6, &budget)?;
-        let wall = whole.summary.median;
-        Ok(Times { whole, wall, nodes, clock: Clock::Wall, device_bytes: 0, finite })
+        let once = Budget { sample: 0.0, round: 0.0, ..Budget::QUICK };
+        let whole = {
+            let mut watch = Watch::new(time, Clock::Wall, 1e-6, once)?;
+            for _ in 0..rounds(watch.seconds()) {
+                self.probes.round()?;
+                watch.round()?;
+            }
+            watch.timing()
+        };
+        // The first run was the look that warms the caches.
+        let nodes = nodes.split_off(1);
+        Ok(Times { wall: whole.summary.median, whole, nodes, device_bytes: 0, finite })
     }
 
-    /// A row for every node, timed by the median of its samples.
-    fn node_rows(&self, graph: &Graph, storage: Storage, times: &Times) -> Result<Vec<Row>> {
+    /// A row for every node, timed by the median of its rounds.
+    fn node_rows(&self, graph: &Graph, placement: &Placement, times: &Times) -> Result<Vec<Row>> {
         let verdict = if times.finite { Verdict::Unchecked } else { Verdict::Wrong };
+        let (storage, ceilings) = (placement.storage, self.probes.ceilings());
         let mut rows = Vec::with_capacity(graph.nodes.len());
         for (i, node) in graph.nodes.iter().enumerate() {
             let case = Case::of(std::sync::Arc::clone(&node.op), graph.types(&node.inputs));
-            let mut row = self.row(&Entry { case, uses: BTreeMap::new() }, verdict)?;
-            let samples: Vec<f64> = times.nodes.iter().map(|seconds| seconds[i]).collect();
-            let summary = Summary::of(&samples);
-            row.weights = storage.weight.to_string();
+            let variant = match self.timer {
+                None => "reference",
+                Some(timer) => {
+                    let variants = case.op.variants(&case.types(), graph.ty(node.output), &timer.gpu().caps)?;
+                    variants[placement.variants[i]].name
+                }
+            };
+            let mut row = Row::new(&self.label, &Entry { case, uses: BTreeMap::new() }, variant, storage, verdict)?;
+            let rounds: Vec<f64> = times.nodes.iter().map(|seconds| seconds[i]).collect();
             row.node = Some(node.name.clone());
             row.reason = (!times.finite).then(|| "the network's output is not finite".to_string());
-            let timing = Timing { summary, clock: times.clock, repeats: 1, warnings: Vec::new() };
-            row.time(Some(timing), &self.device.ceilings, storage.act);
+            let clock = times.whole.clock;
+            row.timing = Some(Timing { summary: Summary::of(&rounds), clock, repeats: 1, warnings: Vec::new() });
+            row.rate(&ceilings, storage.act);
             rows.push(row);
         }
         Ok(rows)
@@ -219,22 +244,16 @@ impl Bench<'_> {
             *sum = (sum.0 + 1, sum.1 + seconds, sum.2 + row.flops, sum.3 + row.bytes);
         }
         let all: f64 = sums.values().map(|sum| sum.1).sum();
+        let ceilings = self.probes.ceilings();
         let share = |(op, (nodes, seconds, flops, bytes)): (&str, (usize, f64, u64, u64))| OpShare {
             op: op.to_string(),
             nodes,
             seconds,
             share: seconds / all.max(1e-12),
-            rates: Rates::new(flops, bytes, seconds, &self.device.ceilings, act),
+            rates: Rates::new(flops, bytes, seconds, &ceilings, act),
         };
         let mut shares: Vec<OpShare> = sums.into_iter().map(share).collect();
         shares.sort_by(|a, b| b.seconds.total_cmp(&a.seconds).then(a.op.cmp(&b.op)));
         shares
     }
-}
-
-/// Matrices are kept in f16 where activations are, or where the file has them so.
-fn weight_type(act: DType, graph: &Graph, weights: &dyn Weights) -> DType {
-    let first = graph.parameters().find(|(id, _)| graph.ty(*id).kind == Kind::Weight);
-    let in_file = || first.and_then(|(_, parameter)| Some(weights.get(&parameter.key)?.dtype));
-    if act == DType::F16 || in_file() == Some(DType::F16) { DType::F16 } else { DType::F32 }
 }

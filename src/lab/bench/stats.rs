@@ -5,26 +5,31 @@ use serde::{Deserialize, Serialize};
 /// The middle of some measurements, and how far they lie apart.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Seconds: half of the samples are below.
+    /// Seconds: half of the rounds are below.
     pub median: f64,
-    /// The distance between the first and the third quartile (the middle half of the samples), as a share of the median.
+    /// The distance between the first and the third quartile (the middle half of the rounds), as a share of the median.
     pub spread: f64,
-    pub samples: usize,
+    pub rounds: usize,
 }
 
 impl Summary {
-    /// Of at least one measurement, in seconds.
-    pub fn of(samples: &[f64]) -> Self {
-        let mut sorted = samples.to_vec();
+    /// Of at least one measurement, in seconds, each of another round.
+    pub fn of(rounds: &[f64]) -> Self {
+        let mut sorted = rounds.to_vec();
         sorted.sort_by(f64::total_cmp);
         let median = quantile(&sorted, 0.5);
         let middle_half = quantile(&sorted, 0.75) - quantile(&sorted, 0.25);
         let spread = if median > 0.0 { middle_half / median } else { 0.0 };
-        Self { median, spread, samples: samples.len() }
+        Self { median, spread, rounds: rounds.len() }
     }
 }
 
-/// The value below which a share of the sorted samples lies, straight between neighbours.
+/// The value in the middle of at least one.
+pub fn median(values: &[f64]) -> f64 {
+    Summary::of(values).median
+}
+
+/// The value below which a share of the sorted values lies, straight between neighbours.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let place = share * last as f64;
@@ -44,7 +49,7 @@ mod tests {
     #[test]
     fn the_spread_is_the_middle_half_over_the_median() {
         let summary = Summary::of(&[1.0, 2.0, 3.0, 4.0, 5.0]);
-        assert_eq!((summary.median, summary.spread, summary.samples), (3.0, 2.0 / 3.0, 5));
+        assert_eq!((summary.median, summary.spread, summary.rounds), (3.0, 2.0 / 3.0, 5));
     }
 
     #[test]
@@ -54,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sample_has_no_spread() {
-        assert_eq!(Summary::of(&[2.0]), Summary { median: 2.0, spread: 0.0, samples: 1 });
+    fn one_round_has_no_spread() {
+        assert_eq!(Summary::of(&[2.0]), Summary { median: 2.0, spread: 0.0, rounds: 1 });
     }
 }

@@ -70,8 +70,8 @@ impl Report {
     fn network_section(&self, out: &mut String, network: &crate::lab::bench::profile::NetworkRow) {
         let _ = write!(
             out,
-            "<section><h2>{}: {} <span class=\"dim\">± {} on {}, {}</span></h2><p>{} nodes, {}, {} of the multiply-adds' \
-             ceiling, {} MiB of device memory; {} until the host knows.</p>",
+            "<section><h2>{}: {} <span class=\"dim\">± {} on {}, {}</span></h2><p>{} nodes, {}, {} of {}, \
+             {} MiB of device memory; {} until the host knows.</p>",
             network.network,
             seconds(network.timing.summary.median),
             percent(network.timing.summary.spread),
@@ -79,7 +79,8 @@ impl Report {
             network.dtype,
             network.nodes,
             flop_rate(network.gflop_s),
-            percent(network.share_of_fma),
+            percent(network.share_of_arithmetic),
+            self.arithmetic(&network.device),
             network.device_bytes >> 20,
             seconds(network.wall),
         );
@@ -106,7 +107,7 @@ impl Report {
             "<section><h2>Rows</h2><div class=\"scroll\"><table><thead><tr><th>op<th>variant<th>dtype<th>shapes",
         );
         out.push_str(
-            "<th class=n>median<th class=n>spread<th class=n>rate<th class=n>of fma<th class=n>GB/s<th class=n>of copy",
+            "<th class=n>median<th class=n>spread<th class=n>rate<th class=n>of arithmetic<th class=n>GB/s<th class=n>of copy",
         );
         out.push_str(if compared { "<th class=n>then → now</thead>" } else { "</thead>" });
         for row in &self.rows {
@@ -128,7 +129,7 @@ impl Report {
             numbers(out, row);
             if let Some(change) = row.compared {
                 let mark = if change.exceeds { " class=\"n bad\"" } else { " class=n" };
-                let _ = write!(out, "<td{mark}>x{:.2}", change.ratio);
+                let _ = write!(out, "<td{mark}>x{:.2}", change.relative);
             }
         }
         out.push_str("</table></div></section>\n");
@@ -150,7 +151,7 @@ fn numbers(out: &mut String, row: &Row) {
         escape(&warnings),
         percent(timing.summary.spread),
         flop_rate(rates.gflop_s),
-        percent(rates.share_of_fma),
+        percent(rates.share_of_arithmetic),
         digits(rates.gb_s),
         percent(rates.share_of_copy),
     );

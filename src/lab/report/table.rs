@@ -9,8 +9,8 @@ use crate::lab::ceilings::Ceilings;
 
 /// Nodes of a network that the table lists.
 const NODES: usize = 15;
-/// A drift above this is told.
-const DRIFT: f64 = 0.1;
+/// A spread of the ceilings above this is told.
+const SPREAD: f64 = 0.1;
 
 impl Report {
     /// `all` lists every refused shape and every node.
@@ -59,10 +59,11 @@ impl Report {
 
     fn network_text(&self, out: &mut String, network: &NetworkRow, all: bool) {
         let NetworkRow { timing, .. } = network;
+        let arithmetic = self.arithmetic(&network.device);
         let inputs: Vec<String> = network.inputs.iter().map(|(name, dims)| format!("{name} {dims:?}")).collect();
         let _ = writeln!(
             out,
-            "\n{} on {}, {}: {} ± {} ({} until the host knows), {} ({} of fma), {} nodes, {} MiB\n  {}",
+            "\n{} on {}, {}: {} ± {} ({} until the host knows), {} ({} of {arithmetic}), {} nodes, {} MiB\n  {}",
             network.network,
             network.device,
             network.dtype,
@@ -70,7 +71,7 @@ impl Report {
             percent(timing.summary.spread),
             seconds(network.wall),
             flop_rate(network.gflop_s),
-            percent(network.share_of_fma),
+            percent(network.share_of_arithmetic),
             network.nodes,
             network.device_bytes >> 20,
             inputs.join(", "),
@@ -78,13 +79,13 @@ impl Report {
         for op in &network.by_op {
             let _ = writeln!(
                 out,
-                "  {:>5} {:>9}  {:<18} {:>4} nodes  {:>12} {:>5} of fma  {:>5} GB/s {:>5} of copy",
+                "  {:>5} {:>9}  {:<18} {:>4} nodes  {:>12} {:>5} of {arithmetic}  {:>5} GB/s {:>5} of copy",
                 percent(op.share),
                 seconds(op.seconds),
                 op.op,
                 op.nodes,
                 flop_rate(op.rates.gflop_s),
-                percent(op.rates.share_of_fma),
+                percent(op.rates.share_of_arithmetic),
                 digits(op.rates.gb_s),
                 percent(op.rates.share_of_copy),
             );
@@ -110,7 +111,7 @@ impl Report {
             self.rows.iter().filter(has).count()
         };
         for (word, what) in [
-            ("noisy", "noisy (~): the middle half of the samples is far apart; stop other work and run again"),
+            ("noisy", "noisy (~): the middle half of the rounds is far apart; stop other work and run again"),
             ("short", "short (<): the samples are near the clock's resolution"),
         ] {
             let count = warned(word);
@@ -118,26 +119,25 @@ impl Report {
                 let _ = writeln!(out, "\n{count} rows are {what}");
             }
         }
-        for device in self.devices.iter().filter(|device| device.drift > DRIFT) {
-            let (label, drift) = (&device.label, percent(device.drift));
+        for device in self.devices.iter().filter(|device| device.ceilings.spread > SPREAD) {
+            let (label, spread) = (&device.label, percent(device.ceilings.spread));
             let _ = writeln!(
                 out,
-                "\n{label}: the ceilings moved by {drift} during the run, so rows compare no better than that: stop other work"
+                "\n{label}: the ceilings wavered by {spread} during the run, and shares with them: stop other work"
             );
         }
-        let changes: Vec<_> = self.rows.iter().filter_map(|row| row.compared).collect();
-        if let Some(change) = changes.first() {
-            let count = |exceeds: fn(&crate::lab::bench::compare::Change) -> bool| {
-                changes.iter().filter(|c| exceeds(c)).count()
-            };
+        let changes: Vec<_> = self.rows.iter().filter_map(|row| Some((&row.device, row.compared?))).collect();
+        for device in &self.devices {
+            let of_this = || changes.iter().filter(|(label, _)| **label == device.label).map(|(_, change)| change);
+            let Some(change) = of_this().next() else { continue };
             let _ = writeln!(
                 out,
-                "\ncompared with the earlier report: the median time is x{:.2}; {} of {} rows differ by more than both \
-                 spreads and drifts (!), {} once the median is divided out",
-                change.ratio / change.relative,
-                count(|c| c.exceeds),
-                changes.len(),
-                count(|c| c.relative_exceeds),
+                "\n{}: compared with the earlier report, the median time of rows and ceilings is x{:.2}; beside that, {} of \
+                 {} rows differ by more than both spreads (!)",
+                device.label,
+                change.machine,
+                of_this().filter(|change| change.exceeds).count(),
+                of_this().count(),
             );
         }
     }
@@ -148,10 +148,11 @@ fn facts(device: &Device, number: Option<usize>) -> String {
     let number = number.map_or(String::new(), |n| format!("[{n}] "));
     let driver = device.caps.get("driver").and_then(|v| v.as_str()).map_or(String::new(), |d| format!(", {d}"));
     format!(
-        "{number}{}{driver}: times are {}\n  ceilings measured now: {}",
+        "{number}{}{driver}: times are {}\n  ceilings measured now: {} (± {})",
         device.label,
         clock(device.clock),
-        ceilings(&device.ceilings)
+        ceilings(&device.ceilings),
+        percent(device.ceilings.spread)
     )
 }
 
@@ -188,13 +189,13 @@ fn numbers(row: &Row) -> String {
         None => ' ',
     };
     let change =
-        row.compared.map_or(String::new(), |c| format!(" x{:<5.2}{}", c.ratio, if c.exceeds { '!' } else { ' ' }));
+        row.compared.map_or(String::new(), |c| format!(" x{:<5.2}{}", c.relative, if c.exceeds { '!' } else { ' ' }));
     format!(
         "{:>8} ±{:>5}{mark}{change} {:>12} {:>5} {:>7} GB/s {:>5} ",
         seconds(timing.summary.median),
         percent(timing.summary.spread),
         flop_rate(rates.gflop_s),
-        percent(rates.share_of_fma),
+        percent(rates.share_of_arithmetic),
         digits(rates.gb_s),
         percent(rates.share_of_copy),
     )

@@ -1,0 +1,209 @@
+//! A row of a report: one op at one set of shapes on one device.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::compare::Change;
+use super::measure::{Checked, Timing};
+use crate::error::Result;
+use crate::graph::plan::Storage;
+use crate::lab::ceilings::Ceilings;
+use crate::lab::suite::Entry;
+use crate::ops::Case;
+use crate::tensor::DType;
+
+/// What became of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Right,
+    /// The output is not the reference's, so it was not timed.
+    Wrong,
+    /// The shapes exceed the device's limits.
+    Refused,
+    /// The kernel does not compile, or the device failed.
+    Failed,
+    /// A node of a network, which ran and was finite; `validate` compares.
+    Unchecked,
+}
+
+/// One op at one set of shapes on one device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Row {
+    pub device: String,
+    pub op: String,
+    pub variant: String,
+    /// Of activations, and of matrices of parameters.
+    pub dtype: String,
+    pub weights: String,
+    /// The op's attributes.
+    pub attributes: String,
+    /// Of the inputs.
+    pub shapes: Vec<Vec<usize>>,
+    /// The network's node, where a network was timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Networks with such nodes, and how many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub uses: BTreeMap<String, usize>,
+    pub verdict: Verdict,
+    /// Why it is not right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub relative_error: Option<f64>,
+    /// Of one run: floating-point operations, and bytes of the inputs and the output as the device stores them.
+    pub flops: u64,
+    pub bytes: u64,
+    #[serde(flatten)]
+    pub timing: Option<Timing>,
+    #[serde(flatten)]
+    pub rates: Option<Rates>,
+    /// What an earlier report says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Change>,
+}
+
+impl Row {
+    /// A row without a time.
+    ///
+    /// # Errors
+    /// If the case contradicts its op's shape rule.
+    pub fn new(device: &str, entry: &Entry, variant: &str, storage: Storage, verdict: Verdict) -> Result<Self> {
+        let Entry { case, uses } = entry;
+        let types = case.types();
+        let output = case.op.output(&types)?;
+        let read =
+            types.iter().enumerate().map(|(i, ty)| case.op.reads(&types, &output, i) * storage.element_size(ty.kind));
+        let bytes = read.sum::<usize>() + output.device_len() * storage.element_size(output.kind);
+        Ok(Self {
+            device: device.into(),
+            op: case.op.name().into(),
+            variant: variant.into(),
+            dtype: storage.act.to_string(),
+            weights: storage.weight.to_string(),
+            attributes: format!("{:?}", case.op),
+            shapes: types.iter().map(|ty| ty.shape.dims().to_vec()).collect(),
+            node: None,
+            uses: uses.clone(),
+            verdict,
+            reason: None,
+            relative_error: None,
+            flops: case.op.flops(&types, &output),
+            bytes: bytes as u64,
+            timing: None,
+            rates: None,
+            compared: None,
+        })
+    }
+
+    /// Puts in what comparing with the reference gave.
+    pub fn judge(&mut self, checked: &Checked) {
+        self.verdict = Verdict::Right;
+        self.relative_error = Some(checked.relative_error);
+        if !checked.is_right() {
+            self.verdict = Verdict::Wrong;
+            let Checked { relative_error, limit, .. } = checked;
+            self.reason = Some(format!("relative error {relative_error:.1e} exceeds {limit:.0e}: not timed"));
+        }
+    }
+
+    /// Puts in the rates, if there is a time.
+    pub fn rate(&mut self, ceilings: &Ceilings, dtype: DType) {
+        let seconds = self.timing.as_ref().map(|timing| timing.summary.median);
+        self.rates = seconds.map(|seconds| Rates::new(self.flops, self.bytes, seconds, ceilings, dtype));
+    }
+
+    pub fn is_of(&self, case: &Case) -> bool {
+        self.attributes == format!("{:?}", case.op)
+            && self.shapes.iter().map(Vec::as_slice).eq(case.inputs.iter().map(|(ty, _)| ty.shape.dims()))
+    }
+
+    /// Whether the kernel must not be used as it is.
+    pub fn is_bad(&self) -> bool {
+        matches!(self.verdict, Verdict::Wrong | Verdict::Failed)
+    }
+}
+
+/// How fast, and how close to the ceilings.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    pub gflop_s: f64,
+    pub gb_s: f64,
+    /// Of multiply-adds, or on the CPU executor of its matrix product.
+    pub share_of_arithmetic: f64,
+    pub share_of_copy: f64,
+    /// The larger of the two: of the ceiling that this op would meet first.
+    pub share_of_roof: f64,
+}
+
+impl Rates {
+    pub fn new(flops: u64, bytes: u64, seconds: f64, ceilings: &Ceilings, dtype: DType) -> Self {
+        let seconds = seconds.max(1e-12);
+        let (gflop_s, gb_s) = (flops as f64 / seconds / 1e9, bytes as f64 / seconds / 1e9);
+        let share = |rate: f64, most: f64| if most > 0.0 { rate / most } else { 0.0 };
+        let (of_arithmetic, of_copy) = (share(gflop_s, ceilings.gflop_s(dtype)), share(gb_s, ceilings.copy_gb_s));
+        Self {
+            gflop_s,
+            gb_s,
+            share_of_arithmetic: of_arithmetic,
+            share_of_copy: of_copy,
+            share_of_roof: of_arithmetic.max(of_copy),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Clock;
+    use crate::lab::bench::stats::Summary;
+    use crate::lab::bench::verdict;
+    use crate::lab::suite;
+
+    const CEILINGS: Ceilings = Ceilings {
+        copy_gb_s: 10.0,
+        fma_f32_gflop_s: Some(100.0),
+        fma_f16_gflop_s: None,
+        product_gflop_s: None,
+        spread: 0.0,
+    };
+    const F32: Storage = Storage { act: DType::F32, weight: DType::F32 };
+
+    fn row() -> Row {
+        Row::new("cpu", &suite::cases()[0], "reference", F32, Verdict::Unchecked).unwrap()
+    }
+
+    #[test]
+    fn the_share_of_the_roof_is_that_of_the_nearer_ceiling() {
+        let rates = Rates::new(50_000_000_000, 1_000_000_000, 1.0, &CEILINGS, DType::F32);
+        assert_eq!((rates.gflop_s, rates.gb_s), (50.0, 1.0));
+        assert_eq!((rates.share_of_arithmetic, rates.share_of_copy, rates.share_of_roof), (0.5, 0.1, 0.5));
+        let rates = Rates::new(1_000_000_000, 9_000_000_000, 1.0, &CEILINGS, DType::F32);
+        assert_eq!(rates.share_of_roof, 0.9);
+    }
+
+    #[test]
+    fn a_row_survives_its_json() {
+        let mut row = row();
+        row.judge(&Checked { relative_error: 0.0, limit: 1.0, watch: None });
+        let summary = Summary::of(&[0.5]);
+        row.timing = Some(Timing { summary, clock: Clock::Wall, repeats: 3, warnings: Vec::new() });
+        row.rate(&CEILINGS, DType::F32);
+        let json = serde_json::to_value(&row).unwrap();
+        for key in ["op", "variant", "dtype", "shapes", "median", "spread", "clock", "gflop_s", "gb_s", "share_of_roof"]
+        {
+            assert!(!json[key].is_null(), "{key}: {json}");
+        }
+        let back: Row = serde_json::from_value(json).unwrap();
+        assert_eq!((back.timing, back.rates), (row.timing, row.rates));
+    }
+
+    #[test]
+    fn a_wrong_row_is_not_timed_and_fails_the_run() {
+        let mut row = row();
+        row.judge(&Checked { relative_error: 0.5, limit: 1e-5, watch: None });
+        assert_eq!((row.verdict, row.timing.is_none()), (Verdict::Wrong, true));
+        assert!(verdict(&[row]).unwrap_err().to_string().contains("1 of 1"));
+    }
+}
