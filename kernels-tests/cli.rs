@@ -7,7 +7,7 @@ use libtest_mimic::{Failed, Trial};
 use ornstein::tensor::Tensor;
 use ornstein::weights::write_tensors;
 
-use crate::support::test;
+use crate::support::{change_tensor, copy_of_the_model, test};
 
 type Check = fn(&Path) -> Result<(), Failed>;
 
@@ -81,6 +81,7 @@ pub fn trials() -> Vec<Trial> {
         ("an_interrupt_ends_a_long_pass_and_leaves_nothing", an_interrupt_ends_a_long_pass),
         ("forward_lists_the_inputs_that_it_misses", forward_lists_the_inputs_that_it_misses),
         ("a_changed_seed_changes_the_picture_and_the_same_does_not", a_seed_is_a_picture),
+        ("checking_a_healthy_model_says_nothing_and_changes_nothing", checking_changes_nothing),
         ("an_empty_prompt_makes_a_picture", an_empty_prompt_makes_a_picture),
         ("a_prompt_of_ten_thousand_characters_makes_a_picture_and_a_warning", a_long_prompt_makes_a_picture),
         ("json_is_the_only_thing_on_stdout", json_is_the_only_thing_on_stdout),
@@ -145,22 +146,6 @@ fn files(at: &Path) -> Result<Vec<PathBuf>, Failed> {
     Ok(files)
 }
 
-/// A copy of the built-in model's runtime files in `model/`, to be damaged.
-fn copy_of_the_model(at: &Path) -> Result<PathBuf, Failed> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
-    let target = at.join("model");
-    std::fs::create_dir(&target)?;
-    std::fs::copy(source.join("model_index.json"), target.join("model_index.json"))?;
-    for part in ["scheduler", "text_encoder", "tokenizer", "unet", "vae"] {
-        std::fs::create_dir(target.join(part))?;
-        for entry in std::fs::read_dir(source.join(part))? {
-            let path = entry?.path();
-            std::fs::copy(&path, target.join(part).join(path.file_name().unwrap_or_default()))?;
-        }
-    }
-    Ok(target)
-}
-
 const DRAW_MODEL: &[&str] = &["generate", "x", "--steps", "1", "--device", "cpu", "--model", "model"];
 
 fn sizes_beyond_any_machine_are_refused(at: &Path) -> Result<(), Failed> {
@@ -184,13 +169,7 @@ fn truncated_weights_are_named(at: &Path) -> Result<(), Failed> {
 
 fn weights_that_are_not_a_number_are_named(at: &Path) -> Result<(), Failed> {
     let path = copy_of_the_model(at)?.join("unet/diffusion_pytorch_model.safetensors");
-    let mut bytes = std::fs::read(&path)?;
-    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into()?))?;
-    let index: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header])?;
-    let start = index["conv_in.weight"]["data_offsets"][0].as_u64().ok_or("no offset")?;
-    let at_tensor = 8 + header + usize::try_from(start)?;
-    bytes[at_tensor..at_tensor + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
-    std::fs::write(&path, bytes)?;
+    change_tensor(&path, "conv_in.weight", |_| f32::NAN)?;
     refused(at, DRAW_MODEL, 1, &["conv_in.weight", "NaN"])
 }
 
@@ -278,6 +257,13 @@ fn a_seed_is_a_picture(at: &Path) -> Result<(), Failed> {
     let read = |name: &str| std::fs::read(at.join(name));
     ensure(read("a.png")? == read("b.png")?, "one seed gave two pictures")?;
     ensure(read("a.png")? != read("c.png")?, "two seeds gave one picture")
+}
+
+fn checking_changes_nothing(at: &Path) -> Result<(), Failed> {
+    draw(at, &["x", "--seed", "1", "-o", "plain.png"])?;
+    let output = draw(at, &["x", "--seed", "1", "-o", "checked.png", "--check"])?;
+    ensure(output.stderr.is_empty(), text(&output.stderr))?;
+    ensure(std::fs::read(at.join("plain.png"))? == std::fs::read(at.join("checked.png"))?, "the picture changed")
 }
 
 fn an_empty_prompt_makes_a_picture(at: &Path) -> Result<(), Failed> {

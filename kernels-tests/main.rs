@@ -5,6 +5,7 @@ mod admission;
 mod bench;
 mod cli;
 mod files;
+mod finite;
 mod floors;
 mod models;
 mod networks;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         bench::trials(),
         cli::trials(),
         files::trials(),
+        finite::trials(),
         floors::trials(),
         models::trials(),
         networks::trials(),

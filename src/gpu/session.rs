@@ -1,6 +1,9 @@
 //! A session: a graph on a device, everything made once (kernels, buffers, bind groups), run many times. A run is one
 //! submission of one compute pass, then one read-back.
 
+mod observe;
+mod submission;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use crate::graph::plan::{Plan, Storage, check_limits, device_bytes, plan};
 use crate::graph::{Graph, Node, Source, ValueId};
 use crate::ops::{Binding, Kind, Launch};
 use crate::tensor::{DType, Tensor, Weights};
+use submission::Submission;
 
 /// Bytes of uploads in flight before the session waits for them, which bounds the staging memory.
 const UPLOAD_CHUNK: u64 = 64 << 20;
@@ -104,6 +108,11 @@ impl Session {
         session.dispatches = session.prepare(choose)?;
         gpu.check()?;
         Ok(session)
+    }
+
+    /// How values are stored.
+    pub fn storage(&self) -> Storage {
+        self.storage
     }
 
     /// Bytes of device memory that the session holds.
@@ -204,37 +213,27 @@ impl Session {
     /// # Errors
     /// If an input is missing or misshapen, or the device fails.
     pub async fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<HashMap<String, Tensor>> {
+        self.upload(inputs)?;
+        let mut submission = self.submission(&self.readback);
+        self.encode_pass(&mut submission.encoder, 0..self.dispatches.len(), 1, None);
+        self.outputs(submission).await
+    }
+
+    fn upload(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         for (id, tensor) in self.graph.order_inputs(inputs)? {
             let bytes = memory::to_bytes(tensor, self.graph.ty(id).kind, self.storage.act);
             self.gpu.queue.write_buffer(&self.fixed[&id], 0, &bytes);
         }
-        let mut encoder = self
-            .gpu
-            .device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(&self.graph.network) });
-        self.encode(&mut encoder);
-        let mut offset = 0;
-        let mut ranges = Vec::new();
-        for (_, id) in &self.graph.outputs {
-            let bytes = device_bytes(&self.graph, *id, self.storage);
-            encoder.copy_buffer_to_buffer(self.buffer(*id), 0, &self.readback, offset, bytes);
-            ranges.push(offset as usize..(offset + bytes) as usize);
-            offset += bytes;
-        }
-        self.gpu.queue.submit([encoder.finish()]);
-        let bytes = self.read_back(&self.readback).await?;
-        let outputs = self.graph.outputs.iter().zip(ranges);
-        Ok(outputs
-            .map(|((name, id), range)| {
-                let ty = self.graph.ty(*id);
-                (name.clone(), memory::from_bytes(&bytes[range], ty, self.storage.act))
-            })
-            .collect())
+        Ok(())
     }
 
-    /// All dispatches in one compute pass.
-    fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.encode_pass(encoder, 0..self.dispatches.len(), 1, None);
+    /// Submits, and reads the outputs by name.
+    async fn outputs(&self, mut submission: Submission<'_>) -> Result<HashMap<String, Tensor>> {
+        for (_, id) in &self.graph.outputs {
+            submission.copy(*id);
+        }
+        let names = self.graph.outputs.iter().map(|(name, _)| name.clone());
+        Ok(names.zip(submission.read().await?).collect())
     }
 
     /// The nodes of that range, `repeats` times over, in one compute pass.
