@@ -22,7 +22,7 @@ use submission::Submission;
 /// Bytes of uploads in flight before the session waits for them, which bounds the staging memory.
 const UPLOAD_CHUNK: u64 = 64 << 20;
 
-/// Bytes behind the end of every slot that no kernel is shown, and what [`Session::poison`] fills them with.
+/// Bytes behind the end of every slot that no kernel should write, and what [`Session::poison`] fills them with.
 const GUARD: u64 = 256;
 const GUARD_BYTE: u8 = 0xa5;
 
@@ -173,8 +173,8 @@ impl Session {
             .map(|(i, binding)| wgpu::BindGroupEntry {
                 binding: i as u32,
                 resource: match binding {
-                    Binding::Input(input) => self.window(node.inputs[*input]),
-                    Binding::Output => self.window(node.output),
+                    Binding::Input(input) => self.window(node.inputs[*input], 0),
+                    Binding::Output => self.window(node.output, GUARD),
                     Binding::Absent => absent.as_entire_binding(),
                     Binding::Params => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                         buffer: params.0,
@@ -201,11 +201,14 @@ impl Session {
         self.plan.slot_of.get(&id).map_or_else(|| &self.fixed[&id], |slot| &self.slots[*slot])
     }
 
-    /// A value's own bytes of its buffer, so that what a driver does with an index past the end shows in the value, in
-    /// the guard words behind the slot, or nowhere.
-    fn window(&self, id: ValueId) -> wgpu::BindingResource<'_> {
-        let size = wgpu::BufferSize::new(device_bytes(&self.graph, id, self.storage));
-        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: self.buffer(id), offset: 0, size })
+    /// A value's own bytes of its buffer, and so many behind them as far as there are any. A read past the end finds
+    /// nothing of another value. A write past the end, which drivers otherwise drop or move onto the last element, each as
+    /// it likes, goes into the guard words, where it does no harm and [`Session::check_guards`] sees it.
+    fn window(&self, id: ValueId, behind: u64) -> wgpu::BindingResource<'_> {
+        let (buffer, bytes) = (self.buffer(id), device_bytes(&self.graph, id, self.storage));
+        let most = buffer.size().min(self.gpu.caps.max_binding);
+        let size = wgpu::BufferSize::new((bytes + behind).min(most));
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size })
     }
 
     /// The outputs by name, for inputs given by name.
