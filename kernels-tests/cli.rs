@@ -89,6 +89,23 @@ pub fn trials() -> Vec<Trial> {
         ("a_picture_on_stdout_is_a_png", a_picture_on_stdout_is_a_png),
         ("saved_latents_start_another_run", saved_latents_start_another_run),
         ("a_pipe_that_closes_early_is_no_error", a_pipe_that_closes_early_is_no_error),
+        ("a_shader_is_printed_for_each_target", a_shader_is_printed_for_each_target),
+        ("a_shaders_variants_differ_in_their_constants", a_shaders_variants_differ),
+        ("spirv_goes_to_a_file_as_words", spirv_goes_to_a_file),
+        ("every_listed_kernel_is_a_file", every_listed_kernel_is_a_file),
+        ("an_unknown_shader_is_refused_with_where_the_list_is", |at| {
+            refused(at, &["shader", "matmull"], 2, &["matmull", "ornstein shader", "activation"])
+        }),
+        ("an_unknown_variant_is_refused_with_the_list", |at| {
+            refused(at, &["shader", "matmul", "--variant", "nonsense"], 2, &["nonsense", "tile16, tile64"])
+        }),
+        ("an_unknown_target_is_refused_with_the_list", |at| {
+            refused(at, &["shader", "matmul", "--to", "dxil"], 2, &["dxil", "wgsl, spirv, msl, hlsl"])
+        }),
+        ("a_shared_part_is_not_translated_as_a_kernel", |at| {
+            refused(at, &["shader", "shared/flat"], 2, &["shared/flat is no op's kernel"])
+        }),
+        ("spirv_as_json_is_refused", |at| refused(at, &["shader", "add", "--to", "spirv", "--json"], 2, &["--json"])),
         ("tokens_are_a_json_list", tokens_are_a_json_list),
         ("a_schedule_is_json", a_schedule_is_json),
     ];
@@ -334,4 +351,53 @@ fn a_schedule_is_json(at: &Path) -> Result<(), Failed> {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let count = |key: &str| document[key].as_array().map(Vec::len);
     ensure(count("timesteps") == Some(3) && count("sigmas") == Some(4), document.to_string())
+}
+
+/// What `ornstein shader` writes to stdout.
+fn shader(at: &Path, arguments: &[&str]) -> Result<Vec<u8>, Failed> {
+    let output = ornstein(at, &[&["shader"], arguments].concat())?;
+    ensure(output.status.success() && output.stderr.is_empty(), text(&output.stderr))?;
+    Ok(output.stdout)
+}
+
+fn a_shader_is_printed_for_each_target(at: &Path) -> Result<(), Failed> {
+    for (target, words) in [
+        ("wgsl", ["@compute", "override TILE_ROWS"]),
+        ("msl", ["#include <metal_stdlib>", "kernel void"]),
+        ("hlsl", ["[numthreads(", "cbuffer"]),
+    ] {
+        let printed = text(&shader(at, &["matmul", "--variant", "tile16", "--to", target])?);
+        ensure(printed.starts_with("// matmul, variant tile16, "), format!("{target}: {printed:.200}"))?;
+        for word in words {
+            ensure(printed.contains(word), format!("{target}: there is no {word}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn a_shaders_variants_differ(at: &Path) -> Result<(), Failed> {
+    for (variant, rows) in [("tile16", 16.0), ("tile64", 64.0)] {
+        let printed = shader(at, &["matmul", "--variant", variant, "--to", "msl", "--json"])?;
+        let document: serde_json::Value = serde_json::from_slice(&printed)?;
+        ensure(document["variant"] == variant && document["constants"]["TILE_ROWS"] == rows, document.to_string())?;
+    }
+    Ok(())
+}
+
+fn spirv_goes_to_a_file(at: &Path) -> Result<(), Failed> {
+    let printed = shader(at, &["conv2d", "--to", "spirv", "-o", "conv2d.spv"])?;
+    ensure(printed.is_empty(), "something is on stdout as well")?;
+    let words = std::fs::read(at.join("conv2d.spv"))?;
+    // The magic number, in the byte order of the file.
+    ensure(words.len() % 4 == 0 && words.starts_with(&0x0723_0203u32.to_le_bytes()), "no SPIR-V")?;
+    ensure(words == shader(at, &["conv2d", "--to", "spirv"])?, "stdout is given something else")
+}
+
+fn every_listed_kernel_is_a_file(at: &Path) -> Result<(), Failed> {
+    let listed = text(&shader(at, &[])?);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let missing = listed.lines().find(|name| !folder.join(format!("{name}.wgsl")).is_file());
+    ensure(missing.is_none(), format!("{missing:?} is listed and not there"))?;
+    let groups = ["matmul", "shared/gemm", "lab/copy"];
+    ensure(groups.iter().all(|name| listed.lines().any(|line| line == *name)), listed)
 }
