@@ -84,6 +84,7 @@ pub fn trials() -> Vec<Trial> {
         FAULTS.iter().map(|fault| on_gpu(format!("validate::finds::{}", fault.name), |_| finds(fault))).collect();
     trials.extend([
         on_gpu("validate::finds::a_write_behind_the_output".into(), |_| an_overrun_is_found()),
+        on_gpu("validate::finds::padding_that_is_not_zero".into(), |_| padding_is_found()),
         on_gpu("validate::a_tensor_beyond_the_device_is_refused".into(), a_tensor_beyond_the_device_is_refused),
         on_gpu("validate::guards_that_changed_are_found".into(), guards_that_changed_are_found),
         on_gpu("validate::a_model_names_its_first_wrong_node".into(), |_| a_model_names_its_first_wrong_node()),
@@ -140,6 +141,20 @@ fn an_overrun_is_found() -> Result<(), Failed> {
         let overrun = Fault { name: "", op: "upsample", act, file: "upsample.wgsl", right, wrong };
         let bytes = format!("{} bytes behind the end", 4 * act.size());
         if let Some(other) = failures(&overrun)?.iter().find(|reason| !reason.starts_with(&bytes)) {
+            return Err(format!("{act}: failed otherwise: {other}").into());
+        }
+    }
+    Ok(())
+}
+
+/// What a kernel adds to every lane of a row's last vector, those past its end among them.
+fn padding_is_found() -> Result<(), Failed> {
+    let right = "* gamma[i] + beta[i]";
+    let past = "vec4(4u * i) + vec4(0u, 1u, 2u, 3u) >= vec4(params.channels)";
+    let wrong = format!("{right} + select(vec4(0.0), vec4(1.0), {past})").leak();
+    for act in [DType::F32, DType::F16] {
+        let fault = Fault { name: "", op: "layer_norm", act, file: "layer_norm.wgsl", right, wrong };
+        if let Some(other) = failures(&fault)?.iter().find(|reason| !reason.starts_with("lanes that pad the rows")) {
             return Err(format!("{act}: failed otherwise: {other}").into());
         }
     }

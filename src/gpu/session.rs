@@ -1,6 +1,7 @@
 //! A session: a graph on a device, everything made once (kernels, buffers, bind groups), run many times. A run is one
 //! submission of one compute pass, then one read-back.
 
+mod guards;
 mod observe;
 mod submission;
 
@@ -17,14 +18,11 @@ use crate::graph::plan::{Plan, Storage, check_limits, device_bytes, plan};
 use crate::graph::{Graph, Node, Source, ValueId};
 use crate::ops::{Binding, Kind, Launch};
 use crate::tensor::{DType, Tensor, Weights};
+use guards::GUARD;
 use submission::Submission;
 
 /// Bytes of uploads in flight before the session waits for them, which bounds the staging memory.
 const UPLOAD_CHUNK: u64 = 64 << 20;
-
-/// Bytes behind the end of every slot that no kernel should write, and what [`Session::poison`] fills them with.
-const GUARD: u64 = 256;
-const GUARD_BYTE: u8 = 0xa5;
 
 /// Picks a node's variant: the node's place in its graph to the variant's place in the op's list.
 pub type Choose<'a> = dyn Fn(usize) -> usize + 'a;
@@ -270,38 +268,6 @@ impl Session {
         let bytes = readback.get_mapped_range(..).map_err(|e| failed(&e))?.to_vec();
         readback.unmap();
         Ok(bytes)
-    }
-
-    /// Fills every slot with NaN, so that a kernel that leaves a part of its output unwritten shows, and what lies behind
-    /// the slots with a pattern for [`Session::check_guards`].
-    pub fn poison(&self) {
-        for (slot, bytes) in self.slots.iter().zip(&self.plan.slots) {
-            let mut fill = vec![0xff; *bytes as usize];
-            fill.resize(slot.size() as usize, GUARD_BYTE);
-            self.gpu.queue.write_buffer(slot, 0, &fill);
-        }
-    }
-
-    /// After [`Session::poison`] and a run: whether the pattern behind the slots is still there.
-    ///
-    /// # Errors
-    /// If it is not, or it cannot be read back.
-    pub async fn check_guards(&self) -> Result<()> {
-        let guards =
-            || self.slots.iter().zip(&self.plan.slots).map(|(slot, bytes)| (slot, *bytes, slot.size() - bytes));
-        let readback = readback_buffer(&self.gpu, guards().map(|(_, _, len)| len).sum());
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let mut offset = 0;
-        for (slot, start, len) in guards().filter(|(_, _, len)| *len > 0) {
-            encoder.copy_buffer_to_buffer(slot, start, &readback, offset, len);
-            offset += len;
-        }
-        self.gpu.queue.submit([encoder.finish()]);
-        let bytes = self.read_back(&readback).await?;
-        match bytes[..offset as usize].iter().filter(|b| **b != GUARD_BYTE).count() {
-            0 => Ok(()),
-            changed => Err(Error::device(format!("{changed} bytes behind the end of an output were overwritten"))),
-        }
     }
 }
 

@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::gpu::memory;
 use crate::graph::ValueId;
 use crate::graph::plan::device_bytes;
-use crate::tensor::Tensor;
+use crate::ops::Ty;
+use crate::tensor::{DType, Tensor};
 
 /// Commands for the device, and the values that they copy into a buffer to be read.
 pub(super) struct Submission<'a> {
@@ -30,11 +31,16 @@ impl Submission<'_> {
 
     /// Submits, and gives the copied values in their order.
     pub async fn read(self) -> Result<Vec<Tensor>> {
+        self.read_as(memory::from_bytes).await
+    }
+
+    /// The same of what `convert` makes of a value's bytes, its type and the type of activations.
+    pub async fn read_as<T>(self, convert: fn(&[u8], &Ty, DType) -> T) -> Result<Vec<T>> {
         let Session { gpu, graph, storage, .. } = self.session;
         gpu.queue.submit([self.encoder.finish()]);
         let bytes = self.session.read_back(self.readback).await?;
         let value = |(id, range): &(ValueId, Range<u64>)| {
-            memory::from_bytes(&bytes[range.start as usize..range.end as usize], graph.ty(*id), storage.act)
+            convert(&bytes[range.start as usize..range.end as usize], graph.ty(*id), storage.act)
         };
         Ok(self.copied.iter().map(value).collect())
     }
