@@ -1,5 +1,6 @@
 //! `ornstein bench` on the adapter at hand, and the kernels that measure its ceilings.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         on_gpu("bench::the_ceilings_of_the_adapter_are_measured".into(), ceilings_are_measured),
         on_gpu("bench::a_json_report_has_timed_rows_and_a_page_beside_it".into(), a_report),
+        on_gpu("bench::a_folders_ceiling_kernel_is_used_and_checked".into(), |_| a_folders_ceiling_kernel()),
         test("bench::the_cpu_is_timed_as_well", the_cpu),
         test("bench::rows_take_turns", rows_take_turns),
         test("bench::a_network_on_the_cpu_is_held_against_its_matrix_product", a_network_on_the_cpu),
@@ -58,6 +60,24 @@ fn a_report(_: &Arc<Gpu>) -> Result<(), Failed> {
     assert_eq!(compare::read(old.as_ref())?.rows.len(), rows.len());
     let page = std::fs::read_to_string(page)?;
     assert!(page.contains("<svg") && !page.contains("http"), "the page is not whole, or not alone");
+    Ok(())
+}
+
+/// A copy that leaves a part out would be a fast one.
+fn a_folders_ceiling_kernel() -> Result<(), Failed> {
+    let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/lab/copy.wgsl");
+    let text = std::fs::read_to_string(built_in)?;
+    let folder = tempfile::tempdir()?;
+    std::fs::create_dir(folder.path().join("lab"))?;
+    let shorter = text.replace("i < params.vectors", "i < params.vectors / 2u");
+    assert_ne!(text, shorter, "the fault is no longer one");
+    std::fs::write(folder.path().join("lab/copy.wgsl"), shorter)?;
+    let device = std::env::var(ADAPTER).unwrap_or_else(|_| "0".into());
+    let shaders = folder.path().to_string_lossy();
+    let output = bench(&["scale", "--suite", "cases", "--device", &device, "--shaders", &shaders])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the kernel copy that measures a ceiling is wrong"), "{said}");
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use libtest_mimic::{Failed, Trial};
 use ornstein::tensor::Tensor;
 use ornstein::weights::write_tensors;
 
-use crate::support::test;
+use crate::support::{change_tensor, copy_of_the_model, test};
 
 type Check = fn(&Path) -> Result<(), Failed>;
 
@@ -81,6 +81,7 @@ pub fn trials() -> Vec<Trial> {
         ("an_interrupt_ends_a_long_pass_and_leaves_nothing", an_interrupt_ends_a_long_pass),
         ("forward_lists_the_inputs_that_it_misses", forward_lists_the_inputs_that_it_misses),
         ("a_changed_seed_changes_the_picture_and_the_same_does_not", a_seed_is_a_picture),
+        ("checking_a_healthy_model_says_nothing_and_changes_nothing", checking_changes_nothing),
         ("an_empty_prompt_makes_a_picture", an_empty_prompt_makes_a_picture),
         ("a_prompt_of_ten_thousand_characters_makes_a_picture_and_a_warning", a_long_prompt_makes_a_picture),
         ("json_is_the_only_thing_on_stdout", json_is_the_only_thing_on_stdout),
@@ -88,6 +89,23 @@ pub fn trials() -> Vec<Trial> {
         ("a_picture_on_stdout_is_a_png", a_picture_on_stdout_is_a_png),
         ("saved_latents_start_another_run", saved_latents_start_another_run),
         ("a_pipe_that_closes_early_is_no_error", a_pipe_that_closes_early_is_no_error),
+        ("a_shader_is_printed_for_each_target", a_shader_is_printed_for_each_target),
+        ("a_shaders_variants_differ_in_their_constants", a_shaders_variants_differ),
+        ("spirv_goes_to_a_file_as_words", spirv_goes_to_a_file),
+        ("every_listed_kernel_is_a_file", every_listed_kernel_is_a_file),
+        ("an_unknown_shader_is_refused_with_where_the_list_is", |at| {
+            refused(at, &["shader", "matmull"], 2, &["matmull", "ornstein shader", "activation"])
+        }),
+        ("an_unknown_variant_is_refused_with_the_list", |at| {
+            refused(at, &["shader", "matmul", "--variant", "nonsense"], 2, &["nonsense", "tile16, tile64"])
+        }),
+        ("an_unknown_target_is_refused_with_the_list", |at| {
+            refused(at, &["shader", "matmul", "--to", "dxil"], 2, &["dxil", "wgsl, spirv, msl, hlsl"])
+        }),
+        ("a_shared_part_is_not_translated_as_a_kernel", |at| {
+            refused(at, &["shader", "shared/flat"], 2, &["shared/flat is no op's kernel"])
+        }),
+        ("spirv_as_json_is_refused", |at| refused(at, &["shader", "add", "--to", "spirv", "--json"], 2, &["--json"])),
         ("tokens_are_a_json_list", tokens_are_a_json_list),
         ("a_schedule_is_json", a_schedule_is_json),
     ];
@@ -145,22 +163,6 @@ fn files(at: &Path) -> Result<Vec<PathBuf>, Failed> {
     Ok(files)
 }
 
-/// A copy of the built-in model's runtime files in `model/`, to be damaged.
-fn copy_of_the_model(at: &Path) -> Result<PathBuf, Failed> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
-    let target = at.join("model");
-    std::fs::create_dir(&target)?;
-    std::fs::copy(source.join("model_index.json"), target.join("model_index.json"))?;
-    for part in ["scheduler", "text_encoder", "tokenizer", "unet", "vae"] {
-        std::fs::create_dir(target.join(part))?;
-        for entry in std::fs::read_dir(source.join(part))? {
-            let path = entry?.path();
-            std::fs::copy(&path, target.join(part).join(path.file_name().unwrap_or_default()))?;
-        }
-    }
-    Ok(target)
-}
-
 const DRAW_MODEL: &[&str] = &["generate", "x", "--steps", "1", "--device", "cpu", "--model", "model"];
 
 fn sizes_beyond_any_machine_are_refused(at: &Path) -> Result<(), Failed> {
@@ -184,13 +186,7 @@ fn truncated_weights_are_named(at: &Path) -> Result<(), Failed> {
 
 fn weights_that_are_not_a_number_are_named(at: &Path) -> Result<(), Failed> {
     let path = copy_of_the_model(at)?.join("unet/diffusion_pytorch_model.safetensors");
-    let mut bytes = std::fs::read(&path)?;
-    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into()?))?;
-    let index: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header])?;
-    let start = index["conv_in.weight"]["data_offsets"][0].as_u64().ok_or("no offset")?;
-    let at_tensor = 8 + header + usize::try_from(start)?;
-    bytes[at_tensor..at_tensor + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
-    std::fs::write(&path, bytes)?;
+    change_tensor(&path, "conv_in.weight", |_| f32::NAN)?;
     refused(at, DRAW_MODEL, 1, &["conv_in.weight", "NaN"])
 }
 
@@ -280,6 +276,13 @@ fn a_seed_is_a_picture(at: &Path) -> Result<(), Failed> {
     ensure(read("a.png")? != read("c.png")?, "two seeds gave one picture")
 }
 
+fn checking_changes_nothing(at: &Path) -> Result<(), Failed> {
+    draw(at, &["x", "--seed", "1", "-o", "plain.png"])?;
+    let output = draw(at, &["x", "--seed", "1", "-o", "checked.png", "--check"])?;
+    ensure(output.stderr.is_empty(), text(&output.stderr))?;
+    ensure(std::fs::read(at.join("plain.png"))? == std::fs::read(at.join("checked.png"))?, "the picture changed")
+}
+
 fn an_empty_prompt_makes_a_picture(at: &Path) -> Result<(), Failed> {
     draw(at, &["", "--seed", "1"])?;
     ensure(at.join("ornstein-1.png").exists(), "there is no picture")
@@ -348,4 +351,53 @@ fn a_schedule_is_json(at: &Path) -> Result<(), Failed> {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let count = |key: &str| document[key].as_array().map(Vec::len);
     ensure(count("timesteps") == Some(3) && count("sigmas") == Some(4), document.to_string())
+}
+
+/// What `ornstein shader` writes to stdout.
+fn shader(at: &Path, arguments: &[&str]) -> Result<Vec<u8>, Failed> {
+    let output = ornstein(at, &[&["shader"], arguments].concat())?;
+    ensure(output.status.success() && output.stderr.is_empty(), text(&output.stderr))?;
+    Ok(output.stdout)
+}
+
+fn a_shader_is_printed_for_each_target(at: &Path) -> Result<(), Failed> {
+    for (target, words) in [
+        ("wgsl", ["@compute", "override TILE_ROWS"]),
+        ("msl", ["#include <metal_stdlib>", "kernel void"]),
+        ("hlsl", ["[numthreads(", "cbuffer"]),
+    ] {
+        let printed = text(&shader(at, &["matmul", "--variant", "tile16", "--to", target])?);
+        ensure(printed.starts_with("// matmul, variant tile16, "), format!("{target}: {printed:.200}"))?;
+        for word in words {
+            ensure(printed.contains(word), format!("{target}: there is no {word}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn a_shaders_variants_differ(at: &Path) -> Result<(), Failed> {
+    for (variant, rows) in [("tile16", 16.0), ("tile64", 64.0)] {
+        let printed = shader(at, &["matmul", "--variant", variant, "--to", "msl", "--json"])?;
+        let document: serde_json::Value = serde_json::from_slice(&printed)?;
+        ensure(document["variant"] == variant && document["constants"]["TILE_ROWS"] == rows, document.to_string())?;
+    }
+    Ok(())
+}
+
+fn spirv_goes_to_a_file(at: &Path) -> Result<(), Failed> {
+    let printed = shader(at, &["conv2d", "--to", "spirv", "-o", "conv2d.spv"])?;
+    ensure(printed.is_empty(), "something is on stdout as well")?;
+    let words = std::fs::read(at.join("conv2d.spv"))?;
+    // The magic number, in the byte order of the file.
+    ensure(words.len() % 4 == 0 && words.starts_with(&0x0723_0203u32.to_le_bytes()), "no SPIR-V")?;
+    ensure(words == shader(at, &["conv2d", "--to", "spirv"])?, "stdout is given something else")
+}
+
+fn every_listed_kernel_is_a_file(at: &Path) -> Result<(), Failed> {
+    let listed = text(&shader(at, &[])?);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let missing = listed.lines().find(|name| !folder.join(format!("{name}.wgsl")).is_file());
+    ensure(missing.is_none(), format!("{missing:?} is listed and not there"))?;
+    let groups = ["matmul", "shared/gemm", "lab/copy"];
+    ensure(groups.iter().all(|name| listed.lines().any(|line| line == *name)), listed)
 }

@@ -44,6 +44,7 @@ struct Run<'a> {
     case: &'a Case,
     variant: usize,
     launch: Launch,
+    /// The one that the session asks for.
     dialect: Dialect,
     hlsl: String,
 }
@@ -83,11 +84,13 @@ fn translated<'a>(
     fault: Option<Fault>,
 ) -> Result<Vec<Run<'a>>, Failed> {
     let types = case.types();
-    let dialect = Dialect::of(storage, &types, gpu.caps.f16);
+    let dialect = Dialect::of(storage, &types, gpu.caps.native_f16());
+    // What DirectX 12 devices are given, with an f16 of their own. It is stored the same as packed pairs.
+    let native = Dialect::of(storage, &types, gpu.caps.f16);
     let variants = case.op.variants(&types, &case.op.output(&types)?, &gpu.caps)?;
     let run = |(variant, launch): (usize, Launch)| {
-        let source = gpu.sources.source(launch.shader, launch.core, dialect)?;
-        let text = hlsl(&prepare(&source, &launch, dialect.native_f16)?)?;
+        let source = gpu.sources.source(launch.shader, launch.core, native)?;
+        let text = hlsl(&prepare(&source, &launch, native.native_f16)?)?;
         let mut hlsl = with_workgroups(&text, launch.workgroups)?;
         if let Some([right, wrong]) = fault {
             if !hlsl.contains(right) {

@@ -5,6 +5,7 @@ mod admission;
 mod bench;
 mod cli;
 mod files;
+mod finite;
 mod floors;
 mod hlsl;
 mod models;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         bench::trials(),
         cli::trials(),
         files::trials(),
+        finite::trials(),
         floors::trials(),
         hlsl::trials(),
         models::trials(),

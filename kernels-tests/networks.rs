@@ -136,6 +136,7 @@ fn picture(golden: &Golden, executor: &Executor, limit: f64) -> Result<(), Faile
         seed: golden.seed,
         batch: 1,
         init_latents: None,
+        check: false,
     };
     let pipeline = Pipeline::open(Model::builtin())?;
     let pictures = pollster::block_on(pipeline.generate(executor, &request, &AtomicBool::new(false), &mut |_| {}))?;

@@ -1,7 +1,9 @@
 //! What several test files need: an adapter, or the word that there is none.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use half::f16;
 use libtest_mimic::{Failed, Trial};
 use ornstein::caps::Caps;
 use ornstein::gpu::Gpu;
@@ -71,4 +73,42 @@ pub fn variants(case: &Case, dialect: Dialect) -> Result<Vec<Variant>, Failed> {
         }
     }
     Ok(all)
+}
+
+/// A copy of the built-in model's runtime files in `model/`, to be damaged.
+pub fn copy_of_the_model(at: &Path) -> Result<PathBuf, Failed> {
+    let target = at.join("model");
+    copy_model(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model"), &target)?;
+    Ok(target)
+}
+
+/// Copies a model's index and the folders of its components.
+pub fn copy_model(source: &Path, target: &Path) -> Result<(), Failed> {
+    std::fs::create_dir(target)?;
+    std::fs::copy(source.join("model_index.json"), target.join("model_index.json"))?;
+    for part in ["scheduler", "text_encoder", "tokenizer", "unet", "vae"] {
+        if !source.join(part).exists() {
+            continue;
+        }
+        std::fs::create_dir(target.join(part))?;
+        for entry in std::fs::read_dir(source.join(part))? {
+            let path = entry?.path();
+            std::fs::copy(&path, target.join(part).join(path.file_name().unwrap_or_default()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Rewrites every element of an f16 tensor of a safetensors file.
+pub fn change_tensor(path: &Path, name: &str, change: impl Fn(f32) -> f32) -> Result<(), Failed> {
+    let mut bytes = std::fs::read(path)?;
+    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into()?))?;
+    let index: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header])?;
+    let offset = |i: usize| index[name]["data_offsets"][i].as_u64().ok_or_else(|| format!("there is no {name}"));
+    let place = 8 + header + usize::try_from(offset(0)?)?..8 + header + usize::try_from(offset(1)?)?;
+    for value in bytes[place].chunks_exact_mut(2) {
+        let old = f16::from_le_bytes([value[0], value[1]]).to_f32();
+        value.copy_from_slice(&f16::from_f32(change(old)).to_le_bytes());
+    }
+    Ok(std::fs::write(path, bytes)?)
 }

@@ -44,6 +44,8 @@ pub struct Caps {
     pub max_invocations: u32,
     /// Workgroups in one dimension of a dispatch.
     pub max_workgroups: u32,
+    /// Rounds of a thread's loops, all together, after which the driver ends them without a word, if it does.
+    pub loop_rounds: Option<u32>,
 }
 
 impl Caps {
@@ -69,6 +71,7 @@ impl Caps {
             workgroup_memory: 16 << 10,
             max_invocations: 256,
             max_workgroups: 65_535,
+            loop_rounds: None,
         }
     }
 

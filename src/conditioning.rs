@@ -29,12 +29,14 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Opens `text_encoder` with `tokenizer`, or `text_encoder_2` with `tokenizer_2`, for so many texts at once.
+    /// Opens `text_encoder` with `tokenizer`, or `text_encoder_2` with `tokenizer_2`, for so many texts at once; `checked`
+    /// as [`Network::checked`].
     pub async fn load(
         model: &Model,
         executor: &Executor,
         suffix: &str,
         texts: usize,
+        checked: bool,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Self> {
         let component = format!("text_encoder{suffix}");
@@ -46,7 +48,7 @@ impl Encoder {
         let graph = config.graph(&component, texts, tokens)?;
         let wanted = graph.wanted();
         let weights = model.weights(&component)?;
-        let network = Network::load(executor, graph, &wanted, &weights, tell).await?;
+        let network = Network::load(executor, graph, &wanted, weights, tell).await?.checked(checked);
         Ok(Self { tokenizer, config, network, tokens })
     }
 
@@ -55,7 +57,11 @@ impl Encoder {
     }
 
     /// Runs the encoder on the texts: its outputs by name, and how many tokens of the longest text were left out.
-    async fn run(&self, texts: &[&str]) -> Result<(std::collections::HashMap<String, Tensor>, usize)> {
+    async fn run(
+        &mut self,
+        texts: &[&str],
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<(std::collections::HashMap<String, Tensor>, usize)> {
         let mut rows = Vec::with_capacity(texts.len());
         let mut dropped = 0;
         for text in texts {
@@ -65,7 +71,7 @@ impl Encoder {
         }
         let ids = Tensor::new([texts.len(), self.tokens], rows.iter().flatten().map(|id| *id as f32).collect());
         let pool = self.config.pool_rows(&ids)?;
-        let outputs = self.network.run(&[("input_ids", &ids), ("pool_rows", &pool)]).await?;
+        let outputs = self.network.run(&[("input_ids", &ids), ("pool_rows", &pool)], tell).await?;
         Ok((outputs, dropped))
     }
 }
@@ -83,13 +89,14 @@ pub struct Texts<'a> {
 pub async fn condition(
     model: &Model,
     unet: &unet::Config,
-    encoders: &[Encoder],
+    encoders: &mut [Encoder],
     texts: &Texts<'_>,
+    tell: &mut dyn FnMut(&str),
 ) -> Result<Conditioning> {
     let sdxl = unet.is_sdxl();
     let (mut contexts, mut pooled, mut dropped) = (Vec::new(), None, 0);
-    for encoder in encoders {
-        let (mut outputs, over) = encoder.run(texts.texts).await?;
+    for encoder in &mut *encoders {
+        let (mut outputs, over) = encoder.run(texts.texts, tell).await?;
         dropped = dropped.max(over);
         let hidden = if sdxl { "penultimate_hidden_state" } else { "last_hidden_state" };
         let hidden = outputs.remove(hidden).ok_or_else(|| Error::shape(format!("a text encoder gives no {hidden}")))?;

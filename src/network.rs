@@ -1,20 +1,22 @@
 //! One network on one executor: the same `load` and `run` whether a device or the CPU does the work.
 
+mod part;
+mod place;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::gpu::admission::admit;
+use crate::gpu::Gpu;
 use crate::gpu::device::{Adapter, Choice, adapters, select, without_gl};
 use crate::gpu::shader::Sources;
-use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
-use crate::graph::interpret::Interpreter;
-use crate::graph::plan::{Storage, check_limits, peak_host_bytes};
-use crate::host::check_memory;
+use crate::graph::plan::Storage;
 use crate::ops::Kind;
 use crate::tensor::{DType, Shape, Tensor, Weights};
 use crate::weights::check;
+use part::Part;
+pub use place::{Placement, place};
 
 /// Where networks run.
 #[derive(Debug, Clone)]
@@ -97,12 +99,18 @@ async fn find(choice: &Choice) -> Result<Option<Adapter>> {
     Ok(select(choice, &adapters().await)?.cloned())
 }
 
-/// A network with its weights in place.
-#[derive(Debug)]
-pub enum Network {
-    Cpu(Interpreter),
-    Gpu(Session),
+/// A network with its weights in place. Its outputs are finite, or an error names the node that is to blame: where
+/// f16 overflows, the first node whose output does and all that follow run in f32 from then on.
+pub struct Network {
+    graph: Graph,
+    weights: Box<dyn Weights>,
+    executor: Executor,
+    checked: bool,
+    /// The graph, or its nodes up to one that overflows f16 and the rest.
+    parts: Vec<Part>,
 }
+
+type Outputs = HashMap<String, Tensor>;
 
 impl Network {
     /// Checks the weights against `wanted` (all that the network's file should hold, of which the graph may use a part),
@@ -115,102 +123,137 @@ impl Network {
         executor: &Executor,
         graph: Graph,
         wanted: &[(String, Shape)],
-        weights: &dyn Weights,
+        weights: impl Weights + 'static,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Self> {
-        check(weights, wanted)?;
+        check(&weights, wanted)?;
         let graph = graph.fused();
-        if let Executor::Gpu(gpu, act, if_wrong) = executor {
-            let placement = match place(gpu, *act, &graph, weights, tell).await {
-                Err(Error::WrongKernel(_)) if *if_wrong == IfWrong::UseAnyway => {
-                    tell(&format!(
-                        "{} runs on {} all the same and will be wrong: use --device cpu",
-                        graph.network, gpu.caps.name
-                    ));
-                    let variants = vec![0; graph.nodes.len()];
-                    Some(Placement { storage: storage(*act, &graph, weights), variants })
-                }
-                Err(Error::WrongKernel(_)) => None,
-                placed => Some(placed?),
-            };
-            if let Some(placement) = placement {
-                return Ok(Self::Gpu(placement.session(gpu, graph, weights)?));
-            }
-            tell(&format!("{} runs on the CPU", graph.network));
-        }
-        check_memory(&graph.network, peak_host_bytes(&graph))?;
-        Ok(Self::Cpu(Interpreter::new(graph, weights)?))
+        let storages = storages(executor.dtype(), &graph, &weights);
+        let whole = Part::load(executor, graph.clone(), &storages, &weights, tell).await?;
+        let (weights, executor) = (Box::new(weights), executor.clone());
+        Ok(Self { graph, weights, executor, checked: false, parts: vec![whole] })
     }
 
-    /// The outputs by name, for inputs given by name.
+    /// Whether every node's output is looked at in every run, not only after an output of the network was not finite:
+    /// an overflow may be gone again at the end. The outputs of a network without one stay the same, bit for bit.
+    pub fn checked(self, checked: bool) -> Self {
+        Self { checked, ..self }
+    }
+
+    /// The outputs by name, for inputs given by name. `tell` is told of a node that overflows f16.
     ///
     /// # Errors
-    /// If an input is missing or misshapen, or the device fails.
-    pub async fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<HashMap<String, Tensor>> {
-        match self {
-            Self::Cpu(interpreter) => interpreter.run(inputs),
-            Self::Gpu(session) => session.run(inputs).await,
+    /// If an input is missing, misshapen or not finite, a node's output is not finite in f32, or the device fails.
+    pub async fn run(&mut self, inputs: &[(&str, &Tensor)], tell: &mut dyn FnMut(&str)) -> Result<Outputs> {
+        let network = &self.graph.network;
+        for (name, tensor) in inputs {
+            if let Some(index) = tensor.first_not_finite() {
+                let what = format!("{network}: its input {name} is NaN or infinite at element {index}");
+                return Err(Error::NotFinite(format!("{what}: {DIVERGED}")));
+            }
+        }
+        if !self.checked {
+            let outputs = self.pass(inputs, None).await?;
+            if outputs.values().all(|tensor| tensor.first_not_finite().is_none()) {
+                return Ok(outputs);
+            }
+        }
+        // A run does not change the network's state, so it can be made again from the same inputs.
+        loop {
+            let mut first = None;
+            let outputs = self.pass(inputs, Some(&mut first)).await?;
+            let Some(node) = first else { return Ok(outputs) };
+            self.widen_from(node, tell).await?;
         }
     }
 
     /// [`Network::run`] for a network with one output that matters.
-    pub async fn run_for(&self, output: &str, inputs: &[(&str, &Tensor)]) -> Result<Tensor> {
-        let mut outputs = self.run(inputs).await?;
+    pub async fn run_for(
+        &mut self,
+        output: &str,
+        inputs: &[(&str, &Tensor)],
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Tensor> {
+        let mut outputs = self.run(inputs, tell).await?;
         outputs.remove(output).ok_or_else(|| Error::shape(format!("the network has no output {output}")))
+    }
+
+    /// Every part once. With `first`, every node is looked at, and that is set to the first whose output is not finite.
+    async fn pass(&self, inputs: &[(&str, &Tensor)], mut first: Option<&mut Option<usize>>) -> Result<Outputs> {
+        let mut known = Outputs::new();
+        let mut before = 0;
+        for part in &self.parts {
+            let given: Vec<_> =
+                inputs.iter().copied().chain(known.iter().map(|(name, t)| (name.as_str(), t))).collect();
+            let made = match &mut first {
+                None => part.run(&given, None).await?,
+                Some(first) => {
+                    let mut look = |node: usize, output: &Tensor| {
+                        if first.is_none() && output.first_not_finite().is_some() {
+                            **first = Some(before + node);
+                        }
+                    };
+                    part.run(&given, Some(&mut look)).await?
+                }
+            };
+            known.extend(made);
+            before += part.graph().nodes.len();
+        }
+        known.retain(|name, _| self.graph.outputs.iter().any(|(output, _)| output == name));
+        Ok(known)
+    }
+
+    /// Puts that node and all that follow into f32, their matrices as they were.
+    async fn widen_from(&mut self, node: usize, tell: &mut dyn FnMut(&str)) -> Result<()> {
+        let name = &self.graph.nodes[node].name;
+        let narrow = &self.parts[0];
+        if narrow.act() != DType::F16 || node >= narrow.graph().nodes.len() {
+            return Err(Error::NotFinite(format!("{name}: its output is NaN or infinite in f32: {}", self.remedy())));
+        }
+        let runs = match self.graph.nodes.len() - node - 1 {
+            0 => "it runs".to_string(),
+            1 => "it and the node after it run".to_string(),
+            after => format!("it and the {after} nodes after it run"),
+        };
+        tell(&format!("{name}: its output overflows f16; {runs} in f32 from here on"));
+        // What is loaded now goes first, so that the memory holds the weights once.
+        self.parts.clear();
+        let weights = &*self.weights;
+        let [head, tail] = self.graph.split(node);
+        let f16 = storage(DType::F16, &self.graph, weights);
+        if !head.nodes.is_empty() {
+            self.parts.push(Part::load(&self.executor, head, &[f16], weights, tell).await?);
+        }
+        let wide = Storage { act: DType::F32, ..f16 };
+        self.parts.push(Part::load(&self.executor, tail, &[wide], weights, tell).await?);
+        Ok(())
+    }
+
+    /// What to do about values that are not finite in f32.
+    fn remedy(&self) -> &'static str {
+        let exact = storage(DType::F32, &self.graph, &*self.weights).weight == DType::F32;
+        if exact && self.executor.dtype() == DType::F16 {
+            "its weights may overflow f16: use --dtype f32"
+        } else {
+            DIVERGED
+        }
     }
 
     /// Bytes of device memory held; 0 on the CPU.
     pub fn device_bytes(&self) -> u64 {
-        match self {
-            Self::Cpu(_) => 0,
-            Self::Gpu(session) => session.bytes(),
-        }
+        self.parts.iter().map(Part::device_bytes).sum()
     }
 }
 
-/// In which types and by which kernels a device runs a network.
-#[derive(Debug)]
-pub struct Placement {
-    pub storage: Storage,
-    /// For each node the place of its variant in the op's list.
-    pub variants: Vec<usize>,
-}
+/// Where values come from that f32 does not hold.
+const DIVERGED: &str = "the weights or the inputs are damaged or far too large, or the sampler diverges: try another \
+                        --sampler or more --steps";
 
-impl Placement {
-    /// # Errors
-    /// As [`Session::new`].
-    pub fn session(&self, gpu: &Arc<Gpu>, graph: Graph, weights: &dyn Weights) -> Result<Session> {
-        Session::choosing(gpu, graph, weights, self.storage, &|node| self.variants[node])
-    }
-}
-
-/// The first right variant of every node, with activations in `act` or, where the device gets a kernel wrong in f16, in
-/// f32; `tell` is told of what is wrong.
-///
-/// # Errors
-/// [`Error::WrongKernel`] if there is none in f32 either; or if the device cannot hold the network.
-pub async fn place(
-    gpu: &Arc<Gpu>,
-    act: DType,
-    graph: &Graph,
-    weights: &dyn Weights,
-    tell: &mut dyn FnMut(&str),
-) -> Result<Placement> {
-    let mut act = act;
-    loop {
-        let storage = storage(act, graph, weights);
-        check_limits(graph, storage, &gpu.caps)?;
-        match admit(gpu, graph, storage, tell).await {
-            Err(Error::WrongKernel(what)) => {
-                tell(&format!("{what}; {} cannot run so", graph.network));
-                if act == DType::F32 {
-                    return Err(Error::WrongKernel(what));
-                }
-                act = DType::F32;
-            }
-            admitted => return Ok(Placement { storage, variants: admitted? }),
-        }
-    }
+/// How a network may be stored, the preferred first: with activations of this type or, should a device get its kernels
+/// wrong in f16, in f32.
+pub fn storages(act: DType, graph: &Graph, weights: &dyn Weights) -> Vec<Storage> {
+    let types = if act == DType::F16 { &[DType::F16, DType::F32][..] } else { &[DType::F32] };
+    types.iter().map(|act| storage(*act, graph, weights)).collect()
 }
 
 /// How a network's values are stored with activations of this type: matrices stay in f16 where the file has them in f16,

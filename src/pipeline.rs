@@ -16,7 +16,7 @@ use crate::models::{unet, vae};
 use crate::network::{Executor, Network};
 use crate::rng::Generator;
 use crate::samplers;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 use crate::weights::Model;
 use denoise::{Picture, guide, scaled, start_latents, step, unet_inputs};
 
@@ -38,6 +38,8 @@ pub struct Request {
     pub batch: usize,
     /// `[batch, channels, height, width]` in latent pixels, unit variance: used instead of seeded noise.
     pub init_latents: Option<Tensor>,
+    /// Whether every node's output is looked at, as [`Network::checked`] tells: slower, the same picture.
+    pub check: bool,
 }
 
 /// A request with every default filled in.
@@ -162,7 +164,7 @@ impl Pipeline {
     /// Makes the pictures. `cancel` is looked at between submissions.
     ///
     /// # Errors
-    /// If the request, the weights or the device do not allow it, or a network's output is not finite.
+    /// If the request, the weights or the device do not allow it, or a node's output is not finite even in f32.
     pub async fn generate(
         &self,
         executor: &Executor,
@@ -172,7 +174,8 @@ impl Pipeline {
     ) -> Result<Pictures> {
         let start = Instant::now();
         let settings = self.settings(request)?;
-        let mut run = Run { pipeline: self, executor, cancel, tell, seconds: Seconds::default(), peak_device_bytes: 0 };
+        let (seconds, check) = (Seconds::default(), request.check);
+        let mut run = Run { pipeline: self, executor, check, cancel, tell, seconds, peak_device_bytes: 0 };
         let conditioning = run.condition(request, &settings).await?;
         let latents = run.denoise(request, &settings, conditioning).await?;
         let pixels = run.decode(&latents).await?;
@@ -205,6 +208,7 @@ fn check_size(width: usize, height: usize, batch: usize) -> Result<()> {
 struct Run<'a> {
     pipeline: &'a Pipeline,
     executor: &'a Executor,
+    check: bool,
     cancel: &'a AtomicBool,
     tell: &'a mut dyn FnMut(Event<'_>),
     seconds: Seconds,
@@ -212,16 +216,23 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// A network of the model, its time added to `load` and its memory to the peak.
+    /// A network of the model, its time added to `load`.
     async fn load(&mut self, executor: &Executor, graph: Graph, component: &str) -> Result<Network> {
         let start = Instant::now();
         let weights = self.pipeline.model.weights(component)?;
         let wanted = if component == "vae" { self.pipeline.vae.wanted()? } else { graph.wanted() };
         let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
-        let network = Network::load(executor, graph, &wanted, &weights, tell).await?;
+        let network = Network::load(executor, graph, &wanted, weights, tell).await?;
         self.seconds.load += start.elapsed().as_secs_f64();
+        Ok(network.checked(self.check))
+    }
+
+    /// One pass of a network; what it tells is said to happen at `place`. Its memory is added to the peak.
+    async fn pass(&mut self, network: &mut Network, inputs: &[(&str, &Tensor)], place: &str) -> Result<Tensor> {
+        let tell = &mut |text: &str| (self.tell)(Event::Warning(&format!("{place}: {text}")));
+        let output = network.run_for("sample", inputs, tell).await?;
         self.peak_device_bytes = self.peak_device_bytes.max(network.device_bytes());
-        Ok(network)
+        Ok(output)
     }
 
     fn stop_if_cancelled(&self) -> Result<()> {
@@ -236,21 +247,20 @@ impl Run<'_> {
         let texts = if settings.guided() { &both[..] } else { &both[1..] };
         let start = Instant::now();
         let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
-        let mut encoders = vec![Encoder::load(model, self.executor, "", texts.len(), tell).await?];
+        let mut encoders = vec![Encoder::load(model, self.executor, "", texts.len(), self.check, tell).await?];
         if unet.is_sdxl() {
-            encoders.push(Encoder::load(model, self.executor, "_2", texts.len(), tell).await?);
+            encoders.push(Encoder::load(model, self.executor, "_2", texts.len(), self.check, tell).await?);
         }
         self.seconds.load += start.elapsed().as_secs_f64();
         let start = Instant::now();
         let texts = Texts { texts, negative_absent: settings.guided() && negative.is_none() };
-        let conditioning = condition(model, unet, &encoders, &texts).await?;
+        let conditioning = condition(model, unet, &mut encoders, &texts, tell).await?;
         self.seconds.text = start.elapsed().as_secs_f64();
         self.peak_device_bytes = self.peak_device_bytes.max(conditioning.device_bytes);
         if conditioning.dropped > 0 {
             let warning = format!("the prompt is too long: its last {} tokens were left out", conditioning.dropped);
             (self.tell)(Event::Warning(&warning));
         }
-        finite(&conditioning.context, "the text encoder's output", self.executor)?;
         self.stop_if_cancelled()?;
         Ok(conditioning)
     }
@@ -264,7 +274,7 @@ impl Run<'_> {
         let [_, _, height, width] = shape;
         let rows = if guided { 2 * batch } else { batch };
         let graph = unet.graph(rows, height, width, conditioning.context.shape.dims()[1])?;
-        let network = self.load(self.executor, graph, "unet").await?;
+        let mut network = self.load(self.executor, graph, "unet").await?;
         let fixed = unet_inputs(&conditioning, batch, settings);
         let start = Instant::now();
         let mut pictures = Vec::with_capacity(batch);
@@ -279,8 +289,8 @@ impl Run<'_> {
             let sample = scaled(&latents, pictures[0].sampler.input_scale(index), rows / batch)?;
             let timestep = Tensor::new([rows], vec![*timestep; rows]);
             inputs.extend([("sample", &sample), ("timestep", &timestep)]);
-            let output = network.run_for("sample", &inputs).await?.to_channels_first()?;
-            finite(&output, &format!("the UNet's output at step {}", index + 1), self.executor)?;
+            let place = format!("step {}", index + 1);
+            let output = self.pass(&mut network, &inputs, &place).await?.to_channels_first()?;
             let output = if guided { guide(&output.data, settings.guidance) } else { output.data };
             step(&mut pictures, index, &output, &mut latents.data);
             (self.tell)(Event::Step(index + 1, timesteps.len()));
@@ -305,16 +315,8 @@ impl Run<'_> {
         for picture in z.data.chunks_exact(z.data.len() / batch) {
             let start = Instant::now();
             let z = Tensor::new([1, height, width, vae.latent_channels], vae.unscale(picture));
-            let mut decoded = network.run_for("sample", &[("z", &z)]).await?;
-            if executor.dtype() == DType::F16 && decoded.first_not_finite().is_some() {
-                (self.tell)(Event::Warning("the VAE overflowed f16: decoding again in f32"));
-                executor = executor.in_f32();
-                drop(network);
-                network = self.load(&executor, vae.decoder(1, height, width)?, "vae").await?;
-                decoded = network.run_for("sample", &[("z", &z)]).await?;
-            }
-            finite(&decoded, "the VAE's output", &executor)?;
-            pixels.push(to_rgb8(&decoded));
+            let place = format!("picture {}", pixels.len() + 1);
+            pixels.push(to_rgb8(&self.pass(&mut network, &[("z", &z)], &place).await?));
             self.seconds.decode += start.elapsed().as_secs_f64();
             self.stop_if_cancelled()?;
         }
@@ -327,16 +329,4 @@ impl Settings {
     pub fn guided(&self) -> bool {
         self.guidance > 1.0
     }
-}
-
-/// An error that says what to do, if a value is infinite or NaN.
-fn finite(tensor: &Tensor, what: &str, executor: &Executor) -> Result<()> {
-    let Some(index) = tensor.first_not_finite() else { return Ok(()) };
-    let remedy = match executor.dtype() {
-        DType::F16 => "it overflowed f16: use --dtype f32",
-        _ => {
-            "the weights or --init-latents are damaged, or the sampler diverges: try another --sampler or more --steps"
-        }
-    };
-    Err(Error::NotFinite(format!("{what} is not finite (first at element {index}): {remedy}")))
 }

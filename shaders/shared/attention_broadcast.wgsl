@@ -117,8 +117,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 scores = accumulate8(scores, load(k[at + c4]), queries[c4]);
             }
         } else {
-            for (var c4 = 0u; c4 < HEAD_VECTORS; c4++) {
-                scores = accumulate8(scores, load(k[at + c4]), turned_queries(places, c4));
+            // By 8 a round: llvmpipe ends a kernel's loops after 65,535 rounds (see `Caps::loop_rounds`).
+            for (var first = 0u; first < HEAD_VECTORS; first += 8u) {
+                for (var i = 0u; i < 8u; i++) {
+                    let c4 = min(first + i, HEAD_VECTORS - 1u);
+                    let channels = select(vec4(0.0), load(k[at + c4]), first + i < HEAD_VECTORS);
+                    scores = accumulate8(scores, channels, turned_queries(places, c4));
+                }
             }
         }
         scores = hide8(scores, query, key);

@@ -33,8 +33,8 @@ fn value_vector(first: u32, token: u32, vector: u32) -> vec4<f32> {
     return load(v[first + token * params.heads * params.head_vectors + vector]);
 }
 
-// Column j is a * b[j]. The loops below take four of these a round, since llvmpipe ends loops after 65,535 rounds in one
-// kernel: one by one that is before the VAE's 4096 keys of 512 channels are through.
+// Column j is a * b[j]. The loops below take four of these a round, so that a device that ends loops after some rounds
+// (see `Caps::loop_rounds`) gets through the VAE's 4096 keys of 512 channels.
 fn outer(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(a * b.x, a * b.y, a * b.z, a * b.w);
 }

@@ -56,6 +56,9 @@ pub(super) struct Generate {
     /// Where to write the last step's latents, as tensor `latents` of a safetensors file
     #[arg(long, value_name = "FILE")]
     save_latents: Option<PathBuf>,
+    /// Look for overflow in every node at every step, not only once an output is infinite: slower, else the same picture
+    #[arg(long)]
+    check: bool,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -120,6 +123,7 @@ impl Generate {
             seed,
             batch: self.batch,
             init_latents,
+            check: self.check,
         })
     }
 

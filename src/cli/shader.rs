@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::{ShadersArg, print, print_json};
 use crate::caps::Caps;
 use crate::error::{Error, Result, ten};
-use crate::gpu::shader::{Dialect, Sources, hlsl, msl, names, no_such, parts, prepare, spirv};
+use crate::gpu::shader::{Dialect, Sources, hlsl, lab, msl, names, no_such, parts, prepare, spirv};
 use crate::ops::{Case, Launch, TABLE, Variant};
 use crate::tensor::DType;
 use crate::weights::{check_writable, write_atomically};
@@ -124,10 +124,11 @@ impl Shader {
 
     fn list(&self) -> Result<()> {
         if self.json {
-            return print_json(&serde_json::json!({ "shaders": names(), "shared": parts() }));
+            return print_json(&serde_json::json!({ "shaders": names(), "shared": parts(), "lab": lab() }));
         }
         let shared = parts().into_iter().map(|part| format!("shared/{part}"));
-        let lines: Vec<_> = names().into_iter().map(String::from).chain(shared).collect();
+        let lab = lab().into_iter().map(|kernel| format!("lab/{kernel}"));
+        let lines: Vec<_> = names().into_iter().map(String::from).chain(shared).chain(lab).collect();
         print(format!("{}\n", lines.join("\n")).as_bytes())
     }
 }
@@ -165,7 +166,7 @@ impl Example {
 
 /// The first case of the table that launches this shader as this variant, on any kind of device.
 fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Example> {
-    if !names().contains(&name) {
+    if !names().contains(&name) && !lab().contains(&name) {
         return Err(no_such(name));
     }
     let mut variants = Vec::new();
@@ -186,6 +187,9 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Exampl
     }
     match first {
         Some((variant, case, launch)) => Ok(Example { variant, variants, case, launch }),
+        None if variants.is_empty() => {
+            Err(Error::usage(format!("{name} is no op's kernel: only those are launched with known constants")))
+        }
         None => {
             let wanted = variant.unwrap_or_default();
             Err(Error::usage(format!("shader {name} has no variant {wanted}: there are {}", ten(&variants))))

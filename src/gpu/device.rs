@@ -133,6 +133,8 @@ fn caps(adapter: &wgpu::Adapter) -> Caps {
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         max_invocations: limits.max_compute_invocations_per_workgroup,
         max_workgroups: limits.max_compute_workgroups_per_dimension,
+        // Mesa's software drivers count a shader's rounds down from this.
+        loop_rounds: info.name.to_lowercase().contains("llvmpipe").then_some(65_535),
     }
 }
 

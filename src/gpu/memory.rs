@@ -40,9 +40,33 @@ pub fn from_bytes(bytes: &[u8], ty: &Ty, dtype: DType) -> Tensor {
     Tensor::new(ty.shape.clone(), data)
 }
 
+/// Whether every lane that pads a row of such a value is zero, of either sign.
+pub fn padding_is_zero(bytes: &[u8], ty: &Ty, dtype: DType) -> bool {
+    let (n, padded) = (ty.shape.channels(), pad4(ty.shape.channels()));
+    let size = if ty.kind == Kind::Act { dtype.size() } else { 4 };
+    let rows = bytes.chunks_exact(padded * size).take(ty.shape.rows());
+    // Little-endian: the sign is the last byte's first bit.
+    let is_zero =
+        |lane: &[u8]| lane.iter().rev().enumerate().all(|(i, byte)| byte & if i == 0 { 0x7f } else { 0xff } == 0);
+    rows.flat_map(|row| row[n * size..].chunks_exact(size)).all(is_zero)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn padding_that_is_not_zero_is_seen_in_every_type() {
+        let tensor = Tensor::new([2, 3], vec![1.0; 6]);
+        for dtype in [DType::F32, DType::F16] {
+            let mut bytes = to_bytes(&tensor, Kind::Act, dtype);
+            assert!(padding_is_zero(&bytes, &Ty::act([2, 3]), dtype));
+            *bytes.last_mut().unwrap() = 0x80;
+            assert!(padding_is_zero(&bytes, &Ty::act([2, 3]), dtype), "minus zero");
+            *bytes.last_mut().unwrap() = 0x3c;
+            assert!(!padding_is_zero(&bytes, &Ty::act([2, 3]), dtype));
+        }
+    }
 
     #[test]
     fn activations_come_back_as_they_went() {

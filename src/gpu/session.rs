@@ -1,6 +1,10 @@
 //! A session: a graph on a device, everything made once (kernels, buffers, bind groups), run many times. A run is one
 //! submission of one compute pass, then one read-back.
 
+mod guards;
+mod observe;
+mod submission;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,13 +18,11 @@ use crate::graph::plan::{Plan, Storage, check_limits, device_bytes, plan};
 use crate::graph::{Graph, Node, Source, ValueId};
 use crate::ops::{Binding, Kind, Launch};
 use crate::tensor::{DType, Tensor, Weights};
+use guards::GUARD;
+use submission::Submission;
 
 /// Bytes of uploads in flight before the session waits for them, which bounds the staging memory.
 const UPLOAD_CHUNK: u64 = 64 << 20;
-
-/// Bytes behind the end of every slot that no kernel is shown, and what [`Session::poison`] fills them with.
-const GUARD: u64 = 256;
-const GUARD_BYTE: u8 = 0xa5;
 
 /// Picks a node's variant: the node's place in its graph to the variant's place in the op's list.
 pub type Choose<'a> = dyn Fn(usize) -> usize + 'a;
@@ -106,6 +108,11 @@ impl Session {
         Ok(session)
     }
 
+    /// How values are stored.
+    pub fn storage(&self) -> Storage {
+        self.storage
+    }
+
     /// Bytes of device memory that the session holds.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -164,8 +171,8 @@ impl Session {
             .map(|(i, binding)| wgpu::BindGroupEntry {
                 binding: i as u32,
                 resource: match binding {
-                    Binding::Input(input) => self.window(node.inputs[*input]),
-                    Binding::Output => self.window(node.output),
+                    Binding::Input(input) => self.window(node.inputs[*input], 0),
+                    Binding::Output => self.window(node.output, GUARD),
                     Binding::Absent => absent.as_entire_binding(),
                     Binding::Params => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                         buffer: params.0,
@@ -192,11 +199,14 @@ impl Session {
         self.plan.slot_of.get(&id).map_or_else(|| &self.fixed[&id], |slot| &self.slots[*slot])
     }
 
-    /// A value's own bytes of its buffer, so that what a driver does with an index past the end shows in the value, in
-    /// the guard words behind the slot, or nowhere.
-    fn window(&self, id: ValueId) -> wgpu::BindingResource<'_> {
-        let size = wgpu::BufferSize::new(device_bytes(&self.graph, id, self.storage));
-        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: self.buffer(id), offset: 0, size })
+    /// A value's own bytes of its buffer, and so many behind them as far as there are any. A read past the end finds
+    /// nothing of another value. A write past the end, which drivers otherwise drop or move onto the last element, each as
+    /// it likes, goes into the guard words, where it does no harm and [`Session::check_guards`] sees it.
+    fn window(&self, id: ValueId, behind: u64) -> wgpu::BindingResource<'_> {
+        let (buffer, bytes) = (self.buffer(id), device_bytes(&self.graph, id, self.storage));
+        let most = buffer.size().min(self.gpu.caps.max_binding);
+        let size = wgpu::BufferSize::new((bytes + behind).min(most));
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size })
     }
 
     /// The outputs by name, for inputs given by name.
@@ -204,37 +214,27 @@ impl Session {
     /// # Errors
     /// If an input is missing or misshapen, or the device fails.
     pub async fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<HashMap<String, Tensor>> {
+        self.upload(inputs)?;
+        let mut submission = self.submission(&self.readback);
+        self.encode_pass(&mut submission.encoder, 0..self.dispatches.len(), 1, None);
+        self.outputs(submission).await
+    }
+
+    fn upload(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         for (id, tensor) in self.graph.order_inputs(inputs)? {
             let bytes = memory::to_bytes(tensor, self.graph.ty(id).kind, self.storage.act);
             self.gpu.queue.write_buffer(&self.fixed[&id], 0, &bytes);
         }
-        let mut encoder = self
-            .gpu
-            .device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(&self.graph.network) });
-        self.encode(&mut encoder);
-        let mut offset = 0;
-        let mut ranges = Vec::new();
-        for (_, id) in &self.graph.outputs {
-            let bytes = device_bytes(&self.graph, *id, self.storage);
-            encoder.copy_buffer_to_buffer(self.buffer(*id), 0, &self.readback, offset, bytes);
-            ranges.push(offset as usize..(offset + bytes) as usize);
-            offset += bytes;
-        }
-        self.gpu.queue.submit([encoder.finish()]);
-        let bytes = self.read_back(&self.readback).await?;
-        let outputs = self.graph.outputs.iter().zip(ranges);
-        Ok(outputs
-            .map(|((name, id), range)| {
-                let ty = self.graph.ty(*id);
-                (name.clone(), memory::from_bytes(&bytes[range], ty, self.storage.act))
-            })
-            .collect())
+        Ok(())
     }
 
-    /// All dispatches in one compute pass.
-    fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.encode_pass(encoder, 0..self.dispatches.len(), 1, None);
+    /// Submits, and reads the outputs by name.
+    async fn outputs(&self, mut submission: Submission<'_>) -> Result<HashMap<String, Tensor>> {
+        for (_, id) in &self.graph.outputs {
+            submission.copy(*id);
+        }
+        let names = self.graph.outputs.iter().map(|(name, _)| name.clone());
+        Ok(names.zip(submission.read().await?).collect())
     }
 
     /// The nodes of that range, `repeats` times over, in one compute pass.
@@ -268,38 +268,6 @@ impl Session {
         let bytes = readback.get_mapped_range(..).map_err(|e| failed(&e))?.to_vec();
         readback.unmap();
         Ok(bytes)
-    }
-
-    /// Fills every slot with NaN, so that a kernel that leaves a part of its output unwritten shows, and what lies behind
-    /// the slots with a pattern for [`Session::check_guards`].
-    pub fn poison(&self) {
-        for (slot, bytes) in self.slots.iter().zip(&self.plan.slots) {
-            let mut fill = vec![0xff; *bytes as usize];
-            fill.resize(slot.size() as usize, GUARD_BYTE);
-            self.gpu.queue.write_buffer(slot, 0, &fill);
-        }
-    }
-
-    /// After [`Session::poison`] and a run: whether the pattern behind the slots is still there.
-    ///
-    /// # Errors
-    /// If it is not, or it cannot be read back.
-    pub async fn check_guards(&self) -> Result<()> {
-        let guards =
-            || self.slots.iter().zip(&self.plan.slots).map(|(slot, bytes)| (slot, *bytes, slot.size() - bytes));
-        let readback = readback_buffer(&self.gpu, guards().map(|(_, _, len)| len).sum());
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let mut offset = 0;
-        for (slot, start, len) in guards().filter(|(_, _, len)| *len > 0) {
-            encoder.copy_buffer_to_buffer(slot, start, &readback, offset, len);
-            offset += len;
-        }
-        self.gpu.queue.submit([encoder.finish()]);
-        let bytes = self.read_back(&readback).await?;
-        match bytes[..offset as usize].iter().filter(|b| **b != GUARD_BYTE).count() {
-            0 => Ok(()),
-            changed => Err(Error::device(format!("{changed} bytes behind the end of an output were overwritten"))),
-        }
     }
 }
 

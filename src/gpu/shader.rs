@@ -10,7 +10,7 @@ mod sources;
 mod translate;
 
 pub use prepare::{ENTRY_POINT, Prepared, prepare};
-pub use sources::{Source, Sources, names, no_such, parts};
+pub use sources::{Source, Sources, lab, names, no_such, parts};
 pub use translate::{hlsl, msl, spirv};
 
 /// How a kernel's storage reads and writes its elements. Arithmetic is in f32 in every one.

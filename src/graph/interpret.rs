@@ -9,6 +9,9 @@ use super::{Graph, Parameter, Source, ValueId};
 use crate::error::{Error, Result, ten};
 use crate::tensor::{RawTensor, Tensor, Weights};
 
+/// Is shown a node's index and its output.
+pub type Observe<'a> = dyn FnMut(usize, &Tensor) + 'a;
+
 /// A graph with its parameters in memory.
 #[derive(Debug)]
 pub struct Interpreter {
@@ -50,7 +53,7 @@ impl Interpreter {
     pub fn run_observed(
         &self,
         inputs: &[(&str, &Tensor)],
-        observe: &mut dyn FnMut(usize, &Tensor),
+        observe: &mut Observe<'_>,
     ) -> Result<HashMap<String, Tensor>> {
         let mut live: HashMap<ValueId, Tensor> = HashMap::new();
         let given: HashMap<ValueId, &Tensor> = self.graph.order_inputs(inputs)?.into_iter().collect();

@@ -14,6 +14,7 @@ use crate::tensor::{Shape, Tensor};
 mod fuse;
 pub mod interpret;
 pub mod plan;
+mod split;
 
 /// Index of a value in its graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

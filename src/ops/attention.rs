@@ -183,26 +183,38 @@ impl Op for Attention {
             return Err(Error::shape(format!("attention heads of {d} channels: {remedy}")));
         }
         let (queries, pairs) = (tokens(shape), shape.batch() * self.heads);
-        let chunks = d.div_ceil(TILE * MOST_CHUNKS);
+        let keys = tokens(&inputs[1].shape);
         let launch = |core, chunks: usize| {
             Launch::new("attention", 3)
                 .core(core)
                 .constant("CAUSAL", self.causal)
                 .param("queries", queries)
-                .param("keys", tokens(&inputs[1].shape))
+                .param("keys", keys)
                 .param("heads", self.heads)
                 .param("head_vectors", d / 4)
                 .param_f32("scale", (d as f32).sqrt().recip())
                 .workgroups([queries.div_ceil(TILE), pairs, chunks].map(|n| n as u32))
         };
-        let tile = launch("attention_tile", chunks).constant("CHUNKS", d.div_ceil(TILE * chunks) as u32);
-        let mut variants = vec![Variant { name: "portable", launch: tile }];
-        if caps.broadcasts() {
-            let chunks = d.div_ceil(BROADCAST_CHANNELS);
+        let ends = |rounds: usize| caps.loop_rounds.is_none_or(|most| rounds <= most as usize);
+        let mut variants = Vec::new();
+        let chunks = d.div_ceil(BROADCAST_CHANNELS);
+        if caps.broadcasts() && ends(keys.div_ceil(8) * (1 + d.div_ceil(32) * usize::from(chunks > 1))) {
             let broadcast = launch("attention_broadcast", chunks)
                 .constant("HEAD_VECTORS", (d / 4) as u32)
                 .constant("CHUNK_VECTORS", d.div_ceil(4 * chunks) as u32);
-            variants.insert(0, Variant { name: "broadcast", launch: broadcast });
+            variants.push(Variant { name: "broadcast", launch: broadcast });
+        }
+        let chunks = d.div_ceil(TILE * MOST_CHUNKS);
+        let width = d.div_ceil(TILE * chunks);
+        // A tile of keys: its scores 32 channels at a time, the softmax, and the output's parts.
+        if ends(keys.div_ceil(TILE) * (9 * d.div_ceil(TILE) + 24 + 13 * width)) {
+            let tile = launch("attention_tile", chunks).constant("CHUNKS", width as u32);
+            variants.push(Variant { name: "portable", launch: tile });
+        }
+        if variants.is_empty() {
+            let remedy = "a smaller picture or --device cpu";
+            let what = format!("attention over {keys} keys of {d} channels: {} ends such long loops", caps.name);
+            return Err(Error::device(format!("{what} too early; use {remedy}")));
         }
         Ok(variants)
     }
@@ -325,6 +337,19 @@ mod tests {
         let wide = launch(512).unwrap();
         assert_eq!((wide.workgroups, wide.constants[1]), ([2, 1, 4], ("CHUNKS", 4.0)));
         assert!(launch(42).unwrap_err().to_string().contains("heads of 42 channels"));
+    }
+
+    #[test]
+    fn more_keys_than_a_drivers_loops_get_through_are_refused() {
+        let caps = Caps { loop_rounds: Some(65_535), ..Caps::kinds(true).remove(1) };
+        let names = |keys: usize| -> Result<Vec<_>> {
+            let inputs = [(); 3].map(|()| Ty::act([1, keys, 512]));
+            let variants = Attention { heads: 1, causal: false }.variants(&inputs, &inputs[0], &caps)?;
+            Ok(variants.into_iter().map(|v| v.name).collect())
+        };
+        assert_eq!(names(4096).unwrap(), ["broadcast", "portable"]);
+        assert_eq!(names(16_384).unwrap(), ["broadcast"]);
+        assert!(names(65_536).unwrap_err().to_string().contains("65536 keys of 512 channels"));
     }
 
     #[test]

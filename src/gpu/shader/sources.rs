@@ -11,6 +11,10 @@ use include_dir::{Dir, include_dir};
 use super::Dialect;
 use crate::error::{Error, Result, ten};
 
+/// Folders below `shaders/`: parts of kernels, and the kernels that measure a device's ceilings.
+const SHARED: &str = "shared";
+const LAB: &str = "lab";
+
 static SHADERS: Dir = include_dir!("$CARGO_MANIFEST_DIR/shaders");
 
 /// One WGSL file.
@@ -31,19 +35,22 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The files of a folder (`NAME.wgsl` and `shared/NAME.wgsl`) before the built-in ones, file by file. They are read
-    /// now. Files that do not end in `.wgsl` are left alone.
+    /// The files of a folder (`NAME.wgsl`, `shared/NAME.wgsl`, `lab/NAME.wgsl`) before the built-in ones, file by file.
+    /// They are read now. Files that do not end in `.wgsl` are left alone.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there is no such folder, if it holds no WGSL file, or one whose name is no kernel's or shared
-    /// part's, since an edit there would do nothing; [`Error::File`] if a file cannot be read.
+    /// [`Error::Usage`] if there is no such folder, if it holds no WGSL file, or one whose name is no built-in one's,
+    /// since an edit there would do nothing; [`Error::File`] if a file cannot be read.
     pub fn with_folder(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             return Err(Error::usage(format!("--shaders {}: there is no such folder", folder.display())));
         }
         let mut own = BTreeMap::new();
-        let shared = folder.join("shared");
-        for path in list(folder)?.into_iter().chain(if shared.is_dir() { list(&shared)? } else { Vec::new() }) {
+        let mut paths = list(folder)?;
+        for below in [SHARED, LAB].map(|below| folder.join(below)).iter().filter(|below| below.is_dir()) {
+            paths.extend(list(below)?);
+        }
+        for path in paths {
             let relative = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().replace('\\', "/");
             if SHADERS.get_file(&relative).is_none() {
                 return Err(unknown(folder, &format!("{} stands for no built-in file", path.display())));
@@ -93,7 +100,7 @@ impl Sources {
                 continue;
             };
             let name = if name == "core" { core.unwrap_or(name) } else { name };
-            let part = self.file(&format!("shared/{name}.wgsl")).ok_or_else(|| {
+            let part = self.file(&format!("{SHARED}/{name}.wgsl")).ok_or_else(|| {
                 let place = format!("{}:{number}:{}", file.path, "#import ".len() + 1);
                 Error::config(place, format!("there is no shared part {name}: there are {}", ten(&parts())))
             })?;
@@ -121,22 +128,29 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn unknown(folder: &Path, what: &str) -> Error {
-    let parts: Vec<_> = parts().into_iter().map(|part| format!("shared/{part}")).collect();
-    let (kernels, parts) = (ten(&names()), ten(&parts));
+    let below =
+        |folder: &str, stems: Vec<&str>| ten(&stems.iter().map(|s| format!("{folder}/{s}")).collect::<Vec<_>>());
+    let (kernels, parts, lab) = (ten(&names()), below(SHARED, parts()), below(LAB, lab()));
     Error::usage(format!(
-        "--shaders {}: {what}; the built-in files are {kernels}, and {parts} (`ornstein shader` lists them all)",
+        "--shaders {}: {what}; the built-in files are {kernels}, and {parts}, and {lab} (`ornstein shader` lists them \
+         all)",
         folder.display()
     ))
 }
 
-/// Stems of the kernels, without the shared parts, in alphabetical order.
+/// Stems of the ops' kernels, in alphabetical order.
 pub fn names() -> Vec<&'static str> {
     stems(&SHADERS)
 }
 
 /// Stems of the shared parts, in alphabetical order.
 pub fn parts() -> Vec<&'static str> {
-    SHADERS.get_dir("shared").map(stems).unwrap_or_default()
+    SHADERS.get_dir(SHARED).map(stems).unwrap_or_default()
+}
+
+/// Stems of the kernels that measure a device's ceilings, in alphabetical order.
+pub fn lab() -> Vec<&'static str> {
+    SHADERS.get_dir(LAB).map(stems).unwrap_or_default()
 }
 
 fn stems(folder: &'static Dir) -> Vec<&'static str> {
@@ -201,6 +215,15 @@ mod tests {
         let source = sources.source("add", None, Dialect::all()[0]).unwrap();
         assert!(source.text.contains("// mine") && source.text.contains("fn main("), "{}", source.text);
         assert!(!source.text.contains("fn flat_index"), "{}", source.text);
+    }
+
+    #[test]
+    fn a_folder_may_hold_the_kernels_that_measure_ceilings() {
+        let folder = folder(&[]);
+        fs::create_dir(folder.path().join("lab")).unwrap();
+        fs::write(folder.path().join("lab/copy.wgsl"), "// mine").unwrap();
+        let source = Sources::with_folder(folder.path()).unwrap().source("lab/copy", None, Dialect::all()[0]).unwrap();
+        assert!(source.text.contains("// mine") && !source.text.contains("fn main("), "{}", source.text);
     }
 
     #[test]

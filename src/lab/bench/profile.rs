@@ -14,7 +14,7 @@ use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
 use crate::lab::suite::{self, Entry, Family};
 use crate::models::{clip, unet, vae};
-use crate::network::{Placement, place};
+use crate::network::{Placement, place, storages};
 use crate::ops::Case;
 use crate::tensor::{DType, Tensor, Weights};
 use crate::weights::{Model, Synthetic};
@@ -136,7 +136,8 @@ impl Bench<'_> {
                 (placement, self.on_cpu(graph.clone(), &*weights, &given)?)
             }
             Some(timer) => {
-                let placement = place(timer.gpu(), self.executor.dtype(), &graph, &*weights, tell).await?;
+                let storages = storages(self.executor.dtype(), &graph, &*weights);
+                let placement = place(timer.gpu(), &graph, &storages, tell).await?;
                 let session = placement.session(timer.gpu(), graph.clone(), &*weights)?;
                 (placement, self.on_gpu(timer, &session, &given).await?)
             }

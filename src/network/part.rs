@@ -1,0 +1,88 @@
+//! A graph in place on a device or the CPU: a whole network, or one half of it.
+
+use std::collections::HashMap;
+
+use super::place::{Placement, place};
+use super::{Executor, IfWrong};
+use crate::error::{Error, Result};
+use crate::gpu::Session;
+use crate::graph::Graph;
+use crate::graph::interpret::{Interpreter, Observe};
+use crate::graph::plan::{Storage, peak_host_bytes};
+use crate::host::check_memory;
+use crate::tensor::{DType, Tensor, Weights};
+
+#[derive(Debug)]
+pub(super) enum Part {
+    Cpu(Interpreter),
+    Gpu(Session),
+}
+
+impl Part {
+    /// Puts the weights where they are needed. The graph is stored as the first of `storages` says whose kernels the
+    /// device gets right; where there is none, the executor's [`IfWrong`] decides.
+    pub async fn load(
+        executor: &Executor,
+        graph: Graph,
+        storages: &[Storage],
+        weights: &dyn Weights,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
+        if let Executor::Gpu(gpu, _, if_wrong) = executor {
+            let placement = match place(gpu, &graph, storages, tell).await {
+                Err(Error::WrongKernel(_)) if *if_wrong == IfWrong::UseAnyway => {
+                    tell(&format!(
+                        "{} runs on {} all the same and will be wrong: use --device cpu",
+                        graph.network, gpu.caps.name
+                    ));
+                    Some(Placement { storage: storages[0], variants: vec![0; graph.nodes.len()] })
+                }
+                Err(Error::WrongKernel(_)) => None,
+                placed => Some(placed?),
+            };
+            if let Some(placement) = placement {
+                return Ok(Self::Gpu(placement.session(gpu, graph, weights)?));
+            }
+            tell(&format!("{} runs on the CPU", graph.network));
+        }
+        check_memory(&graph.network, peak_host_bytes(&graph))?;
+        Ok(Self::Cpu(Interpreter::new(graph, weights)?))
+    }
+
+    /// The outputs by name. With `observe`, that is shown every node's index and output.
+    pub async fn run(
+        &self,
+        inputs: &[(&str, &Tensor)],
+        observe: Option<&mut Observe<'_>>,
+    ) -> Result<HashMap<String, Tensor>> {
+        match (self, observe) {
+            (Self::Cpu(interpreter), None) => interpreter.run(inputs),
+            (Self::Cpu(interpreter), Some(observe)) => interpreter.run_observed(inputs, observe),
+            (Self::Gpu(session), None) => session.run(inputs).await,
+            (Self::Gpu(session), Some(observe)) => session.run_observed(inputs, observe).await,
+        }
+    }
+
+    pub fn graph(&self) -> &Graph {
+        match self {
+            Self::Cpu(interpreter) => interpreter.graph(),
+            Self::Gpu(session) => session.graph(),
+        }
+    }
+
+    /// The type of activations, which a device's wrong kernels may have changed.
+    pub fn act(&self) -> DType {
+        match self {
+            Self::Cpu(_) => DType::F32,
+            Self::Gpu(session) => session.storage().act,
+        }
+    }
+
+    /// Bytes of device memory held; 0 on the CPU.
+    pub fn device_bytes(&self) -> u64 {
+        match self {
+            Self::Cpu(_) => 0,
+            Self::Gpu(session) => session.bytes(),
+        }
+    }
+}
