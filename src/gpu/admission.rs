@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use super::shader::Dialect;
+use super::tune::{self, Tuned};
 use super::{Gpu, Session};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -27,20 +28,23 @@ pub struct Verdicts {
     /// For each kernel (op, variant, shader, storage, constants, hash of its text) null if it passed; for each variant
     /// that failed, without constants, why.
     pub kernels: BTreeMap<String, Option<String>>,
+    /// For each class of shapes that was met, which of the right variants was the fastest.
+    #[serde(default)]
+    pub tuned: BTreeMap<String, Tuned>,
 }
 
 impl Verdicts {
     /// Those kept for this adapter and driver: empty if there are none, or they cannot be read.
     pub fn load(caps: &Caps) -> Self {
-        let fresh = Self { adapter: caps.name.clone(), driver: caps.driver.clone(), kernels: BTreeMap::new() };
-        let text = file(caps).and_then(|path| std::fs::read_to_string(path).ok());
+        let fresh = Self { adapter: caps.name.clone(), driver: caps.driver.clone(), ..Self::default() };
+        let text = file(caps, "json").and_then(|path| std::fs::read_to_string(path).ok());
         let kept = text.and_then(|text| serde_json::from_str::<Self>(&text).ok());
         kept.filter(|kept| (&kept.adapter, &kept.driver) == (&fresh.adapter, &fresh.driver)).unwrap_or(fresh)
     }
 
     /// Kept on a best-effort basis: without a cache folder the check is made again next time.
     fn save(&self, caps: &Caps) -> Option<()> {
-        let path = file(caps)?;
+        let path = file(caps, "json")?;
         let folder = path.parent()?;
         std::fs::create_dir_all(folder).ok()?;
         let beside = tempfile::NamedTempFile::new_in(folder).ok()?;
@@ -56,13 +60,13 @@ impl Verdicts {
     }
 }
 
-/// The file of an adapter with its backend and driver.
-fn file(caps: &Caps) -> Option<PathBuf> {
+/// The file with this extension of an adapter with its backend and driver.
+pub(super) fn file(caps: &Caps, extension: &str) -> Option<PathBuf> {
     let id = hash(&(&caps.name, &caps.backend, &caps.driver));
-    Some(crate::cache::folder()?.join("kernels").join(format!("{id:016x}.json")))
+    Some(crate::cache::folder()?.join("kernels").join(format!("{id:016x}.{extension}")))
 }
 
-fn hash(value: &impl Hash) -> u64 {
+pub(super) fn hash(value: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
@@ -90,14 +94,42 @@ impl Admission {
         verdicts.kernels.insert(kernel, verdict);
         verdicts.save(caps);
     }
+
+    /// What was measured so far, by class of shapes.
+    pub fn tuned(&self, caps: &Caps) -> BTreeMap<String, Tuned> {
+        let mut verdicts = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        verdicts.get_or_insert_with(|| Verdicts::load(caps)).tuned.clone()
+    }
+
+    fn keep_tuned(&self, caps: &Caps, class: String, tuned: Tuned) {
+        let mut verdicts = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let verdicts = verdicts.get_or_insert_with(|| Verdicts::load(caps));
+        verdicts.tuned.insert(class, tuned);
+        verdicts.save(caps);
+    }
 }
 
-/// For every node of a graph, in order, the place of the first of its variants that this device gets right. Kernels not
-/// met before are checked now, and `tell` is told of that, and of each variant that is wrong.
+/// For every node of a graph, in order, the place of the variant that this device should run: one that it gets right, and
+/// where that pays the fastest of those. Kernels not met before are checked now, and `tell` is told of that, and of each
+/// variant that is wrong.
 ///
 /// # Errors
 /// If the device gets none of a node's variants right in this storage.
 pub async fn admit(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage, tell: &mut dyn FnMut(&str)) -> Result<Vec<usize>> {
+    admit_tuning(gpu, graph, storage, tune::pays(&gpu.caps), tell).await
+}
+
+/// [`admit`], which says whether the right variants are timed or the first of them is taken.
+///
+/// # Errors
+/// As [`admit`].
+pub async fn admit_tuning(
+    gpu: &Arc<Gpu>,
+    graph: &Graph,
+    storage: Storage,
+    tune: bool,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Vec<usize>> {
     let mut told = false;
     let mut say = |what: Notice| match what {
         Notice::Checking if told => {}
@@ -114,9 +146,12 @@ pub async fn admit(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage, tell: &mut d
         for node in &graph.nodes {
             let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));
             let variants = node.op.variants(&inputs, output, &gpu.caps).map_err(|e| e.at(&node.name))?;
-            let asked =
-                Asked { node, variants: &variants, dialect: Dialect::of(storage, &inputs, gpu.caps.native_f16()) };
-            chosen.push(asked.first_right(gpu, storage, &mut say).await?);
+            let dialect = Dialect::of(storage, &inputs, gpu.caps.native_f16());
+            let asked = Asked { graph, node, variants: &variants, dialect };
+            chosen.push(match tune && variants.len() > 1 {
+                true => asked.fastest(gpu, storage, &mut say).await?,
+                false => asked.first_right(gpu, 0, storage, &mut say).await?,
+            });
         }
         if gpu.admission.quarantined(&gpu.caps) == quarantined {
             return Ok(chosen);
@@ -132,15 +167,51 @@ enum Notice {
 
 /// A node whose kernel is to be chosen.
 struct Asked<'a> {
+    graph: &'a Graph,
     node: &'a Node,
     variants: &'a [Variant],
     dialect: Dialect,
 }
 
 impl Asked<'_> {
-    async fn first_right(&self, gpu: &Arc<Gpu>, storage: Storage, say: &mut dyn FnMut(Notice)) -> Result<usize> {
+    /// The fastest right variant. Once it is known, no other is checked.
+    async fn fastest(&self, gpu: &Arc<Gpu>, storage: Storage, say: &mut dyn FnMut(Notice)) -> Result<usize> {
+        let ids: Vec<_> = self.variants.iter().map(|v| self.ids(gpu, v)).collect::<Result<_>>()?;
+        let class = tune::class(self.graph, self.node, storage, hash(&ids));
+        if let Some(tuned) = gpu.admission.tuned(&gpu.caps).get(&class)
+            && let Some(index) = self.variants.iter().position(|v| v.name == tuned.variant)
+        {
+            return self.first_right(gpu, index, storage, say).await;
+        }
+        let mut right = Vec::new();
+        let mut next = 0;
+        while next < self.variants.len() {
+            match self.first_right(gpu, next, storage, say).await {
+                Ok(index) => {
+                    right.push(index);
+                    next = index + 1;
+                }
+                // Of the last variants none is right, but one before them was.
+                Err(Error::WrongKernel(_)) if !right.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let tuned = tune::fastest(gpu, self.graph, self.node, storage, self.variants, &right).await?;
+        let index = right.into_iter().find(|i| self.variants[*i].name == tuned.variant);
+        gpu.admission.keep_tuned(&gpu.caps, class, tuned);
+        index.ok_or_else(|| Error::device(format!("{}: the fastest variant is none of those tried", self.node.name)))
+    }
+
+    /// The first right variant from that place on.
+    async fn first_right(
+        &self,
+        gpu: &Arc<Gpu>,
+        from: usize,
+        storage: Storage,
+        say: &mut dyn FnMut(Notice),
+    ) -> Result<usize> {
         let (op, elem, adapter) = (self.node.op.name(), self.dialect.elem, &gpu.caps.name);
-        for (index, variant) in self.variants.iter().enumerate() {
+        for (index, variant) in self.variants.iter().enumerate().skip(from) {
             let [whole, kernel] = self.ids(gpu, variant)?;
             if matches!(gpu.admission.known(&gpu.caps, &whole), Some(Some(_))) {
                 continue;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::admission::Admission;
 use super::kernels::Kernels;
+use super::pipelines::Pipelines;
 use super::shader::Sources;
 use crate::caps::{Caps, CoopMatrix, DeviceType};
 use crate::error::{Error, Result, ten};
@@ -156,6 +157,7 @@ pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub kernels: Kernels,
+    pub(super) pipelines: Pipelines,
     pub admission: Admission,
     /// What the kernels are made from.
     pub sources: Sources,
@@ -173,6 +175,7 @@ impl Gpu {
         let wanted = wgpu::Features::SHADER_F16
             | wgpu::Features::SUBGROUP
             | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::PIPELINE_CACHE
             | wgpu::Features::PASSTHROUGH_SHADERS;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ornstein"),
@@ -192,7 +195,17 @@ impl Gpu {
             }
         });
         let (caps, kernels) = (adapter.caps.clone(), Kernels::default());
-        Ok(Arc::new(Self { caps, device, queue, kernels, admission: Admission::default(), sources, failure }))
+        let pipelines = Pipelines::open(&device, &caps);
+        Ok(Arc::new(Self {
+            caps,
+            device,
+            queue,
+            kernels,
+            pipelines,
+            admission: Admission::default(),
+            sources,
+            failure,
+        }))
     }
 
     /// The first error since the last look, if there was one.

@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+#[cfg(not(target_arch = "wasm32"))]
+use rayon::prelude::*;
+
 use super::device::Gpu;
-use super::shader::{Dialect, ENTRY_POINT, Source, prepare};
+use super::shader::{Dialect, ENTRY_POINT, prepare};
 use crate::error::{Error, Result};
 use crate::ops::{Binding, Launch};
 
@@ -31,11 +34,34 @@ impl Kernels {
         if let Some(kernel) = compiled.get(&key) {
             return Ok(kernel.clone());
         }
-        let source = gpu.sources.source(launch.shader, launch.core, dialect)?;
-        prepare(&source, launch, dialect.native_f16)?;
-        let kernel = compile(&gpu.device, launch, &source);
+        let kernel = compile(gpu, launch, dialect)?;
         compiled.insert(key, kernel.clone());
         Ok(kernel)
+    }
+
+    /// Compiles what of these is not compiled yet, on all processors: a driver takes its time for each.
+    ///
+    /// # Errors
+    /// If a shader is not what its launch takes it for.
+    pub fn warm(&self, gpu: &Gpu, wanted: &[(&Launch, Dialect)]) -> Result<()> {
+        let compiled = self.compiled.lock().unwrap_or_else(|e| e.into_inner());
+        let mut missing: HashMap<Key, (&Launch, Dialect)> = HashMap::new();
+        for (launch, dialect) in wanted {
+            let key = key(launch, *dialect);
+            if !compiled.contains_key(&key) {
+                missing.insert(key, (launch, *dialect));
+            }
+        }
+        drop(compiled);
+        let make = |(key, (launch, dialect)): (Key, (&Launch, Dialect))| Ok((key, compile(gpu, launch, dialect)?));
+        // A browser's objects stay on the thread that made them.
+        #[cfg(target_arch = "wasm32")]
+        let made: Vec<_> = missing.into_iter().map(make).collect::<Result<_>>()?;
+        #[cfg(not(target_arch = "wasm32"))]
+        let made: Vec<_> = missing.into_par_iter().map(make).collect::<Result<_>>()?;
+        self.compiled.lock().unwrap_or_else(|e| e.into_inner()).extend(made);
+        gpu.pipelines.save();
+        Ok(())
     }
 
     /// Puts a kernel made from SPIR-V, with the constants already in it, in the place of the launch's own: sessions made
@@ -61,7 +87,7 @@ impl Kernels {
         };
         // SAFETY: what wgpu leaves unchecked, the caller vouches for.
         let module = unsafe { gpu.device.create_shader_module_passthrough(descriptor) };
-        let kernel = finish(&gpu.device, launch, &module, &[], launch.shader);
+        let kernel = finish(gpu, launch, &module, &[], launch.shader);
         self.compiled.lock().unwrap_or_else(|e| e.into_inner()).insert(key(launch, dialect), kernel);
         gpu.check()
     }
@@ -85,7 +111,10 @@ fn binding_type(binding: &Binding) -> wgpu::BufferBindingType {
     }
 }
 
-fn compile(device: &wgpu::Device, launch: &Launch, source: &Source) -> Kernel {
+fn compile(gpu: &Gpu, launch: &Launch, dialect: Dialect) -> Result<Kernel> {
+    let source = gpu.sources.source(launch.shader, launch.core, dialect)?;
+    prepare(&source, launch, dialect.native_f16)?;
+    let device = &gpu.device;
     // What wgpu has to say names the file.
     let label = Some(&*source.path);
     let text = wgpu::ShaderSource::Wgsl(source.text.as_str().into());
@@ -100,18 +129,12 @@ fn compile(device: &wgpu::Device, launch: &Launch, source: &Source) -> Kernel {
     } else {
         device.create_shader_module(descriptor)
     };
-    finish(device, launch, &module, &launch.constants, &source.path)
+    Ok(finish(gpu, launch, &module, &launch.constants, &source.path))
 }
 
 /// The kernel of a module, with these constants still to be put into it.
-fn finish(
-    device: &wgpu::Device,
-    launch: &Launch,
-    module: &wgpu::ShaderModule,
-    constants: &[(&str, f64)],
-    label: &str,
-) -> Kernel {
-    let label = Some(label);
+fn finish(gpu: &Gpu, launch: &Launch, module: &wgpu::ShaderModule, constants: &[(&str, f64)], label: &str) -> Kernel {
+    let (label, device) = (Some(label), &gpu.device);
     let entries: Vec<_> = launch
         .bindings
         .iter()
@@ -143,7 +166,7 @@ fn finish(
             // Every kernel writes its workgroup memory before it reads it.
             zero_initialize_workgroup_memory: false,
         },
-        cache: None,
+        cache: gpu.pipelines.get(),
     });
     Kernel { pipeline, layout }
 }

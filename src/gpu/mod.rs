@@ -4,9 +4,11 @@ pub mod admission;
 pub mod device;
 pub mod kernels;
 pub mod memory;
+mod pipelines;
 pub mod session;
 pub mod shader;
 pub mod timer;
+pub mod tune;
 
 pub use device::Gpu;
 pub use session::Session;

@@ -126,6 +126,8 @@ impl Session {
     fn prepare(&self, choose: &Choose<'_>) -> Result<Vec<Dispatch>> {
         let nodes = self.graph.nodes.iter().enumerate();
         let launches: Vec<Launch> = nodes.map(|(i, node)| self.launch(node, choose(i))).collect::<Result<_>>()?;
+        let wanted: Vec<_> = launches.iter().zip(&self.graph.nodes).map(|(l, node)| (l, self.dialect(node))).collect();
+        self.gpu.kernels.warm(&self.gpu, &wanted)?;
         let align = self.gpu.device.limits().min_uniform_buffer_offset_alignment as usize;
         let mut params = Vec::new();
         let mut ranges = Vec::new();

@@ -5,6 +5,7 @@
 //! of the suite has shows its own cases. Rows and ceilings are timed in turns ([`measure`]).
 
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 use self::choose::Candidate;
 use self::measure::{Budget, Watch};
@@ -12,6 +13,7 @@ pub use self::row::{Rates, Row, Verdict};
 use super::ceilings::{Ceilings, Probes};
 use super::suite::{self, Entry, Family};
 use crate::error::{Error, Result, ten};
+use crate::gpu::tune::Tuned;
 use crate::gpu::{Clock, Timer};
 use crate::graph::plan::Storage;
 use crate::network::Executor;
@@ -53,6 +55,9 @@ pub struct Device {
     pub label: String,
     pub clock: Clock,
     pub ceilings: Ceilings,
+    /// Which variant it runs for each class of shapes that was timed there before its first use, and what was tried.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tuned: BTreeMap<String, Tuned>,
     #[serde(flatten)]
     pub caps: serde_json::Value,
 }
@@ -102,7 +107,8 @@ impl<'a> Bench<'a> {
             None => (Clock::Wall, serde_json::json!({ "name": "cpu", "threads": threads })),
             Some(timer) => (timer.clock(), serde_json::json!(timer.gpu().caps)),
         };
-        Device { label: self.label.clone(), clock, ceilings: self.probes.ceilings(), caps }
+        let tuned = self.timer.map(|timer| timer.gpu().admission.tuned(&timer.gpu().caps)).unwrap_or_default();
+        Device { label: self.label.clone(), clock, ceilings: self.probes.ceilings(), tuned, caps }
     }
 
     fn storage(&self) -> Storage {

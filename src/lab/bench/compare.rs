@@ -87,6 +87,8 @@ pub fn compare(old: &Earlier, devices: &[Device], new: &mut [Row]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::gpu::Clock;
     use crate::graph::plan::Storage;
@@ -108,7 +110,7 @@ mod tests {
             row
         };
         let rows = medians.iter().zip(&suite::cases()).map(row).collect();
-        (Device { label: "cpu".into(), clock: Clock::Wall, ceilings, caps }, rows)
+        (Device { label: "cpu".into(), clock: Clock::Wall, ceilings, tuned: BTreeMap::new(), caps }, rows)
     }
 
     fn compared(old: (f64, &[f64]), new: (f64, &[f64])) -> Vec<Option<Change>> {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Report, attributes, clock, digits, flop_rate, percent, seconds, shapes};
+use crate::gpu::tune::Tuned;
 use crate::lab::bench::profile::NetworkRow;
 use crate::lab::bench::{Device, Row, Verdict};
 use crate::lab::ceilings::Ceilings;
@@ -47,7 +48,7 @@ impl Report {
             for row in &group {
                 let place = self.devices.iter().position(|device| device.label == row.device).unwrap_or_default();
                 let end = if several { format!("[{place}]") } else { what(row) };
-                let _ = writeln!(out, "  {} {:<9}{} {end}", numbers(row), row.variant, row.dtype);
+                let _ = writeln!(out, "  {} {:<13}{} {end}", numbers(row), row.variant, row.dtype);
             }
         }
         let refused = self.rows.iter().filter(|row| row.verdict == Verdict::Refused).count();
@@ -117,6 +118,14 @@ impl Report {
             let count = warned(word);
             if count > 0 {
                 let _ = writeln!(out, "\n{count} rows are {what}");
+            }
+        }
+        for device in self.devices.iter().filter(|device| !device.tuned.is_empty()) {
+            let _ = writeln!(out, "\n{}: the fastest variants of the networks met so far", device.label);
+            for (class, Tuned { variant, tried }) in &device.tuned {
+                let class = class.rsplit_once(' ').map_or(class.as_str(), |(class, _hash)| class);
+                let tried: Vec<_> = tried.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
+                let _ = writeln!(out, "  {class}: {variant} of {}", tried.join(", "));
             }
         }
         for device in self.devices.iter().filter(|device| device.ceilings.spread > SPREAD) {
