@@ -19,6 +19,8 @@ use crate::weights::{Model, check_writable, write_atomically};
 enum SuiteArg {
     /// The small cases of every op
     Cases,
+    /// Products, convolutions and attention at the shapes of benches/compare
+    Peers,
     Sd15,
     Sd21,
     Sdxl,
@@ -185,6 +187,7 @@ impl BenchArgs {
     fn suite(&self) -> Suite {
         match self.suite {
             SuiteArg::Cases => Suite::Cases,
+            SuiteArg::Peers => Suite::Peers,
             SuiteArg::Sd15 => Suite::Family(Family::Sd15),
             SuiteArg::Sd21 => Suite::Family(Family::Sd21),
             SuiteArg::Sdxl => Suite::Family(Family::Sdxl),

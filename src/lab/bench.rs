@@ -16,6 +16,7 @@ use crate::error::{Error, Result, ten};
 use crate::gpu::tune::Tuned;
 use crate::gpu::{Clock, Timer};
 use crate::graph::plan::Storage;
+use crate::lab::peers;
 use crate::network::Executor;
 use crate::ops::{Case, TABLE};
 
@@ -34,6 +35,8 @@ const MOST_BYTES: u64 = 2 << 30;
 pub enum Suite {
     /// The small cases of the ops' tables.
     Cases,
+    /// Those of [`peers`].
+    Peers,
     Family(Family),
     /// Stable Diffusion 1.5 and SDXL.
     All,
@@ -129,10 +132,11 @@ impl<'a> Bench<'a> {
         known(&options.ops)?;
         let suites = match options.suite {
             Suite::Cases => vec![suite::cases()],
+            Suite::Peers => vec![peers::entries(self.timer.map(|timer| timer.gpu().caps.device_type))],
             Suite::Family(family) => vec![suite::nodes(family)?],
             Suite::All => vec![suite::nodes(Family::Sd15)?, suite::nodes(Family::Sdxl)?],
         };
-        let everything = options.full || options.suite == Suite::Cases || same.is_some();
+        let everything = options.full || matches!(options.suite, Suite::Cases | Suite::Peers) || same.is_some();
         let chosen = |case: &Case| same.is_none_or(|rows| rows.iter().any(|row| row.is_of(case)));
         let wanted = |op: &str| options.ops.is_empty() || options.ops.iter().any(|name| name == op);
         let (storage, ceilings, own_cases) = (self.storage(), self.probes.ceilings(), [suite::cases()]);
@@ -141,7 +145,9 @@ impl<'a> Bench<'a> {
             tell(&format!("checking {op}"));
             let is_there = |entries: &&Vec<Entry>| entries.iter().any(|entry| entry.case.op.name() == *op);
             let there: Vec<&Vec<Entry>> = suites.iter().filter(is_there).collect();
-            for entries in if there.is_empty() { own_cases.iter().collect() } else { there } {
+            for entries in
+                if there.is_empty() && options.suite != Suite::Peers { own_cases.iter().collect() } else { there }
+            {
                 let mut candidates = Vec::new();
                 for entry in entries.iter().filter(|e| e.case.op.name() == *op && chosen(&e.case)) {
                     if work.rows.iter().any(|row| row.is_of(&entry.case)) {

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod ceilings;
+pub mod peers;
 pub mod report;
 pub mod suite;
 pub mod validate;

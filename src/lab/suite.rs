@@ -103,7 +103,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn of(case: Case) -> Self {
+    /// A case that no network stands for.
+    pub fn of(case: Case) -> Self {
         Self { case, uses: BTreeMap::new() }
     }
 
