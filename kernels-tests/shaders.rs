@@ -40,7 +40,7 @@ fn launches_fit(cases: &[Case], dialect: Dialect) -> Result<(), Failed> {
 }
 
 fn fits(launch: &Launch, dialect: Dialect) -> Result<(), Failed> {
-    let source = Sources::default().source(launch.shader, launch.core, dialect)?;
+    let source = Sources::default().of_launch(launch, dialect)?;
     limits_hold(&prepare(&source, launch, dialect.native_f16)?.module, launch)
 }
 

@@ -63,7 +63,7 @@ pub fn variants(case: &Case, dialect: Dialect) -> Result<Vec<Variant>, Failed> {
     let types = case.types();
     let output = case.op.output(&types)?;
     let mut all: Vec<Variant> = Vec::new();
-    for caps in Caps::kinds(dialect.native_f16) {
+    for caps in Caps::kinds(dialect.native_f16, dialect.elem, dialect.weight) {
         for variant in case.op.variants(&types, &output, &caps)? {
             if !all.contains(&variant) {
                 all.push(variant);

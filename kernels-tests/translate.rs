@@ -53,7 +53,7 @@ fn each<T: AsRef<[u8]>>(
     let folder = tempfile::tempdir()?;
     let mut files = Vec::new();
     for launch in launches(cases, dialect)? {
-        let source = Sources::default().source(launch.shader, launch.core, dialect)?;
+        let source = Sources::default().of_launch(&launch, dialect)?;
         let prepared = prepare(&source, &launch, dialect.native_f16)?;
         let path = folder.path().join(format!("{}-{}.hlsl", launch.shader, files.len()));
         std::fs::write(

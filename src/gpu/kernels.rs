@@ -27,6 +27,7 @@ impl Kernels {
     /// The kernel of a launch, compiled now or before. Failures to compile are found by [`Gpu::check`].
     pub fn get(&self, gpu: &Gpu, launch: &Launch, dialect: Dialect) -> Result<Kernel> {
         let constants = launch.constants.iter().map(|(name, value)| (*name, value.to_bits())).collect();
+        let dialect = dialect.launching(launch);
         let key = (launch.shader, launch.core, dialect, constants, launch.bindings.iter().map(binding_type).collect());
         let mut compiled = self.compiled.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(kernel) = compiled.get(&key) {

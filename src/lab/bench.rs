@@ -12,8 +12,9 @@ use self::compare::Change;
 use self::measure::{Budget, Measured, Timing};
 use super::ceilings::Ceilings;
 use super::suite::{self, Entry, Family};
+use crate::caps::Caps;
 use crate::error::{Error, Result, ten};
-use crate::gpu::{Clock, Timer};
+use crate::gpu::{Clock, Gpu, Timer};
 use crate::graph::plan::Storage;
 use crate::network::Executor;
 use crate::ops::{Case, TABLE};
@@ -280,6 +281,12 @@ impl<'a> Bench<'a> {
         Ok(Candidate { entry, ideal, host: flops / per_thread + elements as f64 * HOST_ELEMENT })
     }
 
+    /// The device in the storage that is measured.
+    fn caps(&self, gpu: &Gpu) -> Caps {
+        let storage = self.storage();
+        gpu.caps.storing(storage.act, storage.weight)
+    }
+
     /// Why this device cannot run the case at all.
     fn refusal(&self, case: &Case) -> Result<Option<String>> {
         let Some(timer) = self.timer else { return Ok(None) };
@@ -294,7 +301,7 @@ impl<'a> Bench<'a> {
                 return Ok(Some(format!("{} needs {needed} MiB in one buffer, of at most {most}", ty.shape)));
             }
         }
-        match case.op.launch(&types, &output, &gpu.caps) {
+        match case.op.launch(&types, &output, &self.caps(gpu)) {
             Err(error) => Ok(Some(error.to_string())),
             Ok(launch) if launch.workgroups.iter().any(|n| *n > gpu.caps.max_workgroups) => {
                 Ok(Some(format!("{:?} workgroups are too many", launch.workgroups)))
@@ -307,7 +314,7 @@ impl<'a> Bench<'a> {
     fn variants(&self, case: &Case) -> Result<Vec<&'static str>> {
         let Some(timer) = self.timer else { return Ok(vec!["reference"]) };
         let types = case.types();
-        let variants = case.op.variants(&types, &case.op.output(&types)?, &timer.gpu().caps)?;
+        let variants = case.op.variants(&types, &case.op.output(&types)?, &self.caps(timer.gpu()))?;
         let count = if self.all_variants { variants.len() } else { 1 };
         Ok(variants.into_iter().take(count).map(|variant| variant.name).collect())
     }
