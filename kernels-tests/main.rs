@@ -6,9 +6,11 @@ mod bench;
 mod cli;
 mod files;
 mod floors;
+mod layout;
 mod models;
 mod networks;
 mod parity;
+mod race;
 mod rng;
 mod samplers;
 mod shaders;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         models::trials(),
         networks::trials(),
         parity::trials(),
+        race::trials(),
         rng::trials(),
         samplers::trials(),
         shaders::trials(),

@@ -1,5 +1,6 @@
-//! Every shader in every dialect through naga: it parses, validates inside WebGPU's default limits, and its bindings,
-//! overrides and `Params` are what the Rust side launches it with.
+//! Every shader in every dialect through naga: it parses, validates inside the limits of the kind of device that it is
+//! for (WebGPU's defaults, but for cooperative matrices), and its bindings, overrides and `Params` are what the Rust side
+//! launches it with.
 
 use std::collections::BTreeSet;
 
@@ -31,21 +32,20 @@ fn every_file_belongs_to_an_op() -> Result<(), Failed> {
 
 fn launches_fit(cases: &[Case], dialect: Dialect) -> Result<(), Failed> {
     for case in cases {
-        for Variant { name, launch } in variants(case, dialect)? {
+        for (Variant { name, launch }, caps) in variants(case, dialect)? {
             let what = |e: Failed| format!("{} {name}: {}", case.name(), e.message().unwrap_or_default());
-            fits(&launch, dialect).map_err(what)?;
+            fits(&launch, dialect, &caps).map_err(what)?;
         }
     }
     Ok(())
 }
 
-fn fits(launch: &Launch, dialect: Dialect) -> Result<(), Failed> {
+fn fits(launch: &Launch, dialect: Dialect, caps: &Caps) -> Result<(), Failed> {
     let source = Sources::default().of_launch(launch, dialect)?;
-    limits_hold(&prepare(&source, launch, dialect.native_f16)?.module, launch)
+    limits_hold(&prepare(&source, launch, dialect.native_f16)?.module, launch, caps)
 }
 
-fn limits_hold(module: &naga::Module, launch: &Launch) -> Result<(), Failed> {
-    let caps = Caps::webgpu_default();
+fn limits_hold(module: &naga::Module, launch: &Launch, caps: &Caps) -> Result<(), Failed> {
     let mut layouter = naga::proc::Layouter::default();
     layouter.update(module.to_ctx())?;
     let variables = || module.global_variables.iter().map(|(_, variable)| variable);
@@ -66,6 +66,6 @@ fn limits_hold(module: &naga::Module, launch: &Launch) -> Result<(), Failed> {
     ];
     match limits.into_iter().find(|(_, value, limit)| value > limit) {
         None => Ok(()),
-        Some((what, value, limit)) => Err(format!("{value} {what} exceed WebGPU's default of {limit}").into()),
+        Some((what, value, limit)) => Err(format!("{value} {what} exceed the limit of {limit}").into()),
     }
 }

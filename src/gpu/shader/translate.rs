@@ -2,7 +2,7 @@
 
 use naga::back::{hlsl as dx, msl as metal, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
-use naga::{AddressSpace, Module, ResourceBinding, ShaderStage, StorageAccess};
+use naga::{AddressSpace, CooperativeSize, Expression, Module, ResourceBinding, ShaderStage, StorageAccess, TypeInner};
 
 use super::prepare::{ENTRY_POINT, Prepared};
 use crate::error::{Error, Result};
@@ -38,7 +38,14 @@ pub fn spirv(Prepared { module, info }: &Prepared) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// If the language cannot express the kernel.
-pub fn msl(Prepared { module, info }: &Prepared) -> Result<String> {
+pub fn msl(prepared: &Prepared) -> Result<String> {
+    let Prepared { module, info } = prepared;
+    if matrices(module).any(|side| side != CooperativeSize::Eight) {
+        return Err(failed("MSL", "Metal's cooperative matrices are 8 x 8"));
+    }
+    if loads_matrices_from_vectors(prepared) {
+        return Err(failed("MSL", "Metal loads cooperative matrices from single elements alone"));
+    }
     let buffers = bindings(module);
     let target = |slot: usize, mutable| metal::BindTarget { buffer: Some(slot as u8), mutable, ..Default::default() };
     let slots = buffers.iter().enumerate();
@@ -74,6 +81,10 @@ pub fn msl(Prepared { module, info }: &Prepared) -> Result<String> {
 /// # Errors
 /// If the language cannot express the kernel.
 pub fn hlsl(Prepared { module, info }: &Prepared) -> Result<String> {
+    // naga would panic.
+    if matrices(module).next().is_some() {
+        return Err(failed("HLSL", "it has no cooperative matrices"));
+    }
     let target = |register| dx::BindTarget { register, restrict_indexing: true, ..Default::default() };
     let (mut reads, mut writes, mut uniforms) = (0.., 0.., 0..);
     let mut registers = dx::BindingMap::default();
@@ -99,6 +110,29 @@ pub fn hlsl(Prepared { module, info }: &Prepared) -> Result<String> {
         Some(error) => Err(failed("HLSL", error)),
         None => Ok(text),
     }
+}
+
+/// Sides of the cooperative matrices of a kernel.
+fn matrices(module: &Module) -> impl Iterator<Item = CooperativeSize> {
+    module.types.iter().filter_map(|(_, ty)| match ty.inner {
+        TypeInner::CooperativeMatrix { rows, .. } => Some(rows),
+        _ => None,
+    })
+}
+
+fn loads_matrices_from_vectors(Prepared { module, info }: &Prepared) -> bool {
+    let helpers = module.functions.iter().map(|(handle, function)| (function, &info[handle]));
+    let entries = module.entry_points.iter().enumerate().map(|(i, e)| (&e.function, info.get_entry_point(i)));
+    helpers.chain(entries).any(|(function, info)| {
+        function.expressions.iter().any(|(_, expression)| {
+            let Expression::CooperativeLoad { data, .. } = expression else { return false };
+            match *info[data.pointer].ty.inner_with(&module.types) {
+                TypeInner::Pointer { base, .. } => matches!(module.types[base].inner, TypeInner::Vector { .. }),
+                TypeInner::ValuePointer { size, .. } => size.is_some(),
+                _ => false,
+            }
+        })
+    })
 }
 
 /// The buffers with their places, in the order of these.
