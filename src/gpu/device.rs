@@ -177,7 +177,8 @@ impl Gpu {
         let wanted = wgpu::Features::SHADER_F16
             | wgpu::Features::SUBGROUP
             | wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+            | wgpu::Features::PASSTHROUGH_SHADERS;
         let features = adapter.inner.features() & wanted;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ornstein"),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::device::Gpu;
-use super::shader::{Dialect, Source, prepare};
+use super::shader::{Dialect, ENTRY_POINT, Prepared, Source, prepare, spirv_words};
 use crate::error::Result;
 use crate::ops::{Binding, Launch};
 
@@ -34,8 +34,9 @@ impl Kernels {
             return Ok(kernel.clone());
         }
         let source = gpu.sources.source(launch.shader, launch.core, dialect)?;
-        prepare(&source, launch, dialect.native_f16)?;
-        let kernel = compile(&gpu.device, launch, &source);
+        let prepared = prepare(&source, launch, dialect.native_f16)?;
+        let module = shader_module(gpu, launch, &source, &prepared)?;
+        let kernel = compile(&gpu.device, launch, &source, &module);
         compiled.insert(key, kernel.clone());
         Ok(kernel)
     }
@@ -54,12 +55,26 @@ fn binding_type(binding: &Binding) -> wgpu::BufferBindingType {
     }
 }
 
-fn compile(device: &wgpu::Device, launch: &Launch, source: &Source) -> Kernel {
-    // What wgpu has to say names the file.
-    let label = Some(&*source.path);
+/// The module of a kernel. What wgpu has to say of it names the file.
+fn shader_module(gpu: &Gpu, launch: &Launch, source: &Source, prepared: &Prepared) -> Result<wgpu::ShaderModule> {
+    let (device, label) = (&gpu.device, Some(&*source.path));
+    let passes = device.features().contains(wgpu::Features::PASSTHROUGH_SHADERS) && gpu.caps.backend == "vulkan";
+    if launch.matrix.is_some() && source.builtin && passes {
+        let workgroup_size = prepared.module.entry_points[0].workgroup_size.into();
+        let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
+            label,
+            entry_points: vec![wgpu::PassthroughShaderEntryPoint { name: ENTRY_POINT.into(), workgroup_size }].into(),
+            spirv: Some(spirv_words(prepared)?.into()),
+            ..Default::default()
+        };
+        // SAFETY: it is what naga writes for a module that it found valid, with more memory operands and stronger barriers
+        // (`shader::visible`, whose output spirv-val checks in the tests). Its bindings and constants are those of the
+        // launch (`prepare`). That it needs no checks of indices and loops is what is said of trusted text below.
+        return Ok(unsafe { device.create_shader_module_passthrough(descriptor) });
+    }
     let text = wgpu::ShaderSource::Wgsl(source.text.as_str().into());
     let descriptor = wgpu::ShaderModuleDescriptor { label, source: text };
-    let module = if source.builtin {
+    Ok(if source.builtin {
         // SAFETY: without these checks a kernel must not index outside an array and its loops must end. The crate's own
         // text is known: every index into a buffer is below the sizes in `params`, which the launch takes from the very
         // types that the buffers are made for; every index into workgroup memory follows from constants; every loop
@@ -68,7 +83,11 @@ fn compile(device: &wgpu::Device, launch: &Launch, source: &Source) -> Kernel {
         unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     } else {
         device.create_shader_module(descriptor)
-    };
+    })
+}
+
+fn compile(device: &wgpu::Device, launch: &Launch, source: &Source, module: &wgpu::ShaderModule) -> Kernel {
+    let label = Some(&*source.path);
     let entries: Vec<_> = launch
         .bindings
         .iter()
@@ -93,8 +112,8 @@ fn compile(device: &wgpu::Device, launch: &Launch, source: &Source) -> Kernel {
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label,
         layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some("main"),
+        module,
+        entry_point: Some(ENTRY_POINT),
         compilation_options: wgpu::PipelineCompilationOptions {
             constants: &launch.constants,
             // Every kernel writes its workgroup memory before it reads it.

@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(offers(LARGE, &|caps| caps.coop_matrix[0].k = 8), 0, "matrices that are not square");
         assert_eq!(offers(LARGE, &|caps| caps.backend = "metal".into()), 0, "matrices that Metal does not have");
         assert_eq!(offers(LARGE, &|caps| *caps = caps.storing(DType::F32, DType::F16)), 0, "activations in f32");
-        assert_eq!(offers(LARGE, &|caps| caps.workgroup_memory = 16 << 10), 3, "16 KiB of workgroup memory");
+        assert_eq!(offers(LARGE, &|caps| caps.workgroup_memory = 32 << 10), 3, "32 KiB of workgroup memory");
         assert_eq!(offers(LARGE, &|caps| caps.max_invocations = 64), 0, "64 threads");
     }
 }

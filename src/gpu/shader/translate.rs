@@ -5,6 +5,7 @@ use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::{AddressSpace, CooperativeSize, Expression, Module, ResourceBinding, ShaderStage, StorageAccess, TypeInner};
 
 use super::prepare::{ENTRY_POINT, Prepared};
+use super::visible::with_visible_workgroup_memory;
 use crate::error::{Error, Result};
 
 fn failed(target: &str, why: impl std::fmt::Display) -> Error {
@@ -15,22 +16,37 @@ fn failed(target: &str, why: impl std::fmt::Display) -> Error {
 ///
 /// # Errors
 /// If SPIR-V cannot express the kernel.
-pub fn spirv(Prepared { module, info }: &Prepared) -> Result<Vec<u8>> {
+pub fn spirv(prepared: &Prepared) -> Result<Vec<u8>> {
+    Ok(spirv_words(prepared)?.into_iter().flat_map(u32::to_le_bytes).collect())
+}
+
+/// The same as words. Kernels of cooperative matrices have no checks of their own, and share workgroup memory by the
+/// rules of Vulkan's memory model.
+///
+/// # Errors
+/// If SPIR-V cannot express the kernel.
+pub fn spirv_words(Prepared { module, info }: &Prepared) -> Result<Vec<u32>> {
+    let with_matrices = matrices(module).next().is_some();
+    let index = if with_matrices { BoundsCheckPolicy::Unchecked } else { BoundsCheckPolicy::Restrict };
     let options = spv::Options {
         lang_version: (1, 6),
         flags: spv::WriterFlags::LABEL_VARYINGS,
         // Buffers are left to the driver's robustBufferAccess2.
         bounds_check_policies: BoundsCheckPolicies {
-            index: BoundsCheckPolicy::Restrict,
+            index,
             buffer: BoundsCheckPolicy::Unchecked,
             ..Default::default()
         },
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+        force_loop_bounding: !with_matrices,
+        emit_int_div_checks: !with_matrices,
+        // Not every device has f16 between stages, and no kernel needs it.
+        use_storage_input_output_16: false,
         ..Default::default()
     };
     let entry = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: ENTRY_POINT.into() };
     let words = spv::write_vec(module, info, &options, Some(&entry)).map_err(|e| failed("SPIR-V", e))?;
-    Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
+    Ok(if with_matrices { with_visible_workgroup_memory(&words) } else { words })
 }
 
 /// Metal's shading language 2.4, for macOS 12 and iOS 15. Buffers are numbered in the order of their bindings; a last one
