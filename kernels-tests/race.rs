@@ -14,7 +14,7 @@ use ornstein::ops::matmul::MatMul;
 use ornstein::ops::{Case, Kind, Ty};
 use ornstein::tensor::{DType, NoWeights};
 
-use crate::support::{gpu, with_tool};
+use crate::support::with_matrices;
 
 const STORAGE: Storage = Storage { act: DType::F16, weight: DType::F16 };
 
@@ -27,9 +27,8 @@ fn case() -> Case {
 }
 
 pub fn trials() -> Vec<Trial> {
-    let there = gpu().is_ok_and(|gpu| gpu.caps.storing(DType::F16, DType::F16).matrix().is_some());
     let name = "race::every_run_of_a_cooperative_matrix_kernel_gives_the_same_right_output";
-    vec![with_tool("cooperative matrices", there, name.into(), || every_run_is_the_same(&gpu()?))]
+    vec![with_matrices(name.into(), every_run_is_the_same)]
 }
 
 fn every_run_is_the_same(gpu: &Arc<Gpu>) -> Result<(), Failed> {

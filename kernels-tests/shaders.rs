@@ -9,7 +9,7 @@ use ornstein::caps::Caps;
 use ornstein::gpu::shader::{Dialect, Sources, names, prepare};
 use ornstein::ops::{Case, Launch, TABLE, Variant};
 
-use crate::support::{dialect_name, test, variants};
+use crate::support::{MATRICES, dialect_name, test, variants};
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![test("shaders::every_file_belongs_to_an_op", every_file_belongs_to_an_op)];
@@ -20,6 +20,11 @@ pub fn trials() -> Vec<Trial> {
                 launches_fit(&cases(), dialect)
             }));
         }
+        if cases().iter().any(|case| !with_matrices(case).unwrap_or_default().is_empty()) {
+            trials.push(test(format!("shaders::{op}::matrices_are_offered_where_their_memory_fits"), move || {
+                cases().iter().try_for_each(memory_is_reckoned_with)
+            }));
+        }
     }
     trials
 }
@@ -28,6 +33,38 @@ fn every_file_belongs_to_an_op() -> Result<(), Failed> {
     let files: BTreeSet<_> = names().into_iter().collect();
     let ops: BTreeSet<_> = TABLE.iter().map(|(name, _)| *name).collect();
     if files == ops { Ok(()) } else { Err(format!("only one side has {:?}", files.symmetric_difference(&ops)).into()) }
+}
+
+fn with_matrices(case: &Case) -> Result<Vec<(Variant, Caps)>, Failed> {
+    let mut all = variants(case, MATRICES)?;
+    all.retain(|(variant, _)| variant.launch.matrix.is_some());
+    Ok(all)
+}
+
+/// A device with exactly the workgroup memory of a kernel is offered it, and one with a byte less is not.
+fn memory_is_reckoned_with(case: &Case) -> Result<(), Failed> {
+    let types = case.types();
+    let output = case.op.output(&types)?;
+    for (Variant { name, launch }, caps) in with_matrices(case)? {
+        let source = Sources::default().of_launch(&launch, MATRICES)?;
+        let bytes = workgroup_bytes(&prepare(&source, &launch, MATRICES.native_f16)?.module)?;
+        let offered = |workgroup_memory| {
+            let variants = case.op.variants(&types, &output, &Caps { workgroup_memory, ..caps.clone() });
+            variants.map(|variants| variants.iter().any(|variant| variant.name == name))
+        };
+        if !offered(bytes)? || offered(bytes - 1)? {
+            return Err(format!("{name} takes {bytes} bytes, and its launch reckons with others").into());
+        }
+    }
+    Ok(())
+}
+
+/// Of all variables of a kernel.
+fn workgroup_bytes(module: &naga::Module) -> Result<u32, Failed> {
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx())?;
+    let shared = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
+    Ok(shared.map(|(_, v)| layouter[v.ty].size.next_multiple_of(16)).sum())
 }
 
 fn launches_fit(cases: &[Case], dialect: Dialect) -> Result<(), Failed> {
@@ -46,21 +83,13 @@ fn fits(launch: &Launch, dialect: Dialect, caps: &Caps) -> Result<(), Failed> {
 }
 
 fn limits_hold(module: &naga::Module, launch: &Launch, caps: &Caps) -> Result<(), Failed> {
-    let mut layouter = naga::proc::Layouter::default();
-    layouter.update(module.to_ctx())?;
-    let variables = || module.global_variables.iter().map(|(_, variable)| variable);
-    let shared = variables().filter(|v| v.space == naga::AddressSpace::WorkGroup);
-    let storage = variables().filter(|v| matches!(v.space, naga::AddressSpace::Storage { .. }));
+    let storage = module.global_variables.iter().filter(|(_, v)| matches!(v.space, naga::AddressSpace::Storage { .. }));
     let [x, y, z] = module.entry_points[0].workgroup_size;
     let most_workgroups = launch.workgroups.into_iter().max().unwrap_or_default();
     let limits = [
         ("threads", x * y * z, caps.max_invocations),
         ("threads along z", z, 64),
-        (
-            "bytes of workgroup memory",
-            shared.map(|v| layouter[v.ty].size.next_multiple_of(16)).sum(),
-            caps.workgroup_memory,
-        ),
+        ("bytes of workgroup memory", workgroup_bytes(module)?, caps.workgroup_memory),
         ("storage buffers", storage.count() as u32, 8),
         ("workgroups in one dimension", most_workgroups, caps.max_workgroups),
     ];

@@ -8,11 +8,15 @@ use ornstein::gpu::Gpu;
 use ornstein::gpu::device::{Choice, select, without_gl};
 use ornstein::gpu::shader::{Dialect, Sources};
 use ornstein::ops::{Case, Variant};
+use ornstein::tensor::DType;
 
 /// Set where an adapter must be there: tests that need one then fail instead of being left out.
 pub const REQUIRE_ADAPTER: &str = "ORNSTEIN_REQUIRE_ADAPTER";
 /// Which adapter to test on, as `--device` says it. By default the first.
 pub const ADAPTER: &str = "ORNSTEIN_TEST_DEVICE";
+
+/// The dialect of kernels that multiply cooperative matrices, before a launch says of which side.
+pub const MATRICES: Dialect = Dialect { elem: DType::F16, weight: DType::F16, native_f16: true, matrix: None };
 
 /// The device that the tests share, or why there is none.
 pub fn gpu() -> Result<Arc<Gpu>, String> {
@@ -50,6 +54,12 @@ pub fn with_tool(
     test: impl FnOnce() -> Result<(), Failed> + Send + 'static,
 ) -> Trial {
     Trial::test(name, test).with_kind(tool).with_ignored_flag(!there)
+}
+
+/// A test that needs an adapter with cooperative matrices.
+pub fn with_matrices(name: String, test: impl FnOnce(&Arc<Gpu>) -> Result<(), Failed> + Send + 'static) -> Trial {
+    let there = gpu().is_ok_and(|gpu| gpu.caps.storing(MATRICES.elem, MATRICES.weight).matrix().is_some());
+    with_tool("an adapter with cooperative matrices", there, name, move || test(&gpu()?))
 }
 
 /// How test names call a dialect.

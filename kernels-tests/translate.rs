@@ -10,16 +10,12 @@ use std::sync::OnceLock;
 use libtest_mimic::{Failed, Trial};
 use ornstein::gpu::shader::{Dialect, Prepared, Sources, hlsl, msl, prepare, spirv};
 use ornstein::ops::{Case, Launch, TABLE, Variant};
-use ornstein::tensor::DType;
 
 use crate::layout::only_in_buffers;
-use crate::support::{REQUIRE_ADAPTER, dialect_name, test, variants, with_tool};
+use crate::support::{MATRICES, REQUIRE_ADAPTER, dialect_name, test, variants, with_tool};
 
 /// Where the DirectX shader compiler's library is; without it what needs it is left out.
 const DXC: &str = "ORNSTEIN_DXC";
-
-/// The dialect of kernels that multiply cooperative matrices, before a launch says of which side.
-const MATRICES: Dialect = Dialect { elem: DType::F16, weight: DType::F16, native_f16: true, matrix: None };
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![

@@ -15,7 +15,7 @@ use ornstein::ops::{TABLE, matmul};
 use ornstein::tensor::{DType, NoWeights};
 use ornstein::weights::Model;
 
-use crate::support::{ADAPTER, on_gpu, open};
+use crate::support::{ADAPTER, on_gpu, open, with_matrices};
 
 /// A fault: its name, the op that shows it, the type of activations, the file, and what is replaced by what there.
 struct Fault {
@@ -79,9 +79,30 @@ const FAULTS: &[Fault] = &[
     },
 ];
 
+/// Faults of kernels of cooperative matrices: only an adapter that has them can show these.
+const MATRIX_FAULTS: &[Fault] = &[
+    Fault {
+        name: "a_missing_barrier_before_matrices_are_multiplied",
+        op: "matmul",
+        act: DType::F16,
+        file: "shared/gemm_coop.wgsl",
+        right: "before anyone multiplies, ...\n        workgroupBarrier();",
+        wrong: "\n",
+    },
+    Fault {
+        name: "a_missing_barrier_before_matrices_are_stored",
+        op: "matmul",
+        act: DType::F16,
+        file: "shared/gemm_coop.wgsl",
+        right: "before anyone reads them, ...\n        workgroupBarrier();",
+        wrong: "\n",
+    },
+];
+
 pub fn trials() -> Vec<Trial> {
-    let mut trials: Vec<_> =
-        FAULTS.iter().map(|fault| on_gpu(format!("validate::finds::{}", fault.name), |_| finds(fault))).collect();
+    let name = |fault: &Fault| format!("validate::finds::{}", fault.name);
+    let mut trials: Vec<_> = FAULTS.iter().map(|fault| on_gpu(name(fault), |_| finds(fault))).collect();
+    trials.extend(MATRIX_FAULTS.iter().map(|fault| with_matrices(name(fault), |_| finds(fault))));
     trials.extend([
         on_gpu("validate::a_tensor_beyond_the_device_is_refused".into(), a_tensor_beyond_the_device_is_refused),
         on_gpu("validate::guards_that_changed_are_found".into(), guards_that_changed_are_found),

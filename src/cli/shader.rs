@@ -188,7 +188,10 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Exampl
         Some((variant, case, launch)) => Ok(Example { variant, variants, case, launch }),
         None => {
             let wanted = variant.unwrap_or_default();
-            Err(Error::usage(format!("shader {name} has no variant {wanted}: there are {}", ten(&variants))))
+            let (elem, there) = (dialect.elem, ten(&variants));
+            Err(Error::usage(format!(
+                "shader {name} has no variant {wanted} for activations in {elem}: there are {there}; --dtype chooses others"
+            )))
         }
     }
 }
