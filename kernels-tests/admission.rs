@@ -181,7 +181,11 @@ async fn the_fastest_is_found_once(gpu: &Arc<Gpu>) -> Result<(), Failed> {
     let found = tuned(gpu);
     let [(_, Tuned { variant, tried })] = &found[..] else { return Err(format!("{found:?}").into()) };
     let types = graph.types(&graph.nodes[0].inputs);
-    let variants = graph.nodes[0].op.variants(&types, graph.ty(graph.nodes[0].output), &gpu.caps)?;
+    let variants = graph.nodes[0].op.variants(
+        &types,
+        graph.ty(graph.nodes[0].output),
+        &gpu.caps.storing(storage.act, storage.weight),
+    )?;
     ensure(chosen[0] == chosen[1] && variants[chosen[0]].name == variant, "the chosen is not the fastest", variant)?;
     ensure(tried.len() == variants.len(), "not every right variant was tried", &format!("{tried:?}"))?;
     ensure(tried.values().all(|time| *time >= tried[variant]), "a faster one was tried", &format!("{tried:?}"))?;

@@ -87,7 +87,8 @@ fn translated<'a>(
     let dialect = Dialect::of(storage, &types, gpu.caps.native_f16());
     // What DirectX 12 devices are given, with an f16 of their own. It is stored the same as packed pairs.
     let native = Dialect::of(storage, &types, gpu.caps.f16);
-    let variants = case.op.variants(&types, &case.op.output(&types)?, &gpu.caps)?;
+    let caps = gpu.caps.storing(storage.act, storage.weight);
+    let variants = case.op.variants(&types, &case.op.output(&types)?, &caps)?;
     let run = |(variant, launch): (usize, Launch)| {
         let source = gpu.sources.source(launch.shader, launch.core, native)?;
         let text = hlsl(&prepare(&source, &launch, native.native_f16)?)?;
@@ -100,7 +101,9 @@ fn translated<'a>(
         }
         Ok(Run { case, variant, launch, dialect, hlsl })
     };
-    variants.into_iter().map(|v| v.launch).enumerate().map(run).collect()
+    // HLSL has no matrices.
+    let launches = variants.into_iter().map(|v| v.launch).enumerate().filter(|(_, launch)| launch.matrix.is_none());
+    launches.map(run).collect()
 }
 
 /// The number of workgroups as a constant: in DirectX 12 it is a root constant that wgpu fills in.

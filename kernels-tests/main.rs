@@ -8,9 +8,11 @@ mod files;
 mod finite;
 mod floors;
 mod hlsl;
+mod layout;
 mod models;
 mod networks;
 mod parity;
+mod race;
 mod rng;
 mod samplers;
 mod shaders;
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         models::trials(),
         networks::trials(),
         parity::trials(),
+        race::trials(),
         rng::trials(),
         samplers::trials(),
         shaders::trials(),

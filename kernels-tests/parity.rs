@@ -39,7 +39,9 @@ fn check(gpu: &Arc<Gpu>, case: &Case, storage: Storage) -> Result<(), Failed> {
     let wanted = case.op.output(&types)?;
     let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &wanted.shape);
     let limit = tolerance(storage.act, case.op.sum_length(&types));
-    for (index, variant) in case.op.variants(&types, &wanted, &gpu.caps)?.iter().enumerate() {
+    for (index, variant) in
+        case.op.variants(&types, &wanted, &gpu.caps.storing(storage.act, storage.weight))?.iter().enumerate()
+    {
         let output = pollster::block_on(run_case(gpu, case, inputs.clone(), storage, index))?;
         let difference = case.compare(&output, &reference, storage.act);
         if difference.relative > limit {

@@ -10,11 +10,15 @@ use ornstein::gpu::Gpu;
 use ornstein::gpu::device::{Choice, select, without_gl};
 use ornstein::gpu::shader::{Dialect, Sources};
 use ornstein::ops::{Case, Variant};
+use ornstein::tensor::DType;
 
 /// Set where an adapter must be there: tests that need one then fail instead of being left out.
 pub const REQUIRE_ADAPTER: &str = "ORNSTEIN_REQUIRE_ADAPTER";
 /// Which adapter to test on, as `--device` says it. By default the first.
 pub const ADAPTER: &str = "ORNSTEIN_TEST_DEVICE";
+
+/// The dialect of kernels that multiply cooperative matrices, before a launch says of which side.
+pub const MATRICES: Dialect = Dialect { elem: DType::F16, weight: DType::F16, native_f16: true, matrix: None };
 
 /// The device that the tests share, or why there is none.
 pub fn gpu() -> Result<Arc<Gpu>, String> {
@@ -54,21 +58,27 @@ pub fn with_tool(
     Trial::test(name, test).with_kind(tool).with_ignored_flag(!there)
 }
 
+/// A test that needs an adapter with cooperative matrices.
+pub fn with_matrices(name: String, test: impl FnOnce(&Arc<Gpu>) -> Result<(), Failed> + Send + 'static) -> Trial {
+    let there = gpu().is_ok_and(|gpu| gpu.caps.storing(MATRICES.elem, MATRICES.weight).matrix().is_some());
+    with_tool("an adapter with cooperative matrices", there, name, move || test(&gpu()?))
+}
+
 /// How test names call a dialect.
 pub fn dialect_name(dialect: Dialect) -> String {
     let native = if dialect.native_f16 { "native" } else { "packed" };
     format!("{}-{}-{native}", dialect.elem, dialect.weight)
 }
 
-/// The launches of a case on every kind of device that has kernels of its own.
-pub fn variants(case: &Case, dialect: Dialect) -> Result<Vec<Variant>, Failed> {
+/// The launches of a case on every kind of device that has kernels of its own, each with the first device that has it.
+pub fn variants(case: &Case, dialect: Dialect) -> Result<Vec<(Variant, Caps)>, Failed> {
     let types = case.types();
     let output = case.op.output(&types)?;
-    let mut all: Vec<Variant> = Vec::new();
-    for caps in Caps::kinds(dialect.native_f16) {
+    let mut all: Vec<(Variant, Caps)> = Vec::new();
+    for caps in Caps::kinds(dialect.native_f16, dialect.elem, dialect.weight) {
         for variant in case.op.variants(&types, &output, &caps)? {
-            if !all.contains(&variant) {
-                all.push(variant);
+            if !all.iter().any(|(known, _)| *known == variant) {
+                all.push((variant, caps.clone()));
             }
         }
     }

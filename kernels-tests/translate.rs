@@ -11,7 +11,8 @@ use libtest_mimic::{Failed, Trial};
 use ornstein::gpu::shader::{Dialect, Prepared, Sources, hlsl, msl, prepare, spirv};
 use ornstein::ops::{Case, Launch, TABLE, Variant};
 
-use crate::support::{REQUIRE_ADAPTER, dialect_name, test, variants, with_tool};
+use crate::layout::only_in_buffers;
+use crate::support::{MATRICES, REQUIRE_ADAPTER, dialect_name, test, variants, with_tool};
 
 /// Where the DirectX shader compiler's library is; without it what needs it is left out.
 const DXC: &str = "ORNSTEIN_DXC";
@@ -25,18 +26,59 @@ pub fn trials() -> Vec<Trial> {
         let cases = *cases;
         for dialect in Dialect::all() {
             let name = |target| format!("translate::{target}::{op}::{}", dialect_name(dialect));
-            trials.push(with_spirv_val(name("spirv"), move || each(&cases(), dialect, spirv, check_spirv)));
-            trials.push(with_dxc(name("hlsl"), move || each(&cases(), dialect, hlsl, check_hlsl)));
-            trials.push(test(name("msl"), move || each(&cases(), dialect, msl, check_msl)));
+            let plain = |variant: &Variant| variant.launch.matrix.is_none();
+            trials.push(with_spirv_val(name("spirv"), move || each(&cases(), dialect, plain, spirv, check_spirv)));
+            trials.push(with_dxc(name("hlsl"), move || each(&cases(), dialect, plain, hlsl, check_hlsl)));
+            trials.push(test(name("msl"), move || each(&cases(), dialect, plain, msl, check_msl)));
+        }
+        for name in with_matrices(&cases()) {
+            trials.extend(of_matrices(op, cases, name));
         }
     }
     trials
+}
+
+/// Names of the variants that multiply cooperative matrices.
+fn with_matrices(cases: &[Case]) -> BTreeSet<&'static str> {
+    let all = cases.iter().flat_map(|case| variants(case, MATRICES).unwrap_or_default());
+    all.filter(|(variant, _)| variant.launch.matrix.is_some()).map(|(variant, _)| variant.name).collect()
+}
+
+/// One of those in each language: checked, or seen to be refused where the language cannot express it.
+fn of_matrices(op: &str, cases: fn() -> Vec<Case>, name: &'static str) -> [Trial; 3] {
+    let is = move |variant: &Variant| variant.name == name;
+    let called = |target, what| format!("translate::{target}::{op}::{name}{what}");
+    let not_expressible = "::not_expressible";
+    // What Metal is given.
+    let metal = if name.ends_with("-scalar") {
+        test(called("msl", ""), move || each(&cases(), MATRICES, is, msl, check_msl))
+    } else {
+        test(called("msl", not_expressible), move || none(&cases(), is, msl))
+    };
+    [
+        with_newer_spirv_val(called("spirv", ""), move || each(&cases(), MATRICES, is, spirv, check_spirv)),
+        test(called("hlsl", not_expressible), move || none(&cases(), is, hlsl)),
+        metal,
+    ]
 }
 
 fn with_spirv_val(name: String, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
     static THERE: OnceLock<bool> = OnceLock::new();
     let there = *THERE.get_or_init(|| Command::new("spirv-val").arg("--version").output().is_ok());
     with_tool("spirv-val", there || std::env::var_os(REQUIRE_ADAPTER).is_some(), name, test)
+}
+
+/// For kernels of cooperative matrices, which spirv-val knows since 2023.4: older ones cannot name the capability.
+fn with_newer_spirv_val(name: String, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+    static THERE: OnceLock<bool> = OnceLock::new();
+    let there = *THERE.get_or_init(|| {
+        let said = Command::new("spirv-val").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let version = said.split_whitespace().find_map(|word| word.strip_prefix('v')?.split_once('.'));
+        let number = |text: &str| text.parse::<u32>().ok();
+        version.and_then(|(year, minor)| Some((number(year)?, number(minor)?))).is_some_and(|v| v >= (2023, 4))
+    });
+    with_tool("spirv-val 2023.4 or later", there, name, test)
 }
 
 pub fn with_dxc(name: String, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
@@ -47,13 +89,14 @@ pub fn with_dxc(name: String, test: impl FnOnce() -> Result<(), Failed> + Send +
 fn each<T: AsRef<[u8]>>(
     cases: &[Case],
     dialect: Dialect,
+    wanted: impl Fn(&Variant) -> bool,
     translate: impl Fn(&Prepared) -> ornstein::error::Result<T>,
     check: impl Fn(&[PathBuf]) -> Result<(), Failed>,
 ) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let mut files = Vec::new();
-    for launch in launches(cases, dialect)? {
-        let source = Sources::default().source(launch.shader, launch.core, dialect)?;
+    for launch in launches(cases, dialect, wanted)? {
+        let source = Sources::default().of_launch(&launch, dialect)?;
         let prepared = prepare(&source, &launch, dialect.native_f16)?;
         let path = folder.path().join(format!("{}-{}.hlsl", launch.shader, files.len()));
         std::fs::write(
@@ -65,12 +108,30 @@ fn each<T: AsRef<[u8]>>(
     check(&files)
 }
 
-/// One launch for each shader and set of constants.
-fn launches(cases: &[Case], dialect: Dialect) -> Result<Vec<Launch>, Failed> {
+/// The language cannot express any of these kernels, for what cooperative matrices are.
+fn none<T>(
+    cases: &[Case],
+    wanted: impl Fn(&Variant) -> bool,
+    translate: impl Fn(&Prepared) -> ornstein::error::Result<T>,
+) -> Result<(), Failed> {
+    for launch in launches(cases, MATRICES, wanted)? {
+        let source = Sources::default().of_launch(&launch, MATRICES)?;
+        match translate(&prepare(&source, &launch, MATRICES.native_f16)?) {
+            Err(error) if error.to_string().contains("cooperative matrices") => {}
+            Err(error) => return Err(format!("refused for another reason: {error}").into()),
+            Ok(_) => return Err("it was translated".into()),
+        }
+    }
+    Ok(())
+}
+
+/// One launch for each shader and set of constants of these variants.
+fn launches(cases: &[Case], dialect: Dialect, wanted: impl Fn(&Variant) -> bool) -> Result<Vec<Launch>, Failed> {
     let mut seen = BTreeSet::new();
     let mut launches = Vec::new();
     for case in cases {
-        for Variant { launch, .. } in variants(case, dialect)? {
+        for (variant, _) in variants(case, dialect)?.into_iter().filter(|(variant, _)| wanted(variant)) {
+            let launch = variant.launch;
             if seen.insert(format!("{} {:?} {:?}", launch.shader, launch.core, launch.constants)) {
                 launches.push(launch);
             }
@@ -93,7 +154,12 @@ fn spirv_val(file: &Path) -> Result<Output, Failed> {
 }
 
 fn check_spirv(files: &[PathBuf]) -> Result<(), Failed> {
-    files.iter().try_for_each(|file| ran(&spirv_val(file)?))
+    for file in files {
+        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&std::fs::read(file)?);
+        std::fs::write(file, bytemuck::cast_slice::<u32, u8>(&only_in_buffers(&words)))?;
+        ran(&spirv_val(file)?)?;
+    }
+    Ok(())
 }
 
 /// Compiles HLSL files to DXIL, or by `options` to something else beside them.
@@ -122,8 +188,8 @@ fn check_msl(files: &[PathBuf]) -> Result<(), Failed> {
 /// The checks must be able to fail.
 fn spirv_val_refuses_a_cut_module() -> Result<(), Failed> {
     // Whole it passes, so that it is the cut which is refused and not, say, a missing tool.
-    each(&ornstein::ops::scale::cases(), Dialect::all()[0], spirv, check_spirv)?;
-    let refused = each(&ornstein::ops::scale::cases(), Dialect::all()[0], |p| spirv(p).map(cut), check_spirv);
+    each(&ornstein::ops::scale::cases(), Dialect::all()[0], |_| true, spirv, check_spirv)?;
+    let refused = each(&ornstein::ops::scale::cases(), Dialect::all()[0], |_| true, |p| spirv(p).map(cut), check_spirv);
     if refused.is_err() { Ok(()) } else { Err("it was passed".into()) }
 }
 
@@ -133,8 +199,8 @@ fn cut(mut module: Vec<u8>) -> Vec<u8> {
 }
 
 fn dxc_refuses_too_much_shared_memory() -> Result<(), Failed> {
-    each(&ornstein::ops::attention::cases(), Dialect::all()[0], hlsl, check_hlsl)?;
+    each(&ornstein::ops::attention::cases(), Dialect::all()[0], |_| true, hlsl, check_hlsl)?;
     let grown = |p: &Prepared| hlsl(p).map(|text| text.replace("_tile[288]", "_tile[4000]"));
-    let refused = each(&ornstein::ops::attention::cases(), Dialect::all()[0], grown, check_hlsl);
+    let refused = each(&ornstein::ops::attention::cases(), Dialect::all()[0], |_| true, grown, check_hlsl);
     if refused.is_err() { Ok(()) } else { Err("it was passed".into()) }
 }

@@ -15,7 +15,7 @@ use ornstein::ops::{TABLE, matmul};
 use ornstein::tensor::{DType, NoWeights};
 use ornstein::weights::Model;
 
-use crate::support::{ADAPTER, on_gpu, open};
+use crate::support::{ADAPTER, on_gpu, open, with_matrices};
 
 /// A fault: its name, the op that shows it, the type of activations, the file, and what is replaced by what there.
 struct Fault {
@@ -79,9 +79,30 @@ const FAULTS: &[Fault] = &[
     },
 ];
 
+/// Faults of kernels of cooperative matrices: only an adapter that has them can show these.
+const MATRIX_FAULTS: &[Fault] = &[
+    Fault {
+        name: "a_missing_barrier_before_matrices_are_multiplied",
+        op: "matmul",
+        act: DType::F16,
+        file: "shared/gemm_coop.wgsl",
+        right: "before anyone multiplies, ...\n        workgroupBarrier();",
+        wrong: "\n",
+    },
+    Fault {
+        name: "a_missing_barrier_before_matrices_are_stored",
+        op: "matmul",
+        act: DType::F16,
+        file: "shared/gemm_coop.wgsl",
+        right: "before anyone reads them, ...\n        workgroupBarrier();",
+        wrong: "\n",
+    },
+];
+
 pub fn trials() -> Vec<Trial> {
-    let mut trials: Vec<_> =
-        FAULTS.iter().map(|fault| on_gpu(format!("validate::finds::{}", fault.name), |_| finds(fault))).collect();
+    let name = |fault: &Fault| format!("validate::finds::{}", fault.name);
+    let mut trials: Vec<_> = FAULTS.iter().map(|fault| on_gpu(name(fault), |_| finds(fault, None))).collect();
+    trials.extend(MATRIX_FAULTS.iter().map(|fault| with_matrices(name(fault), |_| finds(fault, case_of_matrices()))));
     trials.extend([
         on_gpu("validate::finds::a_write_behind_the_output".into(), |_| an_overrun_is_found()),
         on_gpu("validate::finds::padding_that_is_not_zero".into(), |_| padding_is_found()),
@@ -110,11 +131,17 @@ fn planted(fault: &Fault) -> Result<Arc<Gpu>, Failed> {
     Ok(open(Sources::with_folder(plant(fault)?.path())?)?)
 }
 
-/// Why rows of a planted fault fail. Without it the same rows pass: the parity tests see to that.
-fn failures(fault: &Fault) -> Result<Vec<String>, Failed> {
+/// A product that cooperative matrices take, with more than one tile: enough to show their faults, and soon compiled.
+fn case_of_matrices() -> Option<usize> {
+    matmul::cases().iter().position(|case| case.types()[0].shape.dims() == [2, 65, 40])
+}
+
+/// Why rows of a planted fault fail, in that case or in all. Without it the same rows pass: the parity tests see to that.
+fn failures(fault: &Fault, case: Option<usize>) -> Result<Vec<String>, Failed> {
     let Fault { op, act, .. } = *fault;
     let selection = Selection {
         ops: vec![op.into()],
+        case,
         act: Some(act),
         weight: Some(act),
         all_variants: true,
@@ -126,11 +153,11 @@ fn failures(fault: &Fault) -> Result<Vec<String>, Failed> {
     if reasons.is_empty() { Err("nothing failed".into()) } else { Ok(reasons) }
 }
 
-fn finds(fault: &Fault) -> Result<(), Failed> {
+fn finds(fault: &Fault, case: Option<usize>) -> Result<(), Failed> {
     // Values have to show it, of elements or, after a race that spared those, of padding: a shader that does not compile
     // would be no test.
     let shown = ["relative error", "lanes that pad the rows"];
-    match failures(fault)?.iter().find(|reason| !shown.iter().any(|start| reason.starts_with(start))) {
+    match failures(fault, case)?.iter().find(|reason| !shown.iter().any(|start| reason.starts_with(start))) {
         Some(other) => Err(format!("failed otherwise: {other}").into()),
         None => Ok(()),
     }
@@ -142,7 +169,7 @@ fn an_overrun_is_found() -> Result<(), Failed> {
         let (right, wrong) = ("i >= params.vectors", "i > params.vectors");
         let overrun = Fault { name: "", op: "upsample", act, file: "upsample.wgsl", right, wrong };
         let bytes = format!("{} bytes behind the end", 4 * act.size());
-        if let Some(other) = failures(&overrun)?.iter().find(|reason| !reason.starts_with(&bytes)) {
+        if let Some(other) = failures(&overrun, None)?.iter().find(|reason| !reason.starts_with(&bytes)) {
             return Err(format!("{act}: failed otherwise: {other}").into());
         }
     }
@@ -156,7 +183,9 @@ fn padding_is_found() -> Result<(), Failed> {
     let wrong = format!("{right} + select(vec4(0.0), vec4(1.0), {past})").leak();
     for act in [DType::F32, DType::F16] {
         let fault = Fault { name: "", op: "layer_norm", act, file: "layer_norm.wgsl", right, wrong };
-        if let Some(other) = failures(&fault)?.iter().find(|reason| !reason.starts_with("lanes that pad the rows")) {
+        if let Some(other) =
+            failures(&fault, None)?.iter().find(|reason| !reason.starts_with("lanes that pad the rows"))
+        {
             return Err(format!("{act}: failed otherwise: {other}").into());
         }
     }

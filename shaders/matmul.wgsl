@@ -10,8 +10,8 @@ struct Params {
     rows_per_batch: u32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<elem4>; // [rows, c4]
-@group(0) @binding(1) var<storage, read> w: array<weight4>; // [4 c4, n4]
+@group(0) @binding(0) var<storage, read> x: array<x_vector>; // [rows, c4]
+@group(0) @binding(1) var<storage, read> w: array<w_vector>; // [4 c4, n4]
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>; // [n4]
 @group(0) @binding(3) var<storage, read> row_bias: array<elem4>; // [batch, n4]
 @group(0) @binding(4) var<storage, read> residual: array<elem4>; // [rows, n4]
@@ -30,9 +30,9 @@ fn run_x(place: Place, tap: u32) -> Run {
     return place;
 }
 
-fn load_x(run: Run, c4: u32) -> vec4<f32> {
+fn read_x(run: Run, c4: u32) -> x_vector {
     if c4 >= params.c4 {
-        return vec4(0.0);
+        return x_vector();
     }
-    return load(x[run + c4]);
+    return x[(run + c4) / VECTOR_FOURS];
 }

@@ -1,5 +1,7 @@
 //! What a device can do, as plain data: the `gpu` floor fills it, ops and plans read it.
 
+use crate::tensor::DType;
+
 /// The kind of hardware behind an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -55,6 +57,25 @@ impl Caps {
         self.f16 && self.device_type != DeviceType::Software
     }
 
+    /// This device as kernels see it whose activations and matrices of parameters are of these types: cooperative
+    /// matrices are for f16 alone.
+    pub fn storing(&self, act: DType, weight: DType) -> Self {
+        let coop_matrix =
+            if [act, weight] == [DType::F16; 2] && self.f16 { self.coop_matrix.clone() } else { Vec::new() };
+        Self { coop_matrix, ..self.clone() }
+    }
+
+    /// Side of the largest square matrices of f16 that a subgroup multiplies into sums in f32.
+    pub fn matrix(&self) -> Option<u32> {
+        let fits = |c: &&CoopMatrix| (c.m, c.n) == (c.k, c.k) && (&*c.ab, &*c.cr) == ("f16", "f32");
+        self.coop_matrix.iter().filter(fits).map(|c| c.k).filter(|side| [8, 16].contains(side)).max()
+    }
+
+    /// Threads of a subgroup, where it is one number that no kernel can change.
+    pub fn subgroup_size(&self) -> Option<u32> {
+        self.subgroups.and_then(|[least, most]| (least == most).then_some(most))
+    }
+
     /// What every WebGPU implementation offers: the limits that the portable kernels must stay inside.
     pub fn webgpu_default() -> Self {
         Self {
@@ -80,11 +101,23 @@ impl Caps {
         self.device_type == DeviceType::Software && self.subgroups.is_some()
     }
 
-    /// One device for each family of kernels, inside WebGPU's default limits otherwise: together they launch every
-    /// variant that there is for devices with or without an f16 of their own.
-    pub fn kinds(native_f16: bool) -> Vec<Self> {
+    /// One device for each family of kernels: together they launch every variant that there is for these types of
+    /// activations and matrices on devices with or without an f16 of their own. Without cooperative matrices a device
+    /// stays inside WebGPU's default limits.
+    pub fn kinds(native_f16: bool, act: DType, weight: DType) -> Vec<Self> {
         let portable = Self { f16: native_f16, ..Self::webgpu_default() };
         let software = Self { device_type: DeviceType::Software, subgroups: Some([8, 8]), ..portable.clone() };
-        vec![portable, software]
+        let coop = |backend: &str, side, workgroup_memory| Self {
+            backend: backend.into(),
+            subgroups: Some([32, 32]),
+            coop_matrix: vec![CoopMatrix { m: side, n: side, k: side, ab: "f16".into(), cr: "f32".into() }],
+            workgroup_memory,
+            max_invocations: 1024,
+            ..portable.clone()
+        };
+        let [vulkan, metal] = [coop("vulkan", 16, 48 << 10), coop("metal", 8, 32 << 10)];
+        let lavapipe =
+            Self { device_type: DeviceType::Software, subgroups: software.subgroups, ..coop("vulkan", 8, 32 << 10) };
+        [portable, software, vulkan, metal, lavapipe].map(|caps| caps.storing(act, weight)).into()
     }
 }

@@ -1,16 +1,11 @@
-// What every core of a matrix product shares: y [rows, N] = epilogue(sum over taps and c of x(row, tap, c) w[tap, c]).
-//
-// The shader declares `w` [taps * 4 c4, n4], `y` [rows, n4] and `params` (with rows, taps, c4, n4; all but rows and taps
-// count vectors of four), and says what x is:
-//     place_x(row) -> Place        what is to know of a row, computed once
-//     run_x(place, tap) -> Run     where that row's c4 vectors of a tap stand, computed once per tap
-//     load_x(run, c4) -> vec4<f32> one of them; zeros where x has none
-// A core has `main`: how a device's threads share the work.
+// What the cores of a matrix product share that multiply vectors of four in f32.
 #import accumulate
-#import epilogue
+#import product
 
-fn store_y(sum: vec4<f32>, row: u32, n4: u32) {
-    if row < params.rows && n4 < params.n4 {
-        y[row * params.n4 + n4] = store(epilogue(sum, row, n4));
-    }
+alias x_vector = elem4;
+alias w_vector = weight4;
+const VECTOR_FOURS: u32 = 1u;
+
+fn load_x(run: Run, c4: u32) -> vec4<f32> {
+    return load(read_x(run, c4));
 }

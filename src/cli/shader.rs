@@ -103,13 +103,13 @@ impl Shader {
         if elem == DType::F16 && !native_f16 {
             return Err(Error::usage("a device without f16 has activations in f32: use --dtype f32 with --no-f16"));
         }
-        Ok(Dialect { elem, weight: self.weights.map_or(elem, DType::from), native_f16 })
+        Ok(Dialect { elem, weight: self.weights.map_or(elem, DType::from), native_f16, matrix: None })
     }
 
     /// What stdout or the file is given.
     fn print(&self, name: &str, sources: &Sources, dialect: Dialect) -> Result<Vec<u8>> {
         let example = example(name, self.variant.as_deref(), dialect)?;
-        let source = sources.source(name, example.launch.core, dialect)?;
+        let source = sources.of_launch(&example.launch, dialect)?;
         let prepared = prepare(&source, &example.launch, dialect.native_f16)?;
         let text = match self.to {
             To::Wgsl => source.text,
@@ -192,12 +192,15 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Exampl
         }
         None => {
             let wanted = variant.unwrap_or_default();
-            Err(Error::usage(format!("shader {name} has no variant {wanted}: there are {}", ten(&variants))))
+            let (elem, there) = (dialect.elem, ten(&variants));
+            Err(Error::usage(format!(
+                "shader {name} has no variant {wanted} for activations in {elem}: there are {there}; --dtype chooses others"
+            )))
         }
     }
 }
 
 fn cases_and_kinds(dialect: Dialect) -> impl Iterator<Item = (Case, Caps)> {
-    let kinds = Caps::kinds(dialect.native_f16).into_iter();
+    let kinds = Caps::kinds(dialect.native_f16, dialect.elem, dialect.weight).into_iter();
     kinds.flat_map(|caps| TABLE.iter().flat_map(|(_, cases)| cases()).map(move |case| (case, caps.clone())))
 }

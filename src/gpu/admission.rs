@@ -139,13 +139,14 @@ pub async fn admit_tuning(
         }
         Notice::Wrong(text) => tell(&text),
     };
+    let caps = gpu.caps.storing(storage.act, storage.weight);
     // A kernel that fails takes its whole variant with it, so what was chosen before it is chosen anew.
     loop {
         let quarantined = gpu.admission.quarantined(&gpu.caps);
         let mut chosen = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
             let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));
-            let variants = node.op.variants(&inputs, output, &gpu.caps).map_err(|e| e.at(&node.name))?;
+            let variants = node.op.variants(&inputs, output, &caps).map_err(|e| e.at(&node.name))?;
             let dialect = Dialect::of(storage, &inputs, gpu.caps.native_f16());
             let asked = Asked { graph, node, variants: &variants, dialect };
             chosen.push(match tune && variants.len() > 1 {
@@ -240,7 +241,7 @@ impl Asked<'_> {
     /// what passes. Both with a hash of the text.
     fn ids(&self, gpu: &Gpu, variant: &Variant) -> Result<[String; 2]> {
         let Dialect { elem, weight, .. } = self.dialect;
-        let text = gpu.sources.source(variant.launch.shader, variant.launch.core, self.dialect)?.text;
+        let text = gpu.sources.of_launch(&variant.launch, self.dialect)?.text;
         let constants: String =
             variant.launch.constants.iter().map(|(name, value)| format!(" {name}={value}")).collect();
         let hash = hash(&(env!("CARGO_PKG_VERSION"), text));
@@ -255,10 +256,11 @@ impl Asked<'_> {
 /// Runs the cases of an op that have this very kernel (or, if none has these constants, this variant). `None` if all are
 /// right, else what is wrong with the first that is not.
 async fn check(gpu: &Arc<Gpu>, op: &str, wanted: &Variant, storage: Storage) -> Result<Option<String>> {
+    let caps = gpu.caps.storing(storage.act, storage.weight);
     let mut cases = Vec::new();
     for case in TABLE.iter().filter(|(name, _)| *name == op).flat_map(|(_, cases)| cases()) {
         let types = case.types();
-        let variants = case.op.variants(&types, &case.op.output(&types)?, &gpu.caps)?;
+        let variants = case.op.variants(&types, &case.op.output(&types)?, &caps)?;
         let same = |v: &Variant| v.name == wanted.name && v.launch.shader == wanted.launch.shader;
         if let Some(index) = variants.iter().position(same) {
             cases.push((case, index, variants[index].launch.constants == wanted.launch.constants));

@@ -124,9 +124,7 @@ fn caps(adapter: &wgpu::Adapter) -> Caps {
             _ => DeviceType::Other,
         },
         f16: features.contains(wgpu::Features::SHADER_F16),
-        subgroups: features
-            .contains(wgpu::Features::SUBGROUP)
-            .then_some([info.subgroup_min_size, info.subgroup_max_size]),
+        subgroups: features.contains(wgpu::Features::SUBGROUP).then(|| subgroups(&info)),
         coop_matrix: adapter.cooperative_matrix_properties().into_iter().map(coop_matrix).collect(),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         max_binding: limits.max_storage_buffer_binding_size,
@@ -137,6 +135,15 @@ fn caps(adapter: &wgpu::Adapter) -> Caps {
         // Mesa's software drivers count a shader's rounds down from this.
         loop_rounds: info.name.to_lowercase().contains("llvmpipe").then_some(65_535),
     }
+}
+
+/// wgpu names no sizes for Metal but the limits that it assumes, 4 and 64; Apple's own GPUs have SIMD groups of 32
+/// threads (`threadExecutionWidth`).
+fn subgroups(info: &wgpu::AdapterInfo) -> [u32; 2] {
+    if info.backend == wgpu::Backend::Metal && info.name.starts_with("Apple") {
+        return [32, 32];
+    }
+    [info.subgroup_min_size, info.subgroup_max_size]
 }
 
 /// GL reports no device type; its software renderers are known by name.
@@ -171,16 +178,18 @@ impl Gpu {
     /// # Errors
     /// If the driver refuses.
     pub async fn open(adapter: &Adapter, sources: Sources) -> Result<Arc<Self>> {
-        // Only [`Kernels::replace`] passes shaders through.
         let wanted = wgpu::Features::SHADER_F16
             | wgpu::Features::SUBGROUP
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::PIPELINE_CACHE
+            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
             | wgpu::Features::PASSTHROUGH_SHADERS;
+        let features = adapter.inner.features() & wanted;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ornstein"),
-            required_features: adapter.inner.features() & wanted,
+            required_features: features,
             required_limits: adapter.inner.limits(),
+            experimental_features: experimental(features),
             ..Default::default()
         };
         let opened = adapter.inner.request_device(&descriptor).await;
@@ -227,6 +236,20 @@ impl Gpu {
         waited.map_err(|e| Error::device(format!("{}: {e}", self.caps.name)))?;
         self.check()
     }
+}
+
+/// The leave to use features that wgpu calls experimental, for a device that has one.
+fn experimental(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
+    if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        return wgpu::ExperimentalFeatures::disabled();
+    }
+    // SAFETY: wgpu asks for an acknowledgement that such a feature may have undefined behaviour that wgpu does not find.
+    // What is known of cooperative matrices: a load or store of a matrix is not checked against the end of its array.
+    // They are in `shared/gemm_coop.wgsl` alone, in workgroup memory, at places that follow from the constants that its
+    // arrays are sized by, and a launch is only made where these fit the device (`ops::gemm`). And naga's barriers leave
+    // it to the driver to make workgroup memory visible (gfx-rs/wgpu#8805): a wrong result, not a wrong place, and mended
+    // in `shader::visible`. For a user's own files (`--shaders`) neither holds: `docs/kernels.md` says so.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
 fn keep_first(slot: &Mutex<Option<String>>, what: String) {

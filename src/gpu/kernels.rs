@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use super::device::Gpu;
-use super::shader::{Dialect, ENTRY_POINT, prepare};
+use super::shader::{Dialect, ENTRY_POINT, Prepared, Source, prepare, spirv_words};
 use crate::error::{Error, Result};
 use crate::ops::{Binding, Launch};
 
@@ -29,6 +29,7 @@ pub struct Kernels {
 impl Kernels {
     /// The kernel of a launch, compiled now or before. Failures to compile are found by [`Gpu::check`].
     pub fn get(&self, gpu: &Gpu, launch: &Launch, dialect: Dialect) -> Result<Kernel> {
+        let dialect = dialect.launching(launch);
         let key = key(launch, dialect);
         let mut compiled = self.compiled.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(kernel) = compiled.get(&key) {
@@ -47,9 +48,10 @@ impl Kernels {
         let compiled = self.compiled.lock().unwrap_or_else(|e| e.into_inner());
         let mut missing: HashMap<Key, (&Launch, Dialect)> = HashMap::new();
         for (launch, dialect) in wanted {
-            let key = key(launch, *dialect);
+            let dialect = dialect.launching(launch);
+            let key = key(launch, dialect);
             if !compiled.contains_key(&key) {
-                missing.insert(key, (launch, *dialect));
+                missing.insert(key, (launch, dialect));
             }
         }
         drop(compiled);
@@ -75,20 +77,13 @@ impl Kernels {
     /// [`ENTRY_POINT`], whose resources are the launch's bindings, each of its kind at its place of set 0, and which
     /// reads and writes nothing else.
     pub unsafe fn replace(&self, gpu: &Gpu, launch: &Launch, dialect: Dialect, spirv: &[u32]) -> Result<()> {
-        if !gpu.device.features().contains(wgpu::Features::PASSTHROUGH_SHADERS) || gpu.caps.backend != "vulkan" {
+        if !takes_spirv(gpu) {
             return Err(Error::device(format!("{} takes no SPIR-V: choose a Vulkan adapter", gpu.caps.name)));
         }
-        let entry_points = [wgpu::PassthroughShaderEntryPoint { name: ENTRY_POINT.into(), workgroup_size: (1, 1, 1) }];
-        let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
-            label: Some(launch.shader),
-            entry_points: (&entry_points).into(),
-            spirv: Some(spirv.into()),
-            ..Default::default()
-        };
         // SAFETY: what wgpu leaves unchecked, the caller vouches for.
-        let module = unsafe { gpu.device.create_shader_module_passthrough(descriptor) };
+        let module = unsafe { passed_through(gpu, launch.shader, spirv) };
         let kernel = finish(gpu, launch, &module, &[], launch.shader);
-        self.compiled.lock().unwrap_or_else(|e| e.into_inner()).insert(key(launch, dialect), kernel);
+        self.compiled.lock().unwrap_or_else(|e| e.into_inner()).insert(key(launch, dialect.launching(launch)), kernel);
         gpu.check()
     }
 
@@ -111,25 +106,53 @@ fn binding_type(binding: &Binding) -> wgpu::BufferBindingType {
     }
 }
 
+fn takes_spirv(gpu: &Gpu) -> bool {
+    gpu.device.features().contains(wgpu::Features::PASSTHROUGH_SHADERS) && gpu.caps.backend == "vulkan"
+}
+
+/// The module of SPIR-V that goes to the driver as it is.
+///
+/// # Safety
+/// As [`Kernels::replace`].
+unsafe fn passed_through(gpu: &Gpu, label: &str, words: &[u32]) -> wgpu::ShaderModule {
+    // The driver reads the workgroup's size from the words.
+    let entry_points = [wgpu::PassthroughShaderEntryPoint { name: ENTRY_POINT.into(), workgroup_size: (1, 1, 1) }];
+    let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
+        label: Some(label),
+        entry_points: (&entry_points).into(),
+        spirv: Some(words.into()),
+        ..Default::default()
+    };
+    // SAFETY: the caller's.
+    unsafe { gpu.device.create_shader_module_passthrough(descriptor) }
+}
+
 fn compile(gpu: &Gpu, launch: &Launch, dialect: Dialect) -> Result<Kernel> {
     let source = gpu.sources.source(launch.shader, launch.core, dialect)?;
-    prepare(&source, launch, dialect.native_f16)?;
-    let device = &gpu.device;
-    // What wgpu has to say names the file.
-    let label = Some(&*source.path);
-    let text = wgpu::ShaderSource::Wgsl(source.text.as_str().into());
-    let descriptor = wgpu::ShaderModuleDescriptor { label, source: text };
-    let module = if source.builtin {
-        // SAFETY: without these checks a kernel must not index outside an array and its loops must end. The crate's own
-        // text is known: every index into a buffer is below the sizes in `params`, which the launch takes from the very
-        // types that the buffers are made for; every index into workgroup memory follows from constants; every loop
-        // counts up to a bound. `validate` and the tests run them with guard words behind every output, and the same
-        // text with the checks when it is read from a folder. A user's own text keeps its checks.
-        unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
-    } else {
-        device.create_shader_module(descriptor)
-    };
+    let prepared = prepare(&source, launch, dialect.native_f16)?;
+    let module = shader_module(gpu, launch, &source, &prepared)?;
     Ok(finish(gpu, launch, &module, &launch.constants, &source.path))
+}
+
+/// The module of a kernel. What wgpu has to say of it names the file.
+fn shader_module(gpu: &Gpu, launch: &Launch, source: &Source, prepared: &Prepared) -> Result<wgpu::ShaderModule> {
+    if launch.matrix.is_some() && source.builtin && takes_spirv(gpu) {
+        // SAFETY: it is what naga writes for a module that it found valid, with more memory operands and stronger barriers
+        // (`shader::visible`, whose output spirv-val checks in the tests). Its bindings and constants are those of the
+        // launch (`prepare`). That it needs no checks of indices and loops is what is said of trusted text below.
+        return Ok(unsafe { passed_through(gpu, &source.path, &spirv_words(prepared)?) });
+    }
+    let text = wgpu::ShaderSource::Wgsl(source.text.as_str().into());
+    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&*source.path), source: text };
+    if !source.builtin {
+        return Ok(gpu.device.create_shader_module(descriptor));
+    }
+    // SAFETY: without these checks a kernel must not index outside an array and its loops must end. The crate's own text is
+    // known: every index into a buffer is below the sizes in `params`, which the launch takes from the very types that the
+    // buffers are made for; every index into workgroup memory follows from constants; every loop counts up to a bound.
+    // `validate` and the tests run them with guard words behind every output, and the same text with the checks when it is
+    // read from a folder. A user's own text keeps its checks.
+    Ok(unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) })
 }
 
 /// The kernel of a module, with these constants still to be put into it.

@@ -145,8 +145,8 @@ impl Session {
     }
 
     fn launch(&self, node: &Node, variant: usize) -> Result<Launch> {
-        let caps = &self.gpu.caps;
-        let variants = node.op.variants(&self.graph.types(&node.inputs), self.graph.ty(node.output), caps);
+        let caps = self.gpu.caps.storing(self.storage.act, self.storage.weight);
+        let variants = node.op.variants(&self.graph.types(&node.inputs), self.graph.ty(node.output), &caps);
         let mut variants = variants.map_err(|e| e.at(&node.name))?;
         let launch = variants.swap_remove(variant).launch;
         if launch.workgroups.iter().any(|n| *n > caps.max_workgroups) {

@@ -2,15 +2,17 @@
 //! what `elem4` and `weight4` are on this device. And on to what the drivers of other platforms would be given.
 
 use crate::graph::plan::Storage;
-use crate::ops::{Kind, Ty};
+use crate::ops::{Kind, Launch, Ty};
 use crate::tensor::DType;
 
 mod prepare;
 mod sources;
 mod translate;
+mod visible;
 
 pub use prepare::{ENTRY_POINT, Prepared, prepare};
 pub use sources::{Source, Sources, lab, names, no_such, parts};
+pub(super) use translate::spirv_words;
 pub use translate::{hlsl, msl, spirv};
 
 /// How a kernel's storage reads and writes its elements. Arithmetic is in f32 in every one.
@@ -22,6 +24,8 @@ pub struct Dialect {
     pub weight: DType,
     /// f16 is the device's own type. Otherwise it is kept as pairs packed into u32.
     pub native_f16: bool,
+    /// Side of the cooperative matrices that the kernel multiplies, if it does.
+    pub matrix: Option<u32>,
 }
 
 impl Dialect {
@@ -30,7 +34,12 @@ impl Dialect {
     pub fn of(storage: Storage, inputs: &[Ty], native_f16: bool) -> Self {
         let reads_matrix = inputs.iter().any(|ty| ty.kind == Kind::Weight);
         let weight = if reads_matrix { storage.weight } else { storage.act };
-        Self { elem: storage.act, weight, native_f16 }
+        Self { elem: storage.act, weight, native_f16, matrix: None }
+    }
+
+    /// As this launch needs it: cooperative matrices are of the device's own f16, even where other kernels do without.
+    pub fn launching(self, launch: &Launch) -> Self {
+        Self { native_f16: self.native_f16 || launch.matrix.is_some(), matrix: launch.matrix, ..self }
     }
 
     /// The text in front of every shader of this dialect.
@@ -49,17 +58,18 @@ impl Dialect {
         };
         let (elem, load, store) = stored(self.elem);
         let (weight, load_weight, _) = stored(self.weight);
+        let (enable_matrix, matrix) = self.matrix.map(matrices).unwrap_or_default();
         format!(
-            "{enable}alias elem4 = {elem};\nalias weight4 = {weight};\n\
+            "{enable}{enable_matrix}alias elem4 = {elem};\nalias weight4 = {weight};\n\
              fn load(v: elem4) -> vec4<f32> {{ return {load}; }}\n\
              fn store(v: vec4<f32>) -> elem4 {{ return {store}; }}\n\
-             fn load_weight(v: weight4) -> vec4<f32> {{ return {load_weight}; }}\n"
+             fn load_weight(v: weight4) -> vec4<f32> {{ return {load_weight}; }}\n{matrix}"
         )
     }
 
     /// Every dialect that some device uses.
     pub fn all() -> Vec<Self> {
-        let dialect = |elem, weight, native_f16| Self { elem, weight, native_f16 };
+        let dialect = |elem, weight, native_f16| Self { elem, weight, native_f16, matrix: None };
         vec![
             dialect(DType::F32, DType::F32, false),
             dialect(DType::F32, DType::F16, false),
@@ -70,13 +80,20 @@ impl Dialect {
     }
 }
 
+/// The line that enables cooperative matrices, and the names of those of this side: an override cannot be part of a type.
+fn matrices(side: u32) -> (&'static str, String) {
+    let alias = |role, elem| format!("alias Matrix{role} = coop_mat{side}x{side}<{elem}, {role}>;\n");
+    let names = [alias("A", "f16"), alias("B", "f16"), alias("C", "f32")].concat();
+    ("enable wgpu_cooperative_matrix;\n", format!("const MATRIX: u32 = {side}u;\n{names}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn f16_is_enabled_only_where_it_is_used() {
-        let mut dialect = Dialect { elem: DType::F32, weight: DType::F16, native_f16: true };
+        let mut dialect = Dialect { elem: DType::F32, weight: DType::F16, native_f16: true, matrix: None };
         assert!(dialect.prelude().contains("enable f16;"));
         dialect.native_f16 = false;
         assert!(!dialect.prelude().contains("enable f16;"));

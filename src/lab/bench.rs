@@ -12,9 +12,10 @@ use self::measure::{Budget, Watch};
 pub use self::row::{Rates, Row, Verdict};
 use super::ceilings::{Ceilings, Probes};
 use super::suite::{self, Entry, Family};
+use crate::caps::Caps;
 use crate::error::{Error, Result, ten};
 use crate::gpu::tune::Tuned;
-use crate::gpu::{Clock, Timer};
+use crate::gpu::{Clock, Gpu, Timer};
 use crate::graph::plan::Storage;
 use crate::lab::peers;
 use crate::network::Executor;
@@ -184,6 +185,12 @@ impl<'a> Bench<'a> {
 
     fn row(&self, entry: &Entry, variant: &str, verdict: Verdict) -> Result<Row> {
         Row::new(&self.label, entry, variant, self.storage(), verdict)
+    }
+
+    /// The device in the storage that is measured.
+    fn caps(&self, gpu: &Gpu) -> Caps {
+        let storage = self.storage();
+        gpu.caps.storing(storage.act, storage.weight)
     }
 
     /// Checks an entry: a row for each of its variants, which is then timed with the others if it is right. The seconds

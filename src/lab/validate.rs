@@ -272,7 +272,8 @@ async fn check_case(gpu: &Arc<Gpu>, case: &Case, storage: Storage, selection: &S
     if let Err(error) = fits(case, &output, storage, &gpu.caps) {
         return add(subject(NO_VARIANT).refused(&error));
     }
-    let variants = match variants(&case.op, &types, &output, &gpu.caps, selection) {
+    let variants = match variants(&case.op, &types, &output, &gpu.caps.storing(storage.act, storage.weight), selection)
+    {
         Ok(variants) => variants,
         Err(error) => return add(subject(NO_VARIANT).failed(&error)),
     };

@@ -261,6 +261,7 @@ pub fn cases() -> Vec<Case> {
 mod tests {
     use super::*;
     use crate::rng::Generator;
+    use crate::tensor::DType;
 
     fn normal(seed: u64, shape: [usize; 3]) -> Tensor {
         Tensor::new(shape, Generator::new(seed).normal(shape.iter().product()))
@@ -341,7 +342,7 @@ mod tests {
 
     #[test]
     fn more_keys_than_a_drivers_loops_get_through_are_refused() {
-        let caps = Caps { loop_rounds: Some(65_535), ..Caps::kinds(true).remove(1) };
+        let caps = Caps { loop_rounds: Some(65_535), ..Caps::kinds(false, DType::F32, DType::F32).remove(1) };
         let names = |keys: usize| -> Result<Vec<_>> {
             let inputs = [(); 3].map(|()| Ty::act([1, keys, 512]));
             let variants = Attention { heads: 1, causal: false }.variants(&inputs, &inputs[0], &caps)?;

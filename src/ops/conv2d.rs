@@ -8,9 +8,10 @@
 use rayon::prelude::*;
 
 use super::epilogue::{Act, Epilogue, rows_per_batch};
+use super::gemm::{self, Size};
 use super::matmul::{matmul_variants, multiply};
 use super::product::{Mat, MatMut, Threads, in_blocks, product};
-use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant, gemm};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
@@ -148,11 +149,12 @@ impl Op for Conv2d {
         }
         let g = self.geometry(x, w)?;
         let c4 = pad4(g.channels) / 4;
-        Ok(gemm::variants("conv2d", output.shape.rows(), g.n, self.epilogue, caps, |launch| {
+        let size = Size { rows: output.shape.rows(), c: g.channels, taps: g.taps[0] * g.taps[1], n: g.n };
+        Ok(gemm::variants("conv2d", size, self.epilogue, caps, |launch| {
             launch
                 .constant("TAPS_X", g.taps[1] as u32)
-                .param("rows", output.shape.rows())
-                .param("taps", g.taps[0] * g.taps[1])
+                .param("rows", size.rows)
+                .param("taps", size.taps)
                 .param("c4", c4)
                 .param("n4", pad4(g.n) / 4)
                 .param("rows_per_batch", rows_per_batch(&output.shape))
@@ -212,6 +214,9 @@ pub fn cases() -> Vec<Case> {
     case([1, 16, 16, 64], [3, 3], 4, three);
     case([1, 4, 4, 1280], [3, 3], 1280, with(three, true, Act::None, false));
     case([1, 16, 16, 320], [3, 3], 320, with(three, false, Act::None, true));
+    // Vectors of eight, which cooperative matrices take: less and more than a tile.
+    case([1, 3, 3, 8], [3, 3], 8, three);
+    case([2, 9, 15, 40], [3, 3], 72, with(plain(2, [0, 0, 1, 1]), true, Act::Silu, true));
     // Sums that overflow f16, and such as it holds as subnormals.
     let extreme = |fill, scale: f32| {
         let w = Fill::Normal(scale / 54f32.sqrt());

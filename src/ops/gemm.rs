@@ -1,9 +1,13 @@
 //! The families of the matrix product that [`MatMul`](super::matmul::MatMul) and [`Conv2d`](super::conv2d::Conv2d) are
 //! launched as: which cores (`shaders/shared/gemm_*.wgsl`) a device can run, with which tiles, the preferred first.
 
+mod coop;
+
+use coop::Coop;
+
 use super::epilogue::Epilogue;
 use super::{Launch, Variant, fold_groups};
-use crate::caps::Caps;
+use crate::caps::{Caps, DeviceType};
 
 /// One core with one size of tile.
 #[derive(Debug, Clone, Copy)]
@@ -29,28 +33,85 @@ const BROADCAST: [Tile; 2] = [
     Tile { name: "broadcast8", core: "gemm_broadcast", constant: ("ROW_GROUPS", 1), rows: 8, columns: 32 },
 ];
 
-/// The launches of a shader that imports a core, for `rows` rows of `n` columns; `finish` adds its params.
+/// The sizes of a product: y `[rows, n]`, the sum of `taps` products over `c` channels each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub(super) rows: usize,
+    pub(super) c: usize,
+    pub(super) taps: usize,
+    pub(super) n: usize,
+}
+
+/// The launches of a shader that imports a core; `finish` adds its params.
 pub(super) fn variants(
     shader: &'static str,
-    rows: usize,
-    n: usize,
+    size: Size,
     epilogue: Epilogue,
     caps: &Caps,
     finish: impl Fn(Launch) -> Launch,
 ) -> Vec<Variant> {
-    let launch = |tile: Tile| {
-        let [y, z, _] = fold_groups(rows.div_ceil(tile.rows), caps);
-        let launch = epilogue
-            .launch(Launch::new(shader, epilogue.inputs()).core(tile.core))
-            .constant(tile.constant.0, tile.constant.1)
-            .workgroups([n.div_ceil(tile.columns) as u32, y, z]);
-        Variant { name: tile.name, launch: finish(launch) }
+    let variant = |name, [rows, columns]: [usize; 2], with_core: &dyn Fn(Launch) -> Launch| {
+        let [y, z, _] = fold_groups(size.rows.div_ceil(rows), caps);
+        let launch = with_core(epilogue.launch(Launch::new(shader, epilogue.inputs())));
+        Variant { name, launch: finish(launch.workgroups([size.n.div_ceil(columns) as u32, y, z])) }
     };
-    let families = if caps.broadcasts() { vec![BROADCAST, PORTABLE] } else { vec![PORTABLE] };
+    let plain = |tile: Tile| {
+        variant(tile.name, [tile.rows, tile.columns], &|launch| {
+            launch.core(tile.core).constant(tile.constant.0, tile.constant.1)
+        })
+    };
+    let coop = |coop: Coop| variant(coop.name, coop.tile(), &|launch| coop.launch(launch, caps));
     // Few rows prefer the tile of few rows: in the other most threads would multiply rows that are not there.
-    families
-        .into_iter()
-        .flat_map(|[large, small]| if rows <= small.rows { [small, large] } else { [large, small] })
-        .map(launch)
-        .collect()
+    let ordered = |[large, small]: [Tile; 2]| if size.rows <= small.rows { [small, large] } else { [large, small] };
+    let coops = coop::offered(size, caps).into_iter().map(coop);
+    let portable = ordered(PORTABLE).map(plain);
+    if caps.device_type != DeviceType::Software {
+        return coops.chain(portable).collect();
+    }
+    // A software device multiplies matrices element by element: to check them there, not to be fast.
+    let broadcast = caps.broadcasts().then(|| ordered(BROADCAST).map(plain));
+    broadcast.into_iter().flatten().chain(portable).chain(coops).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::DType;
+
+    /// Names of the variants in f16 on a device with matrices of 16, changed so.
+    fn names(size: Size, change: impl Fn(&mut Caps)) -> Vec<&'static str> {
+        let mut caps = Caps::kinds(true, DType::F16, DType::F16).remove(2);
+        change(&mut caps);
+        variants("matmul", size, Epilogue::default(), &caps, |launch| launch).iter().map(|v| v.name).collect()
+    }
+
+    const LARGE: Size = Size { rows: 4096, c: 320, taps: 1, n: 1280 };
+
+    #[test]
+    fn the_largest_tile_that_keeps_a_device_busy_comes_first() {
+        let first = |rows, n| names(Size { rows, n, ..LARGE }, |_| {})[0];
+        assert_eq!(first(4096, 1280), "coop16-128");
+        assert_eq!(first(1024, 1280), "coop16-64");
+        assert_eq!(first(256, 1280), "coop16-32");
+        assert_eq!(first(128, 1280), "coop16-split");
+        assert_eq!(first(2, 1280), "coop16-split");
+        assert_eq!(first(2, 10_240), "coop16-32");
+    }
+
+    #[test]
+    fn cooperative_matrices_are_offered_only_where_they_are_known_to_fit() {
+        let offers = |size: Size, change: &dyn Fn(&mut Caps)| {
+            names(size, change).iter().filter(|name| name.starts_with("coop")).count()
+        };
+        assert_eq!(offers(LARGE, &|_| {}), 4);
+        assert_eq!(offers(Size { c: 324, ..LARGE }, &|_| {}), 0, "rows that are no vectors of eight");
+        assert_eq!(offers(Size { n: 4, ..LARGE }, &|_| {}), 0, "columns that are no vectors of eight");
+        assert_eq!(offers(LARGE, &|caps| caps.subgroups = Some([8, 32])), 0, "subgroups of an unknown size");
+        assert_eq!(offers(LARGE, &|caps| caps.coop_matrix[0].cr = "f16".into()), 0, "sums in f16");
+        assert_eq!(offers(LARGE, &|caps| caps.coop_matrix[0].k = 8), 0, "matrices that are not square");
+        assert_eq!(offers(LARGE, &|caps| caps.backend = "metal".into()), 0, "matrices that Metal does not have");
+        assert_eq!(offers(LARGE, &|caps| *caps = caps.storing(DType::F32, DType::F16)), 0, "activations in f32");
+        assert_eq!(offers(LARGE, &|caps| caps.workgroup_memory = 32 << 10), 3, "32 KiB of workgroup memory");
+        assert_eq!(offers(LARGE, &|caps| caps.max_invocations = 64), 0, "64 threads");
+    }
 }

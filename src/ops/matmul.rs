@@ -2,8 +2,9 @@
 //! [`Epilogue`]'s. Every linear layer of every network (PyTorch `Linear`, whose weight [`crate::pack`] transposes).
 
 use super::epilogue::{Act, Epilogue, rows_per_batch};
+use super::gemm::{self, Size};
 use super::product::{Mat, MatMut, in_blocks, product};
-use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant, gemm};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
@@ -23,7 +24,8 @@ impl MatMul {
 
 /// The launches of `shaders/matmul.wgsl` for x `[rows, K]` and an output of this shape.
 pub(super) fn matmul_variants(k: usize, output: &Shape, epilogue: Epilogue, caps: &Caps) -> Vec<Variant> {
-    gemm::variants("matmul", output.rows(), output.channels(), epilogue, caps, |launch| {
+    let size = Size { rows: output.rows(), c: k, taps: 1, n: output.channels() };
+    gemm::variants("matmul", size, epilogue, caps, |launch| {
         launch
             .param("rows", output.rows())
             .param("taps", 1)
@@ -123,6 +125,10 @@ pub fn cases() -> Vec<Case> {
     case(&[2, 320], 1280, Epilogue { act: Act::Silu, ..bias });
     case(&[1, 77, 768], 768, Epilogue { residual: true, ..bias });
     case(&[1, 256, 320], 2560, bias);
+    // Vectors of eight, which cooperative matrices take: one and less than one, less and more than a tile.
+    case(&[1, 8], 8, bias);
+    case(&[33, 200], 72, plain);
+    case(&[2, 65, 40], 136, Epilogue { row: true, act: Act::Silu, residual: true, ..bias });
     // Sums that overflow f16, and such as it holds as subnormals.
     let extreme = |fill, scale: f32| {
         let w = Fill::Normal(scale / 33f32.sqrt());

@@ -119,6 +119,8 @@ pub struct Launch {
     pub shader: &'static str,
     /// Stem of the file in `shaders/shared/` that the shader's `#import core` stands for, if it has one.
     pub core: Option<&'static str>,
+    /// Side of the cooperative matrices that the core multiplies, 8 or 16, if it does.
+    pub matrix: Option<u32>,
     /// Values of the shader's `override` constants.
     pub constants: Vec<(&'static str, f64)>,
     /// The members of the uniform struct `Params`, in order: names and bits. All are 4 bytes wide.
@@ -132,12 +134,26 @@ impl Launch {
     /// A launch of `shaders/<shader>.wgsl` whose bindings are `inputs` inputs, the output and the params.
     pub fn new(shader: &'static str, inputs: usize) -> Self {
         let bindings = (0..inputs).map(Binding::Input).chain([Binding::Output, Binding::Params]).collect();
-        Self { shader, core: None, constants: Vec::new(), params: Vec::new(), bindings, workgroups: [1, 1, 1] }
+        Self {
+            shader,
+            core: None,
+            matrix: None,
+            constants: Vec::new(),
+            params: Vec::new(),
+            bindings,
+            workgroups: [1, 1, 1],
+        }
     }
 
     /// The core that the shader imports.
     pub fn core(mut self, core: &'static str) -> Self {
         self.core = Some(core);
+        self
+    }
+
+    /// Side of the cooperative matrices that the core multiplies.
+    pub fn matrix(mut self, side: u32) -> Self {
+        self.matrix = Some(side);
         self
     }
 

@@ -29,7 +29,8 @@ pub fn prepare(source: &Source, launch: &Launch, native_f16: bool) -> Result<Pre
     let module = naga::front::wgsl::parse_str(&source.text).map_err(|e| refused(source, &e))?;
     // Reading packed pairs is part of WGSL itself.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
-    capabilities.set(Capabilities::SHADER_FLOAT16, native_f16);
+    capabilities.set(Capabilities::SHADER_FLOAT16, native_f16 || launch.matrix.is_some());
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, launch.matrix.is_some());
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
     let info = info.map_err(|e| invalid(source, &e))?;
     let stage = ShaderStage::Compute;

@@ -10,6 +10,7 @@ use include_dir::{Dir, include_dir};
 
 use super::Dialect;
 use crate::error::{Error, Result, ten};
+use crate::ops::Launch;
 
 /// Folders below `shaders/`: parts of kernels, and the kernels that measure a device's ceilings.
 const SHARED: &str = "shared";
@@ -67,6 +68,14 @@ impl Sources {
     /// Whether every file is a built-in one.
     pub fn are_builtin(&self) -> bool {
         self.own.is_empty()
+    }
+
+    /// The whole WGSL of what a launch runs in a dialect.
+    ///
+    /// # Errors
+    /// As [`Sources::source`].
+    pub fn of_launch(&self, launch: &Launch, dialect: Dialect) -> Result<Source> {
+        self.source(launch.shader, launch.core, dialect.launching(launch))
     }
 
     /// The whole WGSL of a kernel in a dialect. `core` is the shared part that its `#import core` stands for.

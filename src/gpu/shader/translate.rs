@@ -2,9 +2,10 @@
 
 use naga::back::{hlsl as dx, msl as metal, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
-use naga::{AddressSpace, Module, ResourceBinding, ShaderStage, StorageAccess};
+use naga::{AddressSpace, CooperativeSize, Expression, Module, ResourceBinding, ShaderStage, StorageAccess, TypeInner};
 
 use super::prepare::{ENTRY_POINT, Prepared};
+use super::visible::with_visible_workgroup_memory;
 use crate::error::{Error, Result};
 
 fn failed(target: &str, why: impl std::fmt::Display) -> Error {
@@ -15,22 +16,37 @@ fn failed(target: &str, why: impl std::fmt::Display) -> Error {
 ///
 /// # Errors
 /// If SPIR-V cannot express the kernel.
-pub fn spirv(Prepared { module, info }: &Prepared) -> Result<Vec<u8>> {
+pub fn spirv(prepared: &Prepared) -> Result<Vec<u8>> {
+    Ok(spirv_words(prepared)?.into_iter().flat_map(u32::to_le_bytes).collect())
+}
+
+/// The same as words. Kernels of cooperative matrices have no checks of their own, and share workgroup memory by the
+/// rules of Vulkan's memory model.
+///
+/// # Errors
+/// If SPIR-V cannot express the kernel.
+pub fn spirv_words(Prepared { module, info }: &Prepared) -> Result<Vec<u32>> {
+    let with_matrices = matrices(module).next().is_some();
+    let index = if with_matrices { BoundsCheckPolicy::Unchecked } else { BoundsCheckPolicy::Restrict };
     let options = spv::Options {
         lang_version: (1, 6),
         flags: spv::WriterFlags::LABEL_VARYINGS,
         // Buffers are left to the driver's robustBufferAccess2.
         bounds_check_policies: BoundsCheckPolicies {
-            index: BoundsCheckPolicy::Restrict,
+            index,
             buffer: BoundsCheckPolicy::Unchecked,
             ..Default::default()
         },
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+        force_loop_bounding: !with_matrices,
+        emit_int_div_checks: !with_matrices,
+        // Not every device has f16 between stages, and no kernel needs it.
+        use_storage_input_output_16: false,
         ..Default::default()
     };
     let entry = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: ENTRY_POINT.into() };
     let words = spv::write_vec(module, info, &options, Some(&entry)).map_err(|e| failed("SPIR-V", e))?;
-    Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
+    Ok(if with_matrices { with_visible_workgroup_memory(&words) } else { words })
 }
 
 /// Metal's shading language 2.4, for macOS 12 and iOS 15. Buffers are numbered in the order of their bindings; a last one
@@ -38,7 +54,14 @@ pub fn spirv(Prepared { module, info }: &Prepared) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// If the language cannot express the kernel.
-pub fn msl(Prepared { module, info }: &Prepared) -> Result<String> {
+pub fn msl(prepared: &Prepared) -> Result<String> {
+    let Prepared { module, info } = prepared;
+    if matrices(module).any(|side| side != CooperativeSize::Eight) {
+        return Err(failed("MSL", "Metal's cooperative matrices are 8 x 8"));
+    }
+    if loads_matrices_from_vectors(prepared) {
+        return Err(failed("MSL", "Metal loads cooperative matrices from single elements alone"));
+    }
     let buffers = bindings(module);
     let target = |slot: usize, mutable| metal::BindTarget { buffer: Some(slot as u8), mutable, ..Default::default() };
     let slots = buffers.iter().enumerate();
@@ -74,6 +97,10 @@ pub fn msl(Prepared { module, info }: &Prepared) -> Result<String> {
 /// # Errors
 /// If the language cannot express the kernel.
 pub fn hlsl(Prepared { module, info }: &Prepared) -> Result<String> {
+    // naga would panic.
+    if matrices(module).next().is_some() {
+        return Err(failed("HLSL", "it has no cooperative matrices"));
+    }
     let target = |register| dx::BindTarget { register, restrict_indexing: true, ..Default::default() };
     let (mut reads, mut writes, mut uniforms) = (0.., 0.., 0..);
     let mut registers = dx::BindingMap::default();
@@ -100,6 +127,29 @@ pub fn hlsl(Prepared { module, info }: &Prepared) -> Result<String> {
         Some(error) => Err(failed("HLSL", error)),
         None => Ok(text),
     }
+}
+
+/// Sides of the cooperative matrices of a kernel.
+fn matrices(module: &Module) -> impl Iterator<Item = CooperativeSize> {
+    module.types.iter().filter_map(|(_, ty)| match ty.inner {
+        TypeInner::CooperativeMatrix { rows, .. } => Some(rows),
+        _ => None,
+    })
+}
+
+fn loads_matrices_from_vectors(Prepared { module, info }: &Prepared) -> bool {
+    let helpers = module.functions.iter().map(|(handle, function)| (function, &info[handle]));
+    let entries = module.entry_points.iter().enumerate().map(|(i, e)| (&e.function, info.get_entry_point(i)));
+    helpers.chain(entries).any(|(function, info)| {
+        function.expressions.iter().any(|(_, expression)| {
+            let Expression::CooperativeLoad { data, .. } = expression else { return false };
+            match *info[data.pointer].ty.inner_with(&module.types) {
+                TypeInner::Pointer { base, .. } => matches!(module.types[base].inner, TypeInner::Vector { .. }),
+                TypeInner::ValuePointer { size, .. } => size.is_some(),
+                _ => false,
+            }
+        })
+    })
 }
 
 /// The buffers with their places, in the order of these.

@@ -90,7 +90,7 @@ impl Bench<'_> {
                 return Ok(Some(format!("{} needs {needed} MiB in one buffer, of at most {most}", ty.shape)));
             }
         }
-        match case.op.launch(&types, &output, &gpu.caps) {
+        match case.op.launch(&types, &output, &self.caps(gpu)) {
             Err(error) => Ok(Some(error.to_string())),
             Ok(launch) if launch.workgroups.iter().any(|n| *n > gpu.caps.max_workgroups) => {
                 Ok(Some(format!("{:?} workgroups are too many", launch.workgroups)))
@@ -103,7 +103,7 @@ impl Bench<'_> {
     pub(super) fn variants(&self, case: &Case) -> Result<Vec<&'static str>> {
         let Some(timer) = self.timer else { return Ok(vec!["reference"]) };
         let types = case.types();
-        let variants = case.op.variants(&types, &case.op.output(&types)?, &timer.gpu().caps)?;
+        let variants = case.op.variants(&types, &case.op.output(&types)?, &self.caps(timer.gpu()))?;
         let count = if self.all_variants { variants.len() } else { 1 };
         Ok(variants.into_iter().take(count).map(|variant| variant.name).collect())
     }

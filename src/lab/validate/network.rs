@@ -250,7 +250,8 @@ impl Run<'_> {
         let types = graph.types(&node.inputs);
         let subject = |variant| super::Subject { op: &node.op, types: &types, storage, variant };
         let mut rows = Vec::new();
-        match variants(&node.op, &types, graph.ty(node.output), &self.gpu.caps, self.selection) {
+        let caps = self.gpu.caps.storing(storage.act, storage.weight);
+        match variants(&node.op, &types, graph.ty(node.output), &caps, self.selection) {
             Err(error) => rows.push(subject(NO_VARIANT).failed(&error)),
             Ok(variants) => {
                 for variant in variants {

@@ -1,0 +1,65 @@
+//! Cooperative matrices pass through workgroup memory, and naga's barriers leave it to the driver to make what was written
+//! there visible (gfx-rs/wgpu#8805). A kernel that is right once may be wrong now and then: here each runs many times.
+
+use std::sync::Arc;
+
+use libtest_mimic::{Failed, Trial};
+use ornstein::caps::DeviceType;
+use ornstein::gpu::{Gpu, Session};
+use ornstein::graph::Graph;
+use ornstein::graph::plan::Storage;
+use ornstein::ops::case::tolerance;
+use ornstein::ops::epilogue::Epilogue;
+use ornstein::ops::matmul::MatMul;
+use ornstein::ops::{Case, Kind, Ty};
+use ornstein::tensor::{DType, NoWeights};
+
+use crate::support::with_matrices;
+
+const STORAGE: Storage = Storage { act: DType::F16, weight: DType::F16 };
+
+/// Tiles of every size in several workgroups, and many steps between two barriers.
+fn case() -> Case {
+    let epilogue = Epilogue { residual: true, ..Epilogue::bias(true) };
+    let y = Ty::act([200, 264]);
+    let inputs = [Ty::act([200, 1160]), Ty::new(Kind::Weight, [1160, 264]), Ty::new(Kind::F32, [264]), y];
+    Case::new(MatMul { epilogue }, inputs)
+}
+
+pub fn trials() -> Vec<Trial> {
+    let name = "race::every_run_of_a_cooperative_matrix_kernel_gives_the_same_right_output";
+    vec![with_matrices(name.into(), every_run_is_the_same)]
+}
+
+fn every_run_is_the_same(gpu: &Arc<Gpu>) -> Result<(), Failed> {
+    let runs = if gpu.caps.device_type == DeviceType::Software { 10 } else { 2000 };
+    let case = case();
+    let types = case.types();
+    let output = case.op.output(&types)?;
+    let inputs = case.tensors(1, STORAGE.act, STORAGE.weight);
+    let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &output.shape);
+    let caps = gpu.caps.storing(STORAGE.act, STORAGE.weight);
+    for (index, variant) in case.op.variants(&types, &output, &caps)?.into_iter().enumerate() {
+        if variant.launch.matrix.is_none() {
+            continue;
+        }
+        let graph = Graph::of_case(&case, inputs.clone())?;
+        let session = Session::choosing(gpu, graph, &NoWeights, STORAGE, &|_| index)?;
+        let mut first = None;
+        for run in 0..runs {
+            session.poison();
+            let outputs = pollster::block_on(session.run(&[]))?;
+            let found = outputs.into_values().next().ok_or("no output")?;
+            let first = first.get_or_insert_with(|| found.clone());
+            if first.data.iter().map(|v| v.to_bits()).ne(found.data.iter().map(|v| v.to_bits())) {
+                return Err(format!("{}: run {run} differs from the first", variant.name).into());
+            }
+        }
+        let first = first.ok_or("no run")?;
+        let (error, limit) = (case.compare(&first, &reference, STORAGE.act).relative, tolerance(STORAGE.act, None));
+        if error.is_nan() || error > limit {
+            return Err(format!("{}: relative error {error:.2e} exceeds {limit:.0e}", variant.name).into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+// The core for devices with cooperative matrices: one tile of y by a workgroup of subgroups, each of which multiplies
+// matrices of MATRIX x MATRIX f16 into sums in f32. Steps of STEP channels: the tiles of x and w go into workgroup memory
+// in f16, sixteen bytes a thread at once, and the next step's are on their way meanwhile. All rows are whole vectors of
+// eight: the launch sees to it.
+//
+// The file that imports this declares the workgroup memory, since the platforms differ in what matrices are loaded from:
+//     x_tile, w_tile            X_TILE_LEN and W_TILE_LEN elements f16, in units of TILE_LANES
+//     stage                     STAGE_LEN elements f32, in the same units
+//     put_x(at, v), put_w(..)   eight elements into a tile
+//     staged(i) -> vec4<f32>    vector of four number i of the stage
+#import product
+
+alias x_vector = mat2x4<f16>;
+alias w_vector = mat2x4<f16>;
+const VECTOR_FOURS: u32 = 2u;
+
+override LANES: u32 = 32u; // threads of a subgroup
+override ROW_GROUPS: u32 = 2u; // subgroups along the rows of a tile
+override COLUMN_GROUPS: u32 = 2u; // along its columns
+override K_GROUPS: u32 = 1u; // that share the channels of a step: the parts are added in the end
+override ROW_PIECES: u32 = 4u; // matrices of y of a subgroup, along its rows: 1, 2 or 4
+override COLUMN_PIECES: u32 = 4u; // along its columns: 1, 2 or 4
+override STEP: u32 = 32u; // channels, K_GROUPS MATRIX of them at least
+// Derived, and not to be set. They have names because naga 30 fails on an unnamed size before a later override.
+override TILE_GROUPS: u32 = ROW_GROUPS * COLUMN_GROUPS;
+override THREADS: u32 = LANES * K_GROUPS * TILE_GROUPS;
+override TILE_ROWS: u32 = ROW_GROUPS * ROW_PIECES * MATRIX;
+override TILE_COLUMNS: u32 = COLUMN_GROUPS * COLUMN_PIECES * MATRIX;
+// Rows of the tiles are sixteen bytes longer than what they hold, so that the rows of a matrix meet different memory banks.
+override X_STRIDE: u32 = STEP + 8u;
+override W_STRIDE: u32 = TILE_COLUMNS + 8u;
+override X_TILE_LEN: u32 = TILE_ROWS * X_STRIDE / TILE_LANES;
+override W_TILE_LEN: u32 = STEP * W_STRIDE / TILE_LANES;
+// The stage holds one row of matrices of each subgroup.
+override SPAN: u32 = COLUMN_PIECES * MATRIX;
+override STAGE_VECTORS: u32 = MATRIX * SPAN / 4u; // vectors of four of a subgroup
+override STAGE_LEN: u32 = K_GROUPS * TILE_GROUPS * MATRIX * SPAN / TILE_LANES;
+
+// Vectors of each tile that a thread loads: the threads are a divisor of both.
+const MOST_LOADS: u32 = 8u;
+override X_LOADS: u32 = TILE_ROWS * STEP / (8u * THREADS);
+override W_LOADS: u32 = STEP * TILE_COLUMNS / (8u * THREADS);
+
+// What a thread loads in a step.
+struct Loads {
+    x: array<x_vector, MOST_LOADS>,
+    w: array<w_vector, MOST_LOADS>,
+}
+
+// Where a thread stands.
+struct Stand {
+    thread: u32,
+    subgroup: u32,
+    first_row: u32, // of the tile
+    first_n4: u32,
+}
+
+// Matrices of w, and of sums: they have names and no index, so that they stay in registers.
+struct Columns {
+    c0: MatrixB,
+    c1: MatrixB,
+    c2: MatrixB,
+    c3: MatrixB,
+}
+
+struct Sums {
+    c0: MatrixC,
+    c1: MatrixC,
+    c2: MatrixC,
+    c3: MatrixC,
+}
+
+fn x_row(thread: u32, load: u32) -> u32 {
+    return (thread + load * THREADS) / (STEP / 8u);
+}
+
+fn w_row(thread: u32, load: u32) -> u32 {
+    return (thread + load * THREADS) / (TILE_COLUMNS / 8u);
+}
+
+// First column of a thread's vectors: the same in all of its loads.
+fn x_column(thread: u32) -> u32 {
+    return thread % (STEP / 8u) * 8u;
+}
+
+fn w_column(thread: u32) -> u32 {
+    return thread % (TILE_COLUMNS / 8u) * 8u;
+}
+
+// Row `c` of a tap of w.
+fn read_w(tap: u32, c: u32, n4: u32) -> w_vector {
+    if c >= 4u * params.c4 || n4 >= params.n4 {
+        return w_vector();
+    }
+    return w[((tap * 4u * params.c4 + c) * params.n4 + n4) / VECTOR_FOURS];
+}
+
+// This thread's share of both tiles, at channel `c` of a tap.
+fn fetch(loads: ptr<function, Loads>, places: ptr<function, array<Place, MOST_LOADS>>, at: Stand, tap: u32, c: u32) {
+    for (var i = 0u; i < X_LOADS; i++) {
+        (*loads).x[i] = read_x(run_x((*places)[i], tap), (c + x_column(at.thread)) / 4u);
+    }
+    let n4 = at.first_n4 + w_column(at.thread) / 4u;
+    for (var i = 0u; i < W_LOADS; i++) {
+        (*loads).w[i] = read_w(tap, c + w_row(at.thread, i), n4);
+    }
+}
+
+fn piece_a(row: u32, k: u32) -> MatrixA {
+    let at = (row * X_STRIDE + k) / TILE_LANES;
+    return coopLoadT<MatrixA>(&x_tile[at], X_STRIDE / TILE_LANES);
+}
+
+fn piece_b(k: u32, column: u32) -> MatrixB {
+    let at = (k * W_STRIDE + column) / TILE_LANES;
+    return coopLoadT<MatrixB>(&w_tile[at], W_STRIDE / TILE_LANES);
+}
+
+fn load_columns(k: u32, column: u32) -> Columns {
+    var b = Columns();
+    b.c0 = piece_b(k, column);
+    if COLUMN_PIECES > 1u {
+        b.c1 = piece_b(k, column + MATRIX);
+    }
+    if COLUMN_PIECES > 2u {
+        b.c2 = piece_b(k, column + 2u * MATRIX);
+        b.c3 = piece_b(k, column + 3u * MATRIX);
+    }
+    return b;
+}
+
+fn multiply(sums: Sums, a: MatrixA, b: Columns) -> Sums {
+    var next = sums;
+    next.c0 = coopMultiplyAdd(a, b.c0, sums.c0);
+    if COLUMN_PIECES > 1u {
+        next.c1 = coopMultiplyAdd(a, b.c1, sums.c1);
+    }
+    if COLUMN_PIECES > 2u {
+        next.c2 = coopMultiplyAdd(a, b.c2, sums.c2);
+        next.c3 = coopMultiplyAdd(a, b.c3, sums.c3);
+    }
+    return next;
+}
+
+// A row of a subgroup's matrices to its part of the stage.
+fn stage_row(sums: Sums, subgroup: u32) {
+    let stride = SPAN / TILE_LANES;
+    let piece = MATRIX / TILE_LANES;
+    let at0 = subgroup * MATRIX * stride;
+    coopStoreT(sums.c0, &stage[at0], stride);
+    let at1 = at0 + piece;
+    let at2 = at1 + piece;
+    let at3 = at2 + piece;
+    if COLUMN_PIECES > 1u {
+        coopStoreT(sums.c1, &stage[at1], stride);
+    }
+    if COLUMN_PIECES > 2u {
+        coopStoreT(sums.c2, &stage[at2], stride);
+        coopStoreT(sums.c3, &stage[at3], stride);
+    }
+}
+
+// From the stage to y: row `row` of the matrices of all subgroups.
+fn store_row(row: u32, at: Stand) {
+    for (var i = at.thread; i < TILE_GROUPS * STAGE_VECTORS; i += THREADS) {
+        var v = staged(i);
+        for (var k = 1u; k < K_GROUPS; k++) {
+            v += staged(k * TILE_GROUPS * STAGE_VECTORS + i);
+        }
+        let group = i / STAGE_VECTORS;
+        store_y(
+            v,
+            at.first_row + (group / COLUMN_GROUPS * ROW_PIECES + row) * MATRIX + i % STAGE_VECTORS / (SPAN / 4u),
+            at.first_n4 + group % COLUMN_GROUPS * (SPAN / 4u) + i % (SPAN / 4u),
+        );
+    }
+}
+
+// Workgroups are numbered along N by x, and along the rows by y and z (see `ops::fold_groups`).
+@compute @workgroup_size(THREADS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+    @builtin(subgroup_id) subgroup: u32,
+) {
+    let first_row = (group.z * groups.y + group.y) * TILE_ROWS;
+    let at = Stand(thread, subgroup, first_row, group.x * (TILE_COLUMNS / 4u));
+    let group_row = subgroup % TILE_GROUPS / COLUMN_GROUPS * ROW_PIECES * MATRIX;
+    let group_column = subgroup % COLUMN_GROUPS * SPAN;
+    let group_k = subgroup / TILE_GROUPS * (STEP / K_GROUPS);
+    var places: array<Place, MOST_LOADS>;
+    for (var i = 0u; i < X_LOADS; i++) {
+        places[i] = place_x(first_row + x_row(thread, i));
+    }
+    var sums0 = Sums();
+    var sums1 = Sums();
+    var sums2 = Sums();
+    var sums3 = Sums();
+    var loads = Loads();
+    fetch(&loads, &places, at, 0u, 0u);
+    var tap = 0u;
+    var c = 0u;
+    while tap < params.taps {
+        for (var i = 0u; i < X_LOADS; i++) {
+            put_x(x_row(thread, i) * X_STRIDE + x_column(thread), loads.x[i]);
+        }
+        for (var i = 0u; i < W_LOADS; i++) {
+            put_w(w_row(thread, i) * W_STRIDE + w_column(thread), loads.w[i]);
+        }
+        // The tiles are whole before anyone multiplies, ...
+        workgroupBarrier();
+        c += STEP;
+        if c >= 4u * params.c4 {
+            c = 0u;
+            tap++;
+        }
+        if tap < params.taps {
+            fetch(&loads, &places, at, tap, c);
+        }
+        for (var k = group_k; k < group_k + STEP / K_GROUPS; k += MATRIX) {
+            let b = load_columns(k, group_column);
+            sums0 = multiply(sums0, piece_a(group_row, k), b);
+            if ROW_PIECES > 1u {
+                sums1 = multiply(sums1, piece_a(group_row + MATRIX, k), b);
+            }
+            if ROW_PIECES > 2u {
+                sums2 = multiply(sums2, piece_a(group_row + 2u * MATRIX, k), b);
+                sums3 = multiply(sums3, piece_a(group_row + 3u * MATRIX, k), b);
+            }
+        }
+        // ... and everyone has multiplied before they are overwritten.
+        workgroupBarrier();
+    }
+    // The elements of a matrix can be reached in memory alone.
+    for (var row = 0u; row < ROW_PIECES; row++) {
+        if row == 0u {
+            stage_row(sums0, subgroup);
+        } else if row == 1u {
+            stage_row(sums1, subgroup);
+        } else if row == 2u {
+            stage_row(sums2, subgroup);
+        } else {
+            stage_row(sums3, subgroup);
+        }
+        // The sums of a row are whole before anyone reads them, ...
+        workgroupBarrier();
+        store_row(row, at);
+        // ... and read before they are overwritten.
+        workgroupBarrier();
+    }
+}
