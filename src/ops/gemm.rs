@@ -14,8 +14,8 @@ use crate::caps::{Caps, DeviceType};
 struct Tile {
     name: &'static str,
     core: &'static str,
-    /// The core's override that sets the number of rows, and its value.
-    constant: (&'static str, u32),
+    /// The core's override that sets the number of rows, and its value, if it has one.
+    constant: Option<(&'static str, u32)>,
     /// Of y.
     rows: usize,
     columns: usize,
@@ -23,15 +23,18 @@ struct Tile {
 
 /// What any device can run.
 const PORTABLE: [Tile; 2] = [
-    Tile { name: "tile64", core: "gemm_tile", constant: ("TILE_ROWS", 64), rows: 64, columns: 64 },
-    Tile { name: "tile16", core: "gemm_tile", constant: ("TILE_ROWS", 16), rows: 16, columns: 64 },
+    Tile { name: "tile64", core: "gemm_tile", constant: Some(("TILE_ROWS", 64)), rows: 64, columns: 64 },
+    Tile { name: "tile16", core: "gemm_tile", constant: Some(("TILE_ROWS", 16)), rows: 16, columns: 64 },
 ];
 
 /// What software devices run many times faster than that.
 const BROADCAST: [Tile; 2] = [
-    Tile { name: "broadcast32", core: "gemm_broadcast", constant: ("ROW_GROUPS", 4), rows: 32, columns: 32 },
-    Tile { name: "broadcast8", core: "gemm_broadcast", constant: ("ROW_GROUPS", 1), rows: 8, columns: 32 },
+    Tile { name: "broadcast32", core: "gemm_broadcast", constant: Some(("ROW_GROUPS", 4)), rows: 32, columns: 32 },
+    Tile { name: "broadcast8", core: "gemm_broadcast", constant: Some(("ROW_GROUPS", 1)), rows: 8, columns: 32 },
 ];
+
+/// The last resort of any device.
+const NAIVE: Tile = Tile { name: "naive", core: "gemm_naive", constant: None, rows: 16, columns: 64 };
 
 /// The sizes of a product: y `[rows, n]`, the sum of `taps` products over `c` channels each.
 #[derive(Debug, Clone, Copy)]
@@ -57,14 +60,15 @@ pub(super) fn variants(
     };
     let plain = |tile: Tile| {
         variant(tile.name, [tile.rows, tile.columns], &|launch| {
-            launch.core(tile.core).constant(tile.constant.0, tile.constant.1)
+            let launch = launch.core(tile.core);
+            tile.constant.into_iter().fold(launch, |launch, (name, value)| launch.constant(name, value))
         })
     };
     let coop = |coop: Coop| variant(coop.name, coop.tile(), &|launch| coop.launch(launch, caps));
     // Few rows prefer the tile of few rows: in the other most threads would multiply rows that are not there.
     let ordered = |[large, small]: [Tile; 2]| if size.rows <= small.rows { [small, large] } else { [large, small] };
     let coops = coop::offered(size, caps).into_iter().map(coop);
-    let portable = ordered(PORTABLE).map(plain);
+    let portable = ordered(PORTABLE).into_iter().chain([NAIVE]).map(plain);
     if caps.device_type != DeviceType::Software {
         return coops.chain(portable).collect();
     }

@@ -1,0 +1,35 @@
+// The core that shares nothing: one thread per vector of y reads all that it needs. The yardstick for the others, and what
+// is left where a driver gets every one of them wrong.
+#import gemm
+
+const ROWS: u32 = 16u;
+const COLUMNS4: u32 = 16u;
+
+// Workgroups are numbered along N by x, and along the rows by y and z (see `ops::fold_groups`).
+@compute @workgroup_size(COLUMNS4, ROWS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+) {
+    let row = (group.z * groups.y + group.y) * ROWS + local.y;
+    let n4 = group.x * COLUMNS4 + local.x;
+    // Threads beyond the last column repeat it; they store nothing.
+    var from_w = min(n4, params.n4 - 1u);
+    let place = place_x(row);
+    var sum = vec4(0.0);
+    for (var tap = 0u; tap < params.taps; tap++) {
+        let run = run_x(place, tap);
+        for (var c4 = 0u; c4 < params.c4; c4++) {
+            let weights = Weights(
+                load_weight(w[from_w]),
+                load_weight(w[from_w + params.n4]),
+                load_weight(w[from_w + 2u * params.n4]),
+                load_weight(w[from_w + 3u * params.n4]),
+            );
+            from_w += 4u * params.n4;
+            sum = accumulate(sum, load_x(run, c4), weights);
+        }
+    }
+    store_y(sum, row, n4);
+}
