@@ -5,12 +5,7 @@
 //     place_x(row) -> Place        what is to know of a row, computed once
 //     run_x(place, tap) -> Run     where that row's c4 vectors of a tap stand, computed once per tap
 //     load_x(run, c4) -> vec4<f32> one of them; zeros where x has none
+// and how a finished sum is kept: store_y(sum, row, n4), which leaves out what is beyond y.
 // A core has `main`: how a device's threads share the work.
 #import accumulate
 #import epilogue
-
-fn store_y(sum: vec4<f32>, row: u32, n4: u32) {
-    if row < params.rows && n4 < params.n4 {
-        y[row * params.n4 + n4] = store(epilogue(sum, row, n4));
-    }
-}
