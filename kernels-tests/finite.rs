@@ -199,7 +199,7 @@ fn factors(list: &[f32]) -> Result<Graph, Failed> {
         y = graph.node(&format!("factor{i}"), Scale { factor: *factor }, &[y])?;
     }
     let w = graph.constant(Kind::Weight, Tensor::new([1, 1, 4, 1], vec![1e-3; 4]));
-    let op = Conv2d { stride: 2, padding: [0; 4], epilogue: Epilogue::bias(false) };
+    let op = Conv2d { stride: 2, padding: [0; 4], upsample: None, epilogue: Epilogue::bias(false) };
     let y = graph.node("every_second", op, &[y, w])?;
     graph.output("y", y);
     Ok(graph)

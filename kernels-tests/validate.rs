@@ -57,14 +57,14 @@ const FAULTS: &[Fault] = &[
         op: "conv2d",
         act: DType::F32,
         file: "conv2d.wgsl",
-        right: "row * params.width + column",
-        wrong: "row * params.height + column",
+        right: "row * params.in_width + column",
+        wrong: "row * params.in_height + column",
     },
     Fault {
         name: "an_f16_accumulator",
         op: "matmul",
         act: DType::F16,
-        file: "shared/gemm.wgsl",
+        file: "shared/accumulate.wgsl",
         right: "    return fma(vec4(a.w), w.k3, fma(vec4(a.z), w.k2, fma(vec4(a.y), w.k1, fma(vec4(a.x), w.k0, sum))));",
         wrong: "    let s = fma(vec4(a.w), w.k3, fma(vec4(a.z), w.k2, fma(vec4(a.y), w.k1, fma(vec4(a.x), w.k0, sum))));\n    \
                 return vec4(unpack2x16float(pack2x16float(s.xy)), unpack2x16float(pack2x16float(s.zw)));",
@@ -226,11 +226,11 @@ fn a_model_names_its_first_wrong_node() -> Result<(), Failed> {
     let selection = Selection { act: Some(DType::F32), ..Selection::default() };
     let unwritten = Fault {
         name: "",
-        op: "geglu",
+        op: "matmul_geglu",
         act: DType::F32,
-        file: "geglu.wgsl",
-        right: "i >= params.vectors",
-        wrong: "i + 1u >= params.vectors",
+        file: "matmul_geglu.wgsl",
+        right: "row < params.rows",
+        wrong: "row + 1u < params.rows",
     };
     let gpu = planted(&unwritten)?;
     let reports =

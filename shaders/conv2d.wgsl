@@ -3,8 +3,11 @@
 // as a matrix product: its row is the output pixel (b, i, j), its taps are (u, v). c4 and n4 count vectors of four;
 // every row is padded with zeros to whole vectors.
 #import core
+#import nearest
+#import store_y
 
 override TAPS_X: u32 = 3u; // width of the kernel, at least 1
+override UPSAMPLED: bool = false; // x is read as height x width, else it has that size
 
 struct Params {
     rows: u32, // batch * output height * out_width
@@ -12,15 +15,19 @@ struct Params {
     c4: u32,
     n4: u32,
     rows_per_batch: u32, // output height * out_width
-    height: u32, // of x
+    height: u32, // as which x is read
     width: u32,
     out_width: u32,
     stride: u32,
     top: u32, // padding
     left: u32,
+    in_height: u32, // of x
+    in_width: u32,
+    y_scale: f32, // in_height / height
+    x_scale: f32, // in_width / width
 }
 
-@group(0) @binding(0) var<storage, read> x: array<x_vector>; // [batch, height, width, c4]
+@group(0) @binding(0) var<storage, read> x: array<x_vector>; // [batch, in_height, in_width, c4]
 @group(0) @binding(1) var<storage, read> w: array<w_vector>; // [taps * 4 c4, n4]
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>; // [n4]
 @group(0) @binding(3) var<storage, read> row_bias: array<elem4>; // [batch, n4]
@@ -45,17 +52,21 @@ fn place_x(row: u32) -> Place {
     let last = min(row, params.rows - 1u);
     let pixel = last % params.rows_per_batch;
     return Place(
-        last / params.rows_per_batch * params.height * params.width,
+        last / params.rows_per_batch * params.in_height * params.in_width,
         pixel / params.out_width * params.stride - params.top,
         pixel % params.out_width * params.stride - params.left,
     );
 }
 
 fn run_x(place: Place, tap: u32) -> Run {
-    let row = place.row + tap / TAPS_X;
-    let column = place.column + tap % TAPS_X;
+    var row = place.row + tap / TAPS_X;
+    var column = place.column + tap % TAPS_X;
     let inside = row < params.height && column < params.width;
-    return Run(inside, (place.image + row * params.width + column) * params.c4);
+    if UPSAMPLED {
+        row = nearest(row, params.y_scale, params.in_height);
+        column = nearest(column, params.x_scale, params.in_width);
+    }
+    return Run(inside, (place.image + row * params.in_width + column) * params.c4);
 }
 
 fn read_x(run: Run, c4: u32) -> x_vector {

@@ -1,6 +1,8 @@
 // y[r, n] = act(sum over k of x[r, k] w[k, n] + bias[n] + row[batch of r, n]) + residual[r, n]
 // c4 (of K) and n4 count vectors of four; every row is padded with zeros to whole vectors.
 #import core
+#import rows
+#import store_y
 
 struct Params {
     rows: u32,
@@ -17,22 +19,3 @@ struct Params {
 @group(0) @binding(4) var<storage, read> residual: array<elem4>; // [rows, n4]
 @group(0) @binding(5) var<storage, read_write> y: array<elem4>; // [rows, n4]
 @group(0) @binding(6) var<uniform> params: Params;
-
-alias Place = u32; // the row's first vector
-alias Run = u32;
-
-// Rows beyond the last repeat it: what they give is not stored.
-fn place_x(row: u32) -> Place {
-    return min(row, params.rows - 1u) * params.c4;
-}
-
-fn run_x(place: Place, tap: u32) -> Run {
-    return place;
-}
-
-fn read_x(run: Run, c4: u32) -> x_vector {
-    if c4 >= params.c4 {
-        return x_vector();
-    }
-    return x[(run + c4) / VECTOR_FOURS];
-}

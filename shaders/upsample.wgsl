@@ -1,5 +1,6 @@
 // y[b, i, j] = x[b, floor(i * H_in/H_out), floor(j * W_in/W_out)]: nearest neighbour. One thread per vector of four.
 #import flat
+#import nearest
 
 struct Params {
     vectors: u32, // of y
@@ -15,11 +16,6 @@ struct Params {
 @group(0) @binding(0) var<storage, read> x: array<elem4>; // [batch, in_height, in_width, row]
 @group(0) @binding(1) var<storage, read_write> y: array<elem4>; // [batch, out_height, out_width, row]
 @group(0) @binding(2) var<uniform> params: Params;
-
-// The row or column of x that `i` of y shows.
-fn nearest(i: u32, scale: f32, size: u32) -> u32 {
-    return min(u32(floor(f32(i) * scale)), size - 1u);
-}
 
 @compute @workgroup_size(256)
 fn main(

@@ -21,6 +21,11 @@ pub enum Pack {
     Plain,
     /// `[N, K]` to `[K, N]`.
     Linear,
+    /// `[2N, K]` to `[K, 2N]` with the columns in pairs, 0 and N, 1 and N + 1, ..: values and gates (GEGLU), which PyTorch
+    /// stores one half after the other.
+    LinearPairs,
+    /// `[2N]` in the order of [`Pack::LinearPairs`]: its bias.
+    Pairs,
     /// `[N, I, KH, KW]` to `[KH, KW, I, N]`.
     Conv,
 }
@@ -39,7 +44,7 @@ impl Pack {
     /// The shape that the kernel sees.
     pub fn packed(self, file: &Shape) -> Shape {
         match (self, file.dims()) {
-            (Self::Linear, &[n, k]) => [k, n].into(),
+            (Self::Linear | Self::LinearPairs, &[n, k]) => [k, n].into(),
             (Self::Conv, &[n, i, kh, kw]) => [kh, kw, i, n].into(),
             _ => file.clone(),
         }
@@ -47,9 +52,17 @@ impl Pack {
 
     fn extents(self, file: &Shape) -> Extents {
         match (self, file.dims()) {
-            (Self::Linear, &[n, i]) => Extents { n, i, t: 1 },
+            (Self::Linear | Self::LinearPairs, &[n, i]) => Extents { n, i, t: 1 },
             (Self::Conv, &[n, i, kh, kw]) => Extents { n, i, t: kh * kw },
             _ => Extents { n: file.channels(), i: file.rows(), t: 1 },
+        }
+    }
+
+    /// Where the file's column number `n` of `count` goes.
+    fn column(self, n: usize, count: usize) -> usize {
+        match self {
+            Self::LinearPairs | Self::Pairs => 2 * (n % (count / 2)) + n / (count / 2),
+            Self::Plain | Self::Linear | Self::Conv => n,
         }
     }
 
@@ -145,7 +158,7 @@ impl Pack {
                 convert(&source[column * i * t..][channels.start * t..channels.end * t], &mut stretch);
                 for (channel, values) in stretch.chunks_exact(t).enumerate() {
                     for (tap, value) in taps.iter_mut().zip(values) {
-                        tap[channel * row + column] = *value;
+                        tap[channel * row + self.column(column, n)] = *value;
                     }
                 }
             }
@@ -179,6 +192,18 @@ mod tests {
         let w = raw([2, 3]);
         let packed = Pack::Linear.to_tensor(&w, &w.shape).unwrap();
         assert_eq!(packed, Tensor::new([3, 2], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+    }
+
+    #[test]
+    fn values_and_gates_become_pairs_in_the_weight_and_in_the_bias() {
+        let w = raw([4, 2]);
+        let packed = Pack::LinearPairs.to_tensor(&w, &w.shape).unwrap();
+        assert_eq!(packed, Tensor::new([2, 4], vec![1.0, 5.0, 3.0, 7.0, 2.0, 6.0, 4.0, 8.0]));
+        let bias = raw([6]);
+        let packed = Pack::Pairs.to_tensor(&bias, &bias.shape).unwrap();
+        assert_eq!(packed, Tensor::new([6], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+        let words = Pack::Pairs.to_words(&bias, &bias.shape, DType::F32).unwrap();
+        assert_eq!(bytemuck::cast_slice::<u32, f32>(&words), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 0.0, 0.0]);
     }
 
     #[test]

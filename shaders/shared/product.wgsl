@@ -5,12 +5,7 @@
 //     place_x(row) -> Place       what is to know of a row, computed once
 //     run_x(place, tap) -> Run    where that row's c4 vectors of a tap stand
 //     read_x(run, c4) -> x_vector one of them; zeros where x has none
+// and how a finished sum is kept: store_y(sum, row, n4), which leaves out what is beyond y.
 // A core has `main`, how a device's threads share the work, and says what they read at once: `x_vector` and `w_vector`, of
 // VECTOR_FOURS vectors of four.
 #import epilogue
-
-fn store_y(sum: vec4<f32>, row: u32, n4: u32) {
-    if row < params.rows && n4 < params.n4 {
-        y[row * params.n4 + n4] = store(epilogue(sum, row, n4));
-    }
-}

@@ -1,21 +1,34 @@
-//! Fusion: element-wise nodes go into the epilogue of the node that made their input.
+//! Fusion: element-wise nodes go into the epilogue of the node that made their input, and what is left of them before a
+//! product into its loader.
 //!
-//! A node is taken in only if it is the sole reader of that value, so nothing is computed twice and nothing is kept
-//! longer than before. Which op can take which is the ops' own knowledge ([`Op::absorb`](crate::ops::Op::absorb)).
+//! A node is taken in only if the value between the two has no other reader, so nothing is computed twice and nothing is
+//! kept that would not have been. Which op can take which is the ops' own knowledge
+//! ([`Op::absorb`](crate::ops::Op::absorb), [`Op::absorb_input`](crate::ops::Op::absorb_input)).
 
 use std::sync::Arc;
 
 use super::{Graph, Node, Source, ValueId};
 
+/// How one of a node and the maker of its input `operand` (first) takes in the other: the op and the inputs of both.
+type Merge = fn(&Node, &Node, usize) -> Option<Node>;
+
 impl Graph {
-    /// The same network with every epilogue used that its ops offer.
-    pub fn fused(mut self) -> Self {
+    /// The same network with every epilogue and loader used that its ops offer.
+    pub fn fused(self) -> Self {
+        // Epilogues first: the operands that a loader adds follow theirs.
+        self.merged(into_epilogue).merged(into_loader)
+    }
+
+    fn merged(mut self, merge: Merge) -> Self {
         let readers = self.readers();
         let mut kept: Vec<Option<Node>> = Vec::with_capacity(self.nodes.len());
         // Where the node that made a value now stands in `kept`.
         let mut maker: Vec<Option<usize>> = vec![None; self.values.len()];
-        for node in std::mem::take(&mut self.nodes) {
-            let node = self.absorbed(&node, &mut kept, &maker, &readers).unwrap_or(node);
+        for mut node in std::mem::take(&mut self.nodes) {
+            while let Some((place, merged)) = self.merged_with_a_maker(&node, &kept, &maker, &readers, merge) {
+                kept[place] = None;
+                node = merged;
+            }
             maker[node.output.0] = Some(kept.len());
             kept.push(Some(node));
         }
@@ -36,15 +49,16 @@ impl Graph {
         readers
     }
 
-    /// `node` merged into the maker of one of its inputs, which is then taken out of `kept`. The merged node stands at
-    /// the place of `node`, where all its inputs are known.
-    fn absorbed(
+    /// `node` merged with the maker of one of its inputs, and where that one is in `kept`. The merged node stands at the
+    /// place of `node`, where all its inputs are known.
+    fn merged_with_a_maker(
         &self,
         node: &Node,
-        kept: &mut [Option<Node>],
+        kept: &[Option<Node>],
         maker: &[Option<usize>],
         readers: &[usize],
-    ) -> Option<Node> {
+        merge: Merge,
+    ) -> Option<(usize, Node)> {
         let mut candidates: Vec<(usize, usize)> = node
             .inputs
             .iter()
@@ -55,16 +69,99 @@ impl Graph {
         // The latest maker first: its value need not live on beside the others.
         candidates.sort_unstable_by(|a, b| b.cmp(a));
         candidates.into_iter().find_map(|(place, operand)| {
-            let producer = kept[place].as_ref()?;
-            let op = producer.op.absorb(&*node.op, operand)?;
-            let others = node.inputs.iter().enumerate().filter(|(i, _)| *i != operand).map(|(_, id)| *id);
-            let inputs: Vec<ValueId> = producer.inputs.iter().copied().chain(others).collect();
-            if op.output(&self.types(&inputs)).ok()? != *self.ty(node.output) {
-                return None;
-            }
-            let name = producer.name.clone();
-            kept[place] = None;
-            Some(Node { name, op: Arc::from(op), inputs, output: node.output })
+            let merged = merge(kept[place].as_ref()?, node, operand)?;
+            let output = merged.op.output(&self.types(&merged.inputs)).ok()?;
+            (output == *self.ty(node.output)).then_some((place, merged))
         })
+    }
+}
+
+/// The inputs but number `operand`.
+fn others(inputs: &[ValueId], operand: usize) -> impl Iterator<Item = ValueId> {
+    inputs.iter().enumerate().filter(move |(i, _)| *i != operand).map(|(_, id)| *id)
+}
+
+/// The maker, with the node in its epilogue.
+fn into_epilogue(maker: &Node, node: &Node, operand: usize) -> Option<Node> {
+    let op = Arc::from(maker.op.absorb(&*node.op, operand)?);
+    let inputs = maker.inputs.iter().copied().chain(others(&node.inputs, operand)).collect();
+    Some(Node { name: maker.name.clone(), op, inputs, output: node.output })
+}
+
+/// The node, with the maker in its loader.
+fn into_loader(maker: &Node, node: &Node, operand: usize) -> Option<Node> {
+    let op = Arc::from(node.op.absorb_input(&*maker.op, operand)?);
+    let mut inputs = node.inputs.clone();
+    inputs[operand] = *maker.inputs.first()?;
+    inputs.extend(others(&maker.inputs, 0));
+    Some(Node { name: node.name.clone(), op, inputs, output: node.output })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::interpret::Interpreter;
+    use crate::ops::Kind;
+    use crate::ops::conv2d::Conv2d;
+    use crate::ops::geglu::Geglu;
+    use crate::ops::matmul::MatMul;
+    use crate::ops::upsample::Upsample;
+    use crate::rng::Generator;
+    use crate::tensor::{NoWeights, Shape, Tensor};
+
+    fn normal(graph: &mut Graph, kind: Kind, shape: impl Into<Shape>) -> ValueId {
+        let shape = shape.into();
+        let data = Generator::new(graph.values.len() as u64).normal(shape.len());
+        graph.constant(kind, Tensor::new(shape, data))
+    }
+
+    /// The names of the nodes left, after a look that they compute what all did.
+    fn fused(graph: Graph) -> Vec<String> {
+        let fused = graph.clone().fused();
+        let run = |graph: Graph| Interpreter::new(graph, &NoWeights).unwrap().run(&[]).unwrap();
+        assert_eq!(run(fused.clone()), run(graph));
+        fused.nodes.into_iter().map(|node| node.name).collect()
+    }
+
+    /// An up-sampled picture and a convolution of it.
+    fn up_sampled(graph: &mut Graph) -> ValueId {
+        let x = normal(graph, Kind::Act, [1, 3, 4, 5]);
+        let up = graph.node("up", Upsample { height: 7, width: 8 }, &[x]).unwrap();
+        let [w, bias] = [(Kind::Weight, Shape::from([3, 3, 5, 6])), (Kind::F32, Shape::from([6]))]
+            .map(|(kind, shape)| normal(graph, kind, shape));
+        let y = graph.node("conv", Conv2d::same(3), &[up, w, bias]).unwrap();
+        graph.output("y", y);
+        up
+    }
+
+    #[test]
+    fn up_sampling_goes_into_the_convolution_that_reads_it() {
+        let mut graph = Graph::new("net");
+        up_sampled(&mut graph);
+        assert_eq!(fused(graph), ["net.conv"]);
+    }
+
+    #[test]
+    fn a_value_that_something_else_reads_is_computed_as_before() {
+        let mut graph = Graph::new("net");
+        let up = up_sampled(&mut graph);
+        graph.output("up", up);
+        assert_eq!(fused(graph), ["net.up", "net.conv"]);
+    }
+
+    fn gated(n: usize) -> Graph {
+        let mut graph = Graph::new("net");
+        let x = normal(&mut graph, Kind::Act, [3, 5]);
+        let (w, bias) = (normal(&mut graph, Kind::Weight, [5, n]), normal(&mut graph, Kind::F32, [n]));
+        let p = graph.node("proj", MatMul::new(true), &[x, w, bias]).unwrap();
+        let y = graph.node("geglu", Geglu, &[p]).unwrap();
+        graph.output("y", y);
+        graph
+    }
+
+    #[test]
+    fn a_gate_goes_into_the_product_before_it_where_its_rows_are_whole_vectors() {
+        assert_eq!(fused(gated(16)), ["net.proj"]);
+        assert_eq!(fused(gated(12)), ["net.proj", "net.geglu"]);
     }
 }

@@ -107,8 +107,8 @@ impl Graph {
     }
 
     /// A vector of parameters (a bias, a norm's scale), kept in f32 on every device.
-    pub fn vector(&mut self, key: &str, len: usize) -> ValueId {
-        self.parameter(key, Kind::F32, [len].into(), Pack::Plain)
+    pub fn vector(&mut self, key: &str, len: usize, pack: Pack) -> ValueId {
+        self.parameter(key, Kind::F32, [len].into(), pack)
     }
 
     /// A matrix of parameters with its shape in the file.

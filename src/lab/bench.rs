@@ -277,6 +277,6 @@ mod tests {
     fn an_unknown_op_is_a_usage_error_that_lists_the_ops() {
         let error = known(&["matmull".into()]).unwrap_err();
         assert!(matches!(error, Error::Usage(_)));
-        assert!(error.to_string().contains("matmul, conv2d"), "{error}");
+        assert!(error.to_string().contains("matmul, matmul_geglu, conv2d"), "{error}");
     }
 }

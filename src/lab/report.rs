@@ -97,7 +97,7 @@ pub(super) fn shapes(row: &Row) -> String {
 pub(super) fn attributes(row: &Row) -> String {
     let mut parts: Vec<String> = Vec::new();
     let (mut depth, mut part) = (0, String::new());
-    for c in row.attributes.chars().filter(|c| *c != '}').chain([',']) {
+    for c in row.attributes.chars().filter(|c| !matches!(c, '}' | ')')).chain([',']) {
         match c {
             '{' => part.clear(),
             ',' if depth == 0 => parts.push(std::mem::take(&mut part)),
@@ -143,6 +143,8 @@ mod tests {
         row.attributes =
             "Conv2d { stride: 2, padding: [1, 1], epilogue: Epilogue { bias: true, row: false, act: Silu } }".into();
         assert_eq!(attributes(&row), "stride 2, padding [1, 1], bias, act Silu");
+        row.attributes = "Conv2d { stride: 1, upsample: Some(Upsample { height: 6, width: 8 }), bias: true }".into();
+        assert_eq!(attributes(&row), "stride 1, height 6, width 8, bias");
         row.attributes = "Add".into();
         assert_eq!(attributes(&row), "");
     }

@@ -79,7 +79,7 @@ fn transformer_block(m: &mut Module, x: ValueId, context: ValueId, heads: usize)
     let h = m.layer_norm("norm3", x, LAYER_NORM_EPS)?;
     let channels = m.channels(x);
     let mut ff = m.child("ff");
-    let h = ff.linear("net.0.proj", h, 8 * channels)?;
+    let h = ff.linear_to_pairs("net.0.proj", h, 4 * channels)?;
     let h = ff.node("net.0.geglu", Geglu, &[h])?;
     let h = ff.linear("net.2", h, channels)?;
     ff.add("add", x, h)

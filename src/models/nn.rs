@@ -123,7 +123,7 @@ impl<'a> Module<'a> {
     ) -> Vec<ValueId> {
         let path = self.path_of(name);
         let mut ids = vec![self.graph.matrix(&format!("{path}.weight"), shape, pack)];
-        ids.extend(bias.map(|len| self.graph.vector(&format!("{path}.bias"), len)));
+        ids.extend(bias.map(|len| self.graph.vector(&format!("{path}.bias"), len, Pack::Plain)));
         ids
     }
 
@@ -143,17 +143,28 @@ impl<'a> Module<'a> {
         self.linear_layer(name, x, out, false)
     }
 
+    /// diffusers' `GEGLU`, without the gate: a linear layer whose `2 * out` outputs are values and gates in pairs, as
+    /// [`Geglu`](crate::ops::geglu::Geglu) takes them.
+    pub fn linear_to_pairs(&mut self, name: &str, x: ValueId, out: usize) -> Result<ValueId> {
+        let path = self.path_of(name);
+        let shape = [2 * out, self.channels(x)];
+        let w = self.graph.matrix(&format!("{path}.weight"), shape, Pack::LinearPairs);
+        let bias = self.graph.vector(&format!("{path}.bias"), 2 * out, Pack::Pairs);
+        self.node(name, MatMul::new(true), &[x, w, bias])
+    }
+
     /// `torch.nn.Conv2d`.
     pub fn conv(&mut self, name: &str, x: ValueId, conv: Conv) -> Result<ValueId> {
         let Conv { out, kernel, stride, padding } = conv;
         let shape = [out, self.channels(x), kernel, kernel];
         let parameters = self.weight_and_bias(name, shape, Pack::Conv, Some(out));
-        self.node(name, Conv2d { stride, padding, epilogue: Epilogue::bias(true) }, &[&[x], &parameters[..]].concat())
+        let op = Conv2d { stride, padding, upsample: None, epilogue: Epilogue::bias(true) };
+        self.node(name, op, &[&[x], &parameters[..]].concat())
     }
 
     fn gamma_and_beta(&mut self, name: &str, len: usize) -> [ValueId; 2] {
         let path = self.path_of(name);
-        ["weight", "bias"].map(|part| self.graph.vector(&format!("{path}.{part}"), len))
+        ["weight", "bias"].map(|part| self.graph.vector(&format!("{path}.{part}"), len, Pack::Plain))
     }
 
     /// `torch.nn.GroupNorm`: one node for the statistics, one that applies them.

@@ -1,9 +1,11 @@
 //! `y[b, i, j, :] = act(Σ x[b, s·i + u − top, s·j + v − left, :] · w[u, v] + bias + row) + residual` over taps u, v:
 //! x `[B, H, W, C]`, w `[KH, KW, C, N]`, y `[B, OH, OW, N]`; beyond x's edges there are zeros. The parts after the sum
-//! are the [`Epilogue`]'s.
+//! are the [`Epilogue`]'s. With [`Conv2d::upsample`] the up-sampled x takes the place of x, and is never stored.
 //!
 //! Every convolution of the U-Net and the VAE (PyTorch `Conv2d`, whose weight [`crate::pack`] transposes). It is a
 //! matrix product whose K runs over taps and channels (implicit GEMM: the matrix of patches is never stored whole).
+
+use std::any::Any;
 
 use rayon::prelude::*;
 
@@ -11,6 +13,7 @@ use super::epilogue::{Act, Epilogue, rows_per_batch};
 use super::gemm::{self, Size};
 use super::matmul::{matmul_variants, multiply};
 use super::product::{Mat, MatMut, Threads, in_blocks, product};
+use super::upsample::{Upsample, nearest, scale};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -23,6 +26,8 @@ pub struct Conv2d {
     pub stride: usize,
     /// Zeros around x: top, left, bottom, right.
     pub padding: [usize; 4],
+    /// x is read as if this had been applied to it.
+    pub upsample: Option<Upsample>,
     pub epilogue: Epilogue,
 }
 
@@ -30,6 +35,8 @@ pub struct Conv2d {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Geometry {
     batch: usize,
+    /// Height and width of x, and as which it is read.
+    source: [usize; 2],
     size: [usize; 2],
     channels: usize,
     taps: [usize; 2],
@@ -40,11 +47,12 @@ struct Geometry {
 impl Conv2d {
     /// Stride 1, with the padding that keeps the size under an odd kernel, and a bias.
     pub fn same(kernel: usize) -> Self {
-        Self { stride: 1, padding: [kernel / 2; 4], epilogue: Epilogue::bias(true) }
+        Self { stride: 1, padding: [kernel / 2; 4], upsample: None, epilogue: Epilogue::bias(true) }
     }
 
     fn geometry(&self, x: &Shape, w: &Shape) -> Result<Geometry> {
-        let [batch, height, width, channels] = x.image()?;
+        let [batch, source_height, source_width, channels] = x.image()?;
+        let [height, width] = self.upsample.map_or([source_height, source_width], |up| [up.height, up.width]);
         let &[taps_y, taps_x, c, n] = w.dims() else {
             return Err(Error::shape(format!("conv2d: w should be [KH, KW, C, N], found {w}")));
         };
@@ -55,8 +63,8 @@ impl Conv2d {
         let out = |size: usize, taps: usize| Some(size.checked_sub(taps)?.checked_div(self.stride)? + 1);
         match (out(height + top + bottom, taps_y), out(width + left + right, taps_x)) {
             (Some(y), Some(x)) => {
-                let (size, taps, out_size) = ([height, width], [taps_y, taps_x], [y, x]);
-                Ok(Geometry { batch, size, channels, taps, out_size, n })
+                let (source, size) = ([source_height, source_width], [height, width]);
+                Ok(Geometry { batch, source, size, channels, taps: [taps_y, taps_x], out_size: [y, x], n })
             }
             _ => Err(Error::shape(format!(
                 "conv2d: w {w} does not fit into x {x} with padding {:?} and stride {}",
@@ -67,7 +75,7 @@ impl Conv2d {
 
     /// Whether every output pixel is a product of the input pixel at the same place: no patches to gather.
     fn is_pointwise(&self, w: &Shape) -> bool {
-        self.stride == 1 && self.padding == [0; 4] && w.dims()[..2] == [1, 1]
+        self.stride == 1 && self.padding == [0; 4] && self.upsample.is_none() && w.dims()[..2] == [1, 1]
     }
 
     /// Copies, for tap number `tap`, the input pixel of output pixel number `row`, or zeros beyond the edges.
@@ -77,9 +85,10 @@ impl Conv2d {
         // Above or left of the image these wrap around to huge numbers, which are outside as well.
         let y = (i * self.stride + tap / g.taps[1]).wrapping_sub(self.padding[0]);
         let x_at = (j * self.stride + tap % g.taps[1]).wrapping_sub(self.padding[1]);
-        let [height, width] = g.size;
+        let ([height, width], [source_height, source_width]) = (g.size, g.source);
         if y < height && x_at < width {
-            let pixel = (b * height + y) * width + x_at;
+            let (y, x_at) = (nearest(y, source_height, height), nearest(x_at, source_width, width));
+            let pixel = (b * source_height + y) * source_width + x_at;
             patch.copy_from_slice(&x[pixel * g.channels..][..g.channels]);
         } else {
             patch.fill(0.0);
@@ -145,7 +154,7 @@ impl Op for Conv2d {
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
         let (x, w) = (&inputs[0].shape, &inputs[1].shape);
         if self.is_pointwise(w) {
-            return Ok(matmul_variants(x.channels(), &output.shape, self.epilogue, caps));
+            return Ok(matmul_variants("matmul", x.channels(), &output.shape, self.epilogue, caps));
         }
         let g = self.geometry(x, w)?;
         let c4 = pad4(g.channels) / 4;
@@ -153,6 +162,7 @@ impl Op for Conv2d {
         Ok(gemm::variants("conv2d", size, self.epilogue, caps, |launch| {
             launch
                 .constant("TAPS_X", g.taps[1] as u32)
+                .constant("UPSAMPLED", self.upsample.is_some())
                 .param("rows", size.rows)
                 .param("taps", size.taps)
                 .param("c4", c4)
@@ -164,6 +174,10 @@ impl Op for Conv2d {
                 .param("stride", self.stride)
                 .param("top", self.padding[0])
                 .param("left", self.padding[1])
+                .param("in_height", g.source[0])
+                .param("in_width", g.source[1])
+                .param_f32("y_scale", scale(g.source[0], g.size[0]))
+                .param_f32("x_scale", scale(g.source[1], g.size[1]))
         }))
     }
 
@@ -178,6 +192,13 @@ impl Op for Conv2d {
     fn absorb(&self, next: &dyn Op, operand: usize) -> Option<Box<dyn Op>> {
         Some(Box::new(Self { epilogue: self.epilogue.absorb(next, operand)?, ..*self }))
     }
+
+    fn absorb_input(&self, previous: &dyn Op, operand: usize) -> Option<Box<dyn Op>> {
+        let previous: &dyn Any = previous;
+        let upsample = *previous.downcast_ref::<Upsample>()?;
+        (operand == 0 && self.upsample.is_none())
+            .then(|| Box::new(Self { upsample: Some(upsample), ..*self }) as Box<dyn Op>)
+    }
 }
 
 pub fn cases() -> Vec<Case> {
@@ -188,7 +209,7 @@ pub fn cases() -> Vec<Case> {
         let output = Shape::from([g.batch, g.out_size[0], g.out_size[1], n]);
         cases.push(Case::new(op, types.into_iter().chain(op.epilogue.operand_types(&output))));
     };
-    let plain = |stride, padding| Conv2d { stride, padding, epilogue: Epilogue::default() };
+    let plain = |stride, padding| Conv2d { stride, padding, upsample: None, epilogue: Epilogue::default() };
     let (one, three) = (Conv2d::same(1), Conv2d::same(3));
     let with =
         |op: Conv2d, row, act, residual| Conv2d { epilogue: Epilogue { row, act, residual, ..op.epilogue }, ..op };
@@ -203,6 +224,13 @@ pub fn cases() -> Vec<Case> {
     case([1, 8, 10, 12], [3, 3], 20, plain(2, [0, 0, 1, 1]));
     case([1, 7, 9, 5], [1, 1], 6, plain(2, [0; 4]));
     case([2, 4, 3, 10], [1, 1], 22, one);
+    // Read larger than it is, or smaller, with or without a picture's own kernel.
+    let up = |op: Conv2d, height, width| Conv2d { upsample: Some(Upsample { height, width }), ..op };
+    case([2, 3, 5, 7], [3, 3], 9, up(three, 6, 10));
+    case([1, 7, 5, 6], [3, 3], 65, up(three, 13, 9));
+    case([1, 4, 6, 3], [3, 3], 5, up(plain(2, [0, 0, 1, 1]), 9, 5));
+    case([1, 3, 2, 5], [1, 1], 6, up(one, 5, 4));
+    case([1, 8, 8, 64], [3, 3], 64, up(three, 16, 16));
     // Every epilogue that a network uses.
     case([2, 6, 5, 9], [3, 3], 14, with(three, true, Act::None, false));
     case([2, 6, 5, 9], [3, 3], 14, with(three, true, Act::Silu, false));
@@ -263,7 +291,8 @@ mod tests {
         let output = case.op.output(&types).unwrap().shape;
         let inputs: Vec<&Tensor> = tensors.iter().collect();
         let op = (&*case.op as &dyn std::any::Any).downcast_ref::<Conv2d>().unwrap();
-        let mut wanted = naive(op, inputs[0], inputs[1], &output);
+        let upsampled = op.upsample.map(|up| up.reference(&inputs[..1], &up.output(&types[..1]).unwrap().shape));
+        let mut wanted = naive(op, upsampled.as_ref().unwrap_or(inputs[0]), inputs[1], &output);
         op.epilogue.operands(&inputs, &output).finish(0, &mut wanted.data, Threads::One);
         let difference = compare(&op.reference(&inputs, &output), &wanted);
         assert!(difference.relative < 1e-6, "{}: {difference:?}", case.name());
@@ -277,7 +306,7 @@ mod tests {
     #[test]
     fn many_pixels_are_worked_on_in_blocks() {
         let types = [Ty::act([3, 91, 23, 5]), Ty::new(Kind::Weight, [3, 3, 5, 6]), Ty::new(Kind::F32, [6])];
-        check(&Case::new(Conv2d { stride: 1, padding: [1; 4], epilogue: Epilogue::bias(true) }, types));
+        check(&Case::new(Conv2d::same(3), types));
     }
 
     #[test]
@@ -286,7 +315,7 @@ mod tests {
             let inputs = [Ty::act([1, 9, 8, 3]), Ty::new(Kind::Weight, [kernel, kernel, 3, 5])];
             op.output(&inputs).map(|ty| ty.shape)
         };
-        let op = |stride, padding| Conv2d { stride, padding, epilogue: Epilogue::default() };
+        let op = |stride, padding| Conv2d { stride, padding, upsample: None, epilogue: Epilogue::default() };
         assert_eq!(size(op(1, [1; 4]), 3).unwrap(), Shape::from([1, 9, 8, 5]));
         assert_eq!(size(op(2, [1; 4]), 3).unwrap(), Shape::from([1, 5, 4, 5]));
         assert_eq!(size(op(2, [0, 0, 1, 1]), 3).unwrap(), Shape::from([1, 4, 4, 5]));
@@ -299,6 +328,15 @@ mod tests {
         let inputs = [Ty::act([1, 9, 8, 3]), Ty::new(Kind::Weight, [3, 3, 4, 5]), Ty::new(Kind::F32, [5])];
         let error = Conv2d::same(3).output(&inputs).unwrap_err().to_string();
         assert!(error.contains("[1, 9, 8, 3]") && error.contains("[3, 3, 4, 5]"), "{error}");
+    }
+
+    #[test]
+    fn up_sampling_before_it_is_absorbed_once_and_for_x_alone() {
+        let up = Upsample { height: 4, width: 6 };
+        let fused = Conv2d::same(3).absorb_input(&up, 0).unwrap();
+        assert_eq!(format!("{fused:?}"), format!("{:?}", Conv2d { upsample: Some(up), ..Conv2d::same(3) }));
+        assert!(fused.absorb_input(&up, 0).is_none(), "a second one");
+        assert!(Conv2d::same(3).absorb_input(&up, 3).is_none(), "of the residual");
     }
 
     #[test]

@@ -39,8 +39,8 @@ fn batch(output: &Shape) -> usize {
 }
 
 impl Epilogue {
-    pub fn bias(bias: bool) -> Self {
-        Self { bias, ..Self::default() }
+    pub const fn bias(bias: bool) -> Self {
+        Self { bias, row: false, act: Act::None, residual: false }
     }
 
     fn flags(self) -> [bool; 3] {

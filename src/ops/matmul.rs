@@ -1,8 +1,12 @@
 //! `y = act(x·w + bias + row) + residual`: x `[.., K]`, w `[K, N]`, y `[.., N]`; the parts after `x·w` are the
 //! [`Epilogue`]'s. Every linear layer of every network (PyTorch `Linear`, whose weight [`crate::pack`] transposes).
 
+use std::any::Any;
+
 use super::epilogue::{Act, Epilogue, rows_per_batch};
+use super::geglu::Geglu;
 use super::gemm::{self, Size};
+use super::matmul_geglu::MatMulGeglu;
 use super::product::{Mat, MatMut, in_blocks, product};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
@@ -22,10 +26,16 @@ impl MatMul {
     }
 }
 
-/// The launches of `shaders/matmul.wgsl` for x `[rows, K]` and an output of this shape.
-pub(super) fn matmul_variants(k: usize, output: &Shape, epilogue: Epilogue, caps: &Caps) -> Vec<Variant> {
+/// The launches of a shader with the params of `shaders/matmul.wgsl` for x `[rows, K]` and a product of this shape.
+pub(super) fn matmul_variants(
+    shader: &'static str,
+    k: usize,
+    output: &Shape,
+    epilogue: Epilogue,
+    caps: &Caps,
+) -> Vec<Variant> {
     let size = Size { rows: output.rows(), c: k, taps: 1, n: output.channels() };
-    gemm::variants("matmul", size, epilogue, caps, |launch| {
+    gemm::variants(shader, size, epilogue, caps, |launch| {
         launch
             .param("rows", output.rows())
             .param("taps", 1)
@@ -78,7 +88,7 @@ impl Op for MatMul {
     }
 
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
-        Ok(matmul_variants(inputs[0].shape.channels(), &output.shape, self.epilogue, caps))
+        Ok(matmul_variants("matmul", inputs[0].shape.channels(), &output.shape, self.epilogue, caps))
     }
 
     fn flops(&self, inputs: Inputs, output: &Ty) -> u64 {
@@ -90,6 +100,9 @@ impl Op for MatMul {
     }
 
     fn absorb(&self, next: &dyn Op, operand: usize) -> Option<Box<dyn Op>> {
+        if (next as &dyn Any).is::<Geglu>() {
+            return (self.epilogue == Epilogue::bias(true)).then(|| Box::new(MatMulGeglu) as Box<dyn Op>);
+        }
         Some(Box::new(Self { epilogue: self.epilogue.absorb(next, operand)? }))
     }
 }
@@ -184,7 +197,8 @@ mod tests {
     #[test]
     fn tiles_cover_the_output_and_few_rows_take_a_small_tile() {
         let grid = |rows: usize, n: usize| {
-            let variants = matmul_variants(8, &[rows, n].into(), Epilogue::default(), &Caps::webgpu_default());
+            let variants =
+                matmul_variants("matmul", 8, &[rows, n].into(), Epilogue::default(), &Caps::webgpu_default());
             let launch = &variants[0].launch;
             (launch.constants[4].1, launch.workgroups)
         };
@@ -192,6 +206,13 @@ mod tests {
         assert_eq!(grid(17, 65), (64.0, [2, 1, 1]));
         assert_eq!(grid(129, 65), (64.0, [2, 3, 1]));
         assert_eq!(grid(65_536 * 64, 1), (64.0, [1, 32_768, 2]));
+    }
+
+    #[test]
+    fn a_gate_is_absorbed_by_a_product_with_a_bias_alone() {
+        assert_eq!(MatMul::new(true).absorb(&Geglu, 0).unwrap().name(), "matmul_geglu");
+        assert!(MatMul::new(false).absorb(&Geglu, 0).is_none());
+        assert!(MatMul::new(true).absorb(&Add, 0).unwrap().absorb(&Geglu, 0).is_none(), "after a residual");
     }
 
     #[test]

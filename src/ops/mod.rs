@@ -1,8 +1,8 @@
 //! The operations: one file per op, and the trait that all of them implement.
 //!
 //! An op is plain data (its attributes). It knows its shape rule, its definition on the CPU, how its WGSL kernel is
-//! launched, how much arithmetic it does, and which following element-wise op it can take into its epilogue. Adding one
-//! takes two new files (`src/ops/<op>.rs`, `shaders/<op>.wgsl`) and two lines here: its `mod` and its row of [`TABLE`].
+//! launched, how much arithmetic it does, which following element-wise op it can take into its epilogue, and which
+//! preceding one into its loader. Adding one takes two new files (`src/ops/<op>.rs`, `shaders/<op>.wgsl`) and two lines here: its `mod` and its row of [`TABLE`].
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -26,6 +26,7 @@ pub mod group_norm;
 pub mod group_norm_stats;
 pub mod layer_norm;
 pub mod matmul;
+pub mod matmul_geglu;
 pub(crate) mod product;
 pub mod scale;
 pub mod timestep_embedding;
@@ -39,6 +40,7 @@ pub type Row = (&'static str, fn() -> Vec<Case>);
 /// Every op, in the order in which reports list them.
 pub const TABLE: &[Row] = &[
     ("matmul", matmul::cases),
+    ("matmul_geglu", matmul_geglu::cases),
     ("conv2d", conv2d::cases),
     ("add", add::cases),
     ("add_row", add_row::cases),
@@ -246,6 +248,12 @@ pub trait Op: Any + Debug + Send + Sync {
     /// This op with `next` as part of its epilogue, if it can take it. `next`'s input number `operand` is this op's
     /// output; its other inputs are appended to this op's.
     fn absorb(&self, _next: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
+        None
+    }
+
+    /// This op with `previous`, which makes its input number `operand`, as part of how it loads that input, if it can
+    /// take it. `previous`'s first input takes the place of that one; its others are appended to this op's.
+    fn absorb_input(&self, _previous: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
         None
     }
 }

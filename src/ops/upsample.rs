@@ -19,11 +19,11 @@ pub struct Upsample {
 }
 
 /// Where row or column `i` of `size` comes from, of `source_size`.
-fn nearest(i: usize, source_size: usize, size: usize) -> usize {
+pub(super) fn nearest(i: usize, source_size: usize, size: usize) -> usize {
     ((i as f32 * scale(source_size, size)).floor() as usize).min(source_size - 1)
 }
 
-fn scale(source_size: usize, size: usize) -> f32 {
+pub(super) fn scale(source_size: usize, size: usize) -> f32 {
     source_size as f32 / size as f32
 }
 

@@ -18,6 +18,7 @@ use crate::ops::geglu::Geglu;
 use crate::ops::group_norm_stats::GroupNormStats;
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::matmul::MatMul;
+use crate::ops::matmul_geglu::MatMulGeglu;
 use crate::ops::scale::Scale;
 use crate::ops::upsample::Upsample;
 use crate::ops::{Case, Kind, Ty};
@@ -31,6 +32,7 @@ const VAE: [usize; 4] = [1, 1024, 1024, 128];
 pub fn cases(op: &str, caps: &Caps) -> Vec<Case> {
     match op {
         "matmul" => matmul(caps),
+        "matmul_geglu" => vec![gated([2, 4096, 320]), gated([2, 4096, 640])],
         "conv2d" => conv2d(),
         "attention" => attention(),
         "add" => vec![Case::new(Add, [Ty::act(UNET), Ty::act(UNET)]), Case::new(Add, [Ty::act(VAE), Ty::act(VAE)])],
@@ -59,14 +61,20 @@ pub fn cases(op: &str, caps: &Caps) -> Vec<Case> {
     }
 }
 
-/// The gated feed-forwards, and a table of weights that the device cannot bind.
+/// A transformer block's gated feed-forward on tokens of this shape.
+fn gated(x: [usize; 3]) -> Case {
+    let n = 8 * x[2];
+    Case::new(MatMulGeglu, [Ty::act(x), Ty::new(Kind::Weight, [x[2], n]), Ty::new(Kind::F32, [n])])
+}
+
+/// The end of a gated feed-forward, and a table of weights that the device cannot bind.
 fn matmul(caps: &Caps) -> Vec<Case> {
     let case = |x: [usize; 3], n| {
         let types = [Ty::act(x), Ty::new(Kind::Weight, [x[2], n]), Ty::new(Kind::F32, [n])];
         Case::new(MatMul { epilogue: Epilogue::bias(true) }, types)
     };
     let unbound = case([1, 1, 4096], beyond(caps, 4096));
-    vec![case([2, 4096, 320], 2560), case([2, 4096, 640], 5120), case([2, 1024, 5120], 1280), unbound]
+    vec![case([2, 1024, 5120], 1280), unbound]
 }
 
 fn conv2d() -> Vec<Case> {

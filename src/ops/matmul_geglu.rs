@@ -1,0 +1,96 @@
+//! `y[.., i] = p[.., 2i] * gelu(p[.., 2i + 1])` of the product `p = x·w + bias`: x `[.., K]`, w `[K, 2N]`, bias `[2N]`, y
+//! `[.., N]`. A [`MatMul`](super::matmul::MatMul) with the [`Geglu`] after it, whose input is the largest activation of
+//! the U-Net and here is never stored. 2N is a multiple of eight, so that halves of vectors make up whole rows of y.
+
+use super::epilogue::Epilogue;
+use super::geglu::Geglu;
+use super::matmul::{MatMul, matmul_variants, multiply};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::tensor::{Shape, Tensor};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MatMulGeglu;
+
+/// The product that is gated.
+const PRODUCT: MatMul = MatMul { epilogue: Epilogue::bias(true) };
+
+impl Op for MatMulGeglu {
+    fn name(&self) -> &'static str {
+        "matmul_geglu"
+    }
+
+    fn output(&self, inputs: Inputs) -> Result<Ty> {
+        let product = PRODUCT.output(inputs)?;
+        if !product.shape.channels().is_multiple_of(8) {
+            let w = &inputs[1].shape;
+            return Err(Error::shape(format!("matmul_geglu: w's columns should be a multiple of 8, found {w}")));
+        }
+        Geglu.output(&[product])
+    }
+
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        let product = output.with_channels(2 * output.channels());
+        let product = multiply(inputs, inputs[0].shape.channels(), &product, PRODUCT.epilogue);
+        Geglu.reference(&[&product], output)
+    }
+
+    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
+    }
+
+    fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
+        let product = output.shape.with_channels(2 * output.shape.channels());
+        Ok(matmul_variants("matmul_geglu", inputs[0].shape.channels(), &product, PRODUCT.epilogue, caps))
+    }
+
+    fn flops(&self, inputs: Inputs, output: &Ty) -> u64 {
+        2 * PRODUCT.flops(inputs, output) + Geglu.flops(inputs, output)
+    }
+
+    fn sum_length(&self, inputs: Inputs) -> Option<usize> {
+        PRODUCT.sum_length(inputs)
+    }
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |x: &[usize], n: usize| {
+        let k = x[x.len() - 1];
+        let inputs = [Ty::act(Shape::new(x)), Ty::new(Kind::Weight, [k, n]), Ty::new(Kind::F32, [n])];
+        Case::new(MatMulGeglu, inputs)
+    };
+    // Just under and over the tiles, few rows and many; SD 1.5's outermost feed-forward.
+    vec![
+        case(&[1, 5], 8),
+        case(&[16, 17], 64),
+        case(&[63, 15], 24),
+        case(&[65, 33], 136),
+        case(&[2, 37, 50], 40),
+        case(&[1, 256, 320], 2560),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_product_and_its_bias_are_gated() {
+        let x = Tensor::new([1, 1], vec![2.0]);
+        let w = Tensor::new([1, 8], vec![1.5, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0]);
+        let bias = Tensor::new([8], vec![0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]);
+        let y = MatMulGeglu.reference(&[&x, &w, &bias], &[1, 4].into());
+        let gelu = 0.841_344_8;
+        for (y, wanted) in y.data.iter().zip([3.0 * gelu, 0.0, 0.0, gelu]) {
+            assert!((y - wanted).abs() < 1e-6, "{y} should be {wanted}");
+        }
+    }
+
+    #[test]
+    fn halves_that_do_not_fill_a_row_are_an_error() {
+        let inputs = [Ty::act([2, 3]), Ty::new(Kind::Weight, [3, 12]), Ty::new(Kind::F32, [12])];
+        let error = MatMulGeglu.output(&inputs).unwrap_err().to_string();
+        assert!(error.contains("a multiple of 8, found [3, 12]"), "{error}");
+    }
+}
