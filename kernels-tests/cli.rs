@@ -17,7 +17,7 @@ pub fn trials() -> Vec<Trial> {
             refused(at, &["generate", "x", "--sampler", "nonsense"], 2, &["nonsense", "euler"])
         }),
         ("an_unknown_op_is_refused_with_the_list", |at| {
-            refused(at, &["validate", "nonsense"], 2, &["nonsense", "matmul, conv2d"])
+            refused(at, &["validate", "nonsense"], 2, &["nonsense", "matmul, matmul_geglu"])
         }),
         ("the_reference_is_not_validated_against_itself", |at| {
             refused(at, &["validate", "--device", "cpu"], 2, &["--device cpu", "ornstein devices"])

@@ -166,7 +166,8 @@ impl Example {
 
 /// The first case of the table that launches this shader as this variant, on any kind of device.
 fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Example> {
-    if !names().contains(&name) && !lab().contains(&name) {
+    let is_part = name.strip_prefix("shared/").is_some_and(|part| parts().contains(&part));
+    if !names().contains(&name) && !lab().contains(&name) && !is_part {
         return Err(no_such(name));
     }
     let mut variants = Vec::new();

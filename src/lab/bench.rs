@@ -31,6 +31,9 @@ pub mod stats;
 /// Bytes that the tensors of rows timed in turns may hold together. What would exceed it waits until those are done.
 const MOST_BYTES: u64 = 2 << 30;
 
+/// A variant that takes this many times as long as the preferred one is timed once: its rounds would take most of the time.
+const FAR_BEHIND: f64 = 8.0;
+
 /// Which shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suite {
@@ -212,8 +215,12 @@ impl<'a> Bench<'a> {
                     row.judge(&checked);
                     if let Some(watch) = checked.watch {
                         first = first.or((index == 0).then(|| watch.seconds()));
-                        work.bytes += row.bytes;
-                        work.running.push((work.rows.len(), watch));
+                        if first.is_some_and(|first| watch.seconds() > FAR_BEHIND * first) {
+                            row.timing = Some(watch.first_look());
+                        } else {
+                            work.bytes += row.bytes;
+                            work.running.push((work.rows.len(), watch));
+                        }
                     }
                 }
             }

@@ -130,6 +130,12 @@ impl<'a> Watch<'a> {
         if self.rounds.is_empty() { self.guess } else { median(&self.rounds) }
     }
 
+    /// What the first look says, for what is not worth another.
+    pub fn first_look(&self) -> Timing {
+        let warnings = vec!["once: many times slower than the preferred variant".to_string()];
+        Timing { warnings, summary: Summary::of(&[self.guess]), clock: self.clock, repeats: 1 }
+    }
+
     /// What the rounds say; there was one at least.
     pub fn timing(&self) -> Timing {
         let summary = Summary::of(&self.rounds);

@@ -114,6 +114,7 @@ impl Report {
         for (word, what) in [
             ("noisy", "noisy (~): the middle half of the rounds is far apart; stop other work and run again"),
             ("short", "short (<): the samples are near the clock's resolution"),
+            ("once", "(1) many times slower than the device's preferred variant, and were timed once"),
         ] {
             let count = warned(word);
             if count > 0 {
@@ -194,6 +195,7 @@ fn numbers(row: &Row) -> String {
     };
     let mark = match timing.warnings.first() {
         Some(warning) if warning.starts_with("noisy") => '~',
+        Some(warning) if warning.starts_with("once") => '1',
         Some(_) => '<',
         None => ' ',
     };
