@@ -90,7 +90,7 @@ fn translated<'a>(
     let caps = gpu.caps.storing(storage.act, storage.weight);
     let variants = case.op.variants(&types, &case.op.output(&types)?, &caps)?;
     let run = |(variant, launch): (usize, Launch)| {
-        let source = gpu.sources.source(launch.shader, launch.core, native)?;
+        let source = gpu.sources.of_launch(&launch, native)?;
         let text = hlsl(&prepare(&source, &launch, native.native_f16)?)?;
         let mut hlsl = with_workgroups(&text, launch.workgroups)?;
         if let Some([right, wrong]) = fault {

@@ -1,10 +1,24 @@
 //! The folder in which this program keeps what it can make again or fetch again.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 /// `ornstein` in the user's cache folder; `None` where the environment names no home.
 pub fn folder() -> Option<PathBuf> {
     folder_from(variable)
+}
+
+/// Keeps these bytes in a file of that folder, as a whole or not at all, and on a best-effort basis: what is not kept is
+/// made again. Whether they were.
+pub fn keep(path: &Path, bytes: &[u8]) -> bool {
+    let write = || {
+        let folder = path.parent()?;
+        std::fs::create_dir_all(folder).ok()?;
+        let mut beside = tempfile::NamedTempFile::new_in(folder).ok()?;
+        beside.write_all(bytes).ok()?;
+        beside.persist(path).ok()
+    };
+    write().is_some()
 }
 
 /// An environment variable that names a path.

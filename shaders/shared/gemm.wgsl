@@ -9,3 +9,13 @@ const VECTOR_FOURS: u32 = 1u;
 fn load_x(run: Run, c4: u32) -> vec4<f32> {
     return load(read_x(run, c4));
 }
+
+// Four rows of w, from vector `first` on.
+fn read_weights(first: u32) -> Weights {
+    return Weights(
+        load_weight(w[first]),
+        load_weight(w[first + params.n4]),
+        load_weight(w[first + 2u * params.n4]),
+        load_weight(w[first + 3u * params.n4]),
+    );
+}

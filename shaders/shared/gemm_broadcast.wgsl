@@ -41,12 +41,7 @@ fn main(
         let run2 = run_x(place2, tap);
         let run3 = run_x(place3, tap);
         for (var c4 = 0u; c4 < params.c4; c4++) {
-            let weights = Weights(
-                load_weight(w[from_w]),
-                load_weight(w[from_w + params.n4]),
-                load_weight(w[from_w + 2u * params.n4]),
-                load_weight(w[from_w + 3u * params.n4]),
-            );
+            let weights = read_weights(from_w);
             from_w += 4u * params.n4;
             sums0 = accumulate8(sums0, load_x(run0, c4), weights);
             if ROW_GROUPS > 1u {

@@ -21,12 +21,7 @@ fn main(
     for (var tap = 0u; tap < params.taps; tap++) {
         let run = run_x(place, tap);
         for (var c4 = 0u; c4 < params.c4; c4++) {
-            let weights = Weights(
-                load_weight(w[from_w]),
-                load_weight(w[from_w + params.n4]),
-                load_weight(w[from_w + 2u * params.n4]),
-                load_weight(w[from_w + 3u * params.n4]),
-            );
+            let weights = read_weights(from_w);
             from_w += 4u * params.n4;
             sum = accumulate(sum, load_x(run, c4), weights);
         }

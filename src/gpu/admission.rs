@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::shader::Dialect;
 use super::tune::{self, Tuned};
 use super::{Gpu, Session};
+use crate::cache;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::graph::plan::Storage;
@@ -42,14 +43,10 @@ impl Verdicts {
         kept.filter(|kept| (&kept.adapter, &kept.driver) == (&fresh.adapter, &fresh.driver)).unwrap_or(fresh)
     }
 
-    /// Kept on a best-effort basis: without a cache folder the check is made again next time.
-    fn save(&self, caps: &Caps) -> Option<()> {
-        let path = file(caps, "json")?;
-        let folder = path.parent()?;
-        std::fs::create_dir_all(folder).ok()?;
-        let beside = tempfile::NamedTempFile::new_in(folder).ok()?;
-        serde_json::to_writer_pretty(&beside, self).ok()?;
-        beside.persist(path).ok().map(drop)
+    fn save(&self, caps: &Caps) {
+        if let (Some(path), Ok(text)) = (file(caps, "json"), serde_json::to_vec_pretty(self)) {
+            cache::keep(&path, &text);
+        }
     }
 
     /// Kernels that passed, and those that did not with the reason.
@@ -63,7 +60,7 @@ impl Verdicts {
 /// The file with this extension of an adapter with its backend and driver.
 pub(super) fn file(caps: &Caps, extension: &str) -> Option<PathBuf> {
     let id = hash(&(&caps.name, &caps.backend, &caps.driver));
-    Some(crate::cache::folder()?.join("kernels").join(format!("{id:016x}.{extension}")))
+    Some(cache::folder()?.join("kernels").join(format!("{id:016x}.{extension}")))
 }
 
 pub(super) fn hash(value: &impl Hash) -> u64 {
@@ -77,35 +74,36 @@ pub(super) fn hash(value: &impl Hash) -> u64 {
 pub struct Admission(Mutex<Option<Verdicts>>);
 
 impl Admission {
-    fn known(&self, caps: &Caps, kernel: &str) -> Option<Option<String>> {
+    fn with<T>(&self, caps: &Caps, use_them: impl FnOnce(&mut Verdicts) -> T) -> T {
         let mut verdicts = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        verdicts.get_or_insert_with(|| Verdicts::load(caps)).kernels.get(kernel).cloned()
+        use_them(verdicts.get_or_insert_with(|| Verdicts::load(caps)))
+    }
+
+    fn known(&self, caps: &Caps, kernel: &str) -> Option<Option<String>> {
+        self.with(caps, |verdicts| verdicts.kernels.get(kernel).cloned())
     }
 
     /// How many variants failed so far.
     fn quarantined(&self, caps: &Caps) -> usize {
-        let mut verdicts = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        verdicts.get_or_insert_with(|| Verdicts::load(caps)).kernels.values().flatten().count()
+        self.with(caps, |verdicts| verdicts.kernels.values().flatten().count())
     }
 
-    fn keep(&self, caps: &Caps, kernel: String, verdict: Option<String>) {
-        let mut verdicts = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        let verdicts = verdicts.get_or_insert_with(|| Verdicts::load(caps));
-        verdicts.kernels.insert(kernel, verdict);
-        verdicts.save(caps);
+    /// Changes the verdicts, and keeps them.
+    fn keep(&self, caps: &Caps, change: impl FnOnce(&mut Verdicts)) {
+        self.with(caps, |verdicts| {
+            change(verdicts);
+            verdicts.save(caps);
+        });
     }
 
     /// What was measured so far, by class of shapes.
     pub fn tuned(&self, caps: &Caps) -> BTreeMap<String, Tuned> {
-        let mut verdicts = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        verdicts.get_or_insert_with(|| Verdicts::load(caps)).tuned.clone()
+        self.with(caps, |verdicts| verdicts.tuned.clone())
     }
 
-    fn keep_tuned(&self, caps: &Caps, class: String, tuned: Tuned) {
-        let mut verdicts = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        let verdicts = verdicts.get_or_insert_with(|| Verdicts::load(caps));
-        verdicts.tuned.insert(class, tuned);
-        verdicts.save(caps);
+    /// The name of the fastest variant for a class, where that is known.
+    fn fastest(&self, caps: &Caps, class: &str) -> Option<String> {
+        self.with(caps, |verdicts| verdicts.tuned.get(class)?.fastest().map(str::to_string))
     }
 }
 
@@ -151,7 +149,7 @@ pub async fn admit_tuning(
             let asked = Asked { graph, node, variants: &variants, dialect };
             chosen.push(match tune && variants.len() > 1 {
                 true => asked.fastest(gpu, storage, &mut say).await?,
-                false => asked.first_right(gpu, 0, storage, &mut say).await?,
+                false => asked.first_right(gpu, storage, &mut say).await?,
             });
         }
         if gpu.admission.quarantined(&gpu.caps) == quarantined {
@@ -175,66 +173,71 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// The fastest right variant. Once it is known, no other is checked.
+    /// The first right variant.
+    async fn first_right(&self, gpu: &Arc<Gpu>, storage: Storage, say: &mut dyn FnMut(Notice)) -> Result<usize> {
+        for index in 0..self.variants.len() {
+            if self.is_right(index, gpu, storage, say).await? {
+                return Ok(index);
+            }
+        }
+        let (op, elem, adapter) = (self.node.op.name(), self.dialect.elem, &gpu.caps.name);
+        let what = format!("{}: {adapter} gets no {op} kernel right in {elem}", self.node.name);
+        Err(Error::WrongKernel(format!("{what}; `ornstein devices` shows what failed")))
+    }
+
+    /// The fastest right variant. While it is known and right, no other is checked.
     async fn fastest(&self, gpu: &Arc<Gpu>, storage: Storage, say: &mut dyn FnMut(Notice)) -> Result<usize> {
         let ids: Vec<_> = self.variants.iter().map(|v| self.ids(gpu, v)).collect::<Result<_>>()?;
         let class = tune::class(self.graph, self.node, storage, hash(&ids));
-        if let Some(tuned) = gpu.admission.tuned(&gpu.caps).get(&class)
-            && let Some(index) = self.variants.iter().position(|v| v.name == tuned.variant)
+        let known = gpu.admission.fastest(&gpu.caps, &class);
+        if let Some(index) = self.variants.iter().position(|v| known.as_deref() == Some(v.name))
+            && self.is_right(index, gpu, storage, say).await?
         {
-            return self.first_right(gpu, index, storage, say).await;
+            return Ok(index);
         }
-        let mut right = Vec::new();
-        let mut next = 0;
-        while next < self.variants.len() {
-            match self.first_right(gpu, next, storage, say).await {
-                Ok(index) => {
-                    right.push(index);
-                    next = index + 1;
-                }
-                // Of the last variants none is right, but one before them was.
-                Err(Error::WrongKernel(_)) if !right.is_empty() => break,
-                Err(error) => return Err(error),
+        let first = self.first_right(gpu, storage, say).await?;
+        let mut right = vec![first];
+        for index in first + 1..self.variants.len() {
+            if self.is_right(index, gpu, storage, say).await? {
+                right.push(index);
             }
         }
-        let tuned = tune::fastest(gpu, self.graph, self.node, storage, self.variants, &right).await?;
-        let index = right.into_iter().find(|i| self.variants[*i].name == tuned.variant);
-        gpu.admission.keep_tuned(&gpu.caps, class, tuned);
-        index.ok_or_else(|| Error::device(format!("{}: the fastest variant is none of those tried", self.node.name)))
+        let tuned = tune::time(gpu, self.graph, self.node, storage, self.variants, &right).await?;
+        let index = self.variants.iter().position(|v| tuned.fastest() == Some(v.name)).unwrap_or(first);
+        gpu.admission.keep(&gpu.caps, |verdicts| drop(verdicts.tuned.insert(class, tuned)));
+        Ok(index)
     }
 
-    /// The first right variant from that place on.
-    async fn first_right(
+    /// Whether the device gets the variant at this place right: as is known, or as is found out now. If it does not, the
+    /// variant is put in quarantine.
+    async fn is_right(
         &self,
+        index: usize,
         gpu: &Arc<Gpu>,
-        from: usize,
         storage: Storage,
         say: &mut dyn FnMut(Notice),
-    ) -> Result<usize> {
+    ) -> Result<bool> {
         let (op, elem, adapter) = (self.node.op.name(), self.dialect.elem, &gpu.caps.name);
-        for (index, variant) in self.variants.iter().enumerate().skip(from) {
-            let [whole, kernel] = self.ids(gpu, variant)?;
-            if matches!(gpu.admission.known(&gpu.caps, &whole), Some(Some(_))) {
-                continue;
-            }
-            if gpu.admission.known(&gpu.caps, &kernel).is_some() {
-                return Ok(index);
-            }
-            say(Notice::Checking);
-            let Some(why) = check(gpu, op, variant, storage).await? else {
-                gpu.admission.keep(&gpu.caps, kernel, None);
-                return Ok(index);
-            };
+        let variant = &self.variants[index];
+        let [whole, kernel] = self.ids(gpu, variant)?;
+        if matches!(gpu.admission.known(&gpu.caps, &whole), Some(Some(_))) {
+            return Ok(false);
+        }
+        if gpu.admission.known(&gpu.caps, &kernel).is_some() {
+            return Ok(true);
+        }
+        say(Notice::Checking);
+        let wrong = check(gpu, op, variant, storage).await?;
+        if let Some(why) = &wrong {
             let next = self.variants.get(index + 1).map_or("no other variant", |v| v.name);
             say(Notice::Wrong(format!(
                 "{op} {} in {elem} is wrong on {adapter} and will not be used there, {next} instead: {why}",
                 variant.name
             )));
-            gpu.admission.keep(&gpu.caps, whole, Some(why));
         }
-        let node = &self.node.name;
-        let what = format!("{node}: {adapter} gets no {op} kernel right in {elem}");
-        Err(Error::WrongKernel(format!("{what}; `ornstein devices` shows what failed")))
+        let (id, right) = if wrong.is_some() { (whole, false) } else { (kernel, true) };
+        gpu.admission.keep(&gpu.caps, |verdicts| drop(verdicts.kernels.insert(id, wrong)));
+        Ok(right)
     }
 
     /// What verdicts are about: the variant as a whole, which is what fails, and the kernel with its constants, which is

@@ -128,7 +128,7 @@ unsafe fn passed_through(gpu: &Gpu, label: &str, words: &[u32]) -> wgpu::ShaderM
 }
 
 fn compile(gpu: &Gpu, launch: &Launch, dialect: Dialect) -> Result<Kernel> {
-    let source = gpu.sources.source(launch.shader, launch.core, dialect)?;
+    let source = gpu.sources.of_launch(launch, dialect)?;
     let prepared = prepare(&source, launch, dialect.native_f16)?;
     let module = shader_module(gpu, launch, &source, &prepared)?;
     Ok(finish(gpu, launch, &module, &launch.constants, &source.path))
@@ -150,8 +150,7 @@ fn shader_module(gpu: &Gpu, launch: &Launch, source: &Source, prepared: &Prepare
     // SAFETY: without these checks a kernel must not index outside an array and its loops must end. The crate's own text is
     // known: every index into a buffer is below the sizes in `params`, which the launch takes from the very types that the
     // buffers are made for; every index into workgroup memory follows from constants; every loop counts up to a bound.
-    // `validate` and the tests run them with guard words behind every output, and the same text with the checks when it is
-    // read from a folder. A user's own text keeps its checks.
+    // `validate` and the tests run them with guard words behind every output. A user's own text keeps its checks.
     Ok(unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) })
 }
 

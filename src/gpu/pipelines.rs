@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use super::admission::{file, hash};
+use crate::cache;
 use crate::caps::Caps;
 
 /// Bytes in front of the driver's data: a hash of it.
@@ -39,21 +40,14 @@ impl Pipelines {
         self.cache.as_ref()
     }
 
-    /// Keeps what the driver compiled since, on a best-effort basis: without a cache folder it is compiled again.
-    pub fn save(&self) -> Option<()> {
-        let data = self.cache.as_ref()?.get_data()?;
+    /// Keeps what the driver compiled since.
+    pub fn save(&self) {
+        let data = self.cache.as_ref().and_then(wgpu::PipelineCache::get_data);
+        let (Some(data), Some(path)) = (data, &self.path) else { return };
         let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
-        if *kept == data.len() {
-            return None;
+        if *kept != data.len() && cache::keep(path, &[&hash(&data).to_le_bytes(), data.as_slice()].concat()) {
+            *kept = data.len();
         }
-        let path = self.path.as_ref()?;
-        let folder = path.parent()?;
-        std::fs::create_dir_all(folder).ok()?;
-        let beside = tempfile::NamedTempFile::new_in(folder).ok()?;
-        std::fs::write(&beside, [&hash(&data).to_le_bytes(), data.as_slice()].concat()).ok()?;
-        beside.persist(path).ok()?;
-        *kept = data.len();
-        Some(())
     }
 }
 

@@ -9,20 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use super::{Gpu, Session, Timer};
 use crate::caps::{Caps, DeviceType};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::plan::Storage;
 use crate::graph::{Graph, Node};
 use crate::ops::Variant;
 use crate::ops::case::{Case, Fill};
 use crate::tensor::NoWeights;
 
-/// What was measured for a class of shapes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Tuned {
-    /// The fastest.
-    pub variant: String,
-    /// Seconds of one run of each.
-    pub tried: BTreeMap<String, f64>,
+/// What was measured for a class of shapes: seconds of one run of each right variant, by name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tuned(pub BTreeMap<String, f64>);
+
+impl Tuned {
+    pub fn fastest(&self) -> Option<&str> {
+        self.0.iter().min_by(|a, b| a.1.total_cmp(b.1)).map(|(name, _)| name.as_str())
+    }
 }
 
 /// Whether there is something to find on such a device. A software device's variants differ by factors that are known
@@ -48,7 +50,7 @@ const LEAST_SECONDS: f64 = 1e-3;
 ///
 /// # Errors
 /// If the device fails or cannot hold the node's values.
-pub(super) async fn fastest(
+pub(super) async fn time(
     gpu: &Arc<Gpu>,
     graph: &Graph,
     node: &Node,
@@ -63,7 +65,7 @@ pub(super) async fn fastest(
         case.fill(input, Fill::With(|i| (i % 13) as f32 / 64.0))
     });
     let inputs = case.tensors(1, storage.act, storage.weight);
-    let mut tried: BTreeMap<String, f64> = BTreeMap::new();
+    let mut tried = Tuned::default();
     for &index in candidates {
         let graph = Graph::of_case(&case, inputs.clone())?;
         let session = Session::choosing(gpu, graph, &NoWeights, storage, &|_| index)?;
@@ -71,14 +73,12 @@ pub(super) async fn fastest(
         let once = timer.whole(&session, 1)?.max(timer.resolution()).max(1e-9);
         let repeats = (LEAST_SECONDS / once).ceil().clamp(1.0, 1000.0) as usize;
         // What is far behind at the first look is not looked at again.
-        let hopeless = tried.values().any(|best| once > 4.0 * best);
+        let hopeless = tried.0.values().any(|best| once > 4.0 * best);
         let mut least = once;
         for _ in 0..if hopeless { 0 } else { SAMPLES } {
             least = least.min(timer.whole(&session, repeats)? / repeats as f64);
         }
-        tried.insert(variants[index].name.to_string(), least);
+        tried.0.insert(variants[index].name.to_string(), least);
     }
-    let best = tried.iter().min_by(|a, b| a.1.total_cmp(b.1)).map(|(name, _)| name.clone());
-    let variant = best.ok_or_else(|| Error::device(format!("{}: there is nothing to choose from", node.name)))?;
-    Ok(Tuned { variant, tried })
+    Ok(tried)
 }

@@ -62,7 +62,7 @@ pub struct Device {
     pub label: String,
     pub clock: Clock,
     pub ceilings: Ceilings,
-    /// Which variant it runs for each class of shapes that was timed there before its first use, and what was tried.
+    /// For each class of shapes that was timed there before its first use, what was tried: it runs the fastest.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tuned: BTreeMap<String, Tuned>,
     #[serde(flatten)]

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use super::{Report, attributes, clock, digits, flop_rate, percent, seconds, shapes};
-use crate::gpu::tune::Tuned;
 use crate::lab::bench::profile::NetworkRow;
 use crate::lab::bench::{Device, Row, Verdict};
 use crate::lab::ceilings::Ceilings;
@@ -123,10 +122,10 @@ impl Report {
         }
         for device in self.devices.iter().filter(|device| !device.tuned.is_empty()) {
             let _ = writeln!(out, "\n{}: the fastest variants of the networks met so far", device.label);
-            for (class, Tuned { variant, tried }) in &device.tuned {
+            for (class, tuned) in &device.tuned {
                 let class = class.rsplit_once(' ').map_or(class.as_str(), |(class, _hash)| class);
-                let tried: Vec<_> = tried.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
-                let _ = writeln!(out, "  {class}: {variant} of {}", tried.join(", "));
+                let tried: Vec<_> = tuned.0.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
+                let _ = writeln!(out, "  {class}: {} of {}", tuned.fastest().unwrap_or_default(), tried.join(", "));
             }
         }
         for device in self.devices.iter().filter(|device| device.ceilings.spread > SPREAD) {
