@@ -9,13 +9,13 @@ mod denoiser;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::conditioning::{Conditioning, Encoder, Texts, condition};
+use crate::conditioning::{self, Conditioning, Encoder, Texts, condition};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::to_rgb8;
 use crate::models::{unet, vae};
 use crate::network::{Executor, Network, Outputs};
-use crate::rng::Generator;
+use crate::rng;
 use crate::samplers;
 use crate::tensor::{Shape, Tensor};
 use crate::weights::Model;
@@ -28,6 +28,7 @@ pub struct Request {
     pub prompt: String,
     /// `None` is not the same as empty: SDXL then leaves its unconditional embedding zero.
     pub negative: Option<String>,
+    pub conditioning: conditioning::Options,
     /// Pixels.
     pub width: Option<usize>,
     pub height: Option<usize>,
@@ -36,6 +37,8 @@ pub struct Request {
     pub sampler: Option<String>,
     /// Seed of the first picture; the others count up.
     pub seed: u64,
+    /// Which generator the noise is of: the latents', and a stochastic sampler's, which goes on drawing from it.
+    pub rng: rng::Source,
     /// Number of pictures, at least 1.
     pub batch: usize,
     /// `[batch, channels, height, width]` in latent pixels, unit variance: used instead of seeded noise.
@@ -269,10 +272,9 @@ impl Run<'_> {
         let texts = if settings.guided() { &both[..] } else { &both[1..] };
         let start = Instant::now();
         let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
-        let mut encoders = vec![Encoder::load(model, self.executor, "", texts.len(), self.check, tell).await?];
-        if unet.is_sdxl() {
-            encoders.push(Encoder::load(model, self.executor, "_2", texts.len(), self.check, tell).await?);
-        }
+        let options = &request.conditioning;
+        let mut encoders =
+            Encoder::load_all(model, unet, self.executor, texts.len(), options, self.check, tell).await?;
         self.seconds.load += start.elapsed().as_secs_f64();
         let start = Instant::now();
         let texts = Texts { texts, negative_absent: settings.guided() && negative.is_none() };
@@ -296,7 +298,7 @@ impl Run<'_> {
         let mut pictures = Vec::with_capacity(batch);
         for index in 0..batch {
             let sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
-            pictures.push(Picture { sampler, noise: Generator::new(request.seed.wrapping_add(index as u64)) });
+            pictures.push(Picture { sampler, noise: request.rng.seeded(request.seed.wrapping_add(index as u64)) });
         }
         let mut latents = start_latents(request, [batch, unet.in_channels, size[0], size[1]].into(), &mut pictures)?;
         let timesteps = pictures[0].sampler.timesteps().to_vec();
