@@ -8,7 +8,7 @@ use ornstein::image::decode_png;
 use ornstein::tensor::Tensor;
 use ornstein::weights::write_tensors;
 
-use crate::support::{change_tensor, copy_of_the_model, test};
+use crate::support::{change_tensor, copy_of_the_model, ensure, test};
 
 type Check = fn(&Path) -> Result<(), Failed>;
 
@@ -137,10 +137,6 @@ fn draw(at: &Path, arguments: &[&str]) -> Result<Output, Failed> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn ensure(holds: bool, what: impl Into<Failed>) -> Result<(), Failed> {
-    if holds { Ok(()) } else { Err(what.into()) }
 }
 
 /// The command ends with this status and one line that holds `words`, and leaves no file that was not there.

@@ -21,7 +21,7 @@ use ornstein::pipeline::{Event, Pictures, Pipeline, Request};
 use ornstein::tensor::{DType, NoWeights, RawTensor, Tensor, Weights};
 use ornstein::weights::{Model, read_tensors};
 
-use crate::support::{change_tensor, copy_model, copy_of_the_model, on_gpu, test};
+use crate::support::{change_tensor, copy_model, copy_of_the_model, ensure, on_gpu, test};
 
 /// The contract's largest relative errors in f16: of a network's output, of a picture's latents.
 const NETWORK: f64 = 5e-3;
@@ -85,10 +85,6 @@ pub fn trials() -> Vec<Trial> {
 
 fn f16_on(gpu: &Arc<Gpu>) -> Executor {
     Executor::Gpu(Arc::clone(gpu), DType::F16, IfWrong::UseAnyway)
-}
-
-fn ensure(holds: bool, what: impl Into<Failed>) -> Result<(), Failed> {
-    if holds { Ok(()) } else { Err(what.into()) }
 }
 
 /// What was said of overflows; that kernels are checked is said as well, once.

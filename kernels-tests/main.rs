@@ -9,6 +9,7 @@ mod finite;
 mod floors;
 mod hlsl;
 mod layout;
+mod loaded;
 mod models;
 mod networks;
 mod parity;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         finite::trials(),
         floors::trials(),
         hlsl::trials(),
+        loaded::trials(),
         models::trials(),
         networks::trials(),
         parity::trials(),

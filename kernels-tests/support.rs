@@ -48,6 +48,11 @@ pub fn test(name: impl Into<String>, test: impl FnOnce() -> Result<(), Failed> +
     Trial::test(name, test)
 }
 
+/// An error that tells `what`, unless it holds.
+pub fn ensure(holds: bool, what: impl Into<Failed>) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(what.into()) }
+}
+
 /// A test that needs a tool: left out (and counted as ignored, of this kind) where there is none.
 pub fn with_tool(
     tool: &str,

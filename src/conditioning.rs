@@ -12,7 +12,7 @@ pub use embedding::Embedding;
 pub use encoder::{Encoder, Syntax};
 
 /// How texts are read and encoded.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Options {
     pub syntax: Syntax,
     /// Which layer's output conditions the UNet, from the last: 1 is the last, 2 the one before. `None` is the family's own,

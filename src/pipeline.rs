@@ -5,22 +5,21 @@
 
 mod denoise;
 mod denoiser;
+mod kept;
+mod run;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
 
-use crate::conditioning::{self, Conditioning, Encoder, Texts, condition};
+use crate::conditioning;
 use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::image::to_rgb8;
 use crate::models::{unet, vae};
-use crate::network::{Executor, Network, Outputs};
+use crate::network::Executor;
 use crate::rng;
 use crate::samplers;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Tensor;
 use crate::weights::Model;
-use denoise::{Picture, guide, scaled, start_latents, step};
-use denoiser::{Denoiser, Parts};
+use kept::Kept;
+use run::Run;
 
 /// What to draw. Absent values are the model's defaults.
 #[derive(Debug, Clone, Default)]
@@ -76,6 +75,16 @@ pub struct Seconds {
     pub total: f64,
 }
 
+impl std::ops::AddAssign for Seconds {
+    fn add_assign(&mut self, other: Self) {
+        self.load += other.load;
+        self.text += other.text;
+        self.denoise += other.denoise;
+        self.decode += other.decode;
+        self.total += other.total;
+    }
+}
+
 /// The pictures and what they cost.
 #[derive(Debug)]
 pub struct Pictures {
@@ -85,8 +94,18 @@ pub struct Pictures {
     pub latents: Tensor,
     pub settings: Settings,
     pub seconds: Seconds,
-    /// The most device memory that any one network held; they are loaded one after the other.
+    /// The most device memory that was held at one time.
     pub peak_device_bytes: u64,
+    /// Where the wall-clock time went, in order: `seconds.total` together.
+    pub spans: Vec<Span>,
+}
+
+/// A part of a picture's making.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Span {
+    pub what: String,
+    /// Wall-clock time.
+    pub seconds: f64,
 }
 
 /// A model opened for making pictures: its configurations read and understood.
@@ -166,7 +185,13 @@ impl Pipeline {
         Ok(settings)
     }
 
-    /// Makes the pictures. `cancel` is looked at between submissions.
+    /// The same pipeline on an executor, where its networks stay from one picture to the next.
+    pub fn load<'a>(&'a self, executor: &'a Executor) -> Loaded<'a> {
+        Loaded { pipeline: self, executor, kept: Kept::default() }
+    }
+
+    /// Makes the pictures, with the networks loaded one after the other, each gone before the next. `cancel` is looked at
+    /// between submissions.
     ///
     /// # Errors
     /// If the request, the weights or the device do not allow it, or a node's output is not finite even in f32.
@@ -177,16 +202,30 @@ impl Pipeline {
         cancel: &AtomicBool,
         tell: &mut dyn FnMut(Event<'_>),
     ) -> Result<Pictures> {
-        let start = Instant::now();
-        let settings = self.settings(request)?;
-        let (seconds, check) = (Seconds::default(), request.check);
-        let mut run = Run { pipeline: self, executor, check, cancel, tell, seconds, peak_device_bytes: 0 };
-        let conditioning = run.condition(request, &settings).await?;
-        let latents = run.denoise(request, &settings, conditioning).await?;
-        let pixels = run.decode(&latents).await?;
-        let (mut seconds, peak_device_bytes) = (run.seconds, run.peak_device_bytes);
-        seconds.total = start.elapsed().as_secs_f64();
-        Ok(Pictures { pixels, latents, settings, seconds, peak_device_bytes })
+        Run::new(self, executor, None, request, cancel, tell)?.pictures().await
+    }
+}
+
+/// A pipeline that keeps its networks in memory, all of them at once. A picture of another size than the last, or with
+/// another number of texts, loads again what depends on that.
+pub struct Loaded<'a> {
+    pipeline: &'a Pipeline,
+    executor: &'a Executor,
+    kept: Kept,
+}
+
+impl Loaded<'_> {
+    /// [`Pipeline::generate`] with the networks of the last call.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn generate(
+        &mut self,
+        request: &Request,
+        cancel: &AtomicBool,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Pictures> {
+        Run::new(self.pipeline, self.executor, Some(&mut self.kept), request, cancel, tell)?.pictures().await
     }
 }
 
@@ -207,148 +246,6 @@ fn check_size(width: usize, height: usize, batch: usize) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// One call of [`Pipeline::generate`]. Networks are loaded one after the other, and each is gone before the next.
-struct Run<'a> {
-    pipeline: &'a Pipeline,
-    executor: &'a Executor,
-    check: bool,
-    cancel: &'a AtomicBool,
-    tell: &'a mut dyn FnMut(Event<'_>),
-    seconds: Seconds,
-    peak_device_bytes: u64,
-}
-
-impl Run<'_> {
-    /// A network of the model, or a part of it, whose file should hold `wanted`; the time is added to `load`.
-    async fn load(
-        &mut self,
-        executor: &Executor,
-        graph: Graph,
-        component: &str,
-        wanted: &[(String, Shape)],
-    ) -> Result<Network> {
-        let start = Instant::now();
-        let weights = self.pipeline.model.weights(component)?;
-        let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
-        let network = Network::load(executor, graph, wanted, weights, tell).await?;
-        self.seconds.load += start.elapsed().as_secs_f64();
-        Ok(network.checked(self.check))
-    }
-
-    /// One pass of a network; what it tells is said to happen at `place`. Its memory is added to the peak.
-    async fn pass(&mut self, network: &mut Network, inputs: &[(&str, &Tensor)], place: &str) -> Result<Outputs> {
-        let tell = &mut |text: &str| (self.tell)(Event::Warning(&format!("{place}: {text}")));
-        let outputs = network.run(inputs, tell).await?;
-        self.peak_device_bytes = self.peak_device_bytes.max(network.device_bytes());
-        Ok(outputs)
-    }
-
-    /// Loads a part of the UNet for one pass.
-    async fn once(
-        &mut self,
-        graph: Graph,
-        wanted: &[(String, Shape)],
-        inputs: &[(&str, &Tensor)],
-        place: &str,
-    ) -> Result<Outputs> {
-        if graph.nodes.is_empty() {
-            return Ok(Outputs::new());
-        }
-        let mut network = self.load(self.executor, graph, "unet", wanted).await?;
-        self.pass(&mut network, inputs, place).await
-    }
-
-    fn stop_if_cancelled(&self) -> Result<()> {
-        if self.cancel.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
-    }
-
-    /// Prompt to embeddings: the unconditional ones first, unless guidance needs none.
-    async fn condition(&mut self, request: &Request, settings: &Settings) -> Result<Conditioning> {
-        let (model, unet) = (&self.pipeline.model, &self.pipeline.unet);
-        let negative = request.negative.as_deref();
-        let both = [negative.unwrap_or(""), &request.prompt];
-        let texts = if settings.guided() { &both[..] } else { &both[1..] };
-        let start = Instant::now();
-        let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
-        let options = &request.conditioning;
-        let mut encoders =
-            Encoder::load_all(model, unet, self.executor, texts.len(), options, self.check, tell).await?;
-        self.seconds.load += start.elapsed().as_secs_f64();
-        let start = Instant::now();
-        let texts = Texts { texts, negative_absent: settings.guided() && negative.is_none() };
-        let conditioning = condition(model, unet, &mut encoders, &texts, tell).await?;
-        self.seconds.text = start.elapsed().as_secs_f64();
-        self.peak_device_bytes = self.peak_device_bytes.max(conditioning.device_bytes);
-        if conditioning.dropped > 0 {
-            let warning = format!("the prompt is too long: its last {} tokens were left out", conditioning.dropped);
-            (self.tell)(Event::Warning(&warning));
-        }
-        self.stop_if_cancelled()?;
-        Ok(conditioning)
-    }
-
-    /// Noise to latents.
-    async fn denoise(&mut self, request: &Request, settings: &Settings, conditioning: Conditioning) -> Result<Tensor> {
-        let Pipeline { unet, vae, schedule, .. } = self.pipeline;
-        let batch = request.batch;
-        let factor = vae.factor();
-        let size = [settings.height / factor, settings.width / factor];
-        let mut pictures = Vec::with_capacity(batch);
-        for index in 0..batch {
-            let sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
-            pictures.push(Picture { sampler, noise: request.rng.seeded(request.seed.wrapping_add(index as u64)) });
-        }
-        let mut latents = start_latents(request, [batch, unet.in_channels, size[0], size[1]].into(), &mut pictures)?;
-        let timesteps = pictures[0].sampler.timesteps().to_vec();
-        let &[texts, tokens, _] = conditioning.context.shape.dims() else {
-            return Err(Error::shape(format!("a text encoder gave {}", conditioning.context.shape)));
-        };
-        let parts = Parts::of(unet, size, batch, [texts, tokens], timesteps.len())?;
-        let (height, width) = (settings.height as f32, settings.width as f32);
-        let sizes = [height, width, 0.0, 0.0, height, width];
-        let (start, loaded) = (Instant::now(), self.seconds.load);
-        let mut denoiser = Denoiser::load(self, parts, &conditioning, sizes, &timesteps, batch).await?;
-        for index in 0..timesteps.len() {
-            let sample = scaled(&latents, pictures[0].sampler.input_scale(index), texts)?;
-            let output = denoiser.run(self, index, &sample).await?.to_channels_first()?;
-            let output = if settings.guided() { guide(&output.data, settings.guidance) } else { output.data };
-            step(&mut pictures, index, &output, &mut latents.data);
-            (self.tell)(Event::Step(index + 1, timesteps.len()));
-            self.stop_if_cancelled()?;
-        }
-        self.seconds.denoise = start.elapsed().as_secs_f64() - (self.seconds.load - loaded);
-        Ok(latents)
-    }
-
-    /// Latents to pixels, one picture at a time: the VAE's activations are the largest of all.
-    async fn decode(&mut self, latents: &Tensor) -> Result<Vec<Vec<u8>>> {
-        let [batch, _, height, width] = latents.shape.image()?;
-        let vae = &self.pipeline.vae;
-        let mut executor = self.executor.clone();
-        // SDXL's decoder overflows f16; its configuration says so.
-        if vae.force_upcast && self.pipeline.unet.is_sdxl() {
-            executor = executor.in_f32();
-        }
-        let z = latents.to_channels_last()?;
-        let mut network = self.load(&executor, vae.decoder(1, height, width)?, "vae", &vae.wanted()?).await?;
-        let mut pixels = Vec::with_capacity(batch);
-        for picture in z.data.chunks_exact(z.data.len() / batch) {
-            let start = Instant::now();
-            let z = Tensor::new([1, height, width, vae.latent_channels], vae.unscale(picture));
-            let place = format!("picture {}", pixels.len() + 1);
-            pixels.push(to_rgb8(&sample_of(self.pass(&mut network, &[("z", &z)], &place).await?)?));
-            self.seconds.decode += start.elapsed().as_secs_f64();
-            self.stop_if_cancelled()?;
-        }
-        Ok(pixels)
-    }
-}
-
-/// The output of a UNet and of a VAE's decoder.
-fn sample_of(mut outputs: Outputs) -> Result<Tensor> {
-    outputs.remove("sample").ok_or_else(|| Error::shape("the network has no output sample"))
 }
 
 impl Settings {

@@ -1,25 +1,23 @@
 //! `ornstein generate`
 
+mod interrupt;
 mod prompt;
 
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, warn};
 use crate::conditioning::Syntax;
 use crate::error::{Error, Result, ten};
 use crate::image::{Parameters, encode_png};
 use crate::network::Executor;
-use crate::pipeline::{Event, Pictures, Pipeline, Request};
+use crate::pipeline::{Pictures, Pipeline, Request, Seconds, Settings};
 use crate::rng;
 use crate::tensor::Tensor;
 use crate::weights::{check_writable, read_tensors, write_atomically, write_tensors};
+use interrupt::Interrupt;
 
 #[derive(Debug, Args)]
 pub(super) struct Generate {
@@ -30,7 +28,7 @@ pub(super) struct Generate {
     #[arg(short, long, value_name = "TEXT")]
     negative: Option<String>,
     #[command(flatten)]
-    prompts: prompt::PromptArgs,
+    reading: prompt::PromptArgs,
     #[command(flatten)]
     model: ModelArg,
     /// The picture's file; `-` writes the PNG to stdout [default: ornstein-<seed>.png]
@@ -56,6 +54,9 @@ pub(super) struct Generate {
     /// Whose noise a seed gives: PyTorch's on the CPU or on CUDA
     #[arg(long, value_name = "RNG", default_value = "cpu")]
     rng: Rng,
+    /// Draw every line of this file, or of stdin by `-`, with the networks loaded once: <output>-<line>-<seed>.png
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "save_latents"])]
+    prompts: Option<PathBuf>,
     /// Number of pictures, seeds counting up, written to <output>-<seed>.png
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     batch: usize,
@@ -68,6 +69,9 @@ pub(super) struct Generate {
     /// Look for overflow in every node at every step, not only once an output is infinite: slower, else the same picture
     #[arg(long)]
     check: bool,
+    /// Tell on stderr where the time went
+    #[arg(short, long)]
+    verbose: bool,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -100,40 +104,79 @@ impl Generate {
         if to_stdout && self.json {
             return Err(Error::usage("--output - and --json both write to stdout: name a file for the picture"));
         }
-        if to_stdout && self.batch > 1 {
-            return Err(Error::usage("--output - holds one picture: name a file for --batch"));
+        if to_stdout && (self.batch > 1 || self.prompts.is_some()) {
+            return Err(Error::usage("--output - holds one picture: name a file for --batch and --prompts"));
         }
         if self.save_latents.as_deref().is_some_and(is_stdout) {
             return Err(Error::usage("--save-latents writes to a file, not to stdout: name one"));
         }
         // 32 bits are enough to be different every time, and short enough to be typed again.
         let seed = self.seed.unwrap_or_else(random_seed);
-        let request = self.request(seed)?;
+        let jobs = self.jobs(seed)?;
         let sources = self.shaders.open()?;
         let pipeline = Pipeline::open(self.model.open()?)?;
-        pipeline.settings(&request)?;
-        let paths = self.paths(seed);
-        if let Some(latents) = self.save_latents.as_ref().filter(|path| paths.contains(path)) {
-            let what = format!("--save-latents and the picture are both {}: name two files", latents.display());
-            return Err(Error::usage(what));
-        }
-        for path in paths.iter().chain(&self.save_latents).filter(|path| !is_stdout(path)) {
-            check_writable(path)?;
+        for Job { request, paths } in &jobs {
+            pipeline.settings(request)?;
+            if let Some(latents) = self.save_latents.as_ref().filter(|path| paths.contains(path)) {
+                let what = format!("--save-latents and the picture are both {}: name two files", latents.display());
+                return Err(Error::usage(what));
+            }
+            for path in paths.iter().chain(&self.save_latents).filter(|path| !is_stdout(path)) {
+                check_writable(path)?;
+            }
         }
         let executor = self.device.open(sources)?;
-        let pictures = generate(&pipeline, &executor, &request)?;
+        let interrupt = Interrupt::watch()?;
+        // One job's networks make room for each other; several jobs' stay.
+        let mut loaded = (jobs.len() > 1).then(|| pipeline.load(&executor));
+        let mut done = Done { executor: &executor, images: Vec::new(), seconds: Seconds::default(), peak: 0 };
+        for job in &jobs {
+            let pictures = interrupt.unless_pressed(|pressed, tell| match &mut loaded {
+                Some(loaded) => pollster::block_on(loaded.generate(&job.request, pressed, tell)),
+                None => pollster::block_on(pipeline.generate(&executor, &job.request, pressed, tell)),
+            })?;
+            self.write(&pipeline, job, &pictures)?;
+            if self.verbose {
+                tell_spans(&pictures);
+            }
+            done.add(job, &pictures, self.json)?;
+        }
+        if self.json { done.print_json() } else { Ok(()) }
+    }
+
+    fn write(&self, pipeline: &Pipeline, job: &Job, pictures: &Pictures) -> Result<()> {
         if let Some(path) = &self.save_latents {
             write_tensors(path, &[("latents", &pictures.latents)])?;
         }
-        for (index, (pixels, path)) in pictures.pixels.iter().zip(&paths).enumerate() {
-            let png = png(&pipeline, &request, &pictures, pixels, seed.wrapping_add(index as u64))?;
-            if to_stdout {
-                print(&png)?;
-            } else {
-                write_atomically(path, &png)?;
+        for ((pixels, path), seed) in pictures.pixels.iter().zip(&job.paths).zip(job.seeds()) {
+            let png = png(pipeline, &job.request, pictures, pixels, seed)?;
+            match is_stdout(path) {
+                true => print(&png)?,
+                false => write_atomically(path, &png)?,
             }
         }
-        self.report(&paths, seed, &pictures, &executor)
+        Ok(())
+    }
+
+    /// What to draw: the prompt, or every line of the file that is not empty.
+    fn jobs(&self, seed: u64) -> Result<Vec<Job>> {
+        let request = self.request(seed)?;
+        let Some(file) = &self.prompts else { return Ok(vec![Job { paths: self.paths(seed, None), request }]) };
+        let text = if is_stdout(file) {
+            read_stdin()?
+        } else {
+            std::fs::read_to_string(file).map_err(|e| Error::file(file, format!("cannot be read as text: {e}")))?
+        };
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        if lines.is_empty() {
+            return Err(Error::file(file, "holds no prompt: write one a line"));
+        }
+        let width = lines.len().to_string().len();
+        let job = |(index, line): (usize, &&str)| {
+            let paths = self.paths(seed, Some(&format!("{:0width$}", index + 1)));
+            Job { paths, request: Request { prompt: line.to_string(), ..request.clone() } }
+        };
+        Ok(lines.iter().enumerate().map(job).collect())
     }
 
     fn request(&self, seed: u64) -> Result<Request> {
@@ -141,7 +184,7 @@ impl Generate {
         Ok(Request {
             prompt: if self.prompt == "-" { read_stdin()? } else { self.prompt.clone() },
             negative: self.negative.clone(),
-            conditioning: self.prompts.options()?,
+            conditioning: self.reading.options()?,
             width: self.width,
             height: self.height,
             steps: self.steps,
@@ -155,98 +198,81 @@ impl Generate {
         })
     }
 
-    /// One path per picture: `<stem>-<seed>.png` each for several, or without `--output`.
-    fn paths(&self, seed: u64) -> Vec<PathBuf> {
+    /// One path per picture: `<stem>-<seed>.png` each for several, or without `--output`; `line` goes before the seed.
+    fn paths(&self, seed: u64, line: Option<&str>) -> Vec<PathBuf> {
         let given = self.output.clone();
-        if let (1, Some(path)) = (self.batch, given.clone()) {
+        if let (1, Some(path), None) = (self.batch, given.clone(), line) {
             return vec![path];
         }
         let path = given.unwrap_or_else(|| PathBuf::from("ornstein.png"));
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(line) = line {
+            stem += &format!("-{line}");
+        }
         let seeds = (0..self.batch as u64).map(|i| seed.wrapping_add(i));
         seeds.map(|seed| path.with_file_name(format!("{stem}-{seed}.png"))).collect()
     }
+}
 
-    fn report(&self, paths: &[PathBuf], seed: u64, pictures: &Pictures, executor: &Executor) -> Result<()> {
-        let settings = &pictures.settings;
-        let seeds = || (0..).map(|i| seed.wrapping_add(i));
-        if self.json {
-            let images: Vec<_> = paths
-                .iter()
-                .zip(seeds())
-                .map(|(path, seed)| {
-                    let (width, height) = (settings.width, settings.height);
-                    serde_json::json!({ "path": path, "seed": seed, "width": width, "height": height })
-                })
-                .collect();
-            return print_json(&serde_json::json!({
-                "images": images,
-                "device": executor.name(),
-                "dtype": executor.dtype().to_string(),
-                "seconds": pictures.seconds,
-                "peak_device_bytes": pictures.peak_device_bytes,
+/// One call of the pipeline, and where its pictures go.
+struct Job {
+    request: Request,
+    paths: Vec<PathBuf>,
+}
+
+impl Job {
+    fn seeds(&self) -> impl Iterator<Item = u64> {
+        (0..).map(|i| self.request.seed.wrapping_add(i))
+    }
+}
+
+/// What was drawn so far.
+struct Done<'a> {
+    executor: &'a Executor,
+    images: Vec<serde_json::Value>,
+    seconds: Seconds,
+    peak: u64,
+}
+
+impl Done<'_> {
+    fn add(&mut self, job: &Job, pictures: &Pictures, json: bool) -> Result<()> {
+        let (Settings { width, height, .. }, executor) = (&pictures.settings, self.executor.name());
+        for (path, seed) in job.paths.iter().zip(job.seeds()) {
+            let prompt = &job.request.prompt;
+            self.images.push(serde_json::json!({
+                "path": path, "seed": seed, "width": width, "height": height, "prompt": prompt,
             }));
+            if !json && !is_stdout(path) {
+                let seconds = pictures.seconds.total;
+                print(format!("{}  seed {seed}, {seconds:.1} s on {executor}\n", path.display()).as_bytes())?;
+            }
         }
-        for (path, seed) in paths.iter().zip(seeds()).filter(|(path, _)| !is_stdout(path)) {
-            let seconds = pictures.seconds.total;
-            print(format!("{}  seed {seed}, {seconds:.1} s on {}\n", path.display(), executor.name()).as_bytes())?;
-        }
+        self.seconds += pictures.seconds;
+        self.peak = self.peak.max(pictures.peak_device_bytes);
         Ok(())
     }
+
+    fn print_json(&self) -> Result<()> {
+        print_json(&serde_json::json!({
+            "images": self.images,
+            "device": self.executor.name(),
+            "dtype": self.executor.dtype().to_string(),
+            "seconds": self.seconds,
+            "peak_device_bytes": self.peak,
+        }))
+    }
 }
 
-/// Runs the pipeline with a progress bar on a terminal, until done or Ctrl-C.
-fn generate(pipeline: &Pipeline, executor: &Executor, request: &Request) -> Result<Pictures> {
-    let interrupt = Interrupt::watch()?;
-    let bar = ProgressBar::new(1).with_style(
-        ProgressStyle::with_template("{bar:32} {pos}/{len} steps, {msg}, {eta} left")
-            .unwrap_or(ProgressStyle::default_bar()),
+/// Where a call's wall-clock time went.
+fn tell_spans(pictures: &Pictures) {
+    for span in &pictures.spans {
+        eprintln!("{:8.3} s  {}", span.seconds, span.what);
+    }
+    eprintln!(
+        "{:8.3} s  in all, {} MiB of device memory at most",
+        pictures.seconds.total,
+        pictures.peak_device_bytes >> 20
     );
-    let mut tell = |event: Event<'_>| match event {
-        Event::Warning(text) => bar.suspend(|| warn(text)),
-        Event::Step(done, all) => {
-            bar.set_length(all as u64);
-            bar.set_position(done as u64);
-            bar.set_message(format!("{:.2} s a step", bar.elapsed().as_secs_f64() / done as f64));
-        }
-    };
-    let pictures = pollster::block_on(pipeline.generate(executor, request, &interrupt.pressed, &mut tell));
-    bar.finish_and_clear();
-    interrupt.ignore_from_now_on();
-    pictures
-}
-
-/// Ctrl-C and its siblings (SIGTERM, SIGHUP): a flag that the pipeline looks at between submissions.
-struct Interrupt {
-    pressed: Arc<AtomicBool>,
-    /// Whether the pictures are there, and only remain to be written.
-    done: Arc<Mutex<bool>>,
-}
-
-impl Interrupt {
-    /// How long the pipeline has to look at the flag. One submission can take minutes on the CPU.
-    const GRACE: Duration = Duration::from_secs(1);
-
-    fn watch() -> Result<Self> {
-        let interrupt = Self { pressed: Arc::default(), done: Arc::default() };
-        let (pressed, done) = (Arc::clone(&interrupt.pressed), Arc::clone(&interrupt.done));
-        let handler = ctrlc::set_handler(move || {
-            pressed.store(true, Ordering::Relaxed);
-            std::thread::sleep(Self::GRACE);
-            // Held until the end of the process, so that no writing begins meanwhile.
-            let done = done.lock().unwrap_or_else(|e| e.into_inner());
-            if !*done {
-                warn(&Error::Interrupted.to_string());
-                std::process::exit(1);
-            }
-        });
-        handler.map_err(|e| Error::device(format!("Ctrl-C cannot be handled: {e}")))?;
-        Ok(interrupt)
-    }
-
-    fn ignore_from_now_on(&self) {
-        *self.done.lock().unwrap_or_else(|e| e.into_inner()) = true;
-    }
 }
 
 fn png(pipeline: &Pipeline, request: &Request, pictures: &Pictures, pixels: &[u8], seed: u64) -> Result<Vec<u8>> {

@@ -133,6 +133,16 @@ pub fn peak_host_bytes(graph: &Graph) -> u64 {
     parameters + peak
 }
 
+/// Bytes of device memory that a graph's session holds: slots, parameters, constants, inputs, and what outputs are read
+/// through; but for the few words of uniforms and guards.
+pub fn session_bytes(graph: &Graph, storage: Storage) -> u64 {
+    let bytes = |id: ValueId| device_bytes(graph, id, storage);
+    let values = graph.values.iter().enumerate().filter(|(_, value)| !matches!(value.source, Source::Node(_)));
+    let fixed: u64 = values.map(|(i, _)| bytes(ValueId(i))).sum();
+    let outputs: u64 = graph.outputs.iter().map(|(_, id)| bytes(*id)).sum();
+    plan(graph, storage).bytes() + fixed + outputs
+}
+
 impl Plan {
     /// Bytes of all slots together.
     pub fn bytes(&self) -> u64 {

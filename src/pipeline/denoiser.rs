@@ -2,7 +2,7 @@
 //! cross-attention) once for a picture, what depends on the time (the embeddings of every block) once for all steps, and
 //! the rest at every step.
 
-use super::{Run, sample_of};
+use super::run::{Phase, Run, Wanted, sample_of};
 use crate::conditioning::{Conditioning, repeat_rows};
 use crate::error::Result;
 use crate::graph::Graph;
@@ -16,7 +16,8 @@ const OF_TIME: [&str; 3] = ["timestep", "text_embeds", "time_ids"];
 
 /// The part of the UNet that runs at every step, with what the other parts gave it.
 pub(super) struct Denoiser {
-    network: Network,
+    /// With what it was made for.
+    network: (String, Network),
     /// For each step the time embeddings, with a row for every row of the network's batch.
     timed: Vec<Outputs>,
 }
@@ -31,7 +32,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// For `[height, width]` latents of `pictures` pictures, each drawn for `texts` texts of `tokens` tokens.
+    /// For `[height, width]` latents of `pictures` pictures, each drawn for texts of the shape `[texts, tokens, channels]`.
     ///
     /// # Errors
     /// As [`unet::Config::graph`].
@@ -39,9 +40,10 @@ impl Parts {
         config: &unet::Config,
         [height, width]: [usize; 2],
         pictures: usize,
-        [texts, tokens]: [usize; 2],
+        text: &Shape,
         steps: usize,
     ) -> Result<Self> {
+        let (texts, tokens) = (text.batch(), text.rows() / text.batch());
         let whole = |rows| config.graph(rows, height, width, tokens);
         let [text, _] = whole(texts)?.hoisted(&OF_TEXT);
         let [time, _] = whole(steps * texts)?.hoisted(&OF_TIME);
@@ -64,9 +66,12 @@ impl Denoiser {
         timesteps: &[f32],
         pictures: usize,
     ) -> Result<Self> {
+        let parameters = &parts.wanted;
+        let wanted = |what, graph| Wanted { what, component: "unet", graph, parameters };
         let texts = conditioning.context.shape.batch();
         let given = [(OF_TEXT[0], &conditioning.context)];
-        let of_text = run.once(parts.text, &parts.wanted, &given, "the prompt").await?;
+        let of_text = run.once(wanted("UNet's part for prompts", parts.text), &given, "the prompt").await?;
+        run.mark(Phase::Denoise, "keys and values of the prompt");
         let held = of_text.into_iter().map(|(name, tensor)| (name, repeat_rows(&tensor, pictures))).collect();
 
         let rows = texts * timesteps.len();
@@ -78,11 +83,12 @@ impl Denoiser {
             given.push(("time_ids", Tensor::new([rows, unet::TIME_IDS], sizes.repeat(rows))));
         }
         let given: Vec<_> = given.iter().map(|(name, tensor)| (*name, tensor)).collect();
-        let of_time = run.once(parts.time, &parts.wanted, &given, "the schedule").await?;
+        let of_time = run.once(wanted("UNet's part for times", parts.time), &given, "the schedule").await?;
+        run.mark(Phase::Denoise, "embeddings of the times");
         let timed = (0..timesteps.len()).map(|step| rows_of(&of_time, step * texts, texts, pictures)).collect();
 
-        let mut network = run.load(run.executor, parts.step, "unet", &parts.wanted).await?;
-        network.hold(held)?;
+        let mut network = run.load(run.executor, wanted(STEP, parts.step)).await?;
+        network.1.hold(held)?;
         Ok(Self { network, timed })
     }
 
@@ -93,9 +99,17 @@ impl Denoiser {
     pub async fn run(&mut self, run: &mut Run<'_>, step: usize, sample: &Tensor) -> Result<Tensor> {
         let timed = self.timed[step].iter().map(|(name, tensor)| (name.as_str(), tensor));
         let inputs: Vec<_> = timed.chain([("sample", sample)]).collect();
-        sample_of(run.pass(&mut self.network, &inputs, &format!("step {}", step + 1)).await?)
+        sample_of(run.pass(&mut self.network.1, &inputs, &format!("step {}", step + 1)).await?)
+    }
+
+    /// Lets go of the network, or keeps it for the next picture.
+    pub fn release(self, run: &mut Run<'_>) {
+        run.release(STEP, self.network);
     }
 }
+
+/// What the part that runs at every step is called.
+const STEP: &str = "UNet";
 
 /// These rows of every tensor, each for every picture.
 fn rows_of(tensors: &Outputs, first: usize, count: usize, pictures: usize) -> Outputs {
@@ -110,12 +124,16 @@ fn rows_of(tensors: &Outputs, first: usize, count: usize, pictures: usize) -> Ou
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::plan::{Storage, session_bytes};
     use crate::lab::suite::Family;
+    use crate::tensor::DType;
+
+    const F16: Storage = Storage { act: DType::F16, weight: DType::F16 };
 
     /// The parts of SD 1.5's UNet for a picture of 512 x 512 with guidance.
     fn sd15() -> Parts {
         let config = Family::Sd15.unet_config().unwrap();
-        Parts::of(&config, [64, 64], 1, [2, 77], 25).unwrap()
+        Parts::of(&config, [64, 64], 1, &[2, 77, 768].into(), 25).unwrap()
     }
 
     #[test]
@@ -127,5 +145,17 @@ mod tests {
         }
         println!("{h:?}");
         assert!(nodes.len() <= 348, "{}", nodes.len());
+    }
+
+    #[test]
+    fn sd15_at_512_takes_2_6_gb_with_everything_resident_and_its_decoder_under_0_7() {
+        let Parts { text, time, step, .. } = sd15();
+        let networks = Family::Sd15.networks(64, 2).unwrap();
+        let [encoder, _, decoder] = &networks[..] else { panic!("SD 1.5 has three networks") };
+        let [text, time, step] = [text, time, step].map(|part| session_bytes(&part.fused(), F16));
+        let [encoder, decoder] = [encoder, decoder].map(|graph| session_bytes(graph, F16));
+        assert!(decoder < 700_000_000, "{decoder}");
+        let all = text + time + step + encoder + decoder;
+        assert!(all < 2_600_000_000, "{text} + {time} + {step} + {encoder} + {decoder} = {all}");
     }
 }

@@ -1,0 +1,50 @@
+//! Networks that stay loaded from one picture to the next.
+
+use std::collections::HashMap;
+
+use crate::conditioning::{Encoder, Options};
+use crate::graph::{Graph, Source};
+use crate::network::{Executor, Network};
+
+/// What text encoders are loaded for: so many texts, looked at in every node or not, read and encoded so.
+pub(super) type Encoding = (usize, bool, Options);
+
+/// Networks by what they are for, each with what it was made for.
+#[derive(Default)]
+pub(super) struct Kept {
+    networks: HashMap<&'static str, (String, Network)>,
+    encoders: Option<(Encoding, Vec<Encoder>)>,
+}
+
+impl Kept {
+    /// The network for this, if it was made for the same inputs. One that was made for others is let go first.
+    pub fn take(&mut self, what: &'static str, made_for: &str) -> Option<Network> {
+        self.networks.remove(what).filter(|(kept, _)| kept == made_for).map(|(_, network)| network)
+    }
+
+    pub fn put(&mut self, what: &'static str, made_for: String, network: Network) {
+        self.networks.insert(what, (made_for, network));
+    }
+
+    pub fn take_encoders(&mut self, made_for: &Encoding) -> Option<Vec<Encoder>> {
+        self.encoders.take().filter(|(kept, _)| kept == made_for).map(|(_, encoders)| encoders)
+    }
+
+    pub fn put_encoders(&mut self, made_for: Encoding, encoders: Vec<Encoder>) {
+        self.encoders = Some((made_for, encoders));
+    }
+
+    pub fn device_bytes(&self) -> u64 {
+        let encoders = self.encoders.iter().flat_map(|(_, encoders)| encoders).map(Encoder::device_bytes);
+        encoders.chain(self.networks.values().map(|(_, network)| network.device_bytes())).sum()
+    }
+}
+
+/// What a network of a model is made for: its inputs' names and sizes, and the type of activations.
+pub(super) fn made_for(graph: &Graph, executor: &Executor) -> String {
+    let inputs = graph.values.iter().filter_map(|value| match &value.source {
+        Source::Input(name) => Some(format!(", {name} {}", value.ty.shape)),
+        _ => None,
+    });
+    std::iter::once(executor.dtype().to_string()).chain(inputs).collect()
+}

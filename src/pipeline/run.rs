@@ -1,0 +1,260 @@
+//! One call of [`Pipeline::generate`](super::Pipeline::generate), from texts to pixels.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::denoise::{Picture, guide, scaled, start_latents, step};
+use super::denoiser::{Denoiser, Parts};
+use super::kept::{Kept, made_for};
+use super::{Event, Pictures, Pipeline, Request, Seconds, Settings, Span};
+use crate::conditioning::{Conditioning, Encoder, Texts, condition};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::image::to_rgb8;
+use crate::network::{Executor, Network, Outputs};
+use crate::samplers;
+use crate::tensor::{Shape, Tensor};
+
+pub(super) struct Run<'a> {
+    pipeline: &'a Pipeline,
+    pub(super) executor: &'a Executor,
+    /// Where networks go that are not needed any more; without it they are let go.
+    kept: Option<&'a mut Kept>,
+    request: &'a Request,
+    settings: Settings,
+    cancel: &'a AtomicBool,
+    tell: &'a mut dyn FnMut(Event<'_>),
+    begun: Instant,
+    /// The end of the last span.
+    marked: Instant,
+    seconds: Seconds,
+    spans: Vec<Span>,
+    peak_device_bytes: u64,
+}
+
+/// Which part of [`Seconds`] a span belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Phase {
+    Load,
+    Text,
+    Denoise,
+    Decode,
+}
+
+/// A network of the model, or a part of it.
+pub(super) struct Wanted<'a> {
+    /// What it is for, which spans and kept networks are called by.
+    pub what: &'static str,
+    pub component: &'static str,
+    pub graph: Graph,
+    /// What its file should hold.
+    pub parameters: &'a [(String, Shape)],
+}
+
+impl<'a> Run<'a> {
+    /// # Errors
+    /// If the request makes no sense for this model.
+    pub fn new(
+        pipeline: &'a Pipeline,
+        executor: &'a Executor,
+        kept: Option<&'a mut Kept>,
+        request: &'a Request,
+        cancel: &'a AtomicBool,
+        tell: &'a mut dyn FnMut(Event<'_>),
+    ) -> Result<Self> {
+        let begun = Instant::now();
+        let settings = pipeline.settings(request)?;
+        let (seconds, spans) = (Seconds::default(), Vec::new());
+        Ok(Self {
+            pipeline,
+            executor,
+            kept,
+            request,
+            settings,
+            cancel,
+            tell,
+            begun,
+            marked: begun,
+            seconds,
+            spans,
+            peak_device_bytes: 0,
+        })
+    }
+
+    /// # Errors
+    /// As [`Pipeline::generate`](super::Pipeline::generate).
+    pub async fn pictures(mut self) -> Result<Pictures> {
+        let conditioning = self.condition().await?;
+        let latents = self.denoise(conditioning).await?;
+        let pixels = self.decode(&latents).await?;
+        let Self { mut seconds, spans, settings, peak_device_bytes, .. } = self;
+        seconds.total = self.begun.elapsed().as_secs_f64();
+        Ok(Pictures { pixels, latents, settings, seconds, peak_device_bytes, spans })
+    }
+
+    /// Ends a span here: the time since the last one ended went into `what`.
+    pub fn mark(&mut self, phase: Phase, what: &str) {
+        let now = Instant::now();
+        let seconds = (now - self.marked).as_secs_f64();
+        self.marked = now;
+        *match phase {
+            Phase::Load => &mut self.seconds.load,
+            Phase::Text => &mut self.seconds.text,
+            Phase::Denoise => &mut self.seconds.denoise,
+            Phase::Decode => &mut self.seconds.decode,
+        } += seconds;
+        match self.spans.iter_mut().find(|span| span.what == what) {
+            Some(span) => span.seconds += seconds,
+            None => self.spans.push(Span { what: what.to_string(), seconds }),
+        }
+    }
+
+    /// A network, kept or loaded, with what it was made for.
+    pub async fn load(&mut self, executor: &Executor, wanted: Wanted<'_>) -> Result<(String, Network)> {
+        let Wanted { what, component, graph, parameters } = wanted;
+        let made_for = made_for(&graph, executor);
+        let kept = self.kept.as_mut().and_then(|kept| kept.take(what, &made_for));
+        let network = match kept {
+            Some(network) => network,
+            None => {
+                let weights = self.pipeline.model.weights(component)?;
+                let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
+                Network::load(executor, graph, parameters, weights, tell).await?
+            }
+        };
+        self.mark(Phase::Load, &format!("loading the {what}"));
+        Ok((made_for, network.checked(self.request.check)))
+    }
+
+    /// Lets go of a network, or keeps it.
+    pub fn release(&mut self, what: &'static str, (made_for, network): (String, Network)) {
+        if let Some(kept) = &mut self.kept {
+            kept.put(what, made_for, network);
+        }
+    }
+
+    /// One pass of a network; what it tells is said to happen at `place`.
+    pub async fn pass(&mut self, network: &mut Network, inputs: &[(&str, &Tensor)], place: &str) -> Result<Outputs> {
+        let tell = &mut |text: &str| (self.tell)(Event::Warning(&format!("{place}: {text}")));
+        let outputs = network.run(inputs, tell).await?;
+        self.held(network.device_bytes());
+        Ok(outputs)
+    }
+
+    /// Loads a network for one pass.
+    pub async fn once(&mut self, wanted: Wanted<'_>, inputs: &[(&str, &Tensor)], place: &str) -> Result<Outputs> {
+        if wanted.graph.nodes.is_empty() {
+            return Ok(Outputs::new());
+        }
+        let what = wanted.what;
+        let mut network = self.load(self.executor, wanted).await?;
+        let outputs = self.pass(&mut network.1, inputs, place).await?;
+        self.release(what, network);
+        Ok(outputs)
+    }
+
+    /// So much device memory is held now, beside what is kept.
+    fn held(&mut self, bytes: u64) {
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.device_bytes());
+        self.peak_device_bytes = self.peak_device_bytes.max(kept + bytes);
+    }
+
+    fn stop_if_cancelled(&self) -> Result<()> {
+        if self.cancel.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Prompt to embeddings: the unconditional ones first, unless guidance needs none.
+    async fn condition(&mut self) -> Result<Conditioning> {
+        let (model, unet, request) = (&self.pipeline.model, &self.pipeline.unet, self.request);
+        let (negative, guided) = (request.negative.as_deref(), self.settings.guided());
+        let both = [negative.unwrap_or(""), &request.prompt];
+        let texts = if guided { &both[..] } else { &both[1..] };
+        let made_for = (texts.len(), request.check, request.conditioning.clone());
+        let kept = self.kept.as_mut().and_then(|kept| kept.take_encoders(&made_for));
+        let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
+        let mut encoders = match kept {
+            Some(encoders) => encoders,
+            None => {
+                let (executor, options) = (self.executor, &request.conditioning);
+                Encoder::load_all(model, unet, executor, texts.len(), options, request.check, tell).await?
+            }
+        };
+        self.mark(Phase::Load, "loading the text encoders");
+        let texts = Texts { texts, negative_absent: guided && negative.is_none() };
+        let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
+        let conditioning = condition(model, unet, &mut encoders, &texts, tell).await?;
+        self.held(conditioning.device_bytes);
+        if let Some(kept) = &mut self.kept {
+            kept.put_encoders(made_for, encoders);
+        }
+        self.mark(Phase::Text, "encoding the prompt");
+        if conditioning.dropped > 0 {
+            let warning = format!("the prompt is too long: its last {} tokens were left out", conditioning.dropped);
+            (self.tell)(Event::Warning(&warning));
+        }
+        self.stop_if_cancelled()?;
+        Ok(conditioning)
+    }
+
+    /// Noise to latents.
+    async fn denoise(&mut self, conditioning: Conditioning) -> Result<Tensor> {
+        let Pipeline { unet, vae, schedule, .. } = self.pipeline;
+        let (request, settings) = (self.request, self.settings.clone());
+        let (batch, factor) = (request.batch, vae.factor());
+        let size = [settings.height / factor, settings.width / factor];
+        let mut pictures = Vec::with_capacity(batch);
+        for index in 0..batch {
+            let sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
+            pictures.push(Picture { sampler, noise: request.rng.seeded(request.seed.wrapping_add(index as u64)) });
+        }
+        let mut latents = start_latents(request, [batch, unet.in_channels, size[0], size[1]].into(), &mut pictures)?;
+        let timesteps = pictures[0].sampler.timesteps().to_vec();
+        let texts = conditioning.context.shape.batch();
+        let parts = Parts::of(unet, size, batch, &conditioning.context.shape, timesteps.len())?;
+        let (height, width) = (settings.height as f32, settings.width as f32);
+        let sizes = [height, width, 0.0, 0.0, height, width];
+        let mut denoiser = Denoiser::load(self, parts, &conditioning, sizes, &timesteps, batch).await?;
+        for index in 0..timesteps.len() {
+            let sample = scaled(&latents, pictures[0].sampler.input_scale(index), texts)?;
+            let output = denoiser.run(self, index, &sample).await?.to_channels_first()?;
+            let output = if settings.guided() { guide(&output.data, settings.guidance) } else { output.data };
+            step(&mut pictures, index, &output, &mut latents.data);
+            self.mark(Phase::Denoise, "steps");
+            (self.tell)(Event::Step(index + 1, timesteps.len()));
+            self.stop_if_cancelled()?;
+        }
+        denoiser.release(self);
+        Ok(latents)
+    }
+
+    /// Latents to pixels, one picture at a time: the VAE's activations are the largest of all.
+    async fn decode(&mut self, latents: &Tensor) -> Result<Vec<Vec<u8>>> {
+        let [batch, _, height, width] = latents.shape.image()?;
+        let vae = &self.pipeline.vae;
+        let mut executor = self.executor.clone();
+        // SDXL's decoder overflows f16; its configuration says so.
+        if vae.force_upcast && self.pipeline.unet.is_sdxl() {
+            executor = executor.in_f32();
+        }
+        let z = latents.to_channels_last()?;
+        let (graph, parameters) = (vae.decoder(1, height, width)?, vae.wanted()?);
+        let wanted = Wanted { what: "VAE's decoder", component: "vae", graph, parameters: &parameters };
+        let what = wanted.what;
+        let mut network = self.load(&executor, wanted).await?;
+        let mut pixels = Vec::with_capacity(batch);
+        for picture in z.data.chunks_exact(z.data.len() / batch) {
+            let z = Tensor::new([1, height, width, vae.latent_channels], vae.unscale(picture));
+            let place = format!("picture {}", pixels.len() + 1);
+            pixels.push(to_rgb8(&sample_of(self.pass(&mut network.1, &[("z", &z)], &place).await?)?));
+            self.mark(Phase::Decode, "decoding");
+            self.stop_if_cancelled()?;
+        }
+        self.release(what, network);
+        Ok(pixels)
+    }
+}
+
+/// The output of a UNet and of a VAE's decoder.
+pub(super) fn sample_of(mut outputs: Outputs) -> Result<Tensor> {
+    outputs.remove("sample").ok_or_else(|| Error::shape("the network has no output sample"))
+}
