@@ -4,7 +4,7 @@
     pip install torch diffusers safetensors
     cargo build --release
     cargo build --release --manifest-path benches/compare/candle/Cargo.toml
-    python benches/compare/cpu_networks.py --candle benches/compare/candle/target/release/candle-networks
+    python benches/compare/cpu/networks.py --candle benches/compare/candle/target/release/candle-networks
 
 Stable Diffusion 1.5's UNet and VAE decoder at full size, the same random weights and the same inputs for all. First the
 outputs are compared, by the relative error to PyTorch's; then everybody is timed in turns. To compare on fewer cores,
@@ -22,7 +22,7 @@ import time
 import safetensors.torch
 import torch
 
-import cpu_model
+import model
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--binary", default="target/release/ornstein")
@@ -93,7 +93,7 @@ class Candle:
 
 def compare(name, pytorch, peers, folder):
     component, latent = name.rsplit("-", 1)
-    given = cpu_model.inputs(component, int(latent))
+    given = model.inputs(component, int(latent))
     files = [folder / "inputs.safetensors", folder / "outputs.safetensors"]
     safetensors.torch.save_file(given, files[0])
     right = pytorch.forward(component, given)
@@ -115,11 +115,11 @@ def compare(name, pytorch, peers, folder):
 
 
 def main():
-    networks = cpu_model.networks()
+    networks = model.networks()
     print(f"PyTorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {cores} cores")
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        cpu_model.save(networks, folder)
+        model.save(networks, folder)
         peers = {"ours": Ours(folder)} | ({"candle": Candle(folder)} if args.candle else {})
         for name in args.case or ("unet-32", "unet-64", "vae-decoder-32"):
             compare(name, PyTorch(networks), peers, folder)
