@@ -25,6 +25,10 @@ def networks():
     return {"unet": unet.eval(), "vae": vae.eval()}
 
 
+def small_vae():
+    return AutoencoderKL()
+
+
 def save(networks, folder, dtype=torch.float16):
     """The model as a folder. The networks themselves stay as they are, in f32."""
     folder = pathlib.Path(folder)
