@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::plan::last_reads;
+use super::plan::{last_reads, peak_host_len};
 use super::{Graph, Parameter, Source, ValueId};
 use crate::error::{Error, Result, ten};
 use crate::tensor::{RawTensor, Tensor, Weights};
@@ -66,16 +66,20 @@ impl Interpreter {
         observe: &mut Observe<'_>,
     ) -> Result<HashMap<String, Tensor>> {
         let mut live: HashMap<ValueId, Tensor> = HashMap::new();
+        let mut memory = Memory { free: Vec::new(), held: 0, most: peak_host_len(&self.graph) };
         let given: HashMap<ValueId, &Tensor> = {
             let held = |id| self.known.contains_key(&id);
             self.graph.order_inputs(inputs, &held)?.into_iter().collect()
         };
         for (i, node) in self.graph.nodes.iter().enumerate() {
             let read: Vec<&Tensor> = node.inputs.iter().map(|id| self.find(*id, &given, &live)).collect();
-            let output = node.op.reference(&read, self.graph.shape(node.output));
+            let shape = self.graph.shape(node.output);
+            let mut output = Tensor::new(shape.clone(), memory.take(shape.len()));
+            node.op.execute(&read, &mut output);
             observe(i, &output);
             live.insert(node.output, output);
-            live.retain(|id, _| self.last_reads[id.0].is_some_and(|last| last > i));
+            let done = |id: &ValueId| self.last_reads[id.0].is_none_or(|last| last <= i);
+            memory.free.extend(live.extract_if(|id, _| done(id)).map(|(_, tensor)| tensor.data));
         }
         Ok(self.graph.outputs.iter().map(|(name, id)| (name.clone(), self.find(*id, &given, &live).clone())).collect())
     }
@@ -88,6 +92,33 @@ impl Interpreter {
     ) -> &'a Tensor {
         let known = || self.known.get(&id).map(Arc::as_ref);
         live.get(&id).or_else(|| given.get(&id).copied()).or_else(known).expect("nodes run after what they read")
+    }
+}
+
+/// The memory of values that nobody reads any more: getting more from the system takes as long as filling it.
+struct Memory {
+    free: Vec<Vec<f32>>,
+    /// Elements of all values, those that are free included, and how many there may be.
+    held: usize,
+    most: usize,
+}
+
+impl Memory {
+    /// So many elements that hold anything.
+    fn take(&mut self, len: usize) -> Vec<f32> {
+        let fits = |(_, free): &(usize, &Vec<f32>)| (len..=2 * len).contains(&free.capacity());
+        if let Some((i, _)) = self.free.iter().enumerate().filter(fits).min_by_key(|(_, free)| free.capacity()) {
+            let mut data = self.free.swap_remove(i);
+            data.resize(len, 0.0);
+            return data;
+        }
+        self.held += len;
+        while self.held > self.most
+            && let Some(free) = self.free.pop()
+        {
+            self.held -= free.capacity();
+        }
+        vec![0.0; len]
     }
 }
 
@@ -111,4 +142,24 @@ pub fn load_parameters<T>(
         }
     }
     if wrong.is_empty() { Ok(loaded) } else { Err(Error::weights(weights.place(), ten(&wrong))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_used_again_and_no_more_is_held_than_may_be() {
+        let mut memory = Memory { free: Vec::new(), held: 0, most: 250 };
+        let first = memory.take(100);
+        let place = first.as_ptr();
+        memory.free.push(first);
+        let again = memory.take(60);
+        assert_eq!((again.as_ptr(), again.len(), memory.held), (place, 60, 100));
+        memory.free.push(again);
+        assert_eq!(memory.take(40).len(), 40, "much smaller: memory of its own");
+        assert_eq!((memory.free.len(), memory.held), (1, 140));
+        assert_eq!(memory.take(200).len(), 200);
+        assert_eq!((memory.free.len(), memory.held), (0, 240), "what was free is given back");
+    }
 }

@@ -118,19 +118,23 @@ pub fn check_limits(graph: &Graph, storage: Storage, caps: &Caps) -> Result<()> 
 
 /// The most bytes that the values of a run on the CPU hold at one time, in f32 and with the parameters.
 pub fn peak_host_bytes(graph: &Graph) -> u64 {
+    let parameters: usize = graph.parameters().map(|(id, _)| graph.shape(id).len()).sum();
+    4 * (parameters + peak_host_len(graph)) as u64
+}
+
+/// The most elements that the nodes' outputs have at one time.
+pub fn peak_host_len(graph: &Graph) -> usize {
     let last = last_reads(graph);
-    let bytes = |id: ValueId| 4 * graph.shape(id).len() as u64;
-    let parameters: u64 = graph.parameters().map(|(id, _)| bytes(id)).sum();
     let (mut live, mut peak) = (0, 0);
     let mut held: Vec<ValueId> = Vec::new();
     for (i, node) in graph.nodes.iter().enumerate() {
         held.push(node.output);
-        live += bytes(node.output);
+        live += graph.shape(node.output).len();
         peak = peak.max(live);
         held.retain(|id| last[id.0].is_some_and(|last| last > i));
-        live = held.iter().map(|id| bytes(*id)).sum();
+        live = held.iter().map(|id| graph.shape(*id).len()).sum();
     }
-    parameters + peak
+    peak
 }
 
 /// Bytes of device memory that a graph's session holds: slots, parameters, constants, inputs, and what outputs are read

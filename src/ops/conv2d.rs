@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::epilogue::{Act, Epilogue, rows_per_batch};
 use super::gemm::{self, Size};
+use super::host::winograd::Conv3x3;
 use super::matmul::{matmul_variants, multiply};
 use super::product::{Mat, MatMut, Threads, in_blocks, product};
 use super::upsample::{Upsample, nearest, scale};
@@ -78,21 +79,75 @@ impl Conv2d {
         self.stride == 1 && self.padding == [0; 4] && self.upsample.is_none() && w.dims()[..2] == [1, 1]
     }
 
+    /// The input pixel of tap `u`, `v` of output pixel `i`, `j`, or `None` beyond the edges.
+    fn pixel<'a>(
+        &self,
+        g: &Geometry,
+        x: &'a [f32],
+        b: usize,
+        [i, j]: [usize; 2],
+        [u, v]: [usize; 2],
+    ) -> Option<&'a [f32]> {
+        // Above or left of the image these wrap around to huge numbers, which are outside as well.
+        let y = (i * self.stride + u).wrapping_sub(self.padding[0]);
+        let x_at = (j * self.stride + v).wrapping_sub(self.padding[1]);
+        let ([height, width], [source_height, source_width]) = (g.size, g.source);
+        (y < height && x_at < width).then(|| {
+            let (y, x_at) = match self.upsample {
+                Some(_) => (nearest(y, source_height, height), nearest(x_at, source_width, width)),
+                None => (y, x_at),
+            };
+            &x[((b * source_height + y) * source_width + x_at) * g.channels..][..g.channels]
+        })
+    }
+
     /// Copies, for tap number `tap`, the input pixel of output pixel number `row`, or zeros beyond the edges.
     fn gather(&self, g: &Geometry, x: &[f32], row: usize, tap: usize, patch: &mut [f32]) {
         let [out_y, out_x] = g.out_size;
-        let (b, i, j) = (row / (out_y * out_x), row / out_x % out_y, row % out_x);
-        // Above or left of the image these wrap around to huge numbers, which are outside as well.
-        let y = (i * self.stride + tap / g.taps[1]).wrapping_sub(self.padding[0]);
-        let x_at = (j * self.stride + tap % g.taps[1]).wrapping_sub(self.padding[1]);
-        let ([height, width], [source_height, source_width]) = (g.size, g.source);
-        if y < height && x_at < width {
-            let (y, x_at) = (nearest(y, source_height, height), nearest(x_at, source_width, width));
-            let pixel = (b * source_height + y) * source_width + x_at;
-            patch.copy_from_slice(&x[pixel * g.channels..][..g.channels]);
-        } else {
-            patch.fill(0.0);
+        let (b, place) = (row / (out_y * out_x), [row / out_x % out_y, row % out_x]);
+        match self.pixel(g, x, b, place, [tap / g.taps[1], tap % g.taps[1]]) {
+            Some(pixel) => patch.copy_from_slice(pixel),
+            None => patch.fill(0.0),
         }
+    }
+
+    /// The definition: sums over patches, which exist for some rows of y and some taps at a time.
+    fn sum_patches(&self, inputs: &[&Tensor], y: &mut Tensor) {
+        let (x, w) = (inputs[0], inputs[1]);
+        if self.is_pointwise(&w.shape) {
+            return multiply(inputs, x.shape.channels(), y, self.epilogue);
+        }
+        let g = self.geometry(&x.shape, &w.shape).expect("the graph checked the shapes");
+        let (taps, operands) = (g.taps[0] * g.taps[1], self.epilogue.operands(inputs, &y.shape));
+        let group = GROUP_LEN.div_ceil(g.channels).min(taps);
+        in_blocks(&mut y.data, g.n, group * g.channels, |first, block, threads| {
+            let rows = block.len() / g.n;
+            let mut patches = vec![0.0; rows * group * g.channels];
+            for tap in (0..taps).step_by(group) {
+                let k = group.min(taps - tap) * g.channels;
+                let patches = &mut patches[..rows * k];
+                let fill = |(row, patch): (usize, &mut [f32])| {
+                    let pixels = patch.chunks_exact_mut(g.channels).enumerate();
+                    pixels.for_each(|(t, pixel)| self.gather(&g, &x.data, first + row, tap + t, pixel));
+                };
+                match threads {
+                    Threads::One => patches.chunks_exact_mut(k).enumerate().for_each(fill),
+                    Threads::All => patches.par_chunks_exact_mut(k).enumerate().for_each(fill),
+                }
+                let w = Mat::new(&w.data[tap * g.channels * g.n..][..k * g.n], k, g.n);
+                let so_far = if tap == 0 { 0.0 } else { 1.0 };
+                product(MatMut::new(block, rows, g.n), so_far, Mat::new(patches, rows, k), w, 1.0, threads);
+            }
+            operands.finish(first, block, threads);
+        });
+    }
+
+    /// The convolution as one of 3x3 with stride 1, if it is one for which Winograd's algorithm pays.
+    fn winograd<'a>(&self, inputs: &[&'a Tensor]) -> Option<(Geometry, Conv3x3<'a>)> {
+        let [x, w, ..] = inputs else { return None };
+        let g = self.geometry(&x.shape, &w.shape).expect("the graph checked the shapes");
+        let conv = Conv3x3 { w: &w.data, channels: g.channels, n: g.n, batch: g.batch, size: g.out_size };
+        (self.stride == 1 && g.taps == [3, 3] && conv.pays()).then_some((g, conv))
     }
 }
 
@@ -116,35 +171,16 @@ impl Op for Conv2d {
     }
 
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let (x, w) = (inputs[0], inputs[1]);
-        if self.is_pointwise(&w.shape) {
-            return multiply(inputs, x.shape.channels(), output, self.epilogue);
-        }
-        let g = self.geometry(&x.shape, &w.shape).expect("the graph checked the shapes");
-        let (taps, operands) = (g.taps[0] * g.taps[1], self.epilogue.operands(inputs, output));
-        let group = GROUP_LEN.div_ceil(g.channels).min(taps);
         let mut y = Tensor::zeros(output.clone());
-        in_blocks(&mut y.data, g.n, group * g.channels, |first, block, threads| {
-            let rows = block.len() / g.n;
-            let mut patches = vec![0.0; rows * group * g.channels];
-            for tap in (0..taps).step_by(group) {
-                let k = group.min(taps - tap) * g.channels;
-                let patches = &mut patches[..rows * k];
-                let fill = |(row, patch): (usize, &mut [f32])| {
-                    let pixels = patch.chunks_exact_mut(g.channels).enumerate();
-                    pixels.for_each(|(t, pixel)| self.gather(&g, &x.data, first + row, tap + t, pixel));
-                };
-                match threads {
-                    Threads::One => patches.chunks_exact_mut(k).enumerate().for_each(fill),
-                    Threads::All => patches.par_chunks_exact_mut(k).enumerate().for_each(fill),
-                }
-                let w = Mat::new(&w.data[tap * g.channels * g.n..][..k * g.n], k, g.n);
-                let so_far = if tap == 0 { 0.0 } else { 1.0 };
-                product(MatMut::new(block, rows, g.n), so_far, Mat::new(patches, rows, k), w, 1.0, threads);
-            }
-            operands.finish(first, block, threads);
-        });
+        self.sum_patches(inputs, &mut y);
         y
+    }
+
+    fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
+        let Some((g, conv)) = self.winograd(inputs) else { return self.sum_patches(inputs, y) };
+        let (x, operands) = (&inputs[0].data, self.epilogue.operands(inputs, &y.shape));
+        let pixel = |b, i, j| self.pixel(&g, x, b, [i, j], [0, 0]);
+        conv.run(&mut y.data, pixel, |first, block| operands.finish(first, block, Threads::One));
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
@@ -301,6 +337,33 @@ mod tests {
     #[test]
     fn the_reference_is_the_naive_sum_on_every_case() {
         cases().iter().for_each(check);
+    }
+
+    /// A kernel case's tolerance is 1e-5.
+    fn executor_agrees(case: &Case) {
+        let (types, tensors) = (case.types(), case.tensors(3, DType::F32, DType::F32));
+        let inputs: Vec<&Tensor> = tensors.iter().collect();
+        let wanted = case.op.reference(&inputs, &case.op.output(&types).unwrap().shape);
+        let mut y = Tensor::new(wanted.shape.clone(), vec![f32::NAN; wanted.shape.len()]);
+        case.op.execute(&inputs, &mut y);
+        let difference = compare(&y, &wanted);
+        assert!(difference.relative < 1e-5, "{}: {difference:?}", case.name());
+    }
+
+    #[test]
+    fn the_executor_computes_what_the_reference_does() {
+        cases().iter().for_each(executor_agrees);
+        let epilogue = Epilogue { bias: true, row: true, act: Act::Silu, residual: true };
+        let upsample = Some(Upsample { height: 27, width: 18 });
+        for op in [Conv2d { epilogue, ..Conv2d::same(3) }, Conv2d { upsample, ..Conv2d::same(3) }] {
+            let types = [Ty::act([2, 13, 18, 48]), Ty::new(Kind::Weight, [3, 3, 48, 64])];
+            let g = op.geometry(&types[0].shape, &types[1].shape).unwrap();
+            let operands = op.epilogue.operand_types(&[2, g.out_size[0], g.out_size[1], 64].into());
+            let case = Case::new(op, types.clone().into_iter().chain(operands));
+            let tensors = case.tensors(3, DType::F32, DType::F32);
+            assert!(op.winograd(&tensors.iter().collect::<Vec<_>>()).is_some());
+            executor_agrees(&case);
+        }
     }
 
     #[test]

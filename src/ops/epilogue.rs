@@ -142,18 +142,17 @@ impl Operands<'_> {
     }
 
     fn apply(&self, first_row: usize, block: &mut [f32]) {
-        let add = |y: &mut [f32], operand: Option<&[f32]>, at: usize| {
-            if let Some(data) = operand {
-                y.iter_mut().zip(&data[at * self.n..][..self.n]).for_each(|(y, v)| *y += v);
-            }
-        };
         for (index, y) in (first_row..).zip(block.chunks_mut(self.n)) {
-            add(y, self.bias, 0);
-            add(y, self.row, index / self.rows_per_batch);
-            if self.act != Act::None {
-                y.iter_mut().for_each(|y| *y = self.act.apply(*y));
-            }
-            add(y, self.residual, index);
+            self.add(y, self.bias, 0);
+            self.add(y, self.row, index / self.rows_per_batch);
+            self.act.apply_all(y);
+            self.add(y, self.residual, index);
+        }
+    }
+
+    fn add(&self, y: &mut [f32], operand: Option<&[f32]>, at: usize) {
+        if let Some(data) = operand {
+            y.iter_mut().zip(&data[at * self.n..][..self.n]).for_each(|(y, v)| *y += v);
         }
     }
 }

@@ -4,7 +4,8 @@
 
 use rayon::prelude::*;
 
-use super::activation::Act;
+use super::activation::{GELUS, gelu};
+use super::host::vectorized;
 use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -13,6 +14,24 @@ use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geglu;
+
+/// Values times their gates' GELU.
+pub(super) fn gate(pairs: &[f32], y: &mut [f32]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            for (pairs, y) in pairs.chunks(2 * GELUS).zip(y.chunks_mut(GELUS)) {
+                let (mut values, mut gates) = ([0.0; GELUS], [0.0; GELUS]);
+                for ((value, gate), pair) in values.iter_mut().zip(&mut gates).zip(pairs.as_chunks::<2>().0) {
+                    [*value, *gate] = *pair;
+                }
+                for ((y, value), gate) in y.iter_mut().zip(values).zip(gelu(gates)) {
+                    *y = value * gate;
+                }
+            }
+        },
+    );
+}
 
 impl Op for Geglu {
     fn name(&self) -> &'static str {
@@ -33,8 +52,7 @@ impl Op for Geglu {
         let n = output.channels();
         let mut y = Tensor::zeros(output.clone());
         y.data.par_chunks_mut(n).with_min_len(16).enumerate().for_each(|(row, y)| {
-            let pairs = inputs[0].data[row * 2 * n..][..2 * n].chunks_exact(2);
-            y.iter_mut().zip(pairs).for_each(|(y, pair)| *y = pair[0] * Act::Gelu.apply(pair[1]));
+            gate(&inputs[0].data[row * 2 * n..][..2 * n], y);
         });
         y
     }

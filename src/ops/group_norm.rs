@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::activation::{Act, Activation};
 use super::group_norm_stats::{expect_row, pixels, stats_shape};
+use super::host::vectorized;
 use super::{Binding, Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -43,6 +44,47 @@ impl GroupNorm {
         let m2: f64 = parts().map(|[part, m2, n]| m2 + n * (part - mean).powi(2)).sum();
         [mean, (m2 / count + f64::from(self.eps)).sqrt().recip()]
     }
+
+    fn line<'a>(&self, inputs: &[&'a Tensor], batch: usize, channels: usize) -> Line<'a> {
+        let [stats, gamma, beta] = [1, 2, 3].map(|i| inputs[i].data.as_slice());
+        let of_batch = stats.len() / inputs[1].shape.batch();
+        let chunks = stats[batch * of_batch..][..of_batch].chunks(of_batch / self.groups);
+        let norms: Vec<[f64; 2]> = chunks.map(|chunks| self.norm(chunks)).collect();
+        let row = self.row.then(|| &inputs[4].data[batch * channels..][..channels]);
+        let norm = |c: usize| norms[c / (channels / self.groups)];
+        let mean = |c| norm(c)[0] - row.map_or(0.0, |row| f64::from(row[c]));
+        Line {
+            mean: (0..channels).map(|c| mean(c) as f32).collect(),
+            rest: (0..channels).map(|c| (mean(c) - f64::from(mean(c) as f32)) as f32).collect(),
+            factor: (0..channels).map(|c| (norm(c)[1] * f64::from(gamma[c])) as f32).collect(),
+            beta,
+        }
+    }
+}
+
+/// What the norm does with each channel of a batch entry: `y = ((x - mean) - rest) * factor + beta`.
+struct Line<'a> {
+    /// The mean less the row's value in f32, and what that rounded away: a large mean costs no precision.
+    mean: Vec<f32>,
+    rest: Vec<f32>,
+    factor: Vec<f32>,
+    beta: &'a [f32],
+}
+
+impl Line<'_> {
+    fn apply(&self, x: &[f32], y: &mut [f32]) {
+        let Self { mean, rest, factor, beta } = self;
+        let n = y.len();
+        let (x, mean, rest, factor, beta) = (&x[..n], &mean[..n], &rest[..n], &factor[..n], &beta[..n]);
+        vectorized(
+            #[inline(always)]
+            || {
+                for c in 0..n {
+                    y[c] = ((x[c] - mean[c]) - rest[c]) * factor[c] + beta[c];
+                }
+            },
+        );
+    }
 }
 
 impl Op for GroupNorm {
@@ -69,27 +111,23 @@ impl Op for GroupNorm {
     }
 
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let [x, stats, gamma, beta] = [0, 1, 2, 3].map(|i| inputs[i].data.as_slice());
-        let (channels, pixels) = (output.channels(), pixels(output));
-        let size = channels / self.groups;
-        let norms: Vec<[f64; 2]> =
-            stats.chunks(stats.len() / output.batch() / self.groups).map(|c| self.norm(c)).collect();
-        let act = self.act();
         let mut y = Tensor::zeros(output.clone());
-        y.data.par_chunks_mut(channels).with_min_len(16).zip(x.par_chunks(channels)).enumerate().for_each(
-            |(row, (y, x))| {
-                let norms = &norms[row / pixels * self.groups..][..self.groups];
-                let offset = self.row.then(|| &inputs[4].data[row / pixels * channels..][..channels]);
-                for (group, [mean, factor]) in norms.iter().enumerate() {
-                    for c in group * size..(group + 1) * size {
-                        let x = f64::from(x[c]) + offset.map_or(0.0, |offset| f64::from(offset[c]));
-                        let normal = ((x - mean) * factor) as f32;
-                        y[c] = act.apply(normal * gamma[c] + beta[c]);
-                    }
-                }
-            },
-        );
+        self.execute(inputs, &mut y);
         y
+    }
+
+    fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
+        let (channels, pixels) = (y.shape.channels(), pixels(&y.shape));
+        let lines: Vec<Line> = (0..y.shape.batch()).map(|b| self.line(inputs, b, channels)).collect();
+        let rows = (1usize << 14).div_ceil(channels);
+        let blocks = y.data.par_chunks_mut(rows * channels).zip(inputs[0].data.par_chunks(rows * channels));
+        blocks.enumerate().for_each(|(block, (y, x))| {
+            let pairs = y.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
+            pairs.enumerate().for_each(|(i, (y, x))| {
+                lines[(block * rows + i) / pixels].apply(x, y);
+                self.act().apply_all(y);
+            });
+        });
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, _caps: &Caps) -> Result<Launch> {

@@ -10,6 +10,7 @@
 
 use rayon::prelude::*;
 
+use super::host::vectorized;
 use super::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -60,21 +61,41 @@ pub(crate) fn expect_row(inputs: Inputs, index: usize, op: &str) -> Result<()> {
 fn moments(x: &[f32], row: Option<&[f32]>, channels: usize, groups: usize) -> Vec<[f32; 4]> {
     let size = channels / groups;
     let offset: Vec<f64> = (0..channels).map(|c| row.map_or(0.0, |row| f64::from(row[c]))).collect();
-    let values = |pixel: &[f32]| pixel.iter().zip(&offset).map(|(x, o)| f64::from(*x) + o).collect::<Vec<_>>();
     let count = (x.len() / groups) as f64;
     let over_groups = |of_channels: &[f64]| of_channels.chunks(size).map(|g| g.iter().sum()).collect::<Vec<f64>>();
     let mut sums = vec![0f64; channels];
-    for pixel in x.chunks(channels) {
-        sums.iter_mut().zip(values(pixel)).for_each(|(sum, x)| *sum += x);
-    }
+    add_up(
+        x,
+        &offset,
+        &mut sums,
+        #[inline(always)]
+        |x| x,
+    );
     let means: Vec<f64> = over_groups(&sums).into_iter().map(|sum| sum / count).collect();
-    let mean_of_channel: Vec<f64> = (0..channels).map(|c| means[c / size]).collect();
+    let offset: Vec<f64> = offset.iter().enumerate().map(|(c, offset)| offset - means[c / size]).collect();
     let mut squares = vec![0f64; channels];
-    for pixel in x.chunks(channels) {
-        let distances = values(pixel).into_iter().zip(&mean_of_channel).map(|(x, mean)| x - mean);
-        squares.iter_mut().zip(distances).for_each(|(sum, d)| *sum += d * d);
-    }
+    add_up(
+        x,
+        &offset,
+        &mut squares,
+        #[inline(always)]
+        |d| d * d,
+    );
     means.iter().zip(over_groups(&squares)).map(|(mean, m2)| [*mean as f32, m2 as f32, count as f32, 0.0]).collect()
+}
+
+/// Adds `f(x + offset)` of every pixel to its channel's sum.
+fn add_up(x: &[f32], offset: &[f64], sums: &mut [f64], f: impl Fn(f64) -> f64) {
+    vectorized(
+        #[inline(always)]
+        || {
+            for pixel in x.chunks_exact(sums.len()) {
+                for ((sum, x), offset) in sums.iter_mut().zip(pixel).zip(offset) {
+                    *sum += f(f64::from(*x) + offset);
+                }
+            }
+        },
+    );
 }
 
 impl Op for GroupNormStats {

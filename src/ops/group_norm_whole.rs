@@ -7,7 +7,7 @@ use std::any::Any;
 
 use super::activation::{Act, Activation};
 use super::group_norm::GroupNorm;
-use super::group_norm_stats::{GroupNormStats, expect_row, pixels, stats_shape};
+use super::group_norm_stats::{GroupNormStats, chunks, expect_row, pixels, stats_shape};
 use super::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -50,6 +50,11 @@ impl GroupNormWhole {
         groups.is_multiple_of(span) && span * size <= 4 * THREADS && pixels(x) * span * size <= MOST_ELEMENTS
     }
 
+    /// Of the first pass's output.
+    fn stats_shape(&self, x: &Shape) -> Shape {
+        [x.batch(), self.groups, chunks(pixels(x)).0, 4].into()
+    }
+
     fn passes(&self) -> (GroupNormStats, GroupNorm) {
         let Self { groups, eps, row, silu } = *self;
         (GroupNormStats { groups, row }, GroupNorm { groups, eps, row, silu })
@@ -84,9 +89,16 @@ impl Op for GroupNormWhole {
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
         let (stats, norm) = self.passes();
         let row = &inputs[3..];
-        let shape = [output.batch(), self.groups, super::group_norm_stats::chunks(pixels(output)).0, 4];
-        let stats = stats.reference(&[&inputs[..1], row].concat(), &shape.into());
+        let stats = stats.reference(&[&inputs[..1], row].concat(), &self.stats_shape(output));
         norm.reference(&[&[inputs[0], &stats, inputs[1], inputs[2]], row].concat(), output)
+    }
+
+    fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
+        let (stats, norm) = self.passes();
+        let row = &inputs[3..];
+        let mut moments = Tensor::zeros(self.stats_shape(&y.shape));
+        stats.execute(&[&inputs[..1], row].concat(), &mut moments);
+        norm.execute(&[&[inputs[0], &moments, inputs[1], inputs[2]], row].concat(), y);
     }
 
     fn launch(&self, _inputs: Inputs, output: &Ty, _caps: &Caps) -> Result<Launch> {

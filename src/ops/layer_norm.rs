@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 
+use super::host::vectorized;
 use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
 use crate::caps::Caps;
 use crate::error::Result;
@@ -12,6 +13,19 @@ use crate::tensor::{Shape, Tensor};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LayerNorm {
     pub eps: f32,
+}
+
+/// `Σ f(x)` by sixteen interleaved sums, which are vectors.
+#[inline(always)]
+fn sum(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+    let (whole, rest) = x.as_chunks::<16>();
+    let mut sums = [0f64; 16];
+    for x in whole {
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum += f(f64::from(*x));
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|x| f(f64::from(*x))).sum::<f64>()
 }
 
 impl Op for LayerNorm {
@@ -31,18 +45,35 @@ impl Op for LayerNorm {
     }
 
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let (x, gamma, beta) = (&inputs[0].data, &inputs[1].data, &inputs[2].data);
-        let c = output.channels();
         let mut y = Tensor::zeros(output.clone());
-        y.data.par_chunks_mut(c).with_min_len(16).zip(x.par_chunks(c)).for_each(|(y, x)| {
-            let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / c as f64;
-            let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / c as f64;
-            let factor = (variance + f64::from(self.eps)).sqrt().recip();
-            for (((y, x), gamma), beta) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
-                *y = ((f64::from(*x) - mean) * factor) as f32 * gamma + beta;
-            }
-        });
+        self.execute(inputs, &mut y);
         y
+    }
+
+    fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
+        let (x, gamma, beta) = (&inputs[0].data, &inputs[1].data, &inputs[2].data);
+        let c = y.shape.channels();
+        y.data.par_chunks_mut(c).with_min_len(16).zip(x.par_chunks(c)).for_each(|(y, x)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    let mean = sum(
+                        x,
+                        #[inline(always)]
+                        |x| x,
+                    ) / c as f64;
+                    let variance = sum(
+                        x,
+                        #[inline(always)]
+                        |x| (x - mean) * (x - mean),
+                    ) / c as f64;
+                    let factor = (variance + f64::from(self.eps)).sqrt().recip();
+                    for (((y, x), gamma), beta) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
+                        *y = ((f64::from(*x) - mean) * factor) as f32 * gamma + beta;
+                    }
+                },
+            );
+        });
     }
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {

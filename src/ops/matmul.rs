@@ -46,17 +46,15 @@ pub(super) fn matmul_variants(
 }
 
 /// The product on the CPU, for x as `[rows, K]` and w as `[K, N]`.
-pub(super) fn multiply(inputs: &[&Tensor], k: usize, output: &Shape, epilogue: Epilogue) -> Tensor {
-    let (n, operands) = (output.channels(), epilogue.operands(inputs, output));
+pub(super) fn multiply(inputs: &[&Tensor], k: usize, y: &mut Tensor, epilogue: Epilogue) {
+    let (n, operands) = (y.shape.channels(), epilogue.operands(inputs, &y.shape));
     let (x, w) = (&inputs[0].data, Mat::new(&inputs[1].data, k, n));
-    let mut y = Tensor::zeros(output.clone());
     in_blocks(&mut y.data, n, k, |first, block, threads| {
         let rows = block.len() / n;
         let x = Mat::new(&x[first * k..][..rows * k], rows, k);
         product(MatMut::new(block, rows, n), 0.0, x, w, 1.0, threads);
         operands.finish(first, block, threads);
     });
-    y
 }
 
 impl Op for MatMul {
@@ -80,7 +78,13 @@ impl Op for MatMul {
     }
 
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        multiply(inputs, inputs[0].shape.channels(), output, self.epilogue)
+        let mut y = Tensor::zeros(output.clone());
+        self.execute(inputs, &mut y);
+        y
+    }
+
+    fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
+        multiply(inputs, inputs[0].shape.channels(), y, self.epilogue);
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {

@@ -2,9 +2,12 @@
 //! `[.., N]`. A [`MatMul`](super::matmul::MatMul) with the [`Geglu`] after it, whose input is the largest activation of
 //! the U-Net and here is never stored. 2N is a multiple of eight, so that halves of vectors make up whole rows of y.
 
+use rayon::prelude::*;
+
 use super::epilogue::Epilogue;
-use super::geglu::Geglu;
-use super::matmul::{MatMul, matmul_variants, multiply};
+use super::geglu::{Geglu, gate};
+use super::matmul::{MatMul, matmul_variants};
+use super::product::{Mat, MatMut, Threads, in_blocks, product};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -31,9 +34,26 @@ impl Op for MatMulGeglu {
     }
 
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let product = output.with_channels(2 * output.channels());
-        let product = multiply(inputs, inputs[0].shape.channels(), &product, PRODUCT.epilogue);
-        Geglu.reference(&[&product], output)
+        let mut y = Tensor::zeros(output.clone());
+        self.execute(inputs, &mut y);
+        y
+    }
+
+    fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
+        let (k, n) = (inputs[0].shape.channels(), y.shape.channels());
+        let operands = PRODUCT.epilogue.operands(inputs, &y.shape.with_channels(2 * n));
+        in_blocks(&mut y.data, n, k + 2 * n, |first, block, threads| {
+            let rows = block.len() / n;
+            let mut pairs = vec![0.0; rows * 2 * n];
+            let (x, w) =
+                (Mat::new(&inputs[0].data[first * k..][..rows * k], rows, k), Mat::new(&inputs[1].data, k, 2 * n));
+            product(MatMut::new(&mut pairs, rows, 2 * n), 0.0, x, w, 1.0, threads);
+            operands.finish(first, &mut pairs, threads);
+            match threads {
+                Threads::One => gate(&pairs, block),
+                Threads::All => block.par_chunks_mut(n).zip(pairs.par_chunks(2 * n)).for_each(|(y, x)| gate(x, y)),
+            }
+        });
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {

@@ -25,6 +25,7 @@ mod gemm;
 pub mod group_norm;
 pub mod group_norm_stats;
 pub mod group_norm_whole;
+pub(crate) mod host;
 pub mod layer_norm;
 pub mod matmul;
 pub mod matmul_geglu;
@@ -224,6 +225,12 @@ pub trait Op: Any + Debug + Send + Sync {
 
     /// The definition, in f32 on the CPU. `output` is what [`Op::output`] returned for these inputs.
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor;
+
+    /// The same for the CPU executor: into a tensor of the right shape, whose old contents do not matter, and where
+    /// there is a way that is faster than the definition, by that.
+    fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
+        *y = self.reference(inputs, &y.shape);
+    }
 
     /// The dispatch that computes it on a device, or an error if this device cannot (a limit, a shape).
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch>;
