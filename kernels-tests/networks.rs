@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::support::{on_gpu, test};
 
 /// Largest relative errors of a network: on the CPU, on a GPU in f32 and in f16.
-const NETWORK: [f64; 3] = [2e-5, 1e-4, 5e-3];
+pub const NETWORK: [f64; 3] = [2e-5, 1e-4, 5e-3];
 /// The same of a seeded, guided picture's latents.
 const PICTURE: [f64; 3] = [1e-4, 1e-3, 5e-2];
 
@@ -57,7 +57,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// The same test on the CPU and on the adapter in f32 and in f16; `run` gets the executor and its index in the limits.
-fn on_each_executor(
+pub fn on_each_executor(
     name: &str,
     run: impl Fn(&Executor, usize) -> Result<(), Failed> + Clone + Send + 'static,
 ) -> [Trial; 3] {
@@ -89,7 +89,7 @@ fn network(model: &str, stem: &str, component: Component, executor: &Executor, l
     Ok(())
 }
 
-fn within(name: &str, output: &Tensor, wanted: &Tensor, limit: f64) -> Result<(), Failed> {
+pub fn within(name: &str, output: &Tensor, wanted: &Tensor, limit: f64) -> Result<(), Failed> {
     let difference = compare(output, wanted);
     if difference.relative <= limit {
         return Ok(());

@@ -38,7 +38,7 @@ pub fn check(weights: &dyn Weights, wanted: &[(String, Shape)]) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
-    let what = format!("{}; use the weights that belong to this config.json", found.join("; "));
+    let what = format!("{}; is the file whole, and of this model?", found.join("; "));
     Err(Error::weights(weights.place(), what))
 }
 
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "unet: 2 tensors missing: c, d; 1 tensor of another shape: a is [2, 3], not [3, 2]; 1 tensor too many: x; \
-             use the weights that belong to this config.json"
+             is the file whole, and of this model?"
         );
     }
 

@@ -7,6 +7,7 @@
 
 mod builtin;
 mod check;
+mod checkpoint;
 mod component;
 mod file;
 pub mod manifest;
@@ -15,11 +16,14 @@ mod names;
 mod output;
 mod synthetic;
 mod tensors;
+mod view;
+pub mod vocabulary;
 
 use std::io;
 use std::path::Path;
 
 pub use check::check;
+pub use checkpoint::Checkpoint;
 pub use component::ComponentWeights;
 pub use model::Model;
 pub use output::{check_writable, write_atomically};
