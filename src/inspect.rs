@@ -107,9 +107,9 @@ fn family_of(unet: &unet::Config) -> &'static str {
 fn part(model: &Model, component: &'static str, about: String, wanted: Vec<(String, Shape)>) -> Result<Part> {
     let weights = model.weights(component)?;
     let (mut tensors, mut dtypes) = (0, BTreeMap::new());
-    for tensor in wanted.iter().filter_map(|(name, _)| weights.get(name)) {
+    for (name, shape) in wanted.iter().filter_map(|(name, _)| Some((name, weights.shape(name)?))) {
         tensors += 1;
-        *dtypes.entry(tensor.dtype.to_string()).or_insert(0) += tensor.shape.len();
+        *dtypes.entry(weights.stored_as(name).unwrap_or_default()).or_insert(0) += shape.len();
     }
     Ok(Part { component, about, tensors, parameters: dtypes.values().sum(), dtypes, wanted })
 }

@@ -19,10 +19,12 @@ pub type Tensors = BTreeMap<String, Tensor>;
 #[derive(Deserialize)]
 pub struct Kept {
     /// For each tensor the component, its tensors' names in the diffusers pipeline, how they lie in it, and its shape.
-    tensors: BTreeMap<String, (String, Vec<String>, Lie, Vec<usize>)>,
+    tensors: BTreeMap<String, Stored>,
     pub configs: BTreeMap<String, Value>,
     pub metadata: HashMap<String, String>,
 }
+
+type Stored = (String, Vec<String>, Lie, Vec<usize>);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -61,7 +63,7 @@ impl Kept {
 
     /// The file's tensors.
     pub fn tensors(&self) -> Tensors {
-        let tensor = |(key, (component, names, lie, shape)): (&String, &(String, Vec<String>, Lie, Vec<usize>))| {
+        let tensor = |(key, (component, names, lie, shape)): (&String, &Stored)| {
             let part = lie.part(shape);
             let mut data: Vec<f32> = names.iter().flat_map(|name| values(component, name, &part)).collect();
             if let Lie::Transposed = lie {

@@ -108,7 +108,7 @@ impl ShadersArg {
 /// Which model.
 #[derive(Debug, Args)]
 struct ModelArg {
-    /// A .safetensors checkpoint, a diffusers folder, or a name from weights-manifest.toml [default: the built-in model]
+    /// A .safetensors or .gguf checkpoint, a diffusers folder, or a name from weights-manifest.toml [default: the built-in model]
     #[arg(short, long, value_name = "MODEL")]
     model: Option<String>,
 }

@@ -14,10 +14,10 @@ pub fn check(weights: &dyn Weights, wanted: &[(String, Shape)]) -> Result<()> {
     let mut missing = Vec::new();
     let mut misshapen = Vec::new();
     for (name, shape) in wanted {
-        match weights.get(name) {
+        match weights.shape(name) {
             None => missing.push(name.as_str()),
-            Some(found) if same_but_for_1x1(found.shape.dims(), shape.dims()) => {}
-            Some(found) => misshapen.push(format!("{name} is {}, not {shape}", found.shape)),
+            Some(found) if same_but_for_1x1(found.dims(), shape.dims()) => {}
+            Some(found) => misshapen.push(format!("{name} is {found}, not {shape}")),
         }
     }
     let names: HashSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();

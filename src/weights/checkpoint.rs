@@ -74,7 +74,7 @@ impl Checkpoint {
     /// Reads the file's header and recognises what it holds.
     ///
     /// # Errors
-    /// A file that is no whole safetensors file, or holds nothing that can be opened as a model; the message says what it
+    /// A file that is no whole safetensors or GGUF file, or holds nothing that can be opened as a model; the message says what it
     /// is, where that is known.
     pub fn open(path: &Path) -> Result<Self> {
         let file = TensorFile::open_any(path)?;
@@ -212,7 +212,7 @@ impl Checkpoint {
         if family != Family::Sd2 {
             return told(false, "models of this family do".into());
         }
-        if unet.get("conv_in.weight").is_none_or(|tensor| tensor.shape.dims().get(1) != Some(&4)) {
+        if unet.shape("conv_in.weight").is_none_or(|shape| shape.dims().get(1) != Some(&4)) {
             return told(false, "models of this family for other inputs than latents do".into());
         }
         let steps = self.file.get("global_step").map(|tensor| tensor.to_f32());

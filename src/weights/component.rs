@@ -10,7 +10,7 @@ use super::model::Model;
 use super::names::canonical;
 use super::view::View;
 use crate::error::{Error, Result, ten};
-use crate::tensor::{RawTensor, Weights};
+use crate::tensor::{RawTensor, Shape, Weights};
 
 /// A component's files, best first: diffusers' names and then transformers', full precision before f16.
 const FILES: [&str; 8] = [
@@ -109,6 +109,14 @@ impl ComponentWeights {
     }
 }
 
+impl ComponentWeights {
+    /// What the file calls the type of a tensor's elements: `f16`, `q8_0`.
+    pub fn stored_as(&self, name: &str) -> Option<String> {
+        let stored = self.tensors.get(name)?;
+        self.files[stored.file].stored_as(&stored.name)
+    }
+}
+
 /// Why a component has no weights, and what to do.
 fn absent(model: &Model, component: &str) -> Error {
     let folder = model.path(component);
@@ -138,6 +146,11 @@ impl Weights for ComponentWeights {
     fn get(&self, name: &str) -> Option<RawTensor<'_>> {
         let stored = self.tensors.get(name)?;
         self.files[stored.file].get(&stored.name).map(|raw| stored.view.of(raw))
+    }
+
+    fn shape(&self, name: &str) -> Option<Shape> {
+        let stored = self.tensors.get(name)?;
+        Some(stored.view.shape(self.files[stored.file].shape(&stored.name)?))
     }
 
     fn names(&self) -> Vec<String> {

@@ -1,6 +1,6 @@
-//! One safetensors file, read through a memory map.
+//! One file of tensors, safetensors or GGUF, read through a memory map.
 //!
-//! The format: eight bytes with the header's length, the header (JSON: name -> dtype, shape, range), then the data.
+//! The format of safetensors: eight bytes with the header's length, the header (JSON: name -> dtype, shape, range), then the data.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use super::unreadable;
+use super::quant::Blocks;
+use super::{gguf, unreadable};
 use crate::error::{Error, Result, ten};
 use crate::tensor::{DType, RawTensor, Shape};
 
@@ -23,21 +24,33 @@ const CONVERT: &str = "convert it in Python: `t = torch.load(FILE, map_location=
      t = t.get(\"state_dict\", t); safetensors.torch.save_file({k: v.contiguous() for k, v in t.items() if \
      torch.is_tensor(v)}, \"model.safetensors\")`";
 
-/// The tensors of one safetensors file by their stored names.
+/// The tensors of one file by their stored names.
 pub struct TensorFile {
     path: PathBuf,
     bytes: Bytes,
-    index: BTreeMap<String, Entry>,
-    /// Tensors of a type that cannot be read, and that type.
-    unknown: BTreeMap<String, String>,
-    metadata: HashMap<String, String>,
+    header: Header,
 }
 
-struct Entry {
-    dtype: DType,
-    shape: Shape,
+/// Where a tensor is, and what.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// What its elements are read as.
+    pub dtype: DType,
+    /// PyTorch's order of dimensions.
+    pub shape: Shape,
     /// Bytes from the start of the file.
-    range: Range<usize>,
+    pub range: Range<usize>,
+    /// How its elements are stored, if not each by itself.
+    pub blocks: Option<Blocks>,
+}
+
+/// What a file says of itself.
+#[derive(Debug, Default)]
+pub(super) struct Header {
+    pub index: BTreeMap<String, Entry>,
+    /// Tensors of a type that cannot be read, and that type.
+    pub unknown: BTreeMap<String, String>,
+    pub metadata: HashMap<String, String>,
 }
 
 enum Bytes {
@@ -87,30 +100,17 @@ impl TensorFile {
 
     fn parse(path: PathBuf, bytes: Bytes) -> Result<Self> {
         let data = bytes.as_slice();
-        let fail = |error| Error::file(&path, broken(data, &error));
-        let (header, metadata) = SafeTensors::read_metadata(data).map_err(fail)?;
-        let tensors = SafeTensors::deserialize(data).map_err(fail)?;
-        let mut index = BTreeMap::new();
-        let mut unknown = BTreeMap::new();
-        for (name, view) in tensors.iter() {
-            let Some(dtype) = dtype(view.dtype()) else {
-                unknown.insert(name.to_string(), view.dtype().to_string());
-                continue;
-            };
-            // The view borrows from `data`, so its distance from there is its place in the file.
-            let start = view.data().as_ptr() as usize - data.as_ptr() as usize;
-            debug_assert!(start >= 8 + header);
-            let range = start..start + view.data().len();
-            index.insert(name.to_string(), Entry { dtype, shape: Shape::new(view.shape()), range });
+        let header = if data.starts_with(gguf::MAGIC) { gguf::parse(data) } else { safetensors(data) };
+        match header {
+            Ok(header) => Ok(Self { path, bytes, header }),
+            Err(what) => Err(Error::file(path, what)),
         }
-        let metadata = metadata.metadata().clone().unwrap_or_default();
-        Ok(Self { path, bytes, index, unknown, metadata })
     }
 
     /// # Errors
     /// If a tensor that is wanted has a type that is not known.
     pub fn refuse_unknown_types(&self, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        let found = self.unknown.iter().filter(|(name, _)| wanted(name));
+        let found = self.header.unknown.iter().filter(|(name, _)| wanted(name));
         let found: Vec<_> = found.map(|(name, dtype)| format!("{name} ({dtype})")).collect();
         if found.is_empty() {
             return Ok(());
@@ -125,28 +125,59 @@ impl TensorFile {
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.index.keys().map(String::as_str)
+        self.header.index.keys().map(String::as_str)
     }
 
     /// The names of tensors of unknown types too.
     pub fn all_names(&self) -> impl Iterator<Item = &str> + Clone {
-        self.index.keys().chain(self.unknown.keys()).map(String::as_str)
+        self.header.index.keys().chain(self.header.unknown.keys()).map(String::as_str)
     }
 
     /// An entry of the header's own table.
     pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.metadata.get(key).map(String::as_str)
+        self.header.metadata.get(key).map(String::as_str)
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.index.contains_key(name)
+        self.header.index.contains_key(name)
     }
 
     pub fn get(&self, name: &str) -> Option<RawTensor<'_>> {
-        let entry = self.index.get(name)?;
-        let bytes = Cow::Borrowed(&self.bytes.as_slice()[entry.range.clone()]);
+        let entry = self.header.index.get(name)?;
+        let stored = &self.bytes.as_slice()[entry.range.clone()];
+        let bytes = entry.blocks.map_or(Cow::Borrowed(stored), |blocks| Cow::Owned(blocks.to_f32(stored)));
         Some(RawTensor { dtype: entry.dtype, shape: entry.shape.clone(), bytes })
     }
+
+    pub fn shape(&self, name: &str) -> Option<&Shape> {
+        Some(&self.header.index.get(name)?.shape)
+    }
+
+    /// What its elements are called: `f16`, `q8_0`.
+    pub fn stored_as(&self, name: &str) -> Option<String> {
+        let entry = self.header.index.get(name)?;
+        Some(entry.blocks.map_or_else(|| entry.dtype.to_string(), |blocks| blocks.name().to_string()))
+    }
+}
+
+/// Reads the header of a safetensors file; an error says what is wrong with it.
+fn safetensors(data: &[u8]) -> Result<Header, String> {
+    let fail = |error| broken(data, &error);
+    let (header, metadata) = SafeTensors::read_metadata(data).map_err(fail)?;
+    let tensors = SafeTensors::deserialize(data).map_err(fail)?;
+    let mut found = Header { metadata: metadata.metadata().clone().unwrap_or_default(), ..Header::default() };
+    for (name, view) in tensors.iter() {
+        let Some(dtype) = dtype(view.dtype()) else {
+            found.unknown.insert(name.to_string(), view.dtype().to_string());
+            continue;
+        };
+        // The view borrows from `data`, so its distance from there is its place in the file.
+        let start = view.data().as_ptr() as usize - data.as_ptr() as usize;
+        debug_assert!(start >= 8 + header);
+        let range = start..start + view.data().len();
+        found.index.insert(name.to_string(), Entry { dtype, shape: Shape::new(view.shape()), range, blocks: None });
+    }
+    Ok(found)
 }
 
 fn map(path: &Path) -> Result<Bytes> {
@@ -188,8 +219,6 @@ fn broken(bytes: &[u8], error: &SafeTensorError) -> String {
         "is a git-lfs pointer, not the weights; run `git lfs pull` in its folder".into()
     } else if begins(b"PK\x03\x04") || begins(b"\x80") {
         format!("{PICKLE}; {CONVERT}")
-    } else if begins(b"GGUF") {
-        "is a GGUF file, which is not supported; give the model's .safetensors".into()
     } else if begins(b"<!") || begins(b"<h") {
         "is a web page, not safetensors; download it again".into()
     } else {
@@ -255,7 +284,7 @@ mod tests {
             let text = message(start.to_vec());
             assert!(text.contains("can run any code") && text.contains("safetensors.torch.save_file"), "{text}");
         }
-        assert!(message(b"GGUF\x03\0\0\0".to_vec()).contains("GGUF"));
+        assert!(message(b"GGUF\x03\0\0\0".to_vec()).contains("is truncated"));
         assert!(message(b"version https://git-lfs.github.com/spec/v1".to_vec()).contains("git-lfs pointer"));
         assert!(message(b"<!DOCTYPE html>".to_vec()).contains("web page"));
         assert!(message(b"abc".to_vec()).contains("no safetensors file"));

@@ -267,8 +267,8 @@ mod tests {
         };
         assert!(text("a.ckpt", b"PK\x03\x04").contains("pickle"));
         assert!(text("a.safetensors", b"x").contains("no safetensors file"));
-        assert!(text("model_index.json", b"{}").contains("give the folder"));
         assert!(message(Model::open(folder.path())).contains("a.safetensors"));
+        assert!(text("model_index.json", b"{}").contains("give the folder"));
     }
 
     #[test]

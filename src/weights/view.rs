@@ -14,11 +14,20 @@ pub enum View {
 }
 
 impl View {
+    /// The shape of a tensor of `stored` seen this way.
+    pub fn shape(self, stored: &Shape) -> Shape {
+        match (self, stored.dims()) {
+            (Self::Third(_), &[rows, ..]) if rows % 3 == 0 => stored.with_batch(rows / 3),
+            (Self::Transposed, &[rows, columns]) => [columns, rows].into(),
+            _ => stored.clone(),
+        }
+    }
+
     /// The tensor seen this way. What is not of a shape that can be seen so stays whole, and is found misshapen.
     pub fn of<'a>(self, raw: RawTensor<'a>) -> RawTensor<'a> {
         match (self, raw.shape.dims()) {
             (Self::Third(third), &[rows, ..]) if rows % 3 == 0 => {
-                let (shape, len) = (raw.shape.with_batch(rows / 3), raw.bytes.len() / 3);
+                let (shape, len) = (self.shape(&raw.shape), raw.bytes.len() / 3);
                 let bytes = match raw.bytes {
                     Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[third * len..][..len]),
                     Cow::Owned(bytes) => Cow::Owned(bytes[third * len..][..len].to_vec()),
@@ -32,7 +41,7 @@ impl View {
                 for column in 0..columns {
                     (0..rows).for_each(|row| bytes.extend_from_slice(element(row, column)));
                 }
-                RawTensor { dtype: raw.dtype, shape: Shape::from([columns, rows]), bytes: Cow::Owned(bytes) }
+                RawTensor { dtype: raw.dtype, shape: self.shape(&raw.shape), bytes: Cow::Owned(bytes) }
             }
             _ => raw,
         }

@@ -42,7 +42,7 @@ impl<'a> Seen<'a> {
     }
 
     fn dims(&self, name: &str) -> Option<Vec<usize>> {
-        Some(self.weights.get(name)?.shape.dims().to_vec())
+        Some(self.weights.shape(name)?.dims().to_vec())
     }
 
     fn dim(&self, name: &str, index: usize) -> Option<usize> {
