@@ -66,6 +66,7 @@ pub struct Checkpoint {
     components: BTreeMap<&'static str, Tensors>,
     /// The texts of the folder's files that are not weights, by path.
     texts: BTreeMap<String, String>,
+    /// See the methods of these names.
     left_out: usize,
     unknown: Vec<String>,
 }
@@ -74,8 +75,8 @@ impl Checkpoint {
     /// Reads the file's header and recognises what it holds.
     ///
     /// # Errors
-    /// A file that is no whole safetensors or GGUF file, or holds nothing that can be opened as a model; the message says what it
-    /// is, where that is known.
+    /// A file that is no whole safetensors or GGUF file, or holds nothing that can be opened as a model; the message says
+    /// what it is, where that is known.
     pub fn open(path: &Path) -> Result<Self> {
         let file = TensorFile::open_any(path)?;
         if let Some(what) = refuse::other_kind(file.all_names()) {
@@ -240,6 +241,7 @@ struct Sorted {
     components: BTreeMap<&'static str, Tensors>,
     /// Components with OpenCLIP's names.
     open_clip: Vec<&'static str>,
+    /// As [`Checkpoint::left_out`] and [`Checkpoint::unknown`].
     left_out: usize,
     unknown: Vec<String>,
 }

@@ -1,6 +1,7 @@
 //! One file of tensors, safetensors or GGUF, read through a memory map.
 //!
-//! The format of safetensors: eight bytes with the header's length, the header (JSON: name -> dtype, shape, range), then the data.
+//! The format of safetensors: eight bytes with the header's length, the header (JSON: name -> dtype, shape, range), then
+//! the data.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

@@ -1,7 +1,8 @@
-//! Models at the files' border: folders in the diffusers layout, safetensors, what is written, and which models are known.
+//! Models at the files' border: folders in the diffusers layout, checkpoints in one file, safetensors and GGUF, what is
+//! written, and which models are known.
 //!
-//! [`Model`] finds a model (a folder, a name from `weights-manifest.toml`, or the one inside the binary) and gives its
-//! configurations as text and each component's tensors as [`ComponentWeights`]. [`check`] compares those with what a
+//! [`Model`] finds a model (a folder, a [`Checkpoint`], a name from `weights-manifest.toml`, or the one inside the binary)
+//! and gives its configurations as text and each component's tensors as [`ComponentWeights`]. [`check`] compares those with what a
 //! network wants. [`read_tensors`] and [`write_tensors`] carry single tensors in and out; [`write_atomically`] is how
 //! every output file is written.
 
