@@ -68,6 +68,7 @@ pub fn trials() -> Vec<Trial> {
         ("weights_that_are_not_a_number_are_named", weights_that_are_not_a_number_are_named),
         ("a_tensor_of_another_shape_is_named", a_tensor_of_another_shape_is_named),
         ("an_unknown_configuration_value_is_named", an_unknown_configuration_value_is_named),
+        ("models_tells_what_a_model_is_and_whether_it_is_whole", models_tells_what_a_model_is),
         ("merges_that_are_empty_are_named", |at| {
             std::fs::write(copy_of_the_model(at)?.join("tokenizer/merges.txt"), "")?;
             refused(at, DRAW_MODEL, 1, &["merges.txt", "empty"])
@@ -186,6 +187,25 @@ fn weights_that_are_not_a_number_are_named(at: &Path) -> Result<(), Failed> {
     let path = copy_of_the_model(at)?.join("unet/diffusion_pytorch_model.safetensors");
     change_tensor(&path, "conv_in.weight", |_| f32::NAN)?;
     refused(at, DRAW_MODEL, 1, &["conv_in.weight", "NaN"])
+}
+
+fn models_tells_what_a_model_is(at: &Path) -> Result<(), Failed> {
+    let told = |arguments: &[&str]| -> Result<String, Failed> {
+        let output = ornstein(at, arguments)?;
+        assert!(output.status.success(), "{output:?}");
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    assert!(told(&["models", "list"])?.starts_with("shapes"));
+    let text = told(&["models", "inspect", "shapes"])?;
+    assert!(text.starts_with("shapes: Stable Diffusion 1\npredicts v_prediction\n"), "{text}");
+    let found: serde_json::Value = serde_json::from_str(&told(&["models", "inspect", "shapes", "--json"])?)?;
+    let parameters = |part: &serde_json::Value| part["dtypes"]["f16"].as_u64();
+    let sum: Option<u64> = found["components"].as_array().ok_or("no components")?.iter().map(parameters).sum();
+    assert_eq!(sum.map(|n| n / 10_000), Some(482));
+    assert_eq!(told(&["models", "verify", "shapes"])?.lines().count(), 3);
+    let unet = copy_of_the_model(at)?.join("unet/diffusion_pytorch_model.safetensors");
+    change_tensor(&unet, "conv_in.bias", |_| f32::NAN)?;
+    refused(at, &["models", "verify", "model"], 1, &["conv_in.bias is NaN or infinite at element 0"])
 }
 
 fn a_tensor_of_another_shape_is_named(at: &Path) -> Result<(), Failed> {

@@ -3,6 +3,7 @@
 
 mod admission;
 mod bench;
+mod checkpoints;
 mod cli;
 mod files;
 mod finite;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let trials: Vec<Trial> = [
         admission::trials(),
         bench::trials(),
+        checkpoints::trials(),
         cli::trials(),
         files::trials(),
         finite::trials(),

@@ -9,10 +9,10 @@ use libtest_mimic::{Failed, Trial};
 use ornstein::error::Result;
 use ornstein::tokenizer::Tokenizer;
 use ornstein::weights::Model;
+use ornstein::weights::vocabulary::{merges, vocabulary};
 use serde::Deserialize;
 
 const OPENAI: &str = include_str!("data/tokenizer/openai.json");
-const OPENAI_MERGES: &[u8] = include_bytes!("data/tokenizer/openai-merges.txt.gz");
 const SHAPES: &str = include_str!("data/tokenizer/shapes.json");
 const SHAPES_ONE_FILE: &[u8] = include_bytes!("data/tokenizer/shapes.tokenizer.json.gz");
 
@@ -101,19 +101,8 @@ fn configured(variant: &Variant) -> Result<(), Failed> {
     compare(&from(&files)?, &variant.cases)
 }
 
-/// The vocabulary follows from the merges: every byte, every byte that ends a word, every merge, the two special tokens.
 fn openai() -> Result<(), Failed> {
-    let merges = unzip(OPENAI_MERGES);
-    let printable = |b: &u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let bytes = (0..=255u8).filter(printable).map(char::from).chain((256..256 + 68).filter_map(char::from_u32));
-    let mut tokens: Vec<String> = bytes.map(String::from).collect();
-    tokens.extend_from_within(..);
-    tokens[256..].iter_mut().for_each(|token| token.push_str("</w>"));
-    tokens.extend(std::str::from_utf8(&merges)?.lines().skip(1).map(|line| line.replace(' ', "")));
-    tokens.extend(["<|startoftext|>".into(), "<|endoftext|>".into()]);
-    assert_eq!(tokens.len(), 49408);
-    let ids: HashMap<String, usize> = tokens.into_iter().enumerate().map(|(id, token)| (token, id)).collect();
-    let files = Files::from([("vocab.json", serde_json::to_vec(&ids)?), ("merges.txt", merges)]);
+    let files = Files::from([("vocab.json", vocabulary().into_bytes()), ("merges.txt", merges().into_bytes())]);
     compare(&from(&files)?, &serde_json::from_str::<Vec<Case>>(OPENAI)?)
 }
 

@@ -16,7 +16,7 @@
 //! | floor | modules | |
 //! |---|---|---|
 //! | 5 | `cli` (and `main`) | may print, read arguments, block |
-//! | 4 | `pipeline`, `conditioning`, `forward`, `network`, `lab` | know models, samplers and devices |
+//! | 4 | `pipeline`, `conditioning`, `forward`, `inspect`, `network`, `lab` | know models, samplers and devices |
 //! | 3 | `gpu`, `models`, `weights`, `tokenizer`, `samplers`, `image` | siblings, blind to each other |
 //! | 2 | `graph` | nodes, fusion, memory plan, CPU executor |
 //! | 1 | `ops` | one file per op |
@@ -36,6 +36,7 @@ pub mod gpu;
 pub mod graph;
 pub mod host;
 pub mod image;
+pub mod inspect;
 pub mod lab;
 pub mod models;
 pub mod network;

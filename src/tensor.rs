@@ -216,6 +216,11 @@ pub trait Weights: Send + Sync {
     /// The tensor of that name, or `None`.
     fn get(&self, name: &str) -> Option<RawTensor<'_>>;
 
+    /// Its shape, which may be known without reading it.
+    fn shape(&self, name: &str) -> Option<Shape> {
+        self.get(name).map(|tensor| tensor.shape)
+    }
+
     /// Every name there is, for listing what a network did not ask for.
     fn names(&self) -> Vec<String>;
 }

@@ -4,8 +4,8 @@
     pip install transformers open_clip_torch
     python make_tokenizer_cases.py
 
-Writes beside itself, into tokenizer/:
-    openai-merges.txt.gz  the merges of OpenAI's CLIP vocabulary (MIT licence), which open_clip_torch carries
+Writes the merges of OpenAI's CLIP vocabulary (MIT licence), which open_clip_torch carries, into assets/clip/merges.txt.gz,
+and beside itself, into tokenizer/:
     openai.json           prompts and their ids with that vocabulary, as they are and padded to 77
     shapes.json           prompts and their ids with the built-in model's vocabulary, under each way to configure it
     shapes.tokenizer.json.gz  the built-in model's tokenizer in the one-file form that transformers 5 writes
@@ -109,7 +109,7 @@ def openai():
         open(os.path.join(folder, "merges.txt"), "w").write(text)
         tokenizer = CLIPTokenizer(os.path.join(folder, "vocab.json"), os.path.join(folder, "merges.txt"), model_max_length=77)
         write("openai.json", rows(tokenizer, OPENAI_PROMPTS))
-    compress("openai-merges.txt.gz", text)
+    compress(os.path.join(HERE, "..", "..", "assets", "clip", "merges.txt.gz"), text)
 
 
 def shapes():

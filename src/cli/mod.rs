@@ -18,6 +18,7 @@ mod bench;
 mod devices;
 mod forward;
 mod generate;
+mod models;
 mod schedule;
 mod shader;
 mod tokenize;
@@ -44,6 +45,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// List the adapters and what they can do
     Devices(devices::Devices),
+    /// Tell what models there are, what a file is, and whether it is whole
+    Models(models::Models),
     /// Print a shader as a driver will see it
     Shader(shader::Shader),
     /// Check every kernel, or every node of a model, on a device against the CPU
@@ -105,7 +108,7 @@ impl ShadersArg {
 /// Which model.
 #[derive(Debug, Args)]
 struct ModelArg {
-    /// A diffusers folder, or a name from weights-manifest.toml [default: the built-in model]
+    /// A .safetensors or .gguf checkpoint, a diffusers folder, or a name from weights-manifest.toml [default: the built-in model]
     #[arg(short, long, value_name = "MODEL")]
     model: Option<String>,
 }
@@ -129,6 +132,7 @@ pub fn run() -> ExitCode {
         Command::Schedule(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Devices(command) => command.run(),
+        Command::Models(command) => command.run(),
         Command::Shader(command) => command.run(),
         Command::Validate(command) => command.run(),
     };

@@ -14,10 +14,10 @@ pub fn check(weights: &dyn Weights, wanted: &[(String, Shape)]) -> Result<()> {
     let mut missing = Vec::new();
     let mut misshapen = Vec::new();
     for (name, shape) in wanted {
-        match weights.get(name) {
+        match weights.shape(name) {
             None => missing.push(name.as_str()),
-            Some(found) if same_but_for_1x1(found.shape.dims(), shape.dims()) => {}
-            Some(found) => misshapen.push(format!("{name} is {}, not {shape}", found.shape)),
+            Some(found) if same_but_for_1x1(found.dims(), shape.dims()) => {}
+            Some(found) => misshapen.push(format!("{name} is {found}, not {shape}")),
         }
     }
     let names: HashSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
@@ -38,7 +38,7 @@ pub fn check(weights: &dyn Weights, wanted: &[(String, Shape)]) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
-    let what = format!("{}; use the weights that belong to this config.json", found.join("; "));
+    let what = format!("{}; is the file whole, and of this model?", found.join("; "));
     Err(Error::weights(weights.place(), what))
 }
 
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "unet: 2 tensors missing: c, d; 1 tensor of another shape: a is [2, 3], not [3, 2]; 1 tensor too many: x; \
-             use the weights that belong to this config.json"
+             is the file whole, and of this model?"
         );
     }
 

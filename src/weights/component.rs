@@ -1,14 +1,16 @@
 //! The tensors of one component of a model: one safetensors file, or the shards that an index file lists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::file::TensorFile;
+use super::file::{PICKLE, TensorFile};
 use super::model::Model;
 use super::names::canonical;
+use super::view::View;
 use crate::error::{Error, Result, ten};
-use crate::tensor::{RawTensor, Weights};
+use crate::tensor::{RawTensor, Shape, Weights};
 
 /// A component's files, best first: diffusers' names and then transformers', full precision before f16.
 const FILES: [&str; 8] = [
@@ -28,9 +30,25 @@ const PICKLES: [&str; 4] = ["bin", "ckpt", "pt", "pth"];
 /// The weights of one network, under the names that networks ask for (see `names.rs`).
 pub struct ComponentWeights {
     place: String,
-    files: Vec<TensorFile>,
-    /// Canonical name -> which file, and its name there.
-    tensors: BTreeMap<String, (usize, String)>,
+    files: Vec<Arc<TensorFile>>,
+    /// By canonical name.
+    tensors: BTreeMap<String, Stored>,
+}
+
+/// Where a tensor is.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    /// Which of the component's files.
+    pub file: usize,
+    /// Its name there.
+    pub name: String,
+    pub view: View,
+}
+
+impl Stored {
+    fn whole(file: usize, name: &str) -> Self {
+        Self { file, name: name.into(), view: View::Whole }
+    }
 }
 
 /// `*.safetensors.index.json`, as transformers and diffusers write it.
@@ -49,9 +67,14 @@ impl ComponentWeights {
             return Self::sharded(model, component, &path);
         }
         let file = model.tensors(&path)?;
-        let tensors =
-            file.names().map(|name| (canonical(component, name).into_owned(), (0, name.to_string()))).collect();
-        Ok(Self { place: file.path().display().to_string(), files: vec![file], tensors })
+        let tensors = file.names().map(|name| (canonical(component, name).into_owned(), Stored::whole(0, name)));
+        let tensors = tensors.collect();
+        Ok(Self::of_files(file.path().display().to_string(), vec![Arc::new(file)], tensors))
+    }
+
+    /// Tensors that are known to be in these files; `place` is what messages call them.
+    pub(super) fn of_files(place: String, files: Vec<Arc<TensorFile>>, tensors: BTreeMap<String, Stored>) -> Self {
+        Self { place, files, tensors }
     }
 
     fn sharded(model: &Model, component: &str, path: &str) -> Result<Self> {
@@ -67,13 +90,13 @@ impl ComponentWeights {
         if !gone.is_empty() {
             return Err(fail(format!("names shards that are not there: {}; download them too", ten(&gone))));
         }
-        let files =
-            there.iter().map(|shard| model.tensors(&format!("{component}/{shard}"))).collect::<Result<Vec<_>>>()?;
+        let file = |shard: &&String| model.tensors(&format!("{component}/{shard}")).map(Arc::new);
+        let files = there.iter().map(file).collect::<Result<Vec<_>>>()?;
         let mut tensors = BTreeMap::new();
         let mut lacking = Vec::new();
         for (name, shard) in &index.weight_map {
             match there.binary_search(&shard).ok().filter(|&file| files[file].has(name)) {
-                Some(file) => _ = tensors.insert(canonical(component, name).into_owned(), (file, name.clone())),
+                Some(file) => _ = tensors.insert(canonical(component, name).into_owned(), Stored::whole(file, name)),
                 None => lacking.push(format!("{name} ({shard})")),
             }
         }
@@ -82,7 +105,15 @@ impl ComponentWeights {
                 format!("names tensors that their shards lack: {}; download index and shards together", ten(&lacking));
             return Err(fail(what));
         }
-        Ok(Self { place: model.path(path).display().to_string(), files, tensors })
+        Ok(Self::of_files(model.path(path).display().to_string(), files, tensors))
+    }
+}
+
+impl ComponentWeights {
+    /// What the file calls the type of a tensor's elements: `f16`, `q8_0`.
+    pub fn stored_as(&self, name: &str) -> Option<String> {
+        let stored = self.tensors.get(name)?;
+        self.files[stored.file].stored_as(&stored.name)
     }
 }
 
@@ -98,8 +129,8 @@ fn absent(model: &Model, component: &str) -> Error {
         .partition::<Vec<_>, _>(|name| name.rsplit_once('.').is_some_and(|(_, ending)| PICKLES.contains(&ending)));
     if let Some(pickle) = pickle.first() {
         let what = format!(
-            "`{pickle}` is a PyTorch pickle, which can run any code when it is read, so it is not; download the \
-             .safetensors, or convert it in Python with `save_pretrained(.., safe_serialization=True)`"
+            "`{pickle}` {PICKLE}; download the .safetensors, or convert it in Python with `save_pretrained(.., \
+             safe_serialization=True)`"
         );
         return Error::file(folder, what);
     }
@@ -113,8 +144,13 @@ impl Weights for ComponentWeights {
     }
 
     fn get(&self, name: &str) -> Option<RawTensor<'_>> {
-        let (file, stored) = self.tensors.get(name)?;
-        self.files[*file].get(stored)
+        let stored = self.tensors.get(name)?;
+        self.files[stored.file].get(&stored.name).map(|raw| stored.view.of(raw))
+    }
+
+    fn shape(&self, name: &str) -> Option<Shape> {
+        let stored = self.tensors.get(name)?;
+        Some(stored.view.shape(self.files[stored.file].shape(&stored.name)?))
     }
 
     fn names(&self) -> Vec<String> {

@@ -1,9 +1,10 @@
-//! One safetensors file, read through a memory map.
+//! One file of tensors, safetensors or GGUF, read through a memory map.
 //!
-//! The format: eight bytes with the header's length, the header (JSON: name -> dtype, shape, range), then the data.
+//! The format of safetensors: eight bytes with the header's length, the header (JSON: name -> dtype, shape, range), then
+//! the data.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,22 +12,46 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use super::unreadable;
+use super::quant::Blocks;
+use super::{gguf, unreadable};
 use crate::error::{Error, Result, ten};
 use crate::tensor::{DType, RawTensor, Shape};
 
-/// The tensors of one safetensors file by their stored names.
+/// What is said of files that hold PyTorch pickles.
+pub const PICKLE: &str = "is a PyTorch pickle, which can run any code when it is read, so it is not";
+
+/// How such a file becomes one that is.
+const CONVERT: &str = "convert it in Python: `t = torch.load(FILE, map_location=\"cpu\", weights_only=True); \
+     t = t.get(\"state_dict\", t); safetensors.torch.save_file({k: v.contiguous() for k, v in t.items() if \
+     torch.is_tensor(v)}, \"model.safetensors\")`";
+
+/// The tensors of one file by their stored names.
 pub struct TensorFile {
     path: PathBuf,
     bytes: Bytes,
-    index: BTreeMap<String, Entry>,
+    header: Header,
 }
 
-struct Entry {
-    dtype: DType,
-    shape: Shape,
+/// Where a tensor is, and what.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// What its elements are read as.
+    pub dtype: DType,
+    /// PyTorch's order of dimensions.
+    pub shape: Shape,
     /// Bytes from the start of the file.
-    range: Range<usize>,
+    pub range: Range<usize>,
+    /// How its elements are stored, if not each by itself.
+    pub blocks: Option<Blocks>,
+}
+
+/// What a file says of itself.
+#[derive(Debug, Default)]
+pub(super) struct Header {
+    pub index: BTreeMap<String, Entry>,
+    /// Tensors of a type that cannot be read, and that type.
+    pub unknown: BTreeMap<String, String>,
+    pub metadata: HashMap<String, String>,
 }
 
 enum Bytes {
@@ -52,6 +77,13 @@ impl TensorFile {
     /// # Errors
     /// A file that is missing, unreadable, empty, truncated, no safetensors, or of an element type that is not known.
     pub fn open(path: &Path) -> Result<Self> {
+        let file = Self::open_any(path)?;
+        file.refuse_unknown_types(|_| true)?;
+        Ok(file)
+    }
+
+    /// The same, whatever the elements' types: those that are not known are only named.
+    pub fn open_any(path: &Path) -> Result<Self> {
         let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         if metadata.is_dir() {
             return Err(Error::file(path, "is a folder where a safetensors file is expected"));
@@ -62,36 +94,31 @@ impl TensorFile {
 
     /// The same for a file inside the binary; `path` is what error messages call it.
     pub fn embedded(path: PathBuf, bytes: &'static [u8]) -> Result<Self> {
-        Self::parse(path, Bytes::Embedded(bytes))
+        let file = Self::parse(path, Bytes::Embedded(bytes))?;
+        file.refuse_unknown_types(|_| true)?;
+        Ok(file)
     }
 
     fn parse(path: PathBuf, bytes: Bytes) -> Result<Self> {
         let data = bytes.as_slice();
-        let fail = |error| Error::file(&path, broken(data, &error));
-        let (header, _) = SafeTensors::read_metadata(data).map_err(fail)?;
-        let tensors = SafeTensors::deserialize(data).map_err(fail)?;
-        let mut index = BTreeMap::new();
-        let mut unknown = Vec::new();
-        for (name, view) in tensors.iter() {
-            let Some(dtype) = dtype(view.dtype()) else {
-                unknown.push(format!("{name} ({})", view.dtype()));
-                continue;
-            };
-            // The view borrows from `data`, so its distance from there is its place in the file.
-            let start = view.data().as_ptr() as usize - data.as_ptr() as usize;
-            debug_assert!(start >= 8 + header);
-            let range = start..start + view.data().len();
-            index.insert(name.to_string(), Entry { dtype, shape: Shape::new(view.shape()), range });
+        let header = if data.starts_with(gguf::MAGIC) { gguf::parse(data) } else { safetensors(data) };
+        match header {
+            Ok(header) => Ok(Self { path, bytes, header }),
+            Err(what) => Err(Error::file(path, what)),
         }
-        if !unknown.is_empty() {
-            unknown.sort();
-            let what = format!(
-                "has tensors of a type that is not supported: {}; convert them to f16, bf16 or f32",
-                ten(&unknown)
-            );
-            return Err(Error::file(path, what));
+    }
+
+    /// # Errors
+    /// If a tensor that is wanted has a type that is not known.
+    pub fn refuse_unknown_types(&self, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let found = self.header.unknown.iter().filter(|(name, _)| wanted(name));
+        let found: Vec<_> = found.map(|(name, dtype)| format!("{name} ({dtype})")).collect();
+        if found.is_empty() {
+            return Ok(());
         }
-        Ok(Self { path, bytes, index })
+        let what =
+            format!("has tensors of a type that is not supported: {}; convert them to f16, bf16 or f32", ten(&found));
+        Err(Error::file(&self.path, what))
     }
 
     pub fn path(&self) -> &Path {
@@ -99,18 +126,59 @@ impl TensorFile {
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.index.keys().map(String::as_str)
+        self.header.index.keys().map(String::as_str)
+    }
+
+    /// The names of tensors of unknown types too.
+    pub fn all_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.header.index.keys().chain(self.header.unknown.keys()).map(String::as_str)
+    }
+
+    /// An entry of the header's own table.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.header.metadata.get(key).map(String::as_str)
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.index.contains_key(name)
+        self.header.index.contains_key(name)
     }
 
     pub fn get(&self, name: &str) -> Option<RawTensor<'_>> {
-        let entry = self.index.get(name)?;
-        let bytes = Cow::Borrowed(&self.bytes.as_slice()[entry.range.clone()]);
+        let entry = self.header.index.get(name)?;
+        let stored = &self.bytes.as_slice()[entry.range.clone()];
+        let bytes = entry.blocks.map_or(Cow::Borrowed(stored), |blocks| Cow::Owned(blocks.to_f32(stored)));
         Some(RawTensor { dtype: entry.dtype, shape: entry.shape.clone(), bytes })
     }
+
+    pub fn shape(&self, name: &str) -> Option<&Shape> {
+        Some(&self.header.index.get(name)?.shape)
+    }
+
+    /// What its elements are called: `f16`, `q8_0`.
+    pub fn stored_as(&self, name: &str) -> Option<String> {
+        let entry = self.header.index.get(name)?;
+        Some(entry.blocks.map_or_else(|| entry.dtype.to_string(), |blocks| blocks.name().to_string()))
+    }
+}
+
+/// Reads the header of a safetensors file; an error says what is wrong with it.
+fn safetensors(data: &[u8]) -> Result<Header, String> {
+    let fail = |error| broken(data, &error);
+    let (header, metadata) = SafeTensors::read_metadata(data).map_err(fail)?;
+    let tensors = SafeTensors::deserialize(data).map_err(fail)?;
+    let mut found = Header { metadata: metadata.metadata().clone().unwrap_or_default(), ..Header::default() };
+    for (name, view) in tensors.iter() {
+        let Some(dtype) = dtype(view.dtype()) else {
+            found.unknown.insert(name.to_string(), view.dtype().to_string());
+            continue;
+        };
+        // The view borrows from `data`, so its distance from there is its place in the file.
+        let start = view.data().as_ptr() as usize - data.as_ptr() as usize;
+        debug_assert!(start >= 8 + header);
+        let range = start..start + view.data().len();
+        found.index.insert(name.to_string(), Entry { dtype, shape: Shape::new(view.shape()), range, blocks: None });
+    }
+    Ok(found)
 }
 
 fn map(path: &Path) -> Result<Bytes> {
@@ -150,8 +218,8 @@ fn broken(bytes: &[u8], error: &SafeTensorError) -> String {
         format!("{verdict}: its header describes {whole} bytes, there are {size}; download or export it again")
     } else if begins(b"version https://git-lfs") {
         "is a git-lfs pointer, not the weights; run `git lfs pull` in its folder".into()
-    } else if begins(b"PK\x03\x04") || begins(b"\x80\x02") {
-        "is a PyTorch pickle, not safetensors; save it with `safetensors.torch.save_file`".into()
+    } else if begins(b"PK\x03\x04") || begins(b"\x80") {
+        format!("{PICKLE}; {CONVERT}")
     } else if begins(b"<!") || begins(b"<h") {
         "is a web page, not safetensors; download it again".into()
     } else {
@@ -184,7 +252,8 @@ mod tests {
     }
 
     fn message(bytes: Vec<u8>) -> String {
-        TensorFile::parse("x.safetensors".into(), Bytes::Read(bytes)).err().unwrap().to_string()
+        let file = TensorFile::parse("x.safetensors".into(), Bytes::Read(bytes));
+        file.and_then(|file| file.refuse_unknown_types(|_| true)).err().unwrap().to_string()
     }
 
     const HEADER: &str = r#"{"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}"#;
@@ -212,7 +281,11 @@ mod tests {
     #[test]
     fn other_kinds_of_files_are_named() {
         assert!(message(Vec::new()).contains("is empty"));
-        assert!(message(b"PK\x03\x04....".to_vec()).contains("pickle"));
+        for start in [b"PK\x03\x04....", b"\x80\x02\x8a\nl\xfc\x9cF"] {
+            let text = message(start.to_vec());
+            assert!(text.contains("can run any code") && text.contains("safetensors.torch.save_file"), "{text}");
+        }
+        assert!(message(b"GGUF\x03\0\0\0".to_vec()).contains("is truncated"));
         assert!(message(b"version https://git-lfs.github.com/spec/v1".to_vec()).contains("git-lfs pointer"));
         assert!(message(b"<!DOCTYPE html>".to_vec()).contains("web page"));
         assert!(message(b"abc".to_vec()).contains("no safetensors file"));
@@ -224,6 +297,8 @@ mod tests {
     fn an_unknown_element_type_names_its_tensor() {
         let header = r#"{"a.b":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}"#;
         assert!(message(bytes(header, 8)).contains("a.b (F64)"));
+        let file = TensorFile::parse("x".into(), Bytes::Read(bytes(header, 8))).unwrap();
+        assert!(file.refuse_unknown_types(|name| name != "a.b").is_ok());
     }
 
     #[test]

@@ -1,26 +1,33 @@
-//! Models at the files' border: folders in the diffusers layout, safetensors, what is written, and which models are known.
+//! Models at the files' border: folders in the diffusers layout, checkpoints in one file, safetensors and GGUF, what is
+//! written, and which models are known.
 //!
-//! [`Model`] finds a model (a folder, a name from `weights-manifest.toml`, or the one inside the binary) and gives its
-//! configurations as text and each component's tensors as [`ComponentWeights`]. [`check`] compares those with what a
+//! [`Model`] finds a model (a folder, a [`Checkpoint`], a name from `weights-manifest.toml`, or the one inside the binary)
+//! and gives its configurations as text and each component's tensors as [`ComponentWeights`]. [`check`] compares those with what a
 //! network wants. [`read_tensors`] and [`write_tensors`] carry single tensors in and out; [`write_atomically`] is how
 //! every output file is written.
 
 mod builtin;
 mod check;
+mod checkpoint;
 mod component;
 mod extended;
 mod file;
+mod gguf;
 pub mod manifest;
 mod model;
 mod names;
 mod output;
+mod quant;
 mod synthetic;
 mod tensors;
+mod view;
+pub mod vocabulary;
 
 use std::io;
 use std::path::Path;
 
 pub use check::check;
+pub use checkpoint::Checkpoint;
 pub use component::ComponentWeights;
 pub use extended::Extended;
 pub use model::Model;

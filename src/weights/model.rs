@@ -1,4 +1,5 @@
-//! A model in the diffusers layout: a folder with `model_index.json` and a folder for each component.
+//! A model in the diffusers layout: a folder with `model_index.json` and a folder for each component, or a checkpoint that
+//! is seen as one.
 
 use std::borrow::Cow;
 use std::fs;
@@ -6,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use super::checkpoint::Checkpoint;
 use super::component::ComponentWeights;
 use super::file::TensorFile;
-use super::manifest::{self, Entry};
+use super::manifest::{self, Entry, Kind};
 use super::{builtin, unreadable};
 use crate::error::{Error, Result};
 
@@ -20,15 +22,16 @@ pub struct Model {
 
 enum Source {
     Folder(PathBuf),
+    File(Checkpoint),
     BuiltIn,
 }
 
 impl Model {
-    /// What `--model` says: the built-in model without it, else a diffusers folder, else a name from
-    /// `weights-manifest.toml` whose folder is among the models of this machine.
+    /// What `--model` says: the built-in model without it, else a diffusers folder or a checkpoint, else a name from
+    /// `weights-manifest.toml` whose folder or file is among the models of this machine.
     ///
     /// # Errors
-    /// A path or name that is neither; a file, a known model that is not here, a folder that is no model.
+    /// A path or name that is neither; a known model that is not here, a folder or file that is no model.
     pub fn resolve(model: Option<&str>) -> Result<Self> {
         let Some(name) = model else { return Ok(Self::builtin()) };
         let path = Path::new(name);
@@ -39,7 +42,7 @@ impl Model {
             return Self::known(entry, manifest::models_folder());
         }
         let names: Vec<&str> = manifest::entries().iter().map(|entry| entry.name.as_str()).collect();
-        let what = format!("no such folder, and no model of this name; known are {}", names.join(", "));
+        let what = format!("no such file or folder, and no model of this name; known are {}", names.join(", "));
         Err(Error::file(name, what))
     }
 
@@ -48,11 +51,14 @@ impl Model {
         Self { source: Source::BuiltIn, entry: manifest::find(builtin::NAME) }
     }
 
-    /// The diffusers folder at `path`.
+    /// The diffusers folder or the checkpoint at `path`.
     pub fn open(path: &Path) -> Result<Self> {
         let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         if !metadata.is_dir() {
-            return Err(Error::file(path, not_a_folder(path)));
+            if path.extension().is_some_and(|ending| ending == "json") {
+                return Err(Error::file(path, "is a file of a model; give the folder with model_index.json"));
+            }
+            return Ok(Self { source: Source::File(Checkpoint::open(path)?), entry: None });
         }
         let model = Self { source: Source::Folder(path.to_path_buf()), entry: None };
         const COMPONENTS: [&str; 5] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"];
@@ -64,31 +70,43 @@ impl Model {
         } else {
             "is no diffusers folder: it has no model_index.json"
         };
-        Err(Error::file(path, what))
+        let checkpoints = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let mut checkpoints =
+            checkpoints.filter(|name| Path::new(name).extension().is_some_and(|e| e == "safetensors"));
+        match checkpoints.next() {
+            Some(file) => {
+                Err(Error::file(path, format!("{what}; give one of its files, as {}", path.join(file).display())))
+            }
+            None => Err(Error::file(path, what)),
+        }
     }
 
     fn known(entry: &'static Entry, models: Option<PathBuf>) -> Result<Self> {
         if entry.name == builtin::NAME {
             return Ok(Self::builtin());
         }
-        let Some(folder) = models.map(|models| models.join(&entry.name)) else {
+        let Some(mut path) = models.map(|models| models.join(&entry.name)) else {
             let what = "is a known model, but this machine names no home folder to look in; set ORNSTEIN_MODELS to the \
                         folder that holds your models";
             return Err(Error::file(&entry.name, what));
         };
-        if !folder.exists() {
+        let is_file = entry.kind == Kind::File;
+        if let Some(file) = entry.files.first().filter(|_| is_file) {
+            path.push(&file.path);
+        }
+        if !path.exists() {
             let repository = entry.repository.as_deref().unwrap_or("its author");
             let what = format!(
-                "is a known model, but {} does not exist; put its diffusers folder (from {repository}) there, or give \
-                 another path",
-                folder.display()
+                "is a known model, but {} does not exist; put its {} (from {repository}) there, or give another path",
+                path.display(),
+                if is_file { "checkpoint" } else { "diffusers folder" }
             );
             return Err(Error::file(&entry.name, what));
         }
-        Ok(Self { entry: Some(entry), ..Self::open(&folder)? })
+        Ok(Self { entry: Some(entry), ..Self::open(&path)? })
     }
 
-    /// What messages and pictures call this model: the name in the manifest, or the folder's.
+    /// What messages and pictures call this model: the name in the manifest, the folder's, or the file's without ending.
     pub fn name(&self) -> String {
         match (&self.entry, &self.source) {
             (Some(entry), _) => entry.name.clone(),
@@ -96,6 +114,10 @@ impl Model {
             (None, Source::Folder(folder)) => {
                 let whole = folder.canonicalize().unwrap_or_else(|_| folder.clone());
                 whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy().into_owned()
+            }
+            (None, Source::File(checkpoint)) => {
+                let path = checkpoint.path();
+                path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
             }
         }
     }
@@ -109,6 +131,8 @@ impl Model {
     pub fn path(&self, path: &str) -> PathBuf {
         match &self.source {
             Source::Folder(folder) => folder.join(path),
+            Source::File(checkpoint) if path.is_empty() => checkpoint.path().to_path_buf(),
+            Source::File(checkpoint) => format!("{} ({path})", checkpoint.path().display()).into(),
             Source::BuiltIn => Path::new("built-in model").join(path),
         }
     }
@@ -117,6 +141,7 @@ impl Model {
     pub fn has(&self, path: &str) -> bool {
         match &self.source {
             Source::Folder(folder) => folder.join(path).exists(),
+            Source::File(checkpoint) => checkpoint.has(path),
             Source::BuiltIn => builtin::has(path),
         }
     }
@@ -125,6 +150,7 @@ impl Model {
     pub fn bytes(&self, path: &str) -> Result<Option<Cow<'static, [u8]>>> {
         match &self.source {
             Source::BuiltIn => Ok(builtin::read(path).map(Cow::Borrowed)),
+            Source::File(checkpoint) => Ok(checkpoint.text(path).map(|text| Cow::Owned(text.into_bytes()))),
             Source::Folder(_) if !self.has(path) => Ok(None),
             Source::Folder(folder) => {
                 let path = folder.join(path);
@@ -137,7 +163,10 @@ impl Model {
     /// The text of a file that must be there.
     pub fn text(&self, path: &str) -> Result<String> {
         let Some(bytes) = self.bytes(path)? else {
-            return Err(Error::file(self.path(path), "no such file: the model is incomplete, download it again"));
+            return Err(match &self.source {
+                Source::File(checkpoint) => checkpoint.without(path),
+                _ => Error::file(self.path(path), "no such file: the model is incomplete, download it again"),
+            });
         };
         String::from_utf8(bytes.into_owned()).map_err(|_| Error::file(self.path(path), "is no text in UTF-8"))
     }
@@ -150,14 +179,25 @@ impl Model {
 
     /// The tensors of a component: `unet`, `vae`, `text_encoder`, `text_encoder_2`.
     pub fn weights(&self, component: &str) -> Result<ComponentWeights> {
-        ComponentWeights::open(self, component)
+        match &self.source {
+            Source::File(checkpoint) => checkpoint.weights(component),
+            _ => ComponentWeights::open(self, component),
+        }
+    }
+
+    /// The checkpoint, if the model is one.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        match &self.source {
+            Source::File(checkpoint) => Some(checkpoint),
+            _ => None,
+        }
     }
 
     /// One safetensors file of the model.
     pub(super) fn tensors(&self, path: &str) -> Result<TensorFile> {
         match &self.source {
-            Source::Folder(folder) => TensorFile::open(&folder.join(path)),
             Source::BuiltIn => TensorFile::embedded(self.path(path), builtin::read(path).unwrap_or_default()),
+            _ => TensorFile::open(&self.path(path)),
         }
     }
 
@@ -168,21 +208,6 @@ impl Model {
             entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
-    }
-}
-
-/// Why this file is no model, and what to do.
-fn not_a_folder(path: &Path) -> &'static str {
-    match path.extension().and_then(|ending| ending.to_str()) {
-        Some("safetensors") => {
-            "single-file checkpoints are not supported yet; convert it to a diffusers folder in Python with \
-             `StableDiffusionPipeline.from_single_file(..).save_pretrained(..)` and give that folder"
-        }
-        Some("ckpt" | "pt" | "pth" | "bin") => {
-            "is a PyTorch pickle, which can run any code when it is read, so it is not; give a diffusers folder with \
-             .safetensors"
-        }
-        _ => "is a file; give the model's folder, the one with model_index.json",
     }
 }
 
@@ -222,21 +247,28 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
         let text = message(Model::resolve(Some("nonesuch")));
-        assert!(text.starts_with("nonesuch: no such folder") && text.contains("shapes, sd15"), "{text}");
-        assert!(message(Model::resolve(Some(""))).contains("no such folder"));
+        assert!(text.starts_with("nonesuch: no such file or folder") && text.contains("shapes, sd15"), "{text}");
+        assert!(message(Model::resolve(Some(""))).contains("no such file or folder"));
     }
 
     #[test]
-    fn a_file_says_what_to_give_instead() {
+    fn a_known_checkpoint_is_looked_for_under_its_own_name() {
+        let text = message(Model::known(manifest::find("sd15-checkpoint").unwrap(), Some("/models".into())));
+        assert!(text.contains("/models/sd15-checkpoint/v1-5-pruned-emaonly.safetensors does not exist"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_model_says_what_to_give_instead() {
         let folder = tempfile::tempdir().unwrap();
-        let text = |name: &str| {
+        let text = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
-            fs::write(&path, b"x").unwrap();
+            fs::write(&path, bytes).unwrap();
             message(Model::resolve(path.to_str()))
         };
-        assert!(text("a.safetensors").contains("not supported yet"));
-        assert!(text("a.ckpt").contains("pickle"));
-        assert!(text("model_index.json").contains("is a file"));
+        assert!(text("a.ckpt", b"PK\x03\x04").contains("pickle"));
+        assert!(text("a.safetensors", b"x").contains("no safetensors file"));
+        assert!(message(Model::open(folder.path())).contains("a.safetensors"));
+        assert!(text("model_index.json", b"{}").contains("give the folder"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::levels::{Level, Middle, levels};
 use crate::error::Result;
 use crate::models::keys::{Keys, OneOrMany};
 
-/// A UNet's `config.json`, with what diffusers derives from it.
+/// A UNet's `config.json`, with what diffusers derives from it. Shown, it is what sets a UNet apart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub in_channels: usize,
@@ -44,6 +44,11 @@ impl Config {
     /// Whether this is SDXL's UNet: it takes pooled text and picture sizes beside the tokens.
     pub fn is_sdxl(&self) -> bool {
         self.text_time.is_some()
+    }
+
+    /// Whether its transformers begin and end with linear layers, as in Stable Diffusion 2 and SDXL.
+    pub fn linear_projection(&self) -> bool {
+        self.linear_projection
     }
 
     /// Reads a `config.json`; `place` is what error messages call it. Absent keys have the defaults of diffusers'
@@ -84,6 +89,17 @@ impl Config {
         }
         keys.finish()?;
         Ok(config)
+    }
+}
+
+impl std::fmt::Display for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |number: fn(&Level) -> usize| {
+            self.levels.iter().map(|level| number(level).to_string()).collect::<Vec<_>>().join("-")
+        };
+        let (channels, heads) = (list(|level| level.channels), list(|level| level.heads));
+        let (inputs, text) = (self.in_channels, self.cross_attention_dim);
+        write!(f, "{channels} channels, {heads} heads, {inputs} inputs, text {text} wide")
     }
 }
 

@@ -1,0 +1,152 @@
+//! Checkpoints in one file: what is recognised in them, and whether they compute what PyTorch does with the pipeline that
+//! they were made of (`data/make_single_file.py`).
+
+mod gguf;
+mod kept;
+mod odd;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use libtest_mimic::{Failed, Trial};
+use ornstein::forward::{Component, forward};
+use ornstein::models::{clip, unet, vae};
+use ornstein::network::Executor;
+use ornstein::pipeline::{Pipeline, Request};
+use ornstein::tensor::DType;
+use ornstein::tokenizer::Tokenizer;
+use ornstein::weights::Model;
+use tempfile::TempDir;
+
+use crate::networks::{NETWORK, on_each_executor, within};
+use crate::support::test;
+use kept::{Kept, Tensors, reference, write};
+
+const FAMILIES: [&str; 4] = ["sd1", "sd1-inpaint", "sd2", "sdxl"];
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials: Vec<Trial> = gguf::trials().into_iter().chain(odd::trials()).collect();
+    for family in FAMILIES {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            trials.push(test(format!("checkpoints::{family}::networks in {dtype}"), move || {
+                networks(family, dtype, &Executor::Cpu, NETWORK[0])
+            }));
+        }
+        trials.push(test(format!("checkpoints::{family}::configurations"), move || configurations(family)));
+        if family != "sd1-inpaint" {
+            trials.push(test(format!("checkpoints::{family}::pictures"), move || pictures(family)));
+            let on_each = on_each_executor(&format!("checkpoints::{family}::networks"), move |executor, kind| {
+                networks(family, DType::F16, executor, NETWORK[kind])
+            });
+            // The first is the CPU.
+            trials.extend(on_each.into_iter().skip(1));
+        }
+    }
+    trials.push(test("checkpoints::padding_is_each_encoders_own", padding_is_each_encoders_own));
+    trials
+}
+
+/// The family's checkpoint in a folder of its own.
+fn checkpoint(family: &str, dtype: DType) -> Result<(TempDir, PathBuf), Failed> {
+    let kept = Kept::of(family)?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model.safetensors");
+    write(&path, &kept.tensors(), dtype, &kept.metadata)?;
+    Ok((folder, path))
+}
+
+fn component(name: &str) -> Component {
+    match name {
+        "text-encoder" => Component::TextEncoder,
+        "text-encoder-2" => Component::TextEncoder2,
+        "vae-decoder" => Component::VaeDecoder,
+        "vae-encoder" => Component::VaeEncoder,
+        _ => Component::Unet,
+    }
+}
+
+/// Every network that the reference has, through the same door as `ornstein forward`.
+fn networks(family: &str, dtype: DType, executor: &Executor, limit: f64) -> Result<(), Failed> {
+    let (_folder, path) = checkpoint(family, dtype)?;
+    let model = Model::open(&path)?;
+    let reference = reference(family)?;
+    let mut names: Vec<_> = reference.keys().filter_map(|key| key.split('.').next()).collect();
+    names.dedup();
+    assert!(names.len() >= 4, "{names:?}");
+    for name in names {
+        let part = |way: &str| -> Tensors {
+            let start = format!("{name}.{way}.");
+            let tensor =
+                |(key, tensor): (&String, &_)| Some((key.strip_prefix(&start)?.to_string(), Clone::clone(tensor)));
+            reference.iter().filter_map(tensor).collect()
+        };
+        let outputs = pollster::block_on(forward(&model, component(name), part("in"), executor, &mut |_| {}))?;
+        for (output, wanted) in part("out") {
+            let found = outputs.get(&output).ok_or_else(|| format!("{name} gives no {output}"))?;
+            within(&format!("{name}: {output}"), found, &wanted, limit)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is inferred from the tensors is what diffusers wrote of the pipeline.
+fn configurations(family: &str) -> Result<(), Failed> {
+    let (_folder, path) = checkpoint(family, DType::F16)?;
+    let (model, kept) = (Model::open(&path)?, Kept::of(family)?);
+    for (component, wanted) in &kept.configs {
+        if component == "scheduler" {
+            let found: serde_json::Value = model.json("scheduler/scheduler_config.json")?;
+            for (key, value) in
+                found.as_object().ok_or("no object")?.iter().filter(|(key, _)| *key != "_prediction_type_because")
+            {
+                assert_eq!(*value, wanted[key], "{key}");
+            }
+            continue;
+        }
+        let (found, wanted) = (model.text(&format!("{component}/config.json"))?, wanted.to_string());
+        match component.as_str() {
+            "unet" => {
+                assert_eq!(unet::Config::from_json(&found, "found")?, unet::Config::from_json(&wanted, "wanted")?)
+            }
+            "vae" => assert_eq!(vae::Config::from_json(&found, "found")?, vae::Config::from_json(&wanted, "wanted")?),
+            _ => assert_eq!(clip::Config::from_json(&found, "found")?, clip::Config::from_json(&wanted, "wanted")?),
+        }
+    }
+    Ok(())
+}
+
+/// A guided picture of the file is that of the folder with the same weights, bit for bit.
+fn pictures(family: &str) -> Result<(), Failed> {
+    let (folder, path) = checkpoint(family, DType::BF16)?;
+    let models = [Model::open(&path)?, Kept::of(family)?.write_folder(&folder.path().join("folder"))?];
+    let request = Request {
+        prompt: "a photo of a cat".into(),
+        width: Some(32),
+        height: Some(40),
+        steps: Some(2),
+        batch: 1,
+        ..Request::default()
+    };
+    let picture = |model| {
+        let never = AtomicBool::new(false);
+        pollster::block_on(Pipeline::open(model)?.generate(&Executor::Cpu, &request, &never, &mut |_| {}))
+    };
+    let [file, folder] = models.map(picture);
+    let (file, folder) = (file?, folder?);
+    assert_eq!(file.settings.sampler, folder.settings.sampler);
+    assert_eq!(file.latents, folder.latents);
+    assert_eq!(file.pixels, folder.pixels);
+    Ok(())
+}
+
+fn padding_is_each_encoders_own() -> Result<(), Failed> {
+    for (family, folder, pad) in
+        [("sd1", "tokenizer", 49407), ("sd2", "tokenizer", 0), ("sdxl", "tokenizer", 49407), ("sdxl", "tokenizer_2", 0)]
+    {
+        let (_folder, path) = checkpoint(family, DType::F16)?;
+        let model = Model::open(&path)?;
+        let tokenizer = Tokenizer::from_files(model.path(folder), |name| model.bytes(&format!("{folder}/{name}")))?;
+        assert_eq!(tokenizer.encode_padded("a cat", 6)?.0, [49406, 320, 2368, 49407, pad, pad], "{family} {folder}");
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! GGUF files: blocks against the gguf package (`data/make_gguf.py`), and a model against the same weights unpacked.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use half::f16;
+use libtest_mimic::{Failed, Trial};
+use ornstein::forward::{Component, forward};
+use ornstein::network::Executor;
+use ornstein::ops::case::compare;
+use ornstein::tensor::{DType, Tensor};
+use ornstein::weights::{Model, read_tensors};
+
+use super::kept::{Kept, Tensors, reference, write};
+use crate::support::test;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        test("checkpoints::gguf::blocks", blocks),
+        test("checkpoints::gguf::a_model_computes_what_its_unpacked_weights_do", model),
+    ]
+}
+
+fn blocks() -> Result<(), Failed> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/single");
+    let (found, wanted) = (read_tensors(&data.join("blocks.gguf"))?, read_tensors(&data.join("blocks.safetensors"))?);
+    assert!(found.keys().eq(wanted.keys()) && wanted.len() == 7, "{:?}", found.keys());
+    for (name, (_, wanted)) in wanted {
+        let (_, found) = &found[&name];
+        assert_eq!(found.shape, wanted.shape, "{name}");
+        let error = compare(found, &wanted).relative;
+        assert!(error < 1e-7, "{name}: {error:.2e}");
+    }
+    Ok(())
+}
+
+const Q8_0: u32 = 8;
+
+/// A tensor as ggml type, bytes, and the values that they stand for: q8_0 where its rows are whole blocks, otherwise f32.
+fn packed(tensor: &Tensor) -> (u32, Vec<u8>, Tensor) {
+    if tensor.shape.rank() < 2 || !tensor.shape.channels().is_multiple_of(32) {
+        return (0, tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect(), tensor.clone());
+    }
+    let (mut bytes, mut values) = (Vec::new(), Vec::new());
+    for block in tensor.data.chunks_exact(32) {
+        let scale = f16::from_f32(block.iter().fold(0f32, |most, v| most.max(v.abs())) / 127.0);
+        bytes.extend(scale.to_le_bytes());
+        for value in block {
+            let quant = (value / scale.to_f32()).round().clamp(-127.0, 127.0) as i8;
+            bytes.push(quant as u8);
+            values.push(scale.to_f32() * f32::from(quant));
+        }
+    }
+    (Q8_0, bytes, Tensor::new(tensor.shape.clone(), values))
+}
+
+/// Writes a GGUF file of these tensors, and gives the values that it holds.
+fn write_gguf(path: &Path, tensors: &Tensors) -> Result<Tensors, Failed> {
+    let (mut header, mut data, mut values) = (Vec::new(), Vec::new(), Tensors::new());
+    header.extend([&b"GGUF"[..], &3u32.to_le_bytes(), &(tensors.len() as u64).to_le_bytes(), &[0; 8]].concat());
+    for (name, tensor) in tensors {
+        let (kind, bytes, held) = packed(tensor);
+        let dims = tensor.shape.dims();
+        header.extend((name.len() as u64).to_le_bytes());
+        header.extend(name.as_bytes());
+        header.extend((dims.len() as u32).to_le_bytes());
+        dims.iter().rev().for_each(|n| header.extend((*n as u64).to_le_bytes()));
+        header.extend(kind.to_le_bytes());
+        header.extend((data.len() as u64).to_le_bytes());
+        data.extend(bytes);
+        data.resize(data.len().next_multiple_of(32), 0);
+        values.insert(name.clone(), held);
+    }
+    header.resize(header.len().next_multiple_of(32), 0);
+    std::fs::write(path, [header, data].concat())?;
+    Ok(values)
+}
+
+/// The UNet has matrices of both kinds, the text encoder a projection that is three in one.
+fn model() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let [quantised, unpacked] = ["model.gguf", "model.safetensors"].map(|name| folder.path().join(name));
+    let values = write_gguf(&quantised, &Kept::of("sd2")?.tensors())?;
+    write(&unpacked, &values, DType::F32, &HashMap::new())?;
+    let run = |path: &Path, component, name: &str| -> Result<_, Failed> {
+        let start = format!("{name}.in.");
+        let inputs = reference("sd2")?.into_iter();
+        let inputs = inputs.filter_map(|(key, tensor)| Some((key.strip_prefix(&start)?.to_string(), tensor))).collect();
+        Ok(pollster::block_on(forward(&Model::open(path)?, component, inputs, &Executor::Cpu, &mut |_| {}))?)
+    };
+    for (component, name) in [(Component::Unet, "unet"), (Component::TextEncoder, "text-encoder")] {
+        assert_eq!(run(&quantised, component, name)?, run(&unpacked, component, name)?, "{name}");
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+"""Write blocks of every kind of quantised weights that is read, and what the gguf package makes of them.
+
+    pip install gguf safetensors
+    python make_gguf.py      # writes beside itself: single/blocks.gguf, single/blocks.safetensors
+"""
+import os
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType as Q, GGUFWriter, dequantize
+from safetensors.numpy import save_file
+
+OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "single")
+# Where a block has its numbers in f16, which random bytes would often make infinite.
+HALVES = {Q.Q4_0: [0], Q.Q5_0: [0], Q.Q8_0: [0], Q.Q4_K: [0, 2], Q.Q6_K: [208]}
+
+
+def main():
+    g = np.random.default_rng(1)
+    writer, wanted = GGUFWriter(os.path.join(OUT, "blocks.gguf"), "sd1"), {}
+    for kind, places in HALVES.items():
+        elements, size = GGML_QUANT_SIZES[kind]
+        blocks = g.integers(0, 256, (6, size), dtype=np.uint8)
+        for place in places:
+            blocks[:, place:place + 2] = g.normal(0, 0.1, (6, 1)).astype(np.float16).view(np.uint8)
+        rows = blocks.reshape(3, 2 * size)
+        writer.add_tensor(kind.name.lower(), rows, raw_dtype=kind)
+        wanted[kind.name.lower()] = dequantize(rows, kind).astype(np.float32).reshape(3, 2 * elements)
+    half = g.normal(0, 1, (2, 3, 1, 5)).astype(np.float16)
+    writer.add_tensor("f16", half)
+    wanted["f16"] = half.astype(np.float32)
+    # A convolution as a matrix, as quantisers that know no convolutions store it.
+    matrix = g.normal(0, 1, (4, 9)).astype(np.float32)
+    writer.add_tensor("conv", matrix)
+    writer.add_array("comfy.gguf.orig_shape.conv", [4, 1, 3, 3])
+    wanted["conv"] = matrix.reshape(4, 1, 3, 3)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    save_file(wanted, os.path.join(OUT, "blocks.safetensors"))
+
+
+if __name__ == "__main__":
+    main()

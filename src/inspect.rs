@@ -1,0 +1,135 @@
+//! What a model consists of, and whether its weights are whole.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::models::{clip, unet, vae};
+use crate::tensor::{Shape, Weights};
+use crate::weights::{Model, check};
+
+/// A model as its files describe it.
+#[derive(Debug, Serialize)]
+pub struct Inspection {
+    pub model: String,
+    /// `None` where there is no UNet to tell it.
+    pub family: Option<&'static str>,
+    /// `epsilon` or `v_prediction`, from the scheduler's configuration.
+    pub prediction: Option<String>,
+    /// How that is known of a checkpoint, which does not always say so.
+    pub prediction_because: Option<String>,
+    pub components: Vec<Part>,
+    /// Tensors of a checkpoint that no network reads, knowingly.
+    pub left_out: usize,
+    /// Tensors of a checkpoint that belong to no component and are not known.
+    pub unknown: Vec<String>,
+}
+
+/// One network.
+#[derive(Debug, Serialize)]
+pub struct Part {
+    pub component: &'static str,
+    /// What sets it apart, in words.
+    pub about: String,
+    pub tensors: usize,
+    pub parameters: usize,
+    /// Parameters of each element type.
+    pub dtypes: BTreeMap<String, usize>,
+    /// Every tensor that the network wants, with its shape.
+    #[serde(skip)]
+    wanted: Vec<(String, Shape)>,
+}
+
+/// Reads the model's configurations and the headers of its weights.
+///
+/// # Errors
+/// If one cannot be read, or asks for what is not built.
+pub fn inspect(model: &Model) -> Result<Inspection> {
+    let mut family = None;
+    let mut components = Vec::new();
+    for component in ["text_encoder", "text_encoder_2", "unet", "vae"] {
+        let path = format!("{component}/config.json");
+        if !model.has(&path) {
+            continue;
+        }
+        let (text, place) = (model.text(&path)?, model.path(&path).display().to_string());
+        let (about, wanted) = match component {
+            "unet" => {
+                let config = unet::Config::from_json(&text, &place)?;
+                family = Some(family_of(&config));
+                (config.to_string(), config.graph(1, 8, 8, 1)?.wanted())
+            }
+            "vae" => {
+                let config = vae::Config::from_json(&text, &place)?;
+                let about = format!("{} latent channels, 1/{} of the size", config.latent_channels, config.factor());
+                (about, config.wanted()?)
+            }
+            _ => {
+                let config = clip::Config::from_json(&text, &place)?;
+                let clip::Config { layers, hidden_size, heads, .. } = config;
+                let about = format!("{layers} layers, {hidden_size} wide, {heads} heads");
+                (about, config.graph(component, 1, 1)?.wanted())
+            }
+        };
+        components.push(part(model, component, about, wanted)?);
+    }
+    if components.is_empty() {
+        return Err(Error::config(
+            model.name(),
+            "has no network: there is no config.json in unet, vae or text_encoder",
+        ));
+    }
+    let scheduler = "scheduler/scheduler_config.json";
+    let scheduler: Value = if model.has(scheduler) { model.json(scheduler)? } else { Value::Null };
+    let word = |key: &str| scheduler[key].as_str().map(String::from);
+    let checkpoint = model.checkpoint();
+    Ok(Inspection {
+        model: model.name(),
+        family,
+        prediction: word("prediction_type").or_else(|| family.map(|_| "epsilon".into())),
+        prediction_because: word("_prediction_type_because"),
+        components,
+        left_out: checkpoint.map_or(0, |checkpoint| checkpoint.left_out()),
+        unknown: checkpoint.map_or_else(Vec::new, |checkpoint| checkpoint.unknown().to_vec()),
+    })
+}
+
+fn family_of(unet: &unet::Config) -> &'static str {
+    match (unet.is_sdxl(), unet.linear_projection()) {
+        (true, _) => "Stable Diffusion XL",
+        (false, true) => "Stable Diffusion 2",
+        (false, false) => "Stable Diffusion 1",
+    }
+}
+
+fn part(model: &Model, component: &'static str, about: String, wanted: Vec<(String, Shape)>) -> Result<Part> {
+    let weights = model.weights(component)?;
+    let (mut tensors, mut dtypes) = (0, BTreeMap::new());
+    for (name, shape) in wanted.iter().filter_map(|(name, _)| Some((name, weights.shape(name)?))) {
+        tensors += 1;
+        *dtypes.entry(weights.stored_as(name).unwrap_or_default()).or_insert(0) += shape.len();
+    }
+    Ok(Part { component, about, tensors, parameters: dtypes.values().sum(), dtypes, wanted })
+}
+
+/// Looks at every tensor that the networks want: whether it is there, of the right shape, and finite. `tell` is told each
+/// component that is.
+///
+/// # Errors
+/// The first component that is not whole, with what it lacks.
+pub fn verify(model: &Model, tell: &mut dyn FnMut(&Part)) -> Result<()> {
+    for part in inspect(model)?.components {
+        let weights = model.weights(part.component)?;
+        check(&weights, &part.wanted)?;
+        for (name, tensor) in part.wanted.iter().filter_map(|(name, _)| Some((name, weights.get(name)?))) {
+            if let Some(index) = tensor.to_f32().iter().position(|value| !value.is_finite()) {
+                let what = format!("{name} is NaN or infinite at element {index}; download or export it again");
+                return Err(Error::weights(weights.place(), what));
+            }
+        }
+        tell(&part);
+    }
+    Ok(())
+}

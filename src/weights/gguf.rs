@@ -1,0 +1,230 @@
+//! The header of a GGUF file: what tensors it has, and where.
+//!
+//! The format: magic and version, two counts, a table of keys and values, the tensors' names, dimensions (innermost first),
+//! types and places, and then, aligned, the data. Everything is little-endian. Nothing is allocated by a number that the
+//! file's own length does not bear out.
+//!
+//! Source: ggml's `docs/gguf.md`; ComfyUI-GGUF for `comfy.gguf.orig_shape`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::file::{Entry, Header};
+use super::quant::Blocks;
+use crate::tensor::{DType, Shape};
+
+pub const MAGIC: &[u8] = b"GGUF";
+
+/// Where quantisers that know only matrices leave a convolution's dimensions.
+const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
+
+/// What is read of a value.
+enum Value {
+    Numbers(Vec<u64>),
+    Text(String),
+    Other,
+}
+
+/// Reads the header; an error says what is wrong with it.
+pub fn parse(data: &[u8]) -> Result<Header, String> {
+    let mut rest = Reader { data, at: MAGIC.len() };
+    let version = rest.u32()?;
+    if !(2..=3).contains(&version) {
+        return Err(format!("is of GGUF version {version}; versions 2 and 3 are supported"));
+    }
+    let (tensors, keys) = (rest.u64()?, rest.u64()?);
+    let mut values = HashMap::new();
+    for _ in 0..keys {
+        let key = rest.text()?;
+        let kind = rest.u32()?;
+        values.insert(key, rest.value(kind)?);
+    }
+    let mut infos = Vec::new();
+    for _ in 0..tensors {
+        infos.push((rest.text()?, rest.dims()?, rest.u32()?, rest.u64()?));
+    }
+    let alignment = match values.get("general.alignment") {
+        Some(Value::Numbers(n)) if n.len() == 1 && n[0].is_power_of_two() && n[0] <= 1 << 20 => n[0] as usize,
+        None => 32,
+        Some(_) => return Err("has an alignment that is no power of two".into()),
+    };
+    let start = rest.at.next_multiple_of(alignment);
+    let (mut index, mut unknown) = (BTreeMap::new(), BTreeMap::new());
+    for (name, dims, kind, offset) in infos {
+        let Some((dtype, blocks)) = element(kind) else {
+            unknown.insert(name, format!("ggml type {kind}"));
+            continue;
+        };
+        let fail = |what: &str| format!("is truncated or damaged: its tensor {name} {what}; download it again");
+        let len = dims.iter().try_fold(1usize, |len, n| len.checked_mul(*n)).ok_or_else(|| fail("is too large"))?;
+        let (elements, size) = blocks.map_or((1, dtype.size()), |blocks| (blocks.elements(), blocks.bytes()));
+        let row = dims.last().copied().unwrap_or(1);
+        if row % elements != 0 {
+            return Err(fail("has rows that are no whole blocks"));
+        }
+        let begin = usize::try_from(offset).ok().and_then(|offset| start.checked_add(offset));
+        let end = begin.zip((len / elements).checked_mul(size)).and_then(|(begin, bytes)| begin.checked_add(bytes));
+        let range = begin.zip(end).filter(|(_, end)| *end <= data.len());
+        let (begin, end) = range.ok_or_else(|| fail("lies beyond the end of the file"))?;
+        let shape = original_shape(&values, &name, len).unwrap_or(dims);
+        index.insert(name, Entry { dtype, shape: Shape::new(shape), range: begin..end, blocks });
+    }
+    let texts = values.into_iter().filter_map(|(key, value)| match value {
+        Value::Text(text) => Some((key, text)),
+        Value::Numbers(_) | Value::Other => None,
+    });
+    Ok(Header { index, unknown, metadata: texts.collect() })
+}
+
+/// A ggml type: what its elements are read as, and its blocks if it has any.
+fn element(kind: u32) -> Option<(DType, Option<Blocks>)> {
+    let blocks = |blocks| Some((DType::F32, Some(blocks)));
+    match kind {
+        0 => Some((DType::F32, None)),
+        1 => Some((DType::F16, None)),
+        26 => Some((DType::I32, None)),
+        27 => Some((DType::I64, None)),
+        30 => Some((DType::BF16, None)),
+        2 => blocks(Blocks::Q4_0),
+        6 => blocks(Blocks::Q5_0),
+        8 => blocks(Blocks::Q8_0),
+        12 => blocks(Blocks::Q4K),
+        14 => blocks(Blocks::Q6K),
+        _ => None,
+    }
+}
+
+fn original_shape(values: &HashMap<String, Value>, name: &str, len: usize) -> Option<Vec<usize>> {
+    let Value::Numbers(dims) = values.get(&format!("{ORIGINAL_SHAPE}{name}"))? else { return None };
+    let dims: Vec<usize> = dims.iter().map(|n| usize::try_from(*n).ok()).collect::<Option<_>>()?;
+    let product = dims.iter().try_fold(1usize, |product, n| product.checked_mul(*n))?;
+    (product == len).then_some(dims)
+}
+
+struct Reader<'a> {
+    data: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, n: u64) -> Result<&'a [u8], String> {
+        let end = usize::try_from(n).ok().and_then(|n| self.at.checked_add(n));
+        let bytes = end.and_then(|end| self.data.get(self.at..end));
+        let bytes = bytes.ok_or("is truncated: it ends within its header; download it again")?;
+        self.at += bytes.len();
+        Ok(bytes)
+    }
+
+    fn number(&mut self, bytes: u64) -> Result<u64, String> {
+        Ok(self.take(bytes)?.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte)))
+    }
+
+    fn u32(&mut self) -> Result<u32, String> {
+        Ok(self.number(4)? as u32)
+    }
+
+    fn u64(&mut self) -> Result<u64, String> {
+        self.number(8)
+    }
+
+    fn text(&mut self) -> Result<String, String> {
+        let len = self.u64()?;
+        Ok(String::from_utf8_lossy(self.take(len)?).into_owned())
+    }
+
+    /// A tensor's dimensions in PyTorch's order, outermost first.
+    fn dims(&mut self) -> Result<Vec<usize>, String> {
+        const MOST: u32 = 8;
+        let rank = self.u32()?;
+        if rank > MOST {
+            return Err(format!("is damaged: it has a tensor of {rank} dimensions; download it again"));
+        }
+        let mut dims = Vec::new();
+        for _ in 0..rank {
+            dims.push(usize::try_from(self.u64()?).unwrap_or(usize::MAX));
+        }
+        dims.reverse();
+        Ok(dims)
+    }
+
+    fn value(&mut self, kind: u32) -> Result<Value, String> {
+        const TEXT: u32 = 8;
+        const LIST: u32 = 9;
+        match kind {
+            TEXT => Ok(Value::Text(self.text()?)),
+            LIST => {
+                let (kind, count) = (self.u32()?, self.u64()?);
+                if kind == TEXT {
+                    for _ in 0..count {
+                        self.text()?;
+                    }
+                    return Ok(Value::Other);
+                }
+                let size = size(kind)?;
+                let bytes = self.take(count.saturating_mul(size))?;
+                let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte));
+                Ok(Value::Numbers(bytes.chunks_exact(size as usize).map(number).collect()))
+            }
+            _ => Ok(Value::Numbers(vec![self.number(size(kind)?)?])),
+        }
+    }
+}
+
+/// Bytes of a value of fixed size.
+fn size(kind: u32) -> Result<u64, String> {
+    match kind {
+        0 | 1 | 7 => Ok(1),
+        2 | 3 => Ok(2),
+        4..=6 => Ok(4),
+        10..=12 => Ok(8),
+        _ => Err(format!("is damaged: it has a value of type {kind}; download it again")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of one tensor, with what stands before its data cut at every length.
+    fn file(kind: u32, dims: &[u64], data: usize) -> Vec<u8> {
+        let mut bytes = [MAGIC, &3u32.to_le_bytes(), &1u64.to_le_bytes(), &0u64.to_le_bytes()].concat();
+        bytes.extend([&1u64.to_le_bytes()[..], b"x", &(dims.len() as u32).to_le_bytes()].concat());
+        dims.iter().for_each(|n| bytes.extend(n.to_le_bytes()));
+        bytes.extend([&kind.to_le_bytes()[..], &0u64.to_le_bytes()].concat());
+        bytes.resize(bytes.len().next_multiple_of(32) + data, 0);
+        bytes
+    }
+
+    #[test]
+    fn dimensions_are_turned_round() {
+        let header = parse(&file(8, &[64, 3], 6 * 34)).unwrap();
+        let entry = &header.index["x"];
+        assert_eq!((entry.shape.dims(), entry.blocks, entry.range.len()), (&[3, 64][..], Some(Blocks::Q8_0), 6 * 34));
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_an_error() {
+        let whole = file(1, &[4], 8);
+        assert!(parse(&whole).is_ok());
+        for length in MAGIC.len()..whole.len() {
+            assert!(parse(&whole[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn what_contradicts_the_files_length_is_refused() {
+        for (kind, dims) in [(0, vec![u64::MAX, 2]), (0, vec![1 << 40]), (8, vec![33]), (0, vec![1; 9])] {
+            assert!(parse(&file(kind, &dims, 34)).is_err(), "{dims:?}");
+        }
+        assert_eq!(parse(&file(10, &[256], 84)).unwrap().unknown["x"], "ggml type 10");
+    }
+
+    #[test]
+    fn a_count_that_no_file_has_ends_with_the_file() {
+        let counts = |tensors: u64, keys: u64| {
+            [MAGIC, &3u32.to_le_bytes(), &tensors.to_le_bytes(), &keys.to_le_bytes(), &[0; 64]].concat()
+        };
+        assert!(parse(&counts(u64::MAX, 0)).is_err());
+        assert!(parse(&counts(0, u64::MAX)).is_err());
+        assert!(parse(&[MAGIC, &1u32.to_le_bytes()].concat()).unwrap_err().contains("version 1"));
+    }
+}
