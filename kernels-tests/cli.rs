@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use libtest_mimic::{Failed, Trial};
+use ornstein::image::decode_png;
 use ornstein::tensor::Tensor;
 use ornstein::weights::write_tensors;
 
@@ -81,6 +82,7 @@ pub fn trials() -> Vec<Trial> {
         ("an_interrupt_ends_a_long_pass_and_leaves_nothing", an_interrupt_ends_a_long_pass),
         ("forward_lists_the_inputs_that_it_misses", forward_lists_the_inputs_that_it_misses),
         ("a_changed_seed_changes_the_picture_and_the_same_does_not", a_seed_is_a_picture),
+        ("another_generator_makes_another_picture_and_is_told", another_generator_is_told),
         ("checking_a_healthy_model_says_nothing_and_changes_nothing", checking_changes_nothing),
         ("an_empty_prompt_makes_a_picture", an_empty_prompt_makes_a_picture),
         ("a_prompt_of_ten_thousand_characters_makes_a_picture_and_a_warning", a_long_prompt_makes_a_picture),
@@ -274,6 +276,18 @@ fn a_seed_is_a_picture(at: &Path) -> Result<(), Failed> {
     let read = |name: &str| std::fs::read(at.join(name));
     ensure(read("a.png")? == read("b.png")?, "one seed gave two pictures")?;
     ensure(read("a.png")? != read("c.png")?, "two seeds gave one picture")
+}
+
+fn another_generator_is_told(at: &Path) -> Result<(), Failed> {
+    let mut latents = Vec::new();
+    for (rng, name) in [("cpu", "RNG: CPU"), ("cuda", "RNG: NV")] {
+        draw(at, &["x", "--seed", "5", "--rng", rng, "-o", "a.png", "--save-latents", "latents.safetensors"])?;
+        let picture = decode_png("a.png", &std::fs::read(at.join("a.png"))?)?;
+        let parameters = picture.parameters.unwrap_or_default();
+        ensure(parameters.contains(name), parameters)?;
+        latents.push(std::fs::read(at.join("latents.safetensors"))?);
+    }
+    ensure(latents[0] != latents[1], "both generators gave one picture")
 }
 
 fn checking_changes_nothing(at: &Path) -> Result<(), Failed> {

@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("caps", 0),
     ("cache", 0),
     ("host", 0),
+    ("prompt", 0),
     ("rng", 0),
     ("error", 0),
 ];

@@ -12,6 +12,7 @@ mod layout;
 mod models;
 mod networks;
 mod parity;
+mod prompts;
 mod race;
 mod rng;
 mod samplers;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         models::trials(),
         networks::trials(),
         parity::trials(),
+        prompts::trials(),
         race::trials(),
         rng::trials(),
         samplers::trials(),

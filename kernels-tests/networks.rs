@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::support::{on_gpu, test};
 
 /// Largest relative errors of a network: on the CPU, on a GPU in f32 and in f16.
-const NETWORK: [f64; 3] = [2e-5, 1e-4, 5e-3];
+pub const NETWORK: [f64; 3] = [2e-5, 1e-4, 5e-3];
 /// The same of a seeded, guided picture's latents.
 const PICTURE: [f64; 3] = [1e-4, 1e-3, 5e-2];
 
@@ -27,6 +27,7 @@ const CASES: &[(&str, &str, Component)] = &[
     ("sd1", "unet", Component::Unet),
     ("sd1", "unet-square", Component::Unet),
     ("sd1", "unet-odd", Component::Unet),
+    ("sd1", "unet-long", Component::Unet),
     ("sd1", "vae-decoder", Component::VaeDecoder),
     ("sd1", "vae-encoder", Component::VaeEncoder),
     ("sd2", "text-encoder", Component::TextEncoder),
@@ -57,7 +58,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// The same test on the CPU and on the adapter in f32 and in f16; `run` gets the executor and its index in the limits.
-fn on_each_executor(
+pub fn on_each_executor(
     name: &str,
     run: impl Fn(&Executor, usize) -> Result<(), Failed> + Clone + Send + 'static,
 ) -> [Trial; 3] {
@@ -73,7 +74,7 @@ fn on_each_executor(
     ]
 }
 
-fn data(path: &str) -> PathBuf {
+pub fn data(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data").join(path)
 }
 
@@ -89,7 +90,7 @@ fn network(model: &str, stem: &str, component: Component, executor: &Executor, l
     Ok(())
 }
 
-fn within(name: &str, output: &Tensor, wanted: &Tensor, limit: f64) -> Result<(), Failed> {
+pub fn within(name: &str, output: &Tensor, wanted: &Tensor, limit: f64) -> Result<(), Failed> {
     let difference = compare(output, wanted);
     if difference.relative <= limit {
         return Ok(());
@@ -135,8 +136,7 @@ fn picture(golden: &Golden, executor: &Executor, limit: f64) -> Result<(), Faile
         sampler: Some("ddim".into()),
         seed: golden.seed,
         batch: 1,
-        init_latents: None,
-        check: false,
+        ..Request::default()
     };
     let pipeline = Pipeline::open(Model::builtin())?;
     let pictures = pollster::block_on(pipeline.generate(executor, &request, &AtomicBool::new(false), &mut |_| {}))?;

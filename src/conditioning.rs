@@ -1,11 +1,26 @@
 //! The prompt's half of the pipeline: texts -> token ids -> text encoders -> what the UNet is conditioned on.
 
+mod embedding;
+mod encoder;
+
 use crate::error::{Error, Result};
-use crate::models::{clip, unet};
-use crate::network::{Executor, Network};
+use crate::models::unet;
+use crate::prompt::chunks::Chunk;
 use crate::tensor::Tensor;
-use crate::tokenizer::Tokenizer;
 use crate::weights::Model;
+pub use embedding::Embedding;
+pub use encoder::{Encoder, Syntax};
+
+/// How texts are read and encoded.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub syntax: Syntax,
+    /// Which layer's output conditions the UNet, from the last: 1 is the last, 2 the one before. `None` is the family's own,
+    /// 2 for SDXL and 1 for the others.
+    pub clip_skip: Option<usize>,
+    /// Words that textual inversion adds.
+    pub embeddings: Vec<Embedding>,
+}
 
 /// One row per text, in the order of the texts.
 #[derive(Debug, Clone)]
@@ -18,62 +33,6 @@ pub struct Conditioning {
     pub dropped: usize,
     /// The most device memory that an encoder held.
     pub device_bytes: u64,
-}
-
-/// A text encoder with its weights in place, and the tokenizer that goes with it.
-pub struct Encoder {
-    tokenizer: Tokenizer,
-    config: clip::Config,
-    network: Network,
-    tokens: usize,
-}
-
-impl Encoder {
-    /// Opens `text_encoder` with `tokenizer`, or `text_encoder_2` with `tokenizer_2`, for so many texts at once; `checked`
-    /// as [`Network::checked`].
-    pub async fn load(
-        model: &Model,
-        executor: &Executor,
-        suffix: &str,
-        texts: usize,
-        checked: bool,
-        tell: &mut dyn FnMut(&str),
-    ) -> Result<Self> {
-        let component = format!("text_encoder{suffix}");
-        let folder = format!("tokenizer{suffix}");
-        let tokenizer = Tokenizer::from_files(model.path(&folder), |name| model.bytes(&format!("{folder}/{name}")))?;
-        let path = format!("{component}/config.json");
-        let config = clip::Config::from_json(&model.text(&path)?, &model.path(&path).display().to_string())?;
-        let tokens = config.max_tokens;
-        let graph = config.graph(&component, texts, tokens)?;
-        let wanted = graph.wanted();
-        let weights = model.weights(&component)?;
-        let network = Network::load(executor, graph, &wanted, weights, tell).await?.checked(checked);
-        Ok(Self { tokenizer, config, network, tokens })
-    }
-
-    pub fn device_bytes(&self) -> u64 {
-        self.network.device_bytes()
-    }
-
-    /// Runs the encoder on the texts: its outputs by name, and how many tokens of the longest text were left out.
-    async fn run(
-        &mut self,
-        texts: &[&str],
-        tell: &mut dyn FnMut(&str),
-    ) -> Result<(std::collections::HashMap<String, Tensor>, usize)> {
-        let mut rows = Vec::with_capacity(texts.len());
-        let mut dropped = 0;
-        for text in texts {
-            let (ids, over) = self.tokenizer.encode_padded(text, self.tokens)?;
-            dropped = dropped.max(over);
-            rows.push(ids);
-        }
-        let ids = Tensor::new([texts.len(), self.tokens], rows.iter().flatten().map(|id| *id as f32).collect());
-        let pool = self.config.pool_rows(&ids)?;
-        let outputs = self.network.run(&[("input_ids", &ids), ("pool_rows", &pool)], tell).await?;
-        Ok((outputs, dropped))
-    }
 }
 
 /// Which texts, and whether the first of them (the negative one) was left out by the user.
@@ -94,14 +53,19 @@ pub async fn condition(
     tell: &mut dyn FnMut(&str),
 ) -> Result<Conditioning> {
     let sdxl = unet.is_sdxl();
-    let (mut contexts, mut pooled, mut dropped) = (Vec::new(), None, 0);
-    for encoder in &mut *encoders {
-        let (mut outputs, over) = encoder.run(texts.texts, tell).await?;
-        dropped = dropped.max(over);
-        let hidden = if sdxl { "penultimate_hidden_state" } else { "last_hidden_state" };
-        let hidden = outputs.remove(hidden).ok_or_else(|| Error::shape(format!("a text encoder gives no {hidden}")))?;
-        contexts.push(hidden);
-        pooled = outputs.remove("text_embeds").or(pooled);
+    let (chunks, dropped) = chunks(encoders, texts.texts)?;
+    let (mut contexts, mut pooled) = (Vec::new(), None);
+    for (encoder, chunks) in encoders.iter_mut().zip(&chunks) {
+        let mut parts = Vec::new();
+        for (index, chunks) in chunks.iter().enumerate() {
+            let (part, embeds) = encoder.run(&chunks.iter().collect::<Vec<_>>(), tell).await?;
+            parts.push(part);
+            // The first chunk's speaks for the whole text.
+            if index == 0 {
+                pooled = embeds.or(pooled);
+            }
+        }
+        contexts.push(join_tokens(&parts));
     }
     let mut context = contexts
         .into_iter()
@@ -126,6 +90,28 @@ pub async fn condition(
     Ok(Conditioning { context, pooled, dropped, device_bytes })
 }
 
+/// For every encoder its chunks: the first of all texts, the second of all texts, .. Texts that have fewer are filled up with
+/// empty ones, since the UNet takes all at one length. And how many tokens of the longest text were left out.
+fn chunks(encoders: &[Encoder], texts: &[&str]) -> Result<(Vec<Vec<Vec<Chunk>>>, usize)> {
+    let mut dropped = 0;
+    let mut all = Vec::new();
+    for encoder in encoders {
+        let mut rows = Vec::new();
+        for text in texts {
+            let (chunks, over) = encoder.chunks(text)?;
+            dropped = dropped.max(over);
+            rows.push(chunks);
+        }
+        all.push(rows);
+    }
+    let most = all.iter().flatten().map(Vec::len).max().unwrap_or_default();
+    let columns = |(encoder, rows): (&Encoder, Vec<Vec<Chunk>>)| {
+        let chunk = |row: &Vec<Chunk>, i| row.get(i).cloned().unwrap_or_else(|| encoder.empty_chunk());
+        (0..most).map(|i| rows.iter().map(|row| chunk(row, i)).collect()).collect()
+    };
+    Ok((encoders.iter().zip(all).map(columns).collect(), dropped))
+}
+
 /// `force_zeros_for_empty_prompt` of `model_index.json`: without a negative prompt the unconditional embeddings are 0.
 fn zero_when_empty(model: &Model) -> Result<bool> {
     let index: serde_json::Value = model.json("model_index.json")?;
@@ -146,6 +132,14 @@ fn join_channels(a: &Tensor, b: &Tensor) -> Tensor {
     Tensor::new(a.shape.with_channels(ca + cb), data)
 }
 
+/// Tensors `[B, T, C]` one after the other along the tokens.
+fn join_tokens(parts: &[Tensor]) -> Tensor {
+    let dims = parts[0].shape.dims();
+    let (batch, tokens, each) = (dims[0], dims[1], dims[1] * dims[2]);
+    let rows = (0..batch).flat_map(|b| parts.iter().flat_map(move |part| &part.data[b * each..][..each]));
+    Tensor::new([batch, tokens * parts.len(), dims[2]], rows.copied().collect())
+}
+
 /// Rows repeated `times` each, in order: one text for several pictures.
 pub fn repeat_rows(tensor: &Tensor, times: usize) -> Tensor {
     let batch = tensor.shape.batch();
@@ -163,6 +157,14 @@ mod tests {
         let a = Tensor::new([1, 2, 1], vec![1.0, 2.0]);
         let b = Tensor::new([1, 2, 2], vec![3.0, 4.0, 5.0, 6.0]);
         assert_eq!(join_channels(&a, &b), Tensor::new([1, 2, 3], vec![1.0, 3.0, 4.0, 2.0, 5.0, 6.0]));
+    }
+
+    #[test]
+    fn chunks_of_a_text_stand_one_after_the_other() {
+        let a = Tensor::new([2, 1, 2], vec![1.0, 2.0, 5.0, 6.0]);
+        let b = Tensor::new([2, 1, 2], vec![3.0, 4.0, 7.0, 8.0]);
+        let wanted = Tensor::new([2, 2, 2], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        assert_eq!(join_tokens(&[a, b]), wanted);
     }
 
     #[test]

@@ -89,6 +89,11 @@ pub struct Parameters<'a> {
     pub width: usize,
     pub height: usize,
     pub model: &'a str,
+    pub clip_skip: Option<usize>,
+    /// Whether brackets in the prompts are weights.
+    pub emphasis: bool,
+    /// The generator of the noise, by the web UI's name.
+    pub rng: &'a str,
 }
 
 impl fmt::Display for Parameters<'_> {
@@ -105,7 +110,16 @@ impl fmt::Display for Parameters<'_> {
         let Self { steps, guidance, seed, width, height, .. } = self;
         let sampler = automatic1111_name(self.sampler);
         write!(f, "Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, Seed: {seed}, Size: {width}x{height}, ")?;
-        write!(f, "Model: {}, Version: ornstein {}", quoted(self.model), env!("CARGO_PKG_VERSION"))
+        write!(f, "Model: {}, ", quoted(self.model))?;
+        if let Some(skip) = self.clip_skip {
+            write!(f, "Clip skip: {skip}, ")?;
+        }
+        // The web UI reads brackets as weights unless it is told not to.
+        if !self.emphasis && [prompt, negative].iter().any(|text| text.contains(['(', '['])) {
+            f.write_str("Emphasis: None, ")?;
+        }
+        write!(f, "RNG: {}, ", self.rng)?;
+        write!(f, "Version: ornstein {}", env!("CARGO_PKG_VERSION"))
     }
 }
 
@@ -151,6 +165,9 @@ mod tests {
             width: 64,
             height: 64,
             model: "shapes",
+            clip_skip: None,
+            emphasis: false,
+            rng: "CPU",
         }
     }
 
@@ -191,9 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn parameters_tell_how_the_prompt_was_read() {
+        let text = Parameters { clip_skip: Some(2), rng: "NV", ..parameters() }.to_string();
+        assert!(text.contains("Model: shapes, Clip skip: 2, RNG: NV, Version"), "{text}");
+        let brackets = |emphasis| Parameters { prompt: "(a)", emphasis, ..parameters() }.to_string();
+        assert!(brackets(false).contains("Emphasis: None, RNG: CPU"), "{}", brackets(false));
+        assert!(!brackets(true).contains("Emphasis"), "{}", brackets(true));
+    }
+
+    #[test]
     fn parameters_are_in_the_web_uis_form() {
         let line = concat!(
-            "Steps: 25, Sampler: DDIM, CFG scale: 4, Seed: 7, Size: 64x64, Model: shapes, Version: ornstein ",
+            "Steps: 25, Sampler: DDIM, CFG scale: 4, Seed: 7, Size: 64x64, Model: shapes, RNG: CPU, Version: ornstein ",
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(parameters().to_string(), format!("a red circle\n{line}"));

@@ -4,21 +4,23 @@
 //!        -> seeded noise * sigma -> [ unet -> guidance -> sampler step ] x steps -> latents -> vae -> pixels
 
 mod denoise;
+mod denoiser;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::conditioning::{Conditioning, Encoder, Texts, condition};
+use crate::conditioning::{self, Conditioning, Encoder, Texts, condition};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::to_rgb8;
 use crate::models::{unet, vae};
-use crate::network::{Executor, Network};
-use crate::rng::Generator;
+use crate::network::{Executor, Network, Outputs};
+use crate::rng;
 use crate::samplers;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 use crate::weights::Model;
-use denoise::{Picture, guide, scaled, start_latents, step, unet_inputs};
+use denoise::{Picture, guide, scaled, start_latents, step};
+use denoiser::{Denoiser, Parts};
 
 /// What to draw. Absent values are the model's defaults.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +28,7 @@ pub struct Request {
     pub prompt: String,
     /// `None` is not the same as empty: SDXL then leaves its unconditional embedding zero.
     pub negative: Option<String>,
+    pub conditioning: conditioning::Options,
     /// Pixels.
     pub width: Option<usize>,
     pub height: Option<usize>,
@@ -34,6 +37,8 @@ pub struct Request {
     pub sampler: Option<String>,
     /// Seed of the first picture; the others count up.
     pub seed: u64,
+    /// Which generator the noise is of: the latents', and a stochastic sampler's, which goes on drawing from it.
+    pub rng: rng::Source,
     /// Number of pictures, at least 1.
     pub batch: usize,
     /// `[batch, channels, height, width]` in latent pixels, unit variance: used instead of seeded noise.
@@ -216,23 +221,43 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// A network of the model, its time added to `load`.
-    async fn load(&mut self, executor: &Executor, graph: Graph, component: &str) -> Result<Network> {
+    /// A network of the model, or a part of it, whose file should hold `wanted`; the time is added to `load`.
+    async fn load(
+        &mut self,
+        executor: &Executor,
+        graph: Graph,
+        component: &str,
+        wanted: &[(String, Shape)],
+    ) -> Result<Network> {
         let start = Instant::now();
         let weights = self.pipeline.model.weights(component)?;
-        let wanted = if component == "vae" { self.pipeline.vae.wanted()? } else { graph.wanted() };
         let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
-        let network = Network::load(executor, graph, &wanted, weights, tell).await?;
+        let network = Network::load(executor, graph, wanted, weights, tell).await?;
         self.seconds.load += start.elapsed().as_secs_f64();
         Ok(network.checked(self.check))
     }
 
     /// One pass of a network; what it tells is said to happen at `place`. Its memory is added to the peak.
-    async fn pass(&mut self, network: &mut Network, inputs: &[(&str, &Tensor)], place: &str) -> Result<Tensor> {
+    async fn pass(&mut self, network: &mut Network, inputs: &[(&str, &Tensor)], place: &str) -> Result<Outputs> {
         let tell = &mut |text: &str| (self.tell)(Event::Warning(&format!("{place}: {text}")));
-        let output = network.run_for("sample", inputs, tell).await?;
+        let outputs = network.run(inputs, tell).await?;
         self.peak_device_bytes = self.peak_device_bytes.max(network.device_bytes());
-        Ok(output)
+        Ok(outputs)
+    }
+
+    /// Loads a part of the UNet for one pass.
+    async fn once(
+        &mut self,
+        graph: Graph,
+        wanted: &[(String, Shape)],
+        inputs: &[(&str, &Tensor)],
+        place: &str,
+    ) -> Result<Outputs> {
+        if graph.nodes.is_empty() {
+            return Ok(Outputs::new());
+        }
+        let mut network = self.load(self.executor, graph, "unet", wanted).await?;
+        self.pass(&mut network, inputs, place).await
     }
 
     fn stop_if_cancelled(&self) -> Result<()> {
@@ -247,10 +272,9 @@ impl Run<'_> {
         let texts = if settings.guided() { &both[..] } else { &both[1..] };
         let start = Instant::now();
         let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
-        let mut encoders = vec![Encoder::load(model, self.executor, "", texts.len(), self.check, tell).await?];
-        if unet.is_sdxl() {
-            encoders.push(Encoder::load(model, self.executor, "_2", texts.len(), self.check, tell).await?);
-        }
+        let options = &request.conditioning;
+        let mut encoders =
+            Encoder::load_all(model, unet, self.executor, texts.len(), options, self.check, tell).await?;
         self.seconds.load += start.elapsed().as_secs_f64();
         let start = Instant::now();
         let texts = Texts { texts, negative_absent: settings.guided() && negative.is_none() };
@@ -268,35 +292,33 @@ impl Run<'_> {
     /// Noise to latents.
     async fn denoise(&mut self, request: &Request, settings: &Settings, conditioning: Conditioning) -> Result<Tensor> {
         let Pipeline { unet, vae, schedule, .. } = self.pipeline;
-        let (batch, guided) = (request.batch, settings.guided());
+        let batch = request.batch;
         let factor = vae.factor();
-        let shape = [batch, unet.in_channels, settings.height / factor, settings.width / factor];
-        let [_, _, height, width] = shape;
-        let rows = if guided { 2 * batch } else { batch };
-        let graph = unet.graph(rows, height, width, conditioning.context.shape.dims()[1])?;
-        let mut network = self.load(self.executor, graph, "unet").await?;
-        let fixed = unet_inputs(&conditioning, batch, settings);
-        let start = Instant::now();
+        let size = [settings.height / factor, settings.width / factor];
         let mut pictures = Vec::with_capacity(batch);
         for index in 0..batch {
             let sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
-            pictures.push(Picture { sampler, noise: Generator::new(request.seed.wrapping_add(index as u64)) });
+            pictures.push(Picture { sampler, noise: request.rng.seeded(request.seed.wrapping_add(index as u64)) });
         }
-        let mut latents = start_latents(request, shape.into(), &mut pictures)?;
+        let mut latents = start_latents(request, [batch, unet.in_channels, size[0], size[1]].into(), &mut pictures)?;
         let timesteps = pictures[0].sampler.timesteps().to_vec();
-        for (index, timestep) in timesteps.iter().enumerate() {
-            let mut inputs: Vec<(&str, &Tensor)> = fixed.iter().map(|(name, tensor)| (*name, tensor)).collect();
-            let sample = scaled(&latents, pictures[0].sampler.input_scale(index), rows / batch)?;
-            let timestep = Tensor::new([rows], vec![*timestep; rows]);
-            inputs.extend([("sample", &sample), ("timestep", &timestep)]);
-            let place = format!("step {}", index + 1);
-            let output = self.pass(&mut network, &inputs, &place).await?.to_channels_first()?;
-            let output = if guided { guide(&output.data, settings.guidance) } else { output.data };
+        let &[texts, tokens, _] = conditioning.context.shape.dims() else {
+            return Err(Error::shape(format!("a text encoder gave {}", conditioning.context.shape)));
+        };
+        let parts = Parts::of(unet, size, batch, [texts, tokens], timesteps.len())?;
+        let (height, width) = (settings.height as f32, settings.width as f32);
+        let sizes = [height, width, 0.0, 0.0, height, width];
+        let (start, loaded) = (Instant::now(), self.seconds.load);
+        let mut denoiser = Denoiser::load(self, parts, &conditioning, sizes, &timesteps, batch).await?;
+        for index in 0..timesteps.len() {
+            let sample = scaled(&latents, pictures[0].sampler.input_scale(index), texts)?;
+            let output = denoiser.run(self, index, &sample).await?.to_channels_first()?;
+            let output = if settings.guided() { guide(&output.data, settings.guidance) } else { output.data };
             step(&mut pictures, index, &output, &mut latents.data);
             (self.tell)(Event::Step(index + 1, timesteps.len()));
             self.stop_if_cancelled()?;
         }
-        self.seconds.denoise = start.elapsed().as_secs_f64();
+        self.seconds.denoise = start.elapsed().as_secs_f64() - (self.seconds.load - loaded);
         Ok(latents)
     }
 
@@ -310,18 +332,23 @@ impl Run<'_> {
             executor = executor.in_f32();
         }
         let z = latents.to_channels_last()?;
-        let mut network = self.load(&executor, vae.decoder(1, height, width)?, "vae").await?;
+        let mut network = self.load(&executor, vae.decoder(1, height, width)?, "vae", &vae.wanted()?).await?;
         let mut pixels = Vec::with_capacity(batch);
         for picture in z.data.chunks_exact(z.data.len() / batch) {
             let start = Instant::now();
             let z = Tensor::new([1, height, width, vae.latent_channels], vae.unscale(picture));
             let place = format!("picture {}", pixels.len() + 1);
-            pixels.push(to_rgb8(&self.pass(&mut network, &[("z", &z)], &place).await?));
+            pixels.push(to_rgb8(&sample_of(self.pass(&mut network, &[("z", &z)], &place).await?)?));
             self.seconds.decode += start.elapsed().as_secs_f64();
             self.stop_if_cancelled()?;
         }
         Ok(pixels)
     }
+}
+
+/// The output of a UNet and of a VAE's decoder.
+fn sample_of(mut outputs: Outputs) -> Result<Tensor> {
+    outputs.remove("sample").ok_or_else(|| Error::shape("the network has no output sample"))
 }
 
 impl Settings {

@@ -13,14 +13,15 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
-use tokenizers::SplitDelimiterBehavior;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{self, NFC, replace::ReplacePattern, utils::Lowercase};
 use tokenizers::pre_tokenizers::{self, byte_level::ByteLevel, split::Split, split::SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use files::{Files, SpecialTokens, Vocabulary};
 
 use crate::error::{Error, Result};
+use crate::prompt::chunks::Special;
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
@@ -36,6 +37,8 @@ pub struct Tokenizer {
     end: u32,
     pad: u32,
     max_length: usize,
+    /// Tokens beside the vocabulary, and what they stand for.
+    words: HashMap<u32, Vec<u32>>,
 }
 
 impl Tokenizer {
@@ -63,7 +66,7 @@ impl Tokenizer {
         let (start, end, pad) = (id(&special.start)?, id(&special.end)?, id(&special.pad)?);
         // Only now: a token that is in neither would get a new id, which the text encoder has no embedding for.
         inner.add_tokens(special.named).map_err(fail)?;
-        Ok(Self { inner, start, end, pad, max_length: special.max_length })
+        Ok(Self { inner, start, end, pad, max_length: special.max_length, words: HashMap::new() })
     }
 
     /// The same from a folder.
@@ -78,16 +81,44 @@ impl Tokenizer {
         })
     }
 
+    /// Lets a name, in any case, stand for these ids; `alone` if only as a word of its own. Of two names that fit, the
+    /// longer is taken.
+    ///
+    /// # Errors
+    /// If it is a token already.
+    pub fn add_word(&mut self, name: &str, ids: Vec<u32>, alone: bool) -> Result<()> {
+        if name.trim().is_empty() || self.inner.token_to_id(name).is_some() {
+            return Err(Error::usage(format!(
+                "`{name}` is in the tokenizer's vocabulary and cannot name something else"
+            )));
+        }
+        let added = AddedToken::from(name, false).single_word(alone);
+        let fail = |error| Error::config("tokenizer", format!("cannot take the word `{name}`: {error}"));
+        self.inner.add_tokens([added]).map_err(fail)?;
+        self.words.extend(self.inner.token_to_id(name).map(|token| (token, ids)));
+        Ok(())
+    }
+
+    /// The ids of a text, those of one added word together.
+    pub fn words(&self, text: &str) -> Result<Vec<Vec<u32>>> {
+        let encoding = self.inner.encode_fast(text, false);
+        let fail = |error| Error::config("tokenizer", format!("cannot encode this text: {error}"));
+        let ids = encoding.map_err(fail)?.get_ids().to_vec();
+        Ok(ids.into_iter().map(|id| self.words.get(&id).cloned().unwrap_or_else(|| vec![id])).collect())
+    }
+
     /// The ids of a text with the start and the end token, however many.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|error| Error::config("tokenizer", format!("cannot encode this text: {error}")))?;
         let mut ids = vec![self.start];
-        ids.extend_from_slice(encoding.get_ids());
+        ids.extend(self.words(text)?.into_iter().flatten());
         ids.push(self.end);
         Ok(ids)
+    }
+
+    /// The tokens that divide a prompt into chunks.
+    pub fn special(&self) -> Special {
+        let Self { start, end, pad, .. } = *self;
+        Special { start, end, pad, comma: self.inner.token_to_id(",</w>") }
     }
 
     /// Exactly `length` ids, at least two: padded with the tokenizer's pad token, or cut before the end token; and how

@@ -1,19 +1,23 @@
 //! `ornstein generate`
 
+mod prompt;
+
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, warn};
+use crate::conditioning::Syntax;
 use crate::error::{Error, Result, ten};
 use crate::image::{Parameters, encode_png};
 use crate::network::Executor;
 use crate::pipeline::{Event, Pictures, Pipeline, Request};
+use crate::rng;
 use crate::tensor::Tensor;
 use crate::weights::{check_writable, read_tensors, write_atomically, write_tensors};
 
@@ -25,6 +29,8 @@ pub(super) struct Generate {
     /// What not to draw
     #[arg(short, long, value_name = "TEXT")]
     negative: Option<String>,
+    #[command(flatten)]
+    prompts: prompt::PromptArgs,
     #[command(flatten)]
     model: ModelArg,
     /// The picture's file; `-` writes the PNG to stdout [default: ornstein-<seed>.png]
@@ -47,6 +53,9 @@ pub(super) struct Generate {
     seed: Option<u64>,
     #[arg(long, value_name = "NAME", help = super::sampler_help("[default: the model's]"))]
     sampler: Option<String>,
+    /// Whose noise a seed gives: PyTorch's on the CPU or on CUDA
+    #[arg(long, value_name = "RNG", default_value = "cpu")]
+    rng: Rng,
     /// Number of pictures, seeds counting up, written to <output>-<seed>.png
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     batch: usize,
@@ -66,6 +75,23 @@ pub(super) struct Generate {
     /// One JSON document on stdout instead of text
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rng {
+    /// diffusers' pictures with a generator on the CPU
+    Cpu,
+    /// AUTOMATIC1111's pictures, and diffusers' with a generator on CUDA
+    Cuda,
+}
+
+impl Rng {
+    fn source(self) -> rng::Source {
+        match self {
+            Self::Cpu => rng::Source::Cpu,
+            Self::Cuda => rng::Source::Cuda,
+        }
+    }
 }
 
 impl Generate {
@@ -115,12 +141,14 @@ impl Generate {
         Ok(Request {
             prompt: if self.prompt == "-" { read_stdin()? } else { self.prompt.clone() },
             negative: self.negative.clone(),
+            conditioning: self.prompts.options()?,
             width: self.width,
             height: self.height,
             steps: self.steps,
             guidance: self.guidance,
             sampler: self.sampler.clone(),
             seed,
+            rng: self.rng.source(),
             batch: self.batch,
             init_latents,
             check: self.check,
@@ -233,6 +261,9 @@ fn png(pipeline: &Pipeline, request: &Request, pictures: &Pictures, pixels: &[u8
         width: settings.width,
         height: settings.height,
         model: &pipeline.model().name(),
+        clip_skip: request.conditioning.clip_skip,
+        emphasis: request.conditioning.syntax == Syntax::Weighted,
+        rng: request.rng.automatic1111_name(),
     };
     encode_png(settings.width, settings.height, pixels, &parameters.to_string())
 }

@@ -21,6 +21,8 @@ const LEGACY_EOS: u32 = 2;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub vocab_size: usize,
+    /// Rows of the embedding table after the vocabulary's, which textual inversion adds.
+    pub added: usize,
     /// Width of the embeddings.
     pub hidden_size: usize,
     pub intermediate_size: usize,
@@ -33,6 +35,15 @@ pub struct Config {
     /// Width of `text_embeds`, if the pooled embedding is projected.
     pub projection: Option<usize>,
     act: Act,
+}
+
+/// How a family of UNets takes a hidden state of the text encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Under the final norm: Stable Diffusion 1 and 2.
+    Normed,
+    /// As it is, with the pooled embedding beside it: SDXL.
+    Raw,
 }
 
 impl Config {
@@ -50,6 +61,7 @@ impl Config {
         let projection_dim = keys.count("projection_dim", 512)?;
         let config = Self {
             vocab_size: keys.count("vocab_size", 49_408)?,
+            added: 0,
             hidden_size: keys.count("hidden_size", 512)?,
             intermediate_size: keys.count("intermediate_size", 2048)?,
             layers: keys.count("num_hidden_layers", 12)?,
@@ -81,20 +93,26 @@ impl Config {
             return Err(Error::shape(format!("input_ids should not be empty, is {}", input_ids.shape)));
         }
         self.check_tokens(tokens)?;
-        let is_id = |id: f32| id >= 0.0 && id.fract() == 0.0 && id < self.vocab_size as f32;
+        let is_id = |id: f32| id >= 0.0 && id.fract() == 0.0 && id < self.rows() as f32;
         if let Some(id) = input_ids.data.iter().find(|id| !is_id(**id)) {
             return Err(Error::shape(format!(
                 "input_ids holds {id}, but the text encoder knows ids from 0 to {}; does the tokenizer belong to it?",
-                self.vocab_size - 1
+                self.rows() - 1
             )));
         }
         let rows = input_ids.data.chunks(tokens).enumerate();
         Ok(Tensor::new([batch], rows.map(|(b, ids)| (b * tokens + self.pooled(ids)) as f32).collect()))
     }
 
+    /// Rows of the embedding table.
+    fn rows(&self) -> usize {
+        self.vocab_size + self.added
+    }
+
     fn pooled(&self, ids: &[f32]) -> usize {
+        let in_vocabulary = |id: &f32| *id < self.vocab_size as f32;
         let wanted = match self.eos_token_id {
-            LEGACY_EOS => ids.iter().copied().fold(0.0, f32::max),
+            LEGACY_EOS => ids.iter().copied().filter(in_vocabulary).fold(0.0, f32::max),
             id => id as f32,
         };
         ids.iter().position(|id| *id == wanted).unwrap_or(0)
@@ -116,32 +134,75 @@ impl Config {
     /// # Errors
     /// If there are more tokens than positions.
     pub fn graph(&self, network: &str, batch: usize, tokens: usize) -> Result<Graph> {
-        self.check_tokens(tokens).map_err(|e| e.at(network))?;
         let mut graph = Graph::new(network);
         let mut root = Module::root(&mut graph);
-        let input_ids = root.input("input_ids", Kind::U32, [batch, tokens])?;
-        let pool_rows = root.input("pool_rows", Kind::U32, [batch])?;
-        let mut model = root.child("text_model");
-        let mut x = self.embeddings(&mut model.child("embeddings"), input_ids)?;
-        let mut penultimate = x;
-        for i in 0..self.layers {
-            penultimate = x;
-            x = self.layer(&mut model.child(format!("encoder.layers.{i}")), x)?;
-        }
-        let last = model.layer_norm("final_layer_norm", x, self.layer_norm_eps)?;
-        let pooled = model.node("pool", Embedding { positions: false }, &[pool_rows, last])?;
-        let (name, pooled) = match self.projection {
-            Some(width) => ("text_embeds", root.linear_without_bias("text_projection", pooled, width)?),
-            None => ("pooler_output", pooled),
-        };
+        let states = self.states(&mut root, batch, tokens, self.layers)?;
+        let (last, penultimate) = (states[self.layers], states[self.layers - 1]);
+        let last = root.child("text_model").layer_norm("final_layer_norm", last, self.layer_norm_eps)?;
+        let (name, pooled) = self.pool(&mut root, last, batch)?;
         graph.output("last_hidden_state", last);
         graph.output("penultimate_hidden_state", penultimate);
         graph.output(name, pooled);
         Ok(graph)
     }
 
+    /// What of that conditions a UNet. Inputs as [`Config::graph`]'s. Outputs: `context` `[B, T, D]`, the state `skip` from
+    /// the end (1 is the last layer's output, 2 the one before it), and where [`State::Raw`] is asked of an encoder with a
+    /// projection, `text_embeds` `[B, P]`. Layers that neither needs are left out, and so is `pool_rows`.
+    ///
+    /// # Errors
+    /// If there are more tokens than positions, or not so many layers.
+    pub fn conditioning(&self, network: &str, batch: usize, tokens: usize, skip: usize, state: State) -> Result<Graph> {
+        if !(1..=self.layers).contains(&skip) {
+            let what = format!("--clip-skip {skip}, but {network} has {0} layers: give 1 to {0}", self.layers);
+            return Err(Error::usage(what));
+        }
+        let pools = state == State::Raw && self.projection.is_some();
+        let chosen = self.layers + 1 - skip;
+        let mut graph = Graph::new(network);
+        let mut root = Module::root(&mut graph);
+        let states = self.states(&mut root, batch, tokens, if pools { self.layers } else { chosen })?;
+        let norm =
+            |root: &mut Module, x| root.child("text_model").layer_norm("final_layer_norm", x, self.layer_norm_eps);
+        let context = match state {
+            State::Normed => norm(&mut root, states[chosen])?,
+            State::Raw => states[chosen],
+        };
+        if pools {
+            let last = norm(&mut root, states[self.layers])?;
+            let (name, pooled) = self.pool(&mut root, last, batch)?;
+            root.graph().output(name, pooled);
+        }
+        graph.output("context", context);
+        Ok(graph)
+    }
+
+    /// The first `depth + 1` hidden states: the embeddings, then each layer's output.
+    fn states(&self, root: &mut Module, batch: usize, tokens: usize, depth: usize) -> Result<Vec<ValueId>> {
+        self.check_tokens(tokens).map_err(|e| e.at(&root.graph().network))?;
+        let input_ids = root.input("input_ids", Kind::U32, [batch, tokens])?;
+        let mut model = root.child("text_model");
+        let mut x = self.embeddings(&mut model.child("embeddings"), input_ids)?;
+        let mut states = vec![x];
+        for i in 0..depth {
+            x = self.layer(&mut model.child(format!("encoder.layers.{i}")), x)?;
+            states.push(x);
+        }
+        Ok(states)
+    }
+
+    /// The pooled row of each prompt's last state, projected if there is a projection, and what it is called.
+    fn pool(&self, root: &mut Module, last: ValueId, batch: usize) -> Result<(&'static str, ValueId)> {
+        let pool_rows = root.input("pool_rows", Kind::U32, [batch])?;
+        let pooled = root.child("text_model").node("pool", Embedding { positions: false }, &[pool_rows, last])?;
+        match self.projection {
+            Some(width) => Ok(("text_embeds", root.linear_without_bias("text_projection", pooled, width)?)),
+            None => Ok(("pooler_output", pooled)),
+        }
+    }
+
     fn embeddings(&self, m: &mut Module, input_ids: ValueId) -> Result<ValueId> {
-        let table = m.table("token_embedding", self.vocab_size, self.hidden_size);
+        let table = m.table("token_embedding", self.rows(), self.hidden_size);
         let positions = m.table("position_embedding", self.max_tokens, self.hidden_size);
         m.node("token_embedding", Embedding { positions: true }, &[input_ids, table, positions])
     }
@@ -153,7 +214,7 @@ impl Config {
         let q = attn.linear("q_proj", h, self.hidden_size)?;
         let k = attn.linear("k_proj", h, self.hidden_size)?;
         let v = attn.linear("v_proj", h, self.hidden_size)?;
-        let h = attn.attention(Attention { heads: self.heads, causal: true }, q, k, v)?;
+        let h = attn.attention(Attention { heads: self.heads, causal: true }, &[q, k, v])?;
         let h = attn.linear("out_proj", h, self.hidden_size)?;
         let x = attn.add("add", x, h)?;
         let h = m.layer_norm("layer_norm2", x, self.layer_norm_eps)?;
@@ -191,6 +252,31 @@ mod tests {
     fn pooling_with_the_legacy_end_token_takes_the_largest_id() {
         let c = config(r#"{"eos_token_id": 2}"#).unwrap();
         assert_eq!(c.pool_rows(&ids(&[8., 2., 9., 9., 8., 2., 2., 11.])).unwrap().data, [2.0, 7.0]);
+    }
+
+    #[test]
+    fn pooling_passes_over_added_embeddings() {
+        let c = Config { vocab_size: 10, added: 3, ..config(r#"{"eos_token_id": 2}"#).unwrap() };
+        assert_eq!(c.pool_rows(&ids(&[8., 11., 9., 9.])).unwrap().data, [2.0]);
+        assert!(c.pool_rows(&ids(&[8., 13., 9., 9.])).is_err());
+    }
+
+    #[test]
+    fn skipped_layers_are_left_out_unless_pooling_needs_them() {
+        let c = config(r#"{"num_hidden_layers": 4}"#).unwrap();
+        let layers = |c: &Config, skip, state| {
+            let graph = c.conditioning("text_encoder", 1, 7, skip, state).unwrap();
+            let wanted = graph.wanted();
+            (0..4).filter(|i| wanted.iter().any(|(key, _)| key.contains(&format!("layers.{i}.")))).count()
+        };
+        assert_eq!(layers(&c, 1, State::Normed), 4);
+        assert_eq!(layers(&c, 3, State::Normed), 2);
+        assert_eq!(layers(&c, 2, State::Raw), 3);
+        assert_eq!(layers(&Config { projection: Some(8), ..c.clone() }, 2, State::Raw), 4);
+        for skip in [0, 5] {
+            let error = c.conditioning("text_encoder", 1, 7, skip, State::Normed).unwrap_err().to_string();
+            assert!(error.contains("has 4 layers: give 1 to 4"), "{error}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod builtin;
 mod check;
 mod component;
+mod extended;
 mod file;
 pub mod manifest;
 mod model;
@@ -21,6 +22,7 @@ use std::path::Path;
 
 pub use check::check;
 pub use component::ComponentWeights;
+pub use extended::Extended;
 pub use model::Model;
 pub use output::{check_writable, write_atomically};
 pub use synthetic::Synthetic;

@@ -1,0 +1,134 @@
+//! Prompts to what conditions a UNet, against diffusers and the web UI's way (`data/make_prompts.py` wrote both): on the CPU
+//! and on the adapter at hand in f32 and f16.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use libtest_mimic::{Failed, Trial};
+use ornstein::conditioning::{Conditioning, Embedding, Encoder, Options, Syntax, Texts, condition};
+use ornstein::models::unet;
+use ornstein::network::Executor;
+use ornstein::weights::{Model, read_tensors};
+use serde::Deserialize;
+
+use crate::networks::{NETWORK, data, on_each_executor, within};
+use crate::support::test;
+
+#[derive(Debug, Deserialize)]
+struct Case {
+    model: String,
+    syntax: String,
+    clip_skip: Option<usize>,
+    embeddings: Vec<String>,
+    prompt: String,
+    negative: String,
+}
+
+pub fn trials() -> Vec<Trial> {
+    let text = std::fs::read_to_string(data("prompts/cases.json")).expect("cases.json can be read");
+    let cases: Vec<Case> = serde_json::from_str(&text).expect("cases.json can be understood");
+    let mut trials = Vec::new();
+    for (index, case) in cases.into_iter().enumerate() {
+        let name = format!("prompts::{}::{} {index}", case.model, case.syntax);
+        let case = Arc::new(case);
+        trials.extend(on_each_executor(&name, move |executor, kind| case.check(index, executor, NETWORK[kind])));
+    }
+    trials.push(test("prompts::an_embedding_for_another_model_is_refused", an_embedding_for_another_model_is_refused));
+    trials.push(test("prompts::an_embedding_twice_is_refused", an_embedding_twice_is_refused));
+    trials.push(test("prompts::more_layers_skipped_than_there_are_is_refused", too_many_layers_are_refused));
+    trials
+}
+
+impl Case {
+    fn options(&self) -> Result<Options, Failed> {
+        let syntax = if self.syntax == "plain" { Syntax::Plain } else { Syntax::Weighted };
+        let file = |name: &String| Embedding::read(&data("prompts").join(format!("{name}.safetensors")));
+        let embeddings = self.embeddings.iter().map(file).collect::<Result<_, _>>()?;
+        Ok(Options { syntax, clip_skip: self.clip_skip, embeddings })
+    }
+
+    fn check(&self, index: usize, executor: &Executor, limit: f64) -> Result<(), Failed> {
+        let texts = [self.negative.as_str(), &self.prompt];
+        let found = encode(&self.model, &texts, &self.options()?, executor)?;
+        let expected = read_tensors(&data("prompts/expected.safetensors"))?;
+        within("context", &found.context, &expected[&format!("{index}.context")].1, limit)?;
+        match (found.pooled, expected.get(&format!("{index}.pooled"))) {
+            (Some(found), Some((_, wanted))) => within("pooled", &found, wanted, limit),
+            (None, None) => Ok(()),
+            _ => Err("only one has a pooled embedding".into()),
+        }
+    }
+}
+
+/// Encodes texts with the small encoders of `data/prompts` and the built-in model's vocabulary.
+fn encode(model: &str, texts: &[&str], options: &Options, executor: &Executor) -> Result<Conditioning, Failed> {
+    let folder = tempfile::tempdir()?;
+    let encoders: &[(&str, &str)] = match model {
+        "sdxl" => &[("", "<|endoftext|>"), ("_2", "!")],
+        _ => &[("", "<|endoftext|>")],
+    };
+    for (suffix, pad) in encoders {
+        let encoder = format!("text_encoder{suffix}");
+        copy(&data("prompts").join(model).join(&encoder), &folder.path().join(&encoder))?;
+        let tokenizer = folder.path().join(format!("tokenizer{suffix}"));
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model/tokenizer"), &tokenizer)?;
+        std::fs::remove_file(tokenizer.join("special_tokens_map.json"))?;
+        std::fs::write(tokenizer.join("tokenizer_config.json"), serde_json::json!({ "pad_token": pad }).to_string())?;
+    }
+    std::fs::write(folder.path().join("model_index.json"), "{}")?;
+    let model = Model::open(folder.path())?;
+    let unet = std::fs::read_to_string(data("cases").join(model_case(encoders.len())).join("unet/config.json"))?;
+    let mut unet = unet::Config::from_json(&unet, "unet/config.json")?;
+    unet.cross_attention_dim = if encoders.len() == 2 { 80 } else { 32 };
+    let tell = &mut |_: &str| {};
+    pollster::block_on(async {
+        let mut encoders = Encoder::load_all(&model, &unet, executor, texts.len(), options, false, tell).await?;
+        let texts = Texts { texts, negative_absent: false };
+        Ok(condition(&model, &unet, &mut encoders, &texts, tell).await?)
+    })
+}
+
+/// A model whose UNet takes so many text encoders.
+fn model_case(encoders: usize) -> &'static str {
+    if encoders == 2 { "sdxl" } else { "sd1" }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Failed> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let path: PathBuf = entry?.path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
+fn refused(embeddings: &[&str], clip_skip: Option<usize>, words: &[&str]) -> Result<(), Failed> {
+    let file = |name: &&str| Embedding::read(&data("prompts").join(format!("{name}.safetensors")));
+    let embeddings = embeddings.iter().map(file).collect::<Result<_, _>>()?;
+    let options = Options { clip_skip, embeddings, ..Options::default() };
+    let Err(error) = encode("sd", &["x"], &options, &Executor::Cpu) else { return Err("nothing was refused".into()) };
+    let said = format!("{error:?}");
+    if words.iter().all(|word| said.contains(word)) { Ok(()) } else { Err(said.into()) }
+}
+
+fn an_embedding_for_another_model_is_refused() -> Result<(), Failed> {
+    // Its clip_l has the width of this model's encoder: it is used, and clip_g is not asked for.
+    let options =
+        Options { embeddings: vec![Embedding::read(&data("prompts/xl-style.safetensors"))?], ..Options::default() };
+    encode("sd", &["xl-style"], &options, &Executor::Cpu)?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("wide.safetensors");
+    ornstein::weights::write_tensors(&path, &[("emb_params", &ornstein::tensor::Tensor::zeros([1, 768]))])?;
+    let options = Options { embeddings: vec![Embedding::read(&path)?], ..Options::default() };
+    let Err(error) = encode("sd", &["x"], &options, &Executor::Cpu) else { return Err("it was not refused".into()) };
+    let said = format!("{error:?}");
+    if said.contains("wide.safetensors: has vectors of width 768") { Ok(()) } else { Err(said.into()) }
+}
+
+fn an_embedding_twice_is_refused() -> Result<(), Failed> {
+    refused(&["learned", "learned"], None, &["learned.safetensors", "<cat-toy>", "cannot name something else"])
+}
+
+fn too_many_layers_are_refused() -> Result<(), Failed> {
+    refused(&[], Some(4), &["--clip-skip 4", "3 layers"])
+}

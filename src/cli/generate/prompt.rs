@@ -1,0 +1,43 @@
+//! The options of `generate` that say how its prompts are read.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::conditioning::{Embedding, Options, Syntax};
+use crate::error::Result;
+
+#[derive(Debug, Args)]
+pub(super) struct PromptArgs {
+    /// How prompts are read
+    #[arg(long, value_name = "SYNTAX", default_value = "plain")]
+    prompt_syntax: SyntaxArg,
+    /// Condition on the output of the Nth text encoder layer from the end [default: 1, the last; SDXL 2]
+    #[arg(long, value_name = "N")]
+    clip_skip: Option<usize>,
+    /// A safetensors file of textual inversion, used where its name (the token in the file, or the file's) stands in a
+    /// prompt; may be given several times
+    #[arg(long, value_name = "FILE")]
+    embedding: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SyntaxArg {
+    /// As diffusers: every sign is text, and what exceeds 77 tokens is left out
+    Plain,
+    /// As AUTOMATIC1111: (word), (word:1.3), [word], \( and BREAK, and prompts of any length
+    Weighted,
+}
+
+impl PromptArgs {
+    /// # Errors
+    /// If an embedding cannot be read.
+    pub(super) fn options(&self) -> Result<Options> {
+        let syntax = match self.prompt_syntax {
+            SyntaxArg::Plain => Syntax::Plain,
+            SyntaxArg::Weighted => Syntax::Weighted,
+        };
+        let embeddings = self.embedding.iter().map(|path| Embedding::read(path)).collect::<Result<_>>()?;
+        Ok(Options { syntax, clip_skip: self.clip_skip, embeddings })
+    }
+}
