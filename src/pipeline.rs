@@ -5,6 +5,7 @@
 
 mod denoise;
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -12,12 +13,13 @@ use crate::conditioning::{self, Conditioning, Encoder, Texts, condition};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::to_rgb8;
-use crate::models::{unet, vae};
+use crate::models::autoencoder::Autoencoder;
+use crate::models::unet;
 use crate::network::{Executor, Network};
 use crate::rng;
 use crate::samplers;
 use crate::tensor::Tensor;
-use crate::weights::Model;
+use crate::weights::{ComponentWeights, Model};
 use denoise::{Picture, guide, scaled, start_latents, step, unet_inputs};
 
 /// What to draw. Absent values are the model's defaults.
@@ -91,7 +93,9 @@ pub struct Pictures {
 pub struct Pipeline {
     model: Model,
     unet: unet::Config,
-    vae: vae::Config,
+    vae: Autoencoder,
+    /// The folder of the autoencoder, where it is not the model's own.
+    vae_folder: Option<PathBuf>,
     schedule: samplers::Config,
 }
 
@@ -101,20 +105,37 @@ impl Pipeline {
     pub fn open(model: Model) -> Result<Self> {
         let place = |path: &str| model.path(path).display().to_string();
         let unet = unet::Config::from_json(&model.text("unet/config.json")?, &place("unet/config.json"))?;
-        let vae = vae::Config::from_json(&model.text("vae/config.json")?, &place("vae/config.json"))?;
+        let vae = Autoencoder::from_json(&model.text("vae/config.json")?, &place("vae/config.json"))?;
         let path = "scheduler/scheduler_config.json";
         let schedule = samplers::Config::from_json(&model.text(path)?, &place(path))?;
-        if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
-            return Err(Error::config(
-                place("unet/config.json"),
-                format!(
-                    "in_channels {} and out_channels {} do not fit the VAE's {} latent channels: inpainting and \
-                     upscaling models are not supported",
-                    unet.in_channels, unet.out_channels, vae.latent_channels
-                ),
-            ));
+        Self { model, unet, vae, vae_folder: None, schedule }.checked()
+    }
+
+    /// The same with the autoencoder of another folder (its `config.json` and weights): another full one, or a tiny one.
+    ///
+    /// # Errors
+    /// If a file is missing, asks for something that is not built, or its latents are not the UNet's.
+    pub fn with_vae(self, folder: &Path) -> Result<Self> {
+        let config = folder.join("config.json");
+        let text = std::fs::read_to_string(&config)
+            .map_err(|error| Error::file(&config, format!("cannot be read: {error}; give a folder of a VAE alone")))?;
+        let vae = Autoencoder::from_json(&text, &config.display().to_string())?;
+        Self { vae, vae_folder: Some(folder.to_path_buf()), ..self }.checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        let (unet, channels) = (&self.unet, self.vae.latent_channels());
+        if [unet.in_channels, unet.out_channels] == [channels; 2] {
+            return Ok(self);
         }
-        Ok(Self { model, unet, vae, schedule })
+        Err(Error::config(
+            self.model.path("unet/config.json").display(),
+            format!(
+                "in_channels {} and out_channels {} do not fit the VAE's {channels} latent channels: inpainting and \
+                 upscaling models are not supported",
+                unet.in_channels, unet.out_channels
+            ),
+        ))
     }
 
     pub fn model(&self) -> &Model {
@@ -222,7 +243,10 @@ impl Run<'_> {
     /// A network of the model, its time added to `load`.
     async fn load(&mut self, executor: &Executor, graph: Graph, component: &str) -> Result<Network> {
         let start = Instant::now();
-        let weights = self.pipeline.model.weights(component)?;
+        let weights = match &self.pipeline.vae_folder {
+            Some(folder) if component == "vae" => ComponentWeights::in_folder(folder, component)?,
+            _ => self.pipeline.model.weights(component)?,
+        };
         let wanted = if component == "vae" { self.pipeline.vae.wanted()? } else { graph.wanted() };
         let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
         let network = Network::load(executor, graph, &wanted, weights, tell).await?;
@@ -308,7 +332,7 @@ impl Run<'_> {
         let vae = &self.pipeline.vae;
         let mut executor = self.executor.clone();
         // SDXL's decoder overflows f16; its configuration says so.
-        if vae.force_upcast && self.pipeline.unet.is_sdxl() {
+        if vae.force_upcast() && self.pipeline.unet.is_sdxl() {
             executor = executor.in_f32();
         }
         let z = latents.to_channels_last()?;
@@ -316,7 +340,7 @@ impl Run<'_> {
         let mut pixels = Vec::with_capacity(batch);
         for picture in z.data.chunks_exact(z.data.len() / batch) {
             let start = Instant::now();
-            let z = Tensor::new([1, height, width, vae.latent_channels], vae.unscale(picture));
+            let z = Tensor::new([1, height, width, vae.latent_channels()], vae.unscale(picture));
             let place = format!("picture {}", pixels.len() + 1);
             pixels.push(to_rgb8(&self.pass(&mut network, &[("z", &z)], &place).await?));
             self.seconds.decode += start.elapsed().as_secs_f64();

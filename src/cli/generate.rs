@@ -33,6 +33,9 @@ pub(super) struct Generate {
     prompts: prompt::PromptArgs,
     #[command(flatten)]
     model: ModelArg,
+    /// A folder with another autoencoder for this model: a VAE, or a tiny one (TAESD) that decodes in a moment
+    #[arg(long, value_name = "FOLDER")]
+    vae: Option<PathBuf>,
     /// The picture's file; `-` writes the PNG to stdout [default: ornstein-<seed>.png]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -110,7 +113,10 @@ impl Generate {
         let seed = self.seed.unwrap_or_else(random_seed);
         let request = self.request(seed)?;
         let sources = self.shaders.open()?;
-        let pipeline = Pipeline::open(self.model.open()?)?;
+        let mut pipeline = Pipeline::open(self.model.open()?)?;
+        if let Some(folder) = &self.vae {
+            pipeline = pipeline.with_vae(folder)?;
+        }
         pipeline.settings(&request)?;
         let paths = self.paths(seed);
         if let Some(latents) = self.save_latents.as_ref().filter(|path| paths.contains(path)) {

@@ -54,7 +54,7 @@ impl Model {
         if !metadata.is_dir() {
             return Err(Error::file(path, not_a_folder(path)));
         }
-        let model = Self { source: Source::Folder(path.to_path_buf()), entry: None };
+        let model = Self::folder(path);
         const COMPONENTS: [&str; 5] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"];
         if model.has("model_index.json") || COMPONENTS.iter().any(|component| model.has(component)) {
             return Ok(model);
@@ -65,6 +65,11 @@ impl Model {
             "is no diffusers folder: it has no model_index.json"
         };
         Err(Error::file(path, what))
+    }
+
+    /// What lies in a folder, whatever it is.
+    pub(super) fn folder(path: &Path) -> Self {
+        Self { source: Source::Folder(path.to_path_buf()), entry: None }
     }
 
     fn known(entry: &'static Entry, models: Option<PathBuf>) -> Result<Self> {
