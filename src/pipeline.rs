@@ -28,6 +28,7 @@ pub struct Request {
     pub prompt: String,
     /// `None` is not the same as empty: SDXL then leaves its unconditional embedding zero.
     pub negative: Option<String>,
+    /// How both are read and encoded.
     pub conditioning: conditioning::Options,
     /// Pixels.
     pub width: Option<usize>,

@@ -33,7 +33,7 @@ pub(super) struct Generate {
     prompts: prompt::PromptArgs,
     #[command(flatten)]
     model: ModelArg,
-    /// A folder with another autoencoder for this model: a VAE, or a tiny one (TAESD) that decodes in a moment
+    /// A folder with another autoencoder for this model: a VAE, or a tiny one (TAESD)
     #[arg(long, value_name = "FOLDER")]
     vae: Option<PathBuf>,
     /// The picture's file; `-` writes the PNG to stdout [default: ornstein-<seed>.png]
@@ -84,7 +84,7 @@ pub(super) struct Generate {
 enum Rng {
     /// diffusers' pictures with a generator on the CPU
     Cpu,
-    /// AUTOMATIC1111's pictures, and diffusers' with a generator on CUDA
+    /// AUTOMATIC1111's as it comes, and diffusers' pictures with a generator on CUDA
     Cuda,
 }
 
