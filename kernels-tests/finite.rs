@@ -217,7 +217,8 @@ fn constant(value: f32) -> Tensor {
 fn run(network: &mut Network, x: &Tensor) -> Result<(Tensor, Vec<String>), Failed> {
     let mut said = Vec::new();
     let tell = &mut |text: &str| said.push(text.to_string());
-    Ok((pollster::block_on(network.run_for("y", &[("x", x)], tell))?, said))
+    let mut outputs = pollster::block_on(network.run(&[("x", x)], tell))?;
+    Ok((outputs.remove("y").ok_or("there is no output y")?, said))
 }
 
 fn found_only_by_checking(gpu: &Arc<Gpu>) -> Result<(), Failed> {

@@ -108,9 +108,11 @@ pub struct Network {
     checked: bool,
     /// The graph, or its nodes up to one that overflows f16 and the rest.
     parts: Vec<Part>,
+    held: Outputs,
 }
 
-type Outputs = HashMap<String, Tensor>;
+/// Tensors by name.
+pub type Outputs = HashMap<String, Tensor>;
 
 impl Network {
     /// Checks the weights against `wanted` (all that the network's file should hold, of which the graph may use a part),
@@ -131,7 +133,7 @@ impl Network {
         let storages = storages(executor.dtype(), &graph, &weights);
         let whole = Part::load(executor, graph.clone(), &storages, &weights, tell).await?;
         let (weights, executor) = (Box::new(weights), executor.clone());
-        Ok(Self { graph, weights, executor, checked: false, parts: vec![whole] })
+        Ok(Self { graph, weights, executor, checked: false, parts: vec![whole], held: Outputs::new() })
     }
 
     /// Whether every node's output is looked at in every run, not only after an output of the network was not finite:
@@ -140,18 +142,33 @@ impl Network {
         Self { checked, ..self }
     }
 
-    /// The outputs by name, for inputs given by name. `tell` is told of a node that overflows f16.
+    /// Keeps these inputs where the network runs, for all runs from now on.
+    ///
+    /// # Errors
+    /// If one is misshapen or not finite.
+    pub fn hold(&mut self, inputs: Outputs) -> Result<()> {
+        self.held = inputs;
+        let held = by_name(&self.held);
+        self.finite(&held)?;
+        self.parts.iter_mut().try_for_each(|part| part.hold(&held))
+    }
+
+    fn finite(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
+        for (name, tensor) in inputs {
+            if let Some(index) = tensor.first_not_finite() {
+                let what = format!("{}: its input {name} is NaN or infinite at element {index}", self.graph.network);
+                return Err(Error::NotFinite(format!("{what}: {DIVERGED}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The outputs by name, for inputs given by name, but for those held. `tell` is told of a node that overflows f16.
     ///
     /// # Errors
     /// If an input is missing, misshapen or not finite, a node's output is not finite in f32, or the device fails.
     pub async fn run(&mut self, inputs: &[(&str, &Tensor)], tell: &mut dyn FnMut(&str)) -> Result<Outputs> {
-        let network = &self.graph.network;
-        for (name, tensor) in inputs {
-            if let Some(index) = tensor.first_not_finite() {
-                let what = format!("{network}: its input {name} is NaN or infinite at element {index}");
-                return Err(Error::NotFinite(format!("{what}: {DIVERGED}")));
-            }
-        }
+        self.finite(inputs)?;
         if !self.checked {
             let outputs = self.pass(inputs, None).await?;
             if outputs.values().all(|tensor| tensor.first_not_finite().is_none()) {
@@ -167,24 +184,12 @@ impl Network {
         }
     }
 
-    /// [`Network::run`] for a network with one output that matters.
-    pub async fn run_for(
-        &mut self,
-        output: &str,
-        inputs: &[(&str, &Tensor)],
-        tell: &mut dyn FnMut(&str),
-    ) -> Result<Tensor> {
-        let mut outputs = self.run(inputs, tell).await?;
-        outputs.remove(output).ok_or_else(|| Error::shape(format!("the network has no output {output}")))
-    }
-
     /// Every part once. With `first`, every node is looked at, and that is set to the first whose output is not finite.
     async fn pass(&self, inputs: &[(&str, &Tensor)], mut first: Option<&mut Option<usize>>) -> Result<Outputs> {
         let mut known = Outputs::new();
         let mut before = 0;
         for part in &self.parts {
-            let given: Vec<_> =
-                inputs.iter().copied().chain(known.iter().map(|(name, t)| (name.as_str(), t))).collect();
+            let given = [inputs, &by_name(&known)].concat();
             let made = match &mut first {
                 None => part.run(&given, None).await?,
                 Some(first) => {
@@ -226,7 +231,8 @@ impl Network {
         }
         let wide = Storage { act: DType::F32, ..f16 };
         self.parts.push(Part::load(&self.executor, tail, &[wide], weights, tell).await?);
-        Ok(())
+        let held = by_name(&self.held);
+        self.parts.iter_mut().try_for_each(|part| part.hold(&held))
     }
 
     /// What to do about values that are not finite in f32.
@@ -245,6 +251,10 @@ impl Network {
     }
 }
 
+fn by_name(tensors: &Outputs) -> Vec<(&str, &Tensor)> {
+    tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
+}
+
 /// Where values come from that f32 does not hold.
 const DIVERGED: &str = "the weights or the inputs are damaged or far too large, or the sampler diverges: try another \
                         --sampler or more --steps";
@@ -259,8 +269,8 @@ pub fn storages(act: DType, graph: &Graph, weights: &dyn Weights) -> Vec<Storage
 /// How a network's values are stored with activations of this type: matrices stay in f16 where the file has them in f16,
 /// and are rounded to it where activations are f16 too.
 pub fn storage(act: DType, graph: &Graph, weights: &dyn Weights) -> Storage {
-    let in_file = |key: &str| weights.get(key).map(|raw| raw.dtype);
+    let is_f16 = |key: &String| weights.get(key).is_some_and(|raw| raw.dtype == DType::F16);
     let mut matrices = graph.parameters().filter(|(id, _)| graph.ty(*id).kind == Kind::Weight);
-    let narrow = act == DType::F16 || matrices.all(|(_, p)| in_file(&p.key) == Some(DType::F16));
+    let narrow = act == DType::F16 || matrices.all(|(_, p)| p.keys.iter().all(is_f16));
     Storage { act, weight: if narrow { DType::F16 } else { DType::F32 } }
 }

@@ -4,6 +4,7 @@
 //!        -> seeded noise * sigma -> [ unet -> guidance -> sampler step ] x steps -> latents -> vae -> pixels
 
 mod denoise;
+mod denoiser;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +16,13 @@ use crate::graph::Graph;
 use crate::image::to_rgb8;
 use crate::models::autoencoder::Autoencoder;
 use crate::models::unet;
-use crate::network::{Executor, Network};
+use crate::network::{Executor, Network, Outputs};
 use crate::rng;
 use crate::samplers;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 use crate::weights::{ComponentWeights, Model};
-use denoise::{Picture, guide, scaled, start_latents, step, unet_inputs};
+use denoise::{Picture, guide, scaled, start_latents, step};
+use denoiser::{Denoiser, Parts};
 
 /// What to draw. Absent values are the model's defaults.
 #[derive(Debug, Clone, Default)]
@@ -241,26 +243,46 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// A network of the model, its time added to `load`.
-    async fn load(&mut self, executor: &Executor, graph: Graph, component: &str) -> Result<Network> {
+    /// A network of the model, or a part of it, whose file should hold `wanted`; the time is added to `load`.
+    async fn load(
+        &mut self,
+        executor: &Executor,
+        graph: Graph,
+        component: &str,
+        wanted: &[(String, Shape)],
+    ) -> Result<Network> {
         let start = Instant::now();
         let weights = match &self.pipeline.vae_folder {
             Some(folder) if component == "vae" => ComponentWeights::in_folder(folder, component)?,
             _ => self.pipeline.model.weights(component)?,
         };
-        let wanted = if component == "vae" { self.pipeline.vae.wanted()? } else { graph.wanted() };
         let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
-        let network = Network::load(executor, graph, &wanted, weights, tell).await?;
+        let network = Network::load(executor, graph, wanted, weights, tell).await?;
         self.seconds.load += start.elapsed().as_secs_f64();
         Ok(network.checked(self.check))
     }
 
     /// One pass of a network; what it tells is said to happen at `place`. Its memory is added to the peak.
-    async fn pass(&mut self, network: &mut Network, inputs: &[(&str, &Tensor)], place: &str) -> Result<Tensor> {
+    async fn pass(&mut self, network: &mut Network, inputs: &[(&str, &Tensor)], place: &str) -> Result<Outputs> {
         let tell = &mut |text: &str| (self.tell)(Event::Warning(&format!("{place}: {text}")));
-        let output = network.run_for("sample", inputs, tell).await?;
+        let outputs = network.run(inputs, tell).await?;
         self.peak_device_bytes = self.peak_device_bytes.max(network.device_bytes());
-        Ok(output)
+        Ok(outputs)
+    }
+
+    /// Loads a part of the UNet for one pass.
+    async fn once(
+        &mut self,
+        graph: Graph,
+        wanted: &[(String, Shape)],
+        inputs: &[(&str, &Tensor)],
+        place: &str,
+    ) -> Result<Outputs> {
+        if graph.nodes.is_empty() {
+            return Ok(Outputs::new());
+        }
+        let mut network = self.load(self.executor, graph, "unet", wanted).await?;
+        self.pass(&mut network, inputs, place).await
     }
 
     fn stop_if_cancelled(&self) -> Result<()> {
@@ -295,35 +317,33 @@ impl Run<'_> {
     /// Noise to latents.
     async fn denoise(&mut self, request: &Request, settings: &Settings, conditioning: Conditioning) -> Result<Tensor> {
         let Pipeline { unet, vae, schedule, .. } = self.pipeline;
-        let (batch, guided) = (request.batch, settings.guided());
+        let batch = request.batch;
         let factor = vae.factor();
-        let shape = [batch, unet.in_channels, settings.height / factor, settings.width / factor];
-        let [_, _, height, width] = shape;
-        let rows = if guided { 2 * batch } else { batch };
-        let graph = unet.graph(rows, height, width, conditioning.context.shape.dims()[1])?;
-        let mut network = self.load(self.executor, graph, "unet").await?;
-        let fixed = unet_inputs(&conditioning, batch, settings);
-        let start = Instant::now();
+        let size = [settings.height / factor, settings.width / factor];
         let mut pictures = Vec::with_capacity(batch);
         for index in 0..batch {
             let sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
             pictures.push(Picture { sampler, noise: request.rng.seeded(request.seed.wrapping_add(index as u64)) });
         }
-        let mut latents = start_latents(request, shape.into(), &mut pictures)?;
+        let mut latents = start_latents(request, [batch, unet.in_channels, size[0], size[1]].into(), &mut pictures)?;
         let timesteps = pictures[0].sampler.timesteps().to_vec();
-        for (index, timestep) in timesteps.iter().enumerate() {
-            let mut inputs: Vec<(&str, &Tensor)> = fixed.iter().map(|(name, tensor)| (*name, tensor)).collect();
-            let sample = scaled(&latents, pictures[0].sampler.input_scale(index), rows / batch)?;
-            let timestep = Tensor::new([rows], vec![*timestep; rows]);
-            inputs.extend([("sample", &sample), ("timestep", &timestep)]);
-            let place = format!("step {}", index + 1);
-            let output = self.pass(&mut network, &inputs, &place).await?.to_channels_first()?;
-            let output = if guided { guide(&output.data, settings.guidance) } else { output.data };
+        let &[texts, tokens, _] = conditioning.context.shape.dims() else {
+            return Err(Error::shape(format!("a text encoder gave {}", conditioning.context.shape)));
+        };
+        let parts = Parts::of(unet, size, batch, [texts, tokens], timesteps.len())?;
+        let (height, width) = (settings.height as f32, settings.width as f32);
+        let sizes = [height, width, 0.0, 0.0, height, width];
+        let (start, loaded) = (Instant::now(), self.seconds.load);
+        let mut denoiser = Denoiser::load(self, parts, &conditioning, sizes, &timesteps, batch).await?;
+        for index in 0..timesteps.len() {
+            let sample = scaled(&latents, pictures[0].sampler.input_scale(index), texts)?;
+            let output = denoiser.run(self, index, &sample).await?.to_channels_first()?;
+            let output = if settings.guided() { guide(&output.data, settings.guidance) } else { output.data };
             step(&mut pictures, index, &output, &mut latents.data);
             (self.tell)(Event::Step(index + 1, timesteps.len()));
             self.stop_if_cancelled()?;
         }
-        self.seconds.denoise = start.elapsed().as_secs_f64();
+        self.seconds.denoise = start.elapsed().as_secs_f64() - (self.seconds.load - loaded);
         Ok(latents)
     }
 
@@ -337,18 +357,23 @@ impl Run<'_> {
             executor = executor.in_f32();
         }
         let z = latents.to_channels_last()?;
-        let mut network = self.load(&executor, vae.decoder(1, height, width)?, "vae").await?;
+        let mut network = self.load(&executor, vae.decoder(1, height, width)?, "vae", &vae.wanted()?).await?;
         let mut pixels = Vec::with_capacity(batch);
         for picture in z.data.chunks_exact(z.data.len() / batch) {
             let start = Instant::now();
             let z = Tensor::new([1, height, width, vae.latent_channels()], vae.unscale(picture));
             let place = format!("picture {}", pixels.len() + 1);
-            pixels.push(to_rgb8(&self.pass(&mut network, &[("z", &z)], &place).await?));
+            pixels.push(to_rgb8(&sample_of(self.pass(&mut network, &[("z", &z)], &place).await?)?));
             self.seconds.decode += start.elapsed().as_secs_f64();
             self.stop_if_cancelled()?;
         }
         Ok(pixels)
     }
+}
+
+/// The output of a UNet and of a VAE's decoder.
+fn sample_of(mut outputs: Outputs) -> Result<Tensor> {
+    outputs.remove("sample").ok_or_else(|| Error::shape("the network has no output sample"))
 }
 
 impl Settings {

@@ -9,7 +9,7 @@ override CHUNK_VECTORS: u32 = 10u; // of a head's output in one workgroup, at mo
 // Where this lane's four queries stand: their channel vectors, from the head's first. Queries beyond the last repeat it.
 fn query_places(head: Head, first: u32) -> vec4<u32> {
     let tokens = vec4(first) + vec4(0u, 1u, 2u, 3u);
-    return head.q + min(tokens, vec4(params.queries - 1u)) * head.row;
+    return head.q + min(tokens, vec4(params.queries - 1u)) * params.q_row;
 }
 
 // Four channels of four queries, scaled.
@@ -110,7 +110,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let keys = select(params.keys, min(params.keys, (id.x + 1u) * TILE), CAUSAL);
     for (var key = 0u; key < keys; key += LANES) {
         // Keys beyond the last repeat it, and no query sees them.
-        let at = head.k + min(key + lane, params.keys - 1u) * head.row;
+        let token = min(key + lane, params.keys - 1u) * params.kv_row;
+        let at = head.k + token;
         var scores = Sums();
         if keep {
             for (var c4 = 0u; c4 < CHUNK_VECTORS; c4++) {
@@ -136,7 +137,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         for (var c4 = 0u; c4 < CHUNK_VECTORS; c4++) {
             // A head's last chunk may be shorter: what is beyond its end is not stored.
             let c = min(chunk + c4, HEAD_VECTORS - 1u);
-            out[c4] = add_values(scaled(out[c4], shrink), p, load(v[at + c]));
+            out[c4] = add_values(scaled(out[c4], shrink), p, load(v[head.v + token + c]));
         }
     }
     for (var c4 = 0u; c4 < CHUNK_VECTORS; c4++) {
@@ -144,7 +145,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         let turned = transpose(mat4x4<f32>(part.k0, part.k1, part.k2, part.k3));
         for (var i = 0u; i < 4u; i++) {
             if query + i < params.queries && chunk + c4 < HEAD_VECTORS {
-                y[places[i] + chunk + c4] = store(turned[i]);
+                y[head.y + (query + i) * y_row() + chunk + c4] = store(turned[i]);
             }
         }
     }

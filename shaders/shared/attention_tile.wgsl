@@ -16,21 +16,21 @@ fn query_vector(first: u32, token: u32, vector: u32) -> vec4<f32> {
     if (token >= params.queries || vector >= params.head_vectors) {
         return vec4<f32>();
     }
-    return load(q[first + token * params.heads * params.head_vectors + vector]) * params.scale;
+    return load(q[first + token * params.q_row + vector]) * params.scale;
 }
 
 fn key_vector(first: u32, token: u32, vector: u32) -> vec4<f32> {
     if (token >= params.keys || vector >= params.head_vectors) {
         return vec4<f32>();
     }
-    return load(k[first + token * params.heads * params.head_vectors + vector]);
+    return load(k[first + token * params.kv_row + vector]);
 }
 
 fn value_vector(first: u32, token: u32, vector: u32) -> vec4<f32> {
     if (token >= params.keys || vector >= params.head_vectors) {
         return vec4<f32>();
     }
-    return load(v[first + token * params.heads * params.head_vectors + vector]);
+    return load(v[first + token * params.kv_row + vector]);
 }
 
 // Column j is a * b[j]. The loops below take four of these a round, so that a device that ends loops after some rounds
@@ -94,9 +94,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
     let tx = local.x;
     let ty = local.y;
     let head = head_of(id.y);
-    let row = head.row;
-    let q_first = head.q;
-    let k_first = head.k;
     let query = id.x * TILE;
     let vector = id.z * CHUNKS * SIDE + tx;
     let keys = select(params.keys, min(params.keys, query + TILE), CAUSAL);
@@ -105,7 +102,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
     var total = vec4<f32>(); // of this thread's keys alone, until the end
     var sums: array<vec4<f32>, 20>; // [chunk][query]
     for (var key = 0u; key < keys; key += TILE) {
-        var s = scores(q_first, k_first, query, key, tx, ty);
+        var s = scores(head.q, head.k, query, key, tx, ty);
         var tile_top = vec4<f32>(LOWEST);
         for (var j = 0u; j < 4u; j++) {
             s[j] = select(vec4<f32>(LOWEST), s[j], visible(query + 4u * ty, key + 4u * tx + j));
@@ -130,7 +127,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
         let tile_keys = min(TILE, keys - key);
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             for (var i = 0u; i < 4u; i++) {
-                kv_tile[(4u * ty + i) * STRIDE + tx] = value_vector(k_first, key + 4u * ty + i, vector + chunk * SIDE);
+                kv_tile[(4u * ty + i) * STRIDE + tx] = value_vector(head.v, key + 4u * ty + i, vector + chunk * SIDE);
             }
             workgroupBarrier();
             var sum = mat4x4<f32>(
@@ -166,7 +163,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
         for (var i = 0u; i < 4u; i++) {
             let token = query + 4u * ty + i;
             if (token < params.queries && column < params.head_vectors) {
-                y[q_first + token * row + column] = store(sums[4u * chunk + i] / total[i]);
+                y[head.y + token * y_row() + column] = store(sums[4u * chunk + i] / total[i]);
             }
         }
     }

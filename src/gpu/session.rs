@@ -5,7 +5,7 @@ mod guards;
 mod observe;
 mod submission;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -47,6 +47,8 @@ pub struct Session {
     dispatches: Vec<Dispatch>,
     readback: wgpu::Buffer,
     bytes: u64,
+    /// Inputs that keep what [`Session::hold`] put there.
+    held: HashSet<ValueId>,
 }
 
 impl Session {
@@ -77,7 +79,7 @@ impl Session {
             let rank = parameter.file_shape.rank();
             let dtype = if rank < 2 { DType::F32 } else { storage.weight };
             let words = parameter.pack.to_words(raw, &parameter.file_shape, dtype)?;
-            uploads.buffer(&parameter.key, bytemuck::cast_slice(&words))
+            uploads.buffer(&parameter.name(), bytemuck::cast_slice(&words))
         })?;
         for (i, value) in graph.values.iter().enumerate() {
             let id = ValueId(i);
@@ -101,8 +103,18 @@ impl Session {
         let readback = readback_buffer(gpu, readback_bytes);
         let bytes = uploads.total + readback_bytes;
         gpu.wait()?;
-        let mut session =
-            Self { gpu: Arc::clone(gpu), graph, storage, slots, fixed, plan, dispatches: Vec::new(), readback, bytes };
+        let mut session = Self {
+            gpu: Arc::clone(gpu),
+            graph,
+            storage,
+            slots,
+            fixed,
+            plan,
+            dispatches: Vec::new(),
+            readback,
+            bytes,
+            held: HashSet::new(),
+        };
         session.dispatches = session.prepare(choose)?;
         gpu.check()?;
         Ok(session)
@@ -222,12 +234,27 @@ impl Session {
         self.outputs(submission).await
     }
 
-    fn upload(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
-        for (id, tensor) in self.graph.order_inputs(inputs)? {
-            let bytes = memory::to_bytes(tensor, self.graph.ty(id).kind, self.storage.act);
-            self.gpu.queue.write_buffer(&self.fixed[&id], 0, &bytes);
+    /// Keeps those of the inputs that the graph has on the device, for all runs that are not given others.
+    ///
+    /// # Errors
+    /// If one is misshapen.
+    pub fn hold(&mut self, inputs: &[(&str, &Tensor)]) -> Result<()> {
+        for (id, tensor) in self.graph.known_inputs(inputs)? {
+            self.write(id, tensor);
+            self.held.insert(id);
         }
         Ok(())
+    }
+
+    fn upload(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
+        let inputs = self.graph.order_inputs(inputs, &|id| self.held.contains(&id))?;
+        inputs.into_iter().for_each(|(id, tensor)| self.write(id, tensor));
+        Ok(())
+    }
+
+    fn write(&self, id: ValueId, tensor: &Tensor) {
+        let bytes = memory::to_bytes(tensor, self.graph.ty(id).kind, self.storage.act);
+        self.gpu.queue.write_buffer(&self.fixed[&id], 0, &bytes);
     }
 
     /// Submits, and reads the outputs by name.

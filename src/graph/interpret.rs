@@ -38,6 +38,16 @@ impl Interpreter {
         &self.graph
     }
 
+    /// Keeps those of the inputs that the graph has, for all runs that are not given others.
+    ///
+    /// # Errors
+    /// If one is misshapen.
+    pub fn hold(&mut self, inputs: &[(&str, &Tensor)]) -> Result<()> {
+        let held = self.graph.known_inputs(inputs)?;
+        self.known.extend(held.into_iter().map(|(id, tensor)| (id, Arc::new(tensor.clone()))));
+        Ok(())
+    }
+
     /// The outputs by name, for inputs given by name.
     ///
     /// # Errors
@@ -56,7 +66,10 @@ impl Interpreter {
         observe: &mut Observe<'_>,
     ) -> Result<HashMap<String, Tensor>> {
         let mut live: HashMap<ValueId, Tensor> = HashMap::new();
-        let given: HashMap<ValueId, &Tensor> = self.graph.order_inputs(inputs)?.into_iter().collect();
+        let given: HashMap<ValueId, &Tensor> = {
+            let held = |id| self.known.contains_key(&id);
+            self.graph.order_inputs(inputs, &held)?.into_iter().collect()
+        };
         for (i, node) in self.graph.nodes.iter().enumerate() {
             let read: Vec<&Tensor> = node.inputs.iter().map(|id| self.find(*id, &given, &live)).collect();
             let output = node.op.reference(&read, self.graph.shape(node.output));
@@ -74,7 +87,7 @@ impl Interpreter {
         live: &'a HashMap<ValueId, Tensor>,
     ) -> &'a Tensor {
         let known = || self.known.get(&id).map(Arc::as_ref);
-        live.get(&id).or_else(known).or_else(|| given.get(&id).copied()).expect("nodes run after what they read")
+        live.get(&id).or_else(|| given.get(&id).copied()).or_else(known).expect("nodes run after what they read")
     }
 }
 
@@ -90,14 +103,10 @@ pub fn load_parameters<T>(
     let mut loaded = HashMap::new();
     let mut wrong = Vec::new();
     for (id, parameter) in graph.parameters() {
-        let result = match weights.get(&parameter.key) {
-            Some(raw) if raw.shape.len() == parameter.file_shape.len() => convert(parameter, &raw),
-            Some(raw) => Err(Error::shape(format!("should be {}, found {}", parameter.file_shape, raw.shape))),
-            None => Err(Error::shape("is missing")),
-        };
-        match result {
+        let read = parameter.read(weights);
+        match read.and_then(|raw| convert(parameter, &raw)).map_err(|e| e.at(&parameter.name())) {
             Ok(value) => drop(loaded.insert(id, value)),
-            Err(Error::Shape { what, .. }) => wrong.push(format!("{} {what}", parameter.key)),
+            Err(Error::Shape { node, what }) => wrong.push(format!("{node} {what}")),
             Err(other) => return Err(other),
         }
     }

@@ -3,13 +3,14 @@
 //! A node is named by its checkpoint path (`unet.down_blocks.0.resnets.1.conv1`), and that one string is its weight key,
 //! GPU label, profile row and name in error messages.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::ops::{Case, Kind, Op, Ty};
 use crate::pack::Pack;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{DType, RawTensor, Shape, Tensor, Weights};
 
 mod fuse;
 pub mod interpret;
@@ -20,14 +21,55 @@ mod split;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub usize);
 
-/// A parameter of the checkpoint.
+/// A parameter of the checkpoint, or several of one shape, one after the other along their first dimension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// Name in the network's files: `down_blocks.0.resnets.1.conv1.weight`.
-    pub key: String,
-    /// Shape in PyTorch's layout.
+    /// Names in the network's files: `down_blocks.0.resnets.1.conv1.weight`.
+    pub keys: Vec<String>,
+    /// Shape in PyTorch's layout, of all together.
     pub file_shape: Shape,
     pub pack: Pack,
+}
+
+impl Parameter {
+    /// What error messages and labels call it.
+    pub fn name(&self) -> String {
+        self.keys.join(", ")
+    }
+
+    /// The shape of each tensor in the file.
+    pub fn each(&self) -> Shape {
+        self.file_shape.with_batch(self.file_shape.batch() / self.keys.len())
+    }
+
+    /// The tensor or tensors as the file has them; if their types differ, in f32.
+    ///
+    /// # Errors
+    /// If one is missing or has another number of elements, naming it.
+    pub fn read<'w>(&self, weights: &'w dyn Weights) -> Result<RawTensor<'w>> {
+        let each = self.each();
+        let mut parts = Vec::with_capacity(self.keys.len());
+        for key in &self.keys {
+            let raw = weights.get(key).ok_or_else(|| Error::shape("is missing").at(key))?;
+            if raw.shape.len() != each.len() {
+                return Err(Error::shape(format!("should be {each}, found {}", raw.shape)).at(key));
+            }
+            parts.push(raw);
+        }
+        if let [_] = parts[..] {
+            return Ok(parts.remove(0));
+        }
+        let same = parts.iter().all(|part| part.dtype == parts[0].dtype);
+        let dtype = if same { parts[0].dtype } else { DType::F32 };
+        let mut bytes = Vec::with_capacity(self.file_shape.len() * dtype.size());
+        for part in &parts {
+            match same {
+                true => bytes.extend_from_slice(&part.bytes),
+                false => bytes.extend_from_slice(bytemuck::cast_slice(&part.to_f32())),
+            }
+        }
+        Ok(RawTensor { dtype, shape: self.file_shape.clone(), bytes: Cow::Owned(bytes) })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -63,7 +105,7 @@ pub struct Graph {
     pub values: Vec<Value>,
     pub nodes: Vec<Node>,
     pub outputs: Vec<(String, ValueId)>,
-    parameters: HashMap<String, ValueId>,
+    parameters: HashMap<Vec<String>, ValueId>,
 }
 
 impl Graph {
@@ -108,21 +150,23 @@ impl Graph {
 
     /// A vector of parameters (a bias, a norm's scale), kept in f32 on every device.
     pub fn vector(&mut self, key: &str, len: usize, pack: Pack) -> ValueId {
-        self.parameter(key, Kind::F32, [len].into(), pack)
+        self.parameter(&[key.to_string()], Kind::F32, [len].into(), pack)
     }
 
     /// A matrix of parameters with its shape in the file.
     pub fn matrix(&mut self, key: &str, file_shape: impl Into<Shape>, pack: Pack) -> ValueId {
-        self.parameter(key, Kind::Weight, file_shape.into(), pack)
+        self.parameter(&[key.to_string()], Kind::Weight, file_shape.into(), pack)
     }
 
-    fn parameter(&mut self, key: &str, kind: Kind, file_shape: Shape, pack: Pack) -> ValueId {
-        if let Some(&id) = self.parameters.get(key) {
+    /// A parameter, once however often it is asked for; of several keys, their tensors one after the other along the
+    /// first dimension, `file_shape` together.
+    pub fn parameter(&mut self, keys: &[String], kind: Kind, file_shape: Shape, pack: Pack) -> ValueId {
+        if let Some(&id) = self.parameters.get(keys) {
             return id;
         }
         let ty = Ty::new(kind, pack.packed(&file_shape));
-        let id = self.value(ty, Source::Parameter(Parameter { key: key.to_string(), file_shape, pack }));
-        self.parameters.insert(key.to_string(), id);
+        let id = self.value(ty, Source::Parameter(Parameter { keys: keys.to_vec(), file_shape, pack }));
+        self.parameters.insert(keys.to_vec(), id);
         id
     }
 
@@ -170,7 +214,7 @@ impl Graph {
 
     /// The keys and file shapes that the weights must have.
     pub fn wanted(&self) -> Vec<(String, Shape)> {
-        self.parameters().map(|(_, p)| (p.key.clone(), p.file_shape.clone())).collect()
+        self.parameters().flat_map(|(_, p)| p.keys.iter().map(|key| (key.clone(), p.each()))).collect()
     }
 
     /// The input of that name, or an error that lists the names there are.
@@ -186,25 +230,48 @@ impl Graph {
         })
     }
 
-    /// Checks given inputs against the declared ones and puts them into the order of [`Graph::input_names`].
+    /// Checks given inputs against the declared ones, but for those that are `held` already, and puts them into the order
+    /// of [`Graph::input_names`].
     ///
     /// # Errors
     /// If one is missing or has another shape.
-    pub fn order_inputs<'a>(&self, given: &[(&str, &'a Tensor)]) -> Result<Vec<(ValueId, &'a Tensor)>> {
-        self.input_names()
-            .map(|name| {
-                let node = || format!("{}: input {name}", self.network);
-                let tensor = given.iter().find(|(n, _)| *n == name).map(|(_, t)| *t);
-                let tensor = tensor.ok_or_else(|| Error::Shape { node: node(), what: "is missing".into() })?;
-                let id = self.input_named(name).expect("the name came from the graph itself");
-                let wanted = self.shape(id);
-                if tensor.shape != *wanted {
-                    let what = format!("should be {wanted}, found {}", tensor.shape);
-                    return Err(Error::Shape { node: node(), what });
-                }
-                Ok((id, tensor))
-            })
-            .collect()
+    pub fn order_inputs<'a>(
+        &self,
+        given: &[(&str, &'a Tensor)],
+        held: &dyn Fn(ValueId) -> bool,
+    ) -> Result<Vec<(ValueId, &'a Tensor)>> {
+        let mut ordered = Vec::new();
+        for (i, value) in self.values.iter().enumerate() {
+            let (id, Source::Input(name)) = (ValueId(i), &value.source) else { continue };
+            match given.iter().find(|(given, _)| given == name) {
+                Some((_, tensor)) => ordered.push((id, self.checked_input(id, name, tensor)?)),
+                None if held(id) => {}
+                None => return Err(Error::Shape { node: self.input_place(name), what: "is missing".into() }),
+            }
+        }
+        Ok(ordered)
+    }
+
+    /// Those of the given inputs that the graph has.
+    ///
+    /// # Errors
+    /// If one has another shape.
+    pub fn known_inputs<'a>(&self, given: &[(&str, &'a Tensor)]) -> Result<Vec<(ValueId, &'a Tensor)>> {
+        let known = given.iter().filter_map(|(name, tensor)| Some((self.input_named(name)?, name, tensor)));
+        known.map(|(id, name, tensor)| Ok((id, self.checked_input(id, name, tensor)?))).collect()
+    }
+
+    fn checked_input<'a>(&self, id: ValueId, name: &str, tensor: &'a Tensor) -> Result<&'a Tensor> {
+        let wanted = self.shape(id);
+        if tensor.shape == *wanted {
+            return Ok(tensor);
+        }
+        let what = format!("should be {wanted}, found {}", tensor.shape);
+        Err(Error::Shape { node: self.input_place(name), what })
+    }
+
+    fn input_place(&self, name: &str) -> String {
+        format!("{}: input {name}", self.network)
     }
 
     /// Floating-point operations of one run.

@@ -99,7 +99,7 @@ pub fn check_limits(graph: &Graph, storage: Storage, caps: &Caps) -> Result<()> 
         let what = match &value.source {
             Source::Input(name) => format!("{}: input {name}", graph.network),
             Source::Constant(_) => format!("{}: a constant", graph.network),
-            Source::Parameter(p) => format!("{}.{}", graph.network, p.key),
+            Source::Parameter(p) => format!("{}.{}", graph.network, p.name()),
             Source::Node(node) => graph.nodes[*node].name.clone(),
         };
         let half = if storage.element_size(value.ty.kind) == 4 { " --dtype f16 halves it;" } else { "" };

@@ -1,7 +1,7 @@
-//! A graph cut in two between its nodes, so that each half can run in its own storage.
+//! A graph cut in two: between its nodes, so that each half can run in its own storage, or by what its nodes depend on, so
+//! that what stays the same over many runs is computed once.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use super::{Graph, Node, Source, Value, ValueId};
 
@@ -9,25 +9,44 @@ impl Graph {
     /// The first `at` nodes and the rest, as two graphs. What the first computes for the second is an output there and
     /// an input here, by one name; the graph's own inputs and outputs keep theirs.
     pub fn split(&self, at: usize) -> [Self; 2] {
-        let made_before = |id: ValueId| !matches!(self.values[id.0].source, Source::Node(node) if node >= at);
-        let [mut head, mut tail] = [0..at, at..self.nodes.len()].map(|nodes| Half::of(self, nodes));
+        self.parted(&|node| node < at)
+    }
+
+    /// The nodes that depend on none but these inputs and the rest, as [`Graph::split`] gives them. The names between the
+    /// two are the same for graphs that differ in their inputs' sizes alone.
+    pub fn hoisted(&self, inputs: &[&str]) -> [Self; 2] {
+        let mut fixed: Vec<bool> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            fixed.push(node.inputs.iter().all(|id| match &self.values[id.0].source {
+                Source::Input(name) => inputs.contains(&name.as_str()),
+                Source::Node(maker) => fixed[*maker],
+                Source::Constant(_) | Source::Parameter(_) => true,
+            }));
+        }
+        self.parted(&|node| fixed[node])
+    }
+
+    /// The nodes for which `first` holds, which read nothing of the others, and the others.
+    fn parted(&self, first: &dyn Fn(usize) -> bool) -> [Self; 2] {
+        let in_second = |id: ValueId| matches!(self.values[id.0].source, Source::Node(node) if !first(node));
+        let (mut head, mut tail) = (Half::of(self, first), Half::of(self, &|node| !first(node)));
         for (name, id) in &self.outputs {
-            let half = if made_before(*id) { &mut head } else { &mut tail };
+            let half = if in_second(*id) { &mut tail } else { &mut head };
             half.output(name, *id);
         }
-        let mut crossing: Vec<ValueId> = tail.place.keys().copied().collect();
-        crossing.retain(|id| made_before(*id) && matches!(self.values[id.0].source, Source::Node(_)));
-        crossing.sort_unstable();
-        for id in crossing {
-            head.output(&crossing_name(id), id);
+        for (i, node) in self.nodes.iter().enumerate().filter(|(i, _)| first(*i)) {
+            if tail.place.contains_key(&node.output) {
+                head.output(&self.crossing_name(i), node.output);
+            }
         }
         [head.graph, tail.graph]
     }
-}
 
-/// No network's input or output is called so.
-fn crossing_name(id: ValueId) -> String {
-    format!("#{}", id.0)
+    /// What a computed value is called between two parts: as the node that makes it, and so as nothing else, however often
+    /// the parts are cut again.
+    fn crossing_name(&self, node: usize) -> String {
+        self.nodes[node].name.clone()
+    }
 }
 
 /// Some of a graph's nodes on their way to a graph of their own.
@@ -39,9 +58,10 @@ struct Half<'a> {
 }
 
 impl<'a> Half<'a> {
-    fn of(whole: &'a Graph, nodes: Range<usize>) -> Self {
+    fn of(whole: &'a Graph, wanted: &dyn Fn(usize) -> bool) -> Self {
         let mut half = Self { whole, graph: Graph::new(&whole.network), place: HashMap::new() };
-        for (i, node) in whole.nodes[nodes].iter().enumerate() {
+        let nodes = whole.nodes.iter().enumerate().filter(|(i, _)| wanted(*i));
+        for (i, (_, node)) in nodes.enumerate() {
             let inputs = node.inputs.iter().map(|id| half.read(*id)).collect();
             let output = half.graph.value(whole.ty(node.output).clone(), Source::Node(i));
             half.place.insert(node.output, output);
@@ -57,7 +77,7 @@ impl<'a> Half<'a> {
         }
         let Value { ty, source } = self.whole.values[id.0].clone();
         let source = match source {
-            Source::Node(_) => Source::Input(crossing_name(id)),
+            Source::Node(node) => Source::Input(self.whole.crossing_name(node)),
             other => other,
         };
         let place = self.graph.value(ty, source);
@@ -121,5 +141,23 @@ mod tests {
         // Both computed values cross, the input does not.
         assert_eq!(tail.input_names().count(), 2);
         assert!(tail.input_named("x").is_none());
+    }
+    #[test]
+    fn what_depends_on_the_named_inputs_alone_is_computed_apart_and_the_rest_from_it() {
+        let mut graph = graph();
+        let [early, z] = [graph.outputs[0].1, graph.input("z", Kind::Act, [1, 4])];
+        let late = graph.node("late", Add, &[early, z]).unwrap();
+        graph.output("late", late);
+        let [x, z] = [1.0, 2.0].map(|v| Tensor::new([1, 4], vec![v; 4]));
+        let whole = Interpreter::new(graph.clone(), &NoWeights).unwrap().run(&[("x", &x), ("z", &z)]).unwrap();
+        let [first, rest] = graph.hoisted(&["x"]);
+        assert_eq!((first.nodes.len(), rest.nodes.len()), (5, 1));
+        let [first, rest] = [first, rest].map(|part| Interpreter::new(part, &NoWeights).unwrap());
+        let mut known = first.run(&[("x", &x)]).unwrap();
+        let inputs: Vec<_> = known.iter().map(|(name, t)| (name.as_str(), t)).chain([("z", &z)]).collect();
+        let rest = rest.run(&inputs).unwrap();
+        known.extend(rest);
+        known.retain(|name, _| whole.contains_key(name));
+        assert_eq!(known, whole);
     }
 }

@@ -100,10 +100,11 @@ fn attention(
         true => m.linear(name, from, channels),
         false => m.linear_without_bias(name, from, channels),
     };
-    let q = project(m, "to_q", h)?;
-    let k = project(m, "to_k", context)?;
-    let v = project(m, "to_v", context)?;
-    let h = m.attention(Attention { heads, causal: false }, q, k, v)?;
+    let inputs = match context == h {
+        true => vec![m.linears("to_qkv", &["to_q", "to_k", "to_v"], h, channels, qkv_bias)?],
+        false => vec![project(m, "to_q", h)?, project(m, "to_k", context)?, project(m, "to_v", context)?],
+    };
+    let h = m.attention(Attention { heads, causal: false }, &inputs)?;
     let h = m.linear("to_out.0", h, channels)?;
     m.add("add", x, h)
 }

@@ -214,7 +214,7 @@ impl Config {
         let q = attn.linear("q_proj", h, self.hidden_size)?;
         let k = attn.linear("k_proj", h, self.hidden_size)?;
         let v = attn.linear("v_proj", h, self.hidden_size)?;
-        let h = attn.attention(Attention { heads: self.heads, causal: true }, q, k, v)?;
+        let h = attn.attention(Attention { heads: self.heads, causal: true }, &[q, k, v])?;
         let h = attn.linear("out_proj", h, self.hidden_size)?;
         let x = attn.add("add", x, h)?;
         let h = m.layer_norm("layer_norm2", x, self.layer_norm_eps)?;

@@ -13,6 +13,7 @@ use crate::ops::conv2d::Conv2d;
 use crate::ops::epilogue::{Act, Epilogue};
 use crate::ops::group_norm::GroupNorm;
 use crate::ops::group_norm_stats::GroupNormStats;
+use crate::ops::group_norm_whole::GroupNormWhole;
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::matmul::MatMul;
 use crate::ops::{Kind, Op};
@@ -143,6 +144,17 @@ impl<'a> Module<'a> {
         self.linear_layer(name, x, out, false)
     }
 
+    /// Several `torch.nn.Linear`s of one width and one `x` as one product, `[.., out]` each, side by side.
+    pub fn linears(&mut self, name: &str, parts: &[&str], x: ValueId, out: usize, bias: bool) -> Result<ValueId> {
+        let keys = |kind| parts.iter().map(|part| self.path_of(part) + kind).collect::<Vec<_>>();
+        let (weights, biases) = (keys(".weight"), keys(".bias"));
+        let (all, channels) = (parts.len() * out, self.channels(x));
+        let w = self.graph.parameter(&weights, Kind::Weight, [all, channels].into(), Pack::Linear);
+        let bias = bias.then(|| self.graph.parameter(&biases, Kind::F32, [all].into(), Pack::Plain));
+        let inputs: Vec<_> = [x, w].into_iter().chain(bias).collect();
+        self.node(name, MatMul::new(bias.is_some()), &inputs)
+    }
+
     /// diffusers' `GEGLU`, without the gate: a linear layer whose `2 * out` outputs are values and gates in pairs, as
     /// [`Geglu`](crate::ops::geglu::Geglu) takes them.
     pub fn linear_to_pairs(&mut self, name: &str, x: ValueId, out: usize) -> Result<ValueId> {
@@ -176,7 +188,7 @@ impl<'a> Module<'a> {
         ["weight", "bias"].map(|part| self.graph.vector(&format!("{path}.{part}"), len, Pack::Plain))
     }
 
-    /// `torch.nn.GroupNorm`: one node for the statistics, one that applies them.
+    /// `torch.nn.GroupNorm`: one node, or for large pictures one for the statistics and one that applies them.
     pub fn group_norm(&mut self, name: &str, x: ValueId, norm: Groups) -> Result<ValueId> {
         self.group_norm_of_sum(name, x, None, norm)
     }
@@ -185,6 +197,11 @@ impl<'a> Module<'a> {
     fn group_norm_of_sum(&mut self, name: &str, x: ValueId, row: Option<ValueId>, norm: Groups) -> Result<ValueId> {
         let Groups { groups, eps } = norm;
         let inputs = |first: &[ValueId]| first.iter().copied().chain(row).collect::<Vec<_>>();
+        if GroupNormWhole::fits(self.shape(x), groups) {
+            let [gamma, beta] = self.gamma_and_beta(name, self.channels(x));
+            let norm = GroupNormWhole { groups, eps, row: row.is_some(), silu: false };
+            return self.node(name, norm, &inputs(&[x, gamma, beta]));
+        }
         let stats = GroupNormStats { groups, row: row.is_some() };
         let stats = self.node(&format!("{name}.stats"), stats, &inputs(&[x]))?;
         let [gamma, beta] = self.gamma_and_beta(name, self.channels(x));
@@ -217,8 +234,9 @@ impl<'a> Module<'a> {
         self.node(name, Add, &[a, b])
     }
 
-    /// `softmax(q k^T / sqrt(width of a head)) v`, the heads side by side in the channels.
-    pub fn attention(&mut self, op: Attention, q: ValueId, k: ValueId, v: ValueId) -> Result<ValueId> {
-        self.node("attention", op, &[q, k, v])
+    /// `softmax(q k^T / sqrt(width of a head)) v`, the heads side by side in the channels. The inputs are q, k and v, or one
+    /// value that holds all three side by side.
+    pub fn attention(&mut self, op: Attention, inputs: &[ValueId]) -> Result<ValueId> {
+        self.node("attention", op, inputs)
     }
 }

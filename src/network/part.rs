@@ -49,6 +49,17 @@ impl Part {
         Ok(Self::Cpu(Interpreter::new(graph, weights)?))
     }
 
+    /// Keeps those of the inputs that the graph has, for all runs.
+    ///
+    /// # Errors
+    /// If one is misshapen.
+    pub fn hold(&mut self, inputs: &[(&str, &Tensor)]) -> Result<()> {
+        match self {
+            Self::Cpu(interpreter) => interpreter.hold(inputs),
+            Self::Gpu(session) => session.hold(inputs),
+        }
+    }
+
     /// The outputs by name. With `observe`, that is shown every node's index and output.
     pub async fn run(
         &self,

@@ -1,6 +1,7 @@
 //! `y[b, t, h, :] = sum_s w_ts v[b, s, h, :]`, w the softmax over s of `q[b, t, h, :] · k[b, s, h, :] / sqrt(D)`: q
 //! `[B, Tq, C]`, k and v `[B, Tk, C]` to `[B, Tq, C]`. Head h has the channels `h*D..(h+1)*D`, `D = C/heads`; there may be
-//! more dimensions than one between the first and the last. Self- and cross-attention of the U-Net, causal attention of
+//! more dimensions than one between the first and the last. Or the one input `[B, T, 3C]`, which holds q, k and v side by
+//! side. Self- and cross-attention of the U-Net, causal attention of
 //! the text encoders, the VAE's one head of 512 channels (PyTorch `scaled_dot_product_attention`).
 //!
 //! Scores exist for a tile at a time only: sums over the keys so far are scaled down whenever a larger score turns up
@@ -9,7 +10,7 @@
 use rayon::prelude::*;
 
 use super::product::{Mat, MatMut, Threads, product};
-use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant, expect_inputs, expect_kind, expect_shape};
+use super::{Binding, Case, Inputs, Kind, Launch, Op, Ty, Variant, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
@@ -33,13 +34,16 @@ const BROADCAST_CHANNELS: usize = 80;
 const BLOCK_QUERIES: usize = 64;
 const BLOCK_KEYS: usize = 512;
 
-/// One head of some queries, with the keys and values of its batch entry. Rows are `width` apart.
+/// One head of some queries, with the keys and values of its batch entry.
 struct Head<'a> {
     q: &'a [f32],
     k: &'a [f32],
     v: &'a [f32],
     d: usize,
+    /// From one token to the next: of y, of q, of k and v.
     width: usize,
+    q_row: usize,
+    kv_row: usize,
     keys: usize,
     /// The token that the first query is, if the future is hidden from it.
     causal_from: Option<usize>,
@@ -48,14 +52,14 @@ struct Head<'a> {
 impl Head<'_> {
     /// Adds to y, which is zero, the head's output for `rows` queries.
     fn attend(&self, y: &mut [f32], rows: usize, scores: &mut [f32]) {
-        let &Self { d, width, .. } = self;
+        let &Self { d, width, q_row, kv_row, .. } = self;
         let mut softmax = vec![(f32::NEG_INFINITY, 0.0); rows];
         let end = self.causal_from.map_or(self.keys, |first| self.keys.min(first + rows));
         for key in (0..end).step_by(BLOCK_KEYS) {
             let n = BLOCK_KEYS.min(end - key);
             let scores = &mut scores[..rows * n];
-            let q = Mat::strided(self.q, [rows, d], [width, 1]);
-            let k_transposed = Mat::strided(&self.k[key * width..], [d, n], [1, width]);
+            let q = Mat::strided(self.q, [rows, d], [q_row, 1]);
+            let k_transposed = Mat::strided(&self.k[key * kv_row..], [d, n], [1, kv_row]);
             let scale = (d as f32).sqrt().recip();
             product(MatMut::new(scores, rows, n), 0.0, q, k_transposed, scale, Threads::One);
             for (row, (scores, state)) in scores.chunks_mut(n).zip(&mut softmax).enumerate() {
@@ -63,7 +67,7 @@ impl Head<'_> {
                 let shrink = exponentiate(scores, seen, state);
                 y[row * width..][..d].iter_mut().for_each(|y| *y *= shrink);
             }
-            let v = Mat::strided(&self.v[key * width..], [n, d], [width, 1]);
+            let v = Mat::strided(&self.v[key * kv_row..], [n, d], [kv_row, 1]);
             product(MatMut::strided(y, [rows, d], width), 1.0, Mat::new(scores, rows, n), v, 1.0, Threads::One);
         }
         for (row, (_, total)) in softmax.into_iter().enumerate() {
@@ -112,9 +116,53 @@ fn exp(x: f32) -> f32 {
     power * f32::from_bits((whole.to_bits() << 23).wrapping_add(1f32.to_bits()))
 }
 
+/// Where q, k and v are among the inputs.
+struct Layout {
+    /// Channels of one of them.
+    width: usize,
+    /// Channels from one token to the next, of q and of both others.
+    q_row: usize,
+    kv_row: usize,
+    /// The first channel of each in its input.
+    at: [usize; 3],
+    /// Which input each is.
+    input: [usize; 3],
+}
+
+impl Layout {
+    fn of(inputs: &[&Shape]) -> Self {
+        let all = inputs[0].channels();
+        match inputs.len() {
+            1 => {
+                let width = all / 3;
+                Self { width, q_row: all, kv_row: all, at: [0, width, 2 * width], input: [0; 3] }
+            }
+            _ => Self { width: all, q_row: all, kv_row: all, at: [0; 3], input: [0, 1, 2] },
+        }
+    }
+}
+
+fn layout(inputs: Inputs) -> Layout {
+    Layout::of(&inputs.iter().map(|ty| &ty.shape).collect::<Vec<_>>())
+}
+
+/// The shape of k and v.
+fn keys_of<T>(inputs: &[T]) -> &T {
+    &inputs[inputs.len().min(2) - 1]
+}
+
 /// Tokens of a batch entry.
 fn tokens(shape: &Shape) -> usize {
     shape.rows() / shape.batch()
+}
+
+impl Attention {
+    fn check_heads(&self, channels: usize) -> Result<()> {
+        if self.heads == 0 || !channels.is_multiple_of(self.heads) {
+            return Err(Error::shape(format!("{channels} channels do not divide into {} heads", self.heads)));
+        }
+        Ok(())
+    }
 }
 
 impl Op for Attention {
@@ -123,6 +171,18 @@ impl Op for Attention {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
+        if let [packed] = inputs {
+            expect_kind(inputs, 0, "attention: q, k and v", Kind::Act)?;
+            let channels = packed.shape.channels();
+            if packed.shape.rank() < 2 || channels % 3 != 0 {
+                return Err(Error::shape(format!(
+                    "attention: q, k and v in one should be [batch, .., 3 channels], found {}",
+                    packed.shape
+                )));
+            }
+            self.check_heads(channels / 3)?;
+            return Ok(Ty::act(packed.shape.with_channels(channels / 3)));
+        }
         expect_inputs("attention", inputs, 3)?;
         for (index, what) in ["attention: q", "attention: k", "attention: v"].into_iter().enumerate() {
             expect_kind(inputs, index, what, Kind::Act)?;
@@ -133,9 +193,7 @@ impl Op for Attention {
             return Err(Error::shape(format!("attention: q and k should be {wanted}, found {q} and {k}")));
         }
         expect_shape(inputs, 2, "attention: v", k)?;
-        if self.heads == 0 || !q.channels().is_multiple_of(self.heads) {
-            return Err(Error::shape(format!("{} channels do not divide into {} heads", q.channels(), self.heads)));
-        }
+        self.check_heads(q.channels())?;
         if self.causal && q.rows() != k.rows() {
             return Err(Error::shape(format!("causal attention takes as many keys as queries, found {q} and {k}")));
         }
@@ -143,8 +201,9 @@ impl Op for Attention {
     }
 
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let [q, k, v] = [0, 1, 2].map(|i| inputs[i].data.as_slice());
-        let (queries, keys, width) = (tokens(output), tokens(&inputs[1].shape), output.channels());
+        let Layout { q_row, kv_row, at, input, .. } = Layout::of(&inputs.iter().map(|x| &x.shape).collect::<Vec<_>>());
+        let [q, k, v] = [0, 1, 2].map(|i| &inputs[input[i]].data[at[i]..]);
+        let (queries, keys, width) = (tokens(output), tokens(&keys_of(inputs).shape), output.channels());
         let d = width / self.heads;
         // Small blocks where there are few queries, so that every thread has some.
         let block = (output.rows() / (4 * rayon::current_num_threads())).clamp(8, BLOCK_QUERIES);
@@ -153,11 +212,13 @@ impl Op for Attention {
             let mut scores = vec![0.0; rows * keys.min(BLOCK_KEYS)];
             for at in (0..width).step_by(d) {
                 let head = Head {
-                    q: &q[(batch * queries + first) * width + at..],
-                    k: &k[batch * keys * width + at..],
-                    v: &v[batch * keys * width + at..],
+                    q: &q[(batch * queries + first) * q_row + at..],
+                    k: &k[batch * keys * kv_row + at..],
+                    v: &v[batch * keys * kv_row + at..],
                     d,
                     width,
+                    q_row,
+                    kv_row,
                     keys,
                     causal_from: self.causal.then_some(first),
                 };
@@ -183,15 +244,23 @@ impl Op for Attention {
             return Err(Error::shape(format!("attention heads of {d} channels: {remedy}")));
         }
         let (queries, pairs) = (tokens(shape), shape.batch() * self.heads);
-        let keys = tokens(&inputs[1].shape);
+        let keys = tokens(&keys_of(inputs).shape);
+        let Layout { q_row, kv_row, at, input, .. } = layout(inputs);
+        let bindings: Vec<_> =
+            input.map(Binding::Input).into_iter().chain([Binding::Output, Binding::Params]).collect();
         let launch = |core, chunks: usize| {
             Launch::new("attention", 3)
+                .bindings(bindings.clone())
                 .core(core)
                 .constant("CAUSAL", self.causal)
                 .param("queries", queries)
                 .param("keys", keys)
                 .param("heads", self.heads)
                 .param("head_vectors", d / 4)
+                .param("q_row", q_row / 4)
+                .param("kv_row", kv_row / 4)
+                .param("k_first", at[1] / 4)
+                .param("v_first", at[2] / 4)
                 .param_f32("scale", (d as f32).sqrt().recip())
                 .workgroups([queries.div_ceil(TILE), pairs, chunks].map(|n| n as u32))
         };
@@ -221,13 +290,13 @@ impl Op for Attention {
 
     /// Those of the two products, of visible keys.
     fn flops(&self, inputs: Inputs, output: &Ty) -> u64 {
-        let keys = tokens(&inputs[1].shape) as u64;
+        let keys = tokens(&keys_of(inputs).shape) as u64;
         let seen_twice = if self.causal { keys + 1 } else { 2 * keys };
         2 * seen_twice * output.shape.len() as u64
     }
 
     fn sum_length(&self, inputs: Inputs) -> Option<usize> {
-        Some(tokens(&inputs[1].shape).max(inputs[0].shape.channels() / self.heads))
+        Some(tokens(&keys_of(inputs).shape).max(layout(inputs).width / self.heads))
     }
 }
 
@@ -236,7 +305,13 @@ pub fn cases() -> Vec<Case> {
         let ty = |rows: &[usize]| Ty::act(Shape::new([rows, &[heads * d]].concat()));
         Case::new(Attention { heads, causal }, [ty(q), ty(k), ty(k)])
     };
+    let packed = |causal, heads: usize, d: usize, x: &[usize]| {
+        Case::new(Attention { heads, causal }, [Ty::act(Shape::new([x, &[3 * heads * d]].concat()))])
+    };
     vec![
+        packed(false, 2, 40, &[2, 5, 13]),
+        packed(true, 3, 12, &[2, 33]),
+        packed(false, 1, 512, &[1, 5, 8]),
         case(false, 1, 8, &[1, 1], &[1, 1]),
         case(false, 3, 12, &[2, 33], &[2, 5]),
         case(true, 2, 64, &[2, 77], &[2, 77]),
@@ -304,6 +379,16 @@ mod tests {
     }
 
     #[test]
+    fn one_input_that_holds_all_three_gives_what_three_do() {
+        let op = Attention { heads: 2, causal: false };
+        let parts = [1, 2, 3].map(|seed| normal(seed, [2, 9, 12]));
+        let rows = (0..18).flat_map(|row| parts.iter().flat_map(move |part| &part.data[row * 12..][..12]));
+        let packed = Tensor::new([2, 9, 36], rows.copied().collect());
+        let [q, k, v] = &parts;
+        assert_eq!(op.reference(&[&packed], &q.shape), op.reference(&[q, k, v], &q.shape));
+    }
+
+    #[test]
     fn causal_attention_hides_the_future_in_every_block() {
         agrees(Attention { heads: 1, causal: true }, BLOCK_KEYS + 9, BLOCK_KEYS + 9);
     }
@@ -362,5 +447,8 @@ mod tests {
         assert!(error([2, 9, 8], [1, 7, 8], [1, 7, 8]).contains("found [2, 9, 8] and [1, 7, 8]"));
         assert!(error([2, 9, 8], [2, 7, 8], [2, 6, 8]).contains("v should be [2, 7, 8], found [2, 6, 8]"));
         assert!(error([2, 9, 6], [2, 7, 6], [2, 7, 6]).contains("6 channels do not divide into 4 heads"));
+        let packed = |shape: [usize; 3]| op.output(&[Ty::act(shape)]).unwrap_err().to_string();
+        assert!(packed([2, 9, 16]).contains("should be [batch, .., 3 channels], found [2, 9, 16]"));
+        assert!(packed([2, 9, 18]).contains("6 channels do not divide into 4 heads"));
     }
 }

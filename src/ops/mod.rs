@@ -24,6 +24,7 @@ pub mod geglu;
 mod gemm;
 pub mod group_norm;
 pub mod group_norm_stats;
+pub mod group_norm_whole;
 pub mod layer_norm;
 pub mod matmul;
 pub mod matmul_geglu;
@@ -48,6 +49,7 @@ pub const TABLE: &[Row] = &[
     ("attention", attention::cases),
     ("group_norm_stats", group_norm_stats::cases),
     ("group_norm", group_norm::cases),
+    ("group_norm_whole", group_norm_whole::cases),
     ("layer_norm", layer_norm::cases),
     ("geglu", geglu::cases),
     ("embedding", embedding::cases),

@@ -1,29 +1,10 @@
 //! What happens between two evaluations of the UNet: its inputs, guidance, and each picture's own sampler step.
 
-use super::{Request, Settings};
-use crate::conditioning::{Conditioning, repeat_rows};
+use super::Request;
 use crate::error::{Error, Result};
 use crate::rng::Generator;
 use crate::samplers::Sampler;
 use crate::tensor::{Shape, Tensor};
-
-/// The UNet's inputs that stay the same over all steps, with a row for every row of its batch.
-pub(super) fn unet_inputs(
-    conditioning: &Conditioning,
-    batch: usize,
-    settings: &Settings,
-) -> Vec<(&'static str, Tensor)> {
-    let mut inputs = vec![("encoder_hidden_states", repeat_rows(&conditioning.context, batch))];
-    if let Some(pooled) = &conditioning.pooled {
-        let pooled = repeat_rows(pooled, batch);
-        // Original size, top left corner of the crop, target size.
-        let (height, width) = (settings.height as f32, settings.width as f32);
-        let ids = [height, width, 0.0, 0.0, height, width].repeat(pooled.shape.batch());
-        inputs.push(("time_ids", Tensor::new([pooled.shape.batch(), 6], ids)));
-        inputs.push(("text_embeds", pooled));
-    }
-    inputs
-}
 
 /// What belongs to one picture of a batch alone, so that the picture does not depend on its batch: the sampler, which
 /// remembers earlier steps, and the generator of its noise.

@@ -205,7 +205,7 @@ impl Run<'_> {
     async fn pass(&self, storage: Storage, mut rows: Option<&mut Vec<Row>>) -> Result<Option<Outputs>> {
         let graph = &self.subject.graph;
         let mut live: HashMap<ValueId, Tensor> = HashMap::new();
-        for (id, tensor) in graph.order_inputs(&self.inputs())? {
+        for (id, tensor) in graph.order_inputs(&self.inputs(), &|_| false)? {
             live.insert(id, rounded(tensor.clone(), graph.ty(id).kind, storage));
         }
         let last = last_reads(graph);
@@ -237,9 +237,8 @@ impl Run<'_> {
         match &self.subject.graph.values[id.0].source {
             Source::Constant(tensor) => Ok(Some(Tensor::clone(tensor))),
             Source::Parameter(p) => {
-                let missing = || Error::weights(weights.place(), format!("{} is missing", p.key));
-                let raw = weights.get(&p.key).ok_or_else(missing)?;
-                p.pack.to_tensor(&raw, &p.file_shape).map(Some).map_err(|e| e.at(&p.key))
+                let tensor = p.read(&**weights).and_then(|raw| p.pack.to_tensor(&raw, &p.file_shape));
+                tensor.map(Some).map_err(|e| e.at(&p.name()))
             }
             Source::Input(_) | Source::Node(_) => Ok(None),
         }
