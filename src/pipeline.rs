@@ -325,7 +325,6 @@ impl Run<'_> {
             let sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
             pictures.push(Picture { sampler, noise: request.rng.seeded(request.seed.wrapping_add(index as u64)) });
         }
-        let mut latents = start_latents(request, [batch, unet.in_channels, size[0], size[1]].into(), &mut pictures)?;
         let timesteps = pictures[0].sampler.timesteps().to_vec();
         let &[texts, tokens, _] = conditioning.context.shape.dims() else {
             return Err(Error::shape(format!("a text encoder gave {}", conditioning.context.shape)));
@@ -335,6 +334,8 @@ impl Run<'_> {
         let sizes = [height, width, 0.0, 0.0, height, width];
         let (start, loaded) = (Instant::now(), self.seconds.load);
         let mut denoiser = Denoiser::load(self, parts, &conditioning, sizes, &timesteps, batch).await?;
+        // Only now: a picture that no memory holds has been refused.
+        let mut latents = start_latents(request, [batch, unet.in_channels, size[0], size[1]].into(), &mut pictures)?;
         for index in 0..timesteps.len() {
             let sample = scaled(&latents, pictures[0].sampler.input_scale(index), texts)?;
             let output = denoiser.run(self, index, &sample).await?.to_channels_first()?;
