@@ -84,6 +84,19 @@ pub fn trials() -> Vec<Trial> {
         ("forward_lists_the_inputs_that_it_misses", forward_lists_the_inputs_that_it_misses),
         ("a_changed_seed_changes_the_picture_and_the_same_does_not", a_seed_is_a_picture),
         ("another_generator_makes_another_picture_and_is_told", another_generator_is_told),
+        ("a_weighted_prompt_of_any_length_is_used_whole", a_weighted_prompt_is_used_whole),
+        ("an_embedding_is_used_where_its_name_stands", an_embedding_is_used_where_its_name_stands),
+        ("a_pickled_embedding_is_refused_with_how_to_convert_it", |at| {
+            std::fs::write(at.join("cat.pt"), "")?;
+            refused(at, &["generate", "x", "--embedding", "cat.pt"], 1, &["cat.pt", "pickle", "safetensors.torch"])
+        }),
+        ("more_skipped_layers_than_there_are_are_refused", |at| {
+            refused(at, &["generate", "x", "--device", "cpu", "--clip-skip", "4"], 2, &["--clip-skip 4", "3 layers"])
+        }),
+        ("a_tiny_autoencoder_decodes_the_same_latents", a_tiny_autoencoder_decodes_the_same_latents),
+        ("a_folder_without_an_autoencoder_is_refused", |at| {
+            refused(at, &["generate", "x", "--vae", "nowhere"], 1, &["nowhere/config.json", "a VAE alone"])
+        }),
         ("checking_a_healthy_model_says_nothing_and_changes_nothing", checking_changes_nothing),
         ("an_empty_prompt_makes_a_picture", an_empty_prompt_makes_a_picture),
         ("a_prompt_of_ten_thousand_characters_makes_a_picture_and_a_warning", a_long_prompt_makes_a_picture),
@@ -304,6 +317,43 @@ fn another_generator_is_told(at: &Path) -> Result<(), Failed> {
         latents.push(std::fs::read(at.join("latents.safetensors"))?);
     }
     ensure(latents[0] != latents[1], "both generators gave one picture")
+}
+
+/// The latents of a picture, and what was said.
+fn latents(at: &Path, arguments: &[&str]) -> Result<(Vec<u8>, String), Failed> {
+    let output =
+        draw(at, &[arguments, &["--seed", "5", "-o", "a.png", "--save-latents", "latents.safetensors"]].concat())?;
+    Ok((std::fs::read(at.join("latents.safetensors"))?, text(&output.stderr)))
+}
+
+fn a_weighted_prompt_is_used_whole(at: &Path) -> Result<(), Failed> {
+    let long = "circle ".repeat(100);
+    let weighted = |prompt: &str| latents(at, &[prompt, "--prompt-syntax", "weighted"]);
+    let (whole, said) = weighted(&long)?;
+    ensure(!said.contains("left out"), said)?;
+    ensure(whole != weighted(&(long.clone() + "star"))?.0, "the end of the prompt changes nothing")?;
+    ensure(weighted("a (red) circle")?.0 != weighted("a red circle")?.0, "a weight changes nothing")?;
+    ensure(latents(at, &["a red circle"])?.0 == weighted("a red circle")?.0, "a plain prompt is another one")
+}
+
+fn an_embedding_is_used_where_its_name_stands(at: &Path) -> Result<(), Failed> {
+    let vectors = Tensor::new([2, 128], (0..256).map(|i| (i as f32).sin()).collect());
+    write_tensors(&at.join("style.safetensors"), &[("emb_params", &vectors)])?;
+    let with = |prompt| Ok::<_, Failed>(latents(at, &[prompt, "--embedding", "style.safetensors"])?.0);
+    ensure(with("a circle, Style")? != latents(at, &["a circle, Style"])?.0, "the embedding changes nothing")?;
+    ensure(with("a circle")? == latents(at, &["a circle"])?.0, "it is used where it is not named")
+}
+
+fn a_tiny_autoencoder_decodes_the_same_latents(at: &Path) -> Result<(), Failed> {
+    let vae = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/cases/taesd/vae");
+    let draw = |extra: &[&str]| {
+        let latents = latents(at, &[&["x"], extra].concat())?.0;
+        Ok::<_, Failed>((latents, decode_png("a.png", &std::fs::read(at.join("a.png"))?)?))
+    };
+    let (own, tiny) = (draw(&[])?, draw(&["--vae", &vae.display().to_string()])?);
+    ensure(own.0 == tiny.0, "it changes the latents")?;
+    ensure((own.1.width, own.1.height) == (tiny.1.width, tiny.1.height), "it changes the size")?;
+    ensure(own.1.rgb != tiny.1.rgb, "the picture is the full autoencoder's")
 }
 
 fn checking_changes_nothing(at: &Path) -> Result<(), Failed> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use libtest_mimic::{Failed, Trial};
 use ornstein::graph::Graph;
 use ornstein::graph::interpret::Interpreter;
+use ornstein::models::autoencoder::Autoencoder;
 use ornstein::models::{clip, unet, vae};
 use ornstein::ops::case::compare;
 use ornstein::tensor::{Shape, Tensor};
@@ -16,7 +17,7 @@ const TOLERANCE: f64 = 2e-5;
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for family in ["sd1", "sd2", "sdxl"] {
+    for family in ["sd1", "sd2", "sdxl", "taesd"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/cases").join(family);
         for case in cases_in(&folder) {
             for fused in [false, true] {
@@ -103,7 +104,7 @@ impl Case {
         };
         match place {
             "vae" => {
-                let vae = vae::Config::from_json(config, place)?;
+                let vae = Autoencoder::from_json(config, place)?;
                 let graph = match self.name.as_str() {
                     "vae-decoder" => dims("z").map(|d| vae.decoder(d[0], d[1], d[2]))?,
                     _ => dims("sample").map(|d| vae.encoder(d[0], d[1], d[2]))?,

@@ -39,6 +39,8 @@ const CASES: &[(&str, &str, Component)] = &[
     ("sdxl", "unet", Component::Unet),
     ("sdxl", "vae-decoder", Component::VaeDecoder),
     ("sdxl", "vae-encoder", Component::VaeEncoder),
+    ("taesd", "vae-decoder", Component::VaeDecoder),
+    ("taesd", "vae-encoder", Component::VaeEncoder),
 ];
 
 pub fn trials() -> Vec<Trial> {

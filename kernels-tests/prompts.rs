@@ -8,6 +8,7 @@ use libtest_mimic::{Failed, Trial};
 use ornstein::conditioning::{Conditioning, Embedding, Encoder, Options, Syntax, Texts, condition};
 use ornstein::models::unet;
 use ornstein::network::Executor;
+use ornstein::prompt::{Part, parse};
 use ornstein::weights::{Model, read_tensors};
 use serde::Deserialize;
 
@@ -34,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
         trials.extend(on_each_executor(&name, move |executor, kind| case.check(index, executor, NETWORK[kind])));
     }
     trials.push(test("prompts::an_embedding_for_another_model_is_refused", an_embedding_for_another_model_is_refused));
+    trials.push(test("prompts::random_prompts_are_taken_apart_alike", random_prompts_are_taken_apart_alike));
     trials.push(test("prompts::an_embedding_twice_is_refused", an_embedding_twice_is_refused));
     trials.push(test("prompts::more_layers_skipped_than_there_are_is_refused", too_many_layers_are_refused));
     trials
@@ -123,6 +125,26 @@ fn an_embedding_for_another_model_is_refused() -> Result<(), Failed> {
     let Err(error) = encode("sd", &["x"], &options, &Executor::Cpu) else { return Err("it was not refused".into()) };
     let said = format!("{error:?}");
     if said.contains("wide.safetensors: has vectors of width 768") { Ok(()) } else { Err(said.into()) }
+}
+
+fn random_prompts_are_taken_apart_alike() -> Result<(), Failed> {
+    type Rows = Vec<(String, Vec<Option<(String, f64)>>)>;
+    let rows: Rows = serde_json::from_str(&std::fs::read_to_string(data("prompts/parsed.json"))?)?;
+    for (prompt, wanted) in rows {
+        let piece = |part| match part {
+            Part::Text(text, weight) => Some((text, weight)),
+            Part::Break => None,
+        };
+        let found: Vec<_> = parse(&prompt).into_iter().map(piece).collect();
+        let same = |a: &Option<(String, f64)>, b: &Option<(String, f64)>| match (a, b) {
+            (Some((a, x)), Some((b, y))) => a == b && (x - y).abs() <= 1e-12 * y.abs(),
+            _ => a == b,
+        };
+        if found.len() != wanted.len() || !found.iter().zip(&wanted).all(|(a, b)| same(a, b)) {
+            return Err(format!("{prompt:?} is {found:?}, should be {wanted:?}").into());
+        }
+    }
+    Ok(())
 }
 
 fn an_embedding_twice_is_refused() -> Result<(), Failed> {

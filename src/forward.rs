@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{Error, Result, ten};
 use crate::graph::Graph;
+use crate::models::autoencoder::Autoencoder;
 use crate::models::{clip, unet, vae};
 use crate::network::{Executor, Network};
 use crate::tensor::{Shape, Tensor};
@@ -84,7 +85,7 @@ pub(crate) fn prepare(model: &Model, component: Component, inputs: Tensors) -> R
         }
         Component::Unet => prepare_unet(&unet::Config::from_json(&text, &place)?, &mut given),
         Component::VaeDecoder | Component::VaeEncoder => {
-            prepare_vae(&vae::Config::from_json(&text, &place)?, component, &mut given)
+            prepare_vae(&Autoencoder::from_json(&text, &place)?, component, &mut given)
         }
     }?;
     given.nothing_left()?;
@@ -123,10 +124,10 @@ fn prepare_unet(config: &unet::Config, given: &mut Given) -> Result<Prepared> {
     Ok(Prepared { wanted: graph.wanted(), graph, inputs })
 }
 
-fn prepare_vae(config: &vae::Config, component: Component, given: &mut Given) -> Result<Prepared> {
+fn prepare_vae(config: &Autoencoder, component: Component, given: &mut Given) -> Result<Prepared> {
     let (name, channels) = match component {
-        Component::VaeDecoder => ("z", config.latent_channels),
-        _ => ("sample", config.in_channels),
+        Component::VaeDecoder => ("z", config.latent_channels()),
+        _ => ("sample", config.in_channels()),
     };
     let input = given.image(name, channels)?;
     let [batch, height, width, _] = input.shape.image()?;

@@ -8,11 +8,13 @@ mod denoiser;
 mod kept;
 mod run;
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use crate::conditioning;
 use crate::error::{Error, Result};
-use crate::models::{unet, vae};
+use crate::models::autoencoder::Autoencoder;
+use crate::models::unet;
 use crate::network::Executor;
 use crate::rng;
 use crate::samplers;
@@ -27,6 +29,7 @@ pub struct Request {
     pub prompt: String,
     /// `None` is not the same as empty: SDXL then leaves its unconditional embedding zero.
     pub negative: Option<String>,
+    /// How both are read and encoded.
     pub conditioning: conditioning::Options,
     /// Pixels.
     pub width: Option<usize>,
@@ -112,7 +115,9 @@ pub struct Span {
 pub struct Pipeline {
     model: Model,
     unet: unet::Config,
-    vae: vae::Config,
+    vae: Autoencoder,
+    /// The folder of the autoencoder, where it is not the model's own.
+    vae_folder: Option<PathBuf>,
     schedule: samplers::Config,
 }
 
@@ -122,20 +127,37 @@ impl Pipeline {
     pub fn open(model: Model) -> Result<Self> {
         let place = |path: &str| model.path(path).display().to_string();
         let unet = unet::Config::from_json(&model.text("unet/config.json")?, &place("unet/config.json"))?;
-        let vae = vae::Config::from_json(&model.text("vae/config.json")?, &place("vae/config.json"))?;
+        let vae = Autoencoder::from_json(&model.text("vae/config.json")?, &place("vae/config.json"))?;
         let path = "scheduler/scheduler_config.json";
         let schedule = samplers::Config::from_json(&model.text(path)?, &place(path))?;
-        if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
-            return Err(Error::config(
-                place("unet/config.json"),
-                format!(
-                    "in_channels {} and out_channels {} do not fit the VAE's {} latent channels: inpainting and \
-                     upscaling models are not supported",
-                    unet.in_channels, unet.out_channels, vae.latent_channels
-                ),
-            ));
+        Self { model, unet, vae, vae_folder: None, schedule }.checked()
+    }
+
+    /// The same with the autoencoder of another folder (its `config.json` and weights): another full one, or a tiny one.
+    ///
+    /// # Errors
+    /// If a file is missing, asks for something that is not built, or its latents are not the UNet's.
+    pub fn with_vae(self, folder: &Path) -> Result<Self> {
+        let config = folder.join("config.json");
+        let text = std::fs::read_to_string(&config)
+            .map_err(|error| Error::file(&config, format!("cannot be read: {error}; give a folder of a VAE alone")))?;
+        let vae = Autoencoder::from_json(&text, &config.display().to_string())?;
+        Self { vae, vae_folder: Some(folder.to_path_buf()), ..self }.checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        let (unet, channels) = (&self.unet, self.vae.latent_channels());
+        if [unet.in_channels, unet.out_channels] == [channels; 2] {
+            return Ok(self);
         }
-        Ok(Self { model, unet, vae, schedule })
+        Err(Error::config(
+            self.model.path("unet/config.json").display(),
+            format!(
+                "in_channels {} and out_channels {} do not fit the VAE's {channels} latent channels: inpainting and \
+                 upscaling models are not supported",
+                unet.in_channels, unet.out_channels
+            ),
+        ))
     }
 
     pub fn model(&self) -> &Model {

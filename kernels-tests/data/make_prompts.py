@@ -4,17 +4,19 @@
     pip install torch diffusers transformers safetensors
     python make_prompts.py
 
-Writes beside itself, into prompts/, two sets of small random text encoders for the built-in model's vocabulary (`sd`, `sdxl`),
-textual inversion files, `cases.json` and `expected.safetensors`; and into cases/sd1/ a pass of its UNet over 154 tokens.
+Writes beside itself, into prompts/, two sets of small random text encoders for the built-in model's vocabulary (`sd`,
+`sdxl`), textual inversion files, `cases.json` and `expected.safetensors`, and in `parsed.json` how random prompts are taken
+apart; and into cases/sd1/ a pass of its UNet over 154 tokens.
 
 Prompts in the syntax `plain` are encoded by diffusers' own pipelines, with `load_textual_inversion`. Those in `weighted` by
-the functions below, which were written from the description of AUTOMATIC1111's web UI 1.10 (its wiki and the comments of its
-modules `prompt_parser`, `sd_hijack_clip` and `sd_emphasis`), in another way than src/prompt.rs: as a recursive descent, with
-hidden states taken by hooks and textual inversion put in place of the embedding layer's output. The files in the repository
-were made with torch 2.15.0, diffusers 0.42.1 and transformers 5.23.0.
+the functions below, which were written from the description of AUTOMATIC1111's web UI 1.10 (its wiki and the comments of
+its modules `prompt_parser`, `sd_hijack_clip` and `sd_emphasis`), in another way than src/prompt.rs: with one pattern and one
+stack, hidden states taken by hooks, and textual inversion put in place of the embedding layer's output. The files in the
+repository were made with torch 2.15.0, diffusers 0.42.1 and transformers 5.23.0.
 """
 import json
 import os
+import random
 import re
 
 import torch
@@ -90,7 +92,7 @@ def pieces_of(text):
             merged[-1][0] += piece[0]
         else:
             merged.append(piece)
-    return merged
+    return merged or [["", 1.0]]
 
 
 class WebUi:
@@ -297,6 +299,16 @@ def unet_case(g):
     pair(path, "unet-long", {"sample": x, "timestep": t, "encoder_hidden_states": context}, {"sample": y})
 
 
+def parsed(seed=6, count=300):
+    """Random prompts, mostly malformed, and their pieces."""
+    draw = random.Random(seed)
+    signs = ["(", ")", "[", "]", ":", "\\", ":1.3)", ": .5 )", ":-2)", ":1.2.3)", "BREAK", " ", ",", "a", "red", "é", "日本", "1"]
+    prompts = ["".join(draw.choices(signs, k=draw.randrange(14))) for _ in range(count)]
+    with open(os.path.join(OUT, "parsed.json"), "w") as file:
+        rows = (json.dumps([prompt, pieces_of(prompt)], ensure_ascii=False) for prompt in prompts)
+        file.write("[\n" + ",\n".join(rows) + "\n]\n")
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     g = torch.Generator().manual_seed(6)
@@ -317,6 +329,7 @@ def main():
     with open(os.path.join(OUT, "cases.json"), "w") as file:
         json.dump(cases, file, indent=1)
     unet_case(g)
+    parsed()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 // Activation functions of four elements. All are 0 at 0, so padding stays zero.
-override ACTIVATION: u32 = 0u; // 0 none, 1 SiLU, 2 GELU (exact), 3 quick-GELU
+override ACTIVATION: u32 = 0u; // 0 none, 1 SiLU, 2 GELU (exact), 3 quick-GELU, 4 ReLU, 5 soft clamp
 
 fn activate(x: vec4<f32>) -> vec4<f32> {
     if ACTIVATION == 1u {
@@ -11,6 +11,13 @@ fn activate(x: vec4<f32>) -> vec4<f32> {
     if ACTIVATION == 3u {
         return x * sigmoid(1.702 * x);
     }
+    if ACTIVATION == 4u {
+        // By select, since max need not keep NaN.
+        return select(x, vec4(0.0), x < vec4(0.0));
+    }
+    if ACTIVATION == 5u {
+        return soft_clamp(x);
+    }
     return x;
 }
 
@@ -18,6 +25,18 @@ fn activate(x: vec4<f32>) -> vec4<f32> {
 fn sigmoid(x: vec4<f32>) -> vec4<f32> {
     let e = exp(-abs(x));
     return select(e, vec4(1.0), x >= vec4(0.0)) / (1.0 + e);
+}
+
+// 3 tanh(x / 3). Where the quotient of exponentials would lose digits, the first terms of the series.
+fn soft_clamp(x: vec4<f32>) -> vec4<f32> {
+    let t = x / 3.0;
+    let square = t * t;
+    var series = fma(square, vec4(-0.053968254), vec4(0.13333333));
+    series = fma(square, series, vec4(-0.33333333));
+    series = fma(square * t, series, t);
+    let e = exp(-2.0 * abs(t));
+    let quotient = sign(t) * (1.0 - e) / (1.0 + e);
+    return 3.0 * select(quotient, series, abs(t) < vec4(0.25));
 }
 
 // x Φ(x) = x erfc(-x / sqrt 2) / 2. The tail erfc(|x| / sqrt 2) is computed by itself, to 2e-7 relative (and what the

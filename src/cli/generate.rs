@@ -31,6 +31,9 @@ pub(super) struct Generate {
     reading: prompt::PromptArgs,
     #[command(flatten)]
     model: ModelArg,
+    /// A folder with another autoencoder for this model: a VAE, or a tiny one (TAESD)
+    #[arg(long, value_name = "FOLDER")]
+    vae: Option<PathBuf>,
     /// The picture's file; `-` writes the PNG to stdout [default: ornstein-<seed>.png]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -85,7 +88,7 @@ pub(super) struct Generate {
 enum Rng {
     /// diffusers' pictures with a generator on the CPU
     Cpu,
-    /// AUTOMATIC1111's pictures, and diffusers' with a generator on CUDA
+    /// AUTOMATIC1111's as it comes, and diffusers' pictures with a generator on CUDA
     Cuda,
 }
 
@@ -114,7 +117,10 @@ impl Generate {
         let seed = self.seed.unwrap_or_else(random_seed);
         let jobs = self.jobs(seed)?;
         let sources = self.shaders.open()?;
-        let pipeline = Pipeline::open(self.model.open()?)?;
+        let mut pipeline = Pipeline::open(self.model.open()?)?;
+        if let Some(folder) = &self.vae {
+            pipeline = pipeline.with_vae(folder)?;
+        }
         for Job { request, paths } in &jobs {
             pipeline.settings(request)?;
             if let Some(latents) = self.save_latents.as_ref().filter(|path| paths.contains(path)) {

@@ -35,7 +35,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make pictures from a prompt
-    Generate(generate::Generate),
+    Generate(Box<generate::Generate>),
     /// Run one network once on tensors from a file
     Forward(forward::Forward),
     /// Print the token ids of a text as a JSON list

@@ -55,7 +55,7 @@ impl Encoder {
             let graph = config.conditioning(&component, texts, config.max_tokens, skip, state)?;
             // The file holds the layers that are skipped, too.
             let wanted = config.graph(&component, 1, config.max_tokens)?.wanted();
-            let weights = Extended { inner: model.weights(&component)?, key: TABLE, rows };
+            let weights = Extended::new(model.weights(&component)?, TABLE, &rows);
             let network = Network::load(executor, graph, &wanted, weights, tell).await?.checked(checked);
             encoders.push(Self { tokenizer, config, network, syntax: options.syntax });
         }
@@ -118,13 +118,13 @@ impl Encoder {
 
 /// Multiplies every token's embedding by its weight, and all by what restores their mean.
 fn weigh(embeddings: &mut [f32], weights: &[f32]) {
-    let mean = |row: &[f32]| row.iter().map(|v| f64::from(*v)).sum::<f64>();
-    let before = mean(embeddings);
+    let sum = |row: &[f32]| row.iter().map(|v| f64::from(*v)).sum::<f64>();
+    let before = sum(embeddings);
     let width = embeddings.len() / weights.len();
     for (token, weight) in embeddings.chunks_exact_mut(width).zip(weights) {
         token.iter_mut().for_each(|v| *v *= weight);
     }
-    let restore = (before / mean(embeddings)) as f32;
+    let restore = (before / sum(embeddings)) as f32;
     embeddings.iter_mut().for_each(|v| *v *= restore);
 }
 

@@ -4,7 +4,9 @@
 //! built of the layers of [`nn`] and the blocks of [`blocks`], which carry the checkpoint's own names, so that a node's
 //! path is the key of its parameters.
 
+pub mod autoencoder;
 pub mod clip;
+pub mod taesd;
 pub mod unet;
 pub mod vae;
 

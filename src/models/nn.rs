@@ -20,7 +20,7 @@ use crate::ops::{Kind, Op};
 use crate::pack::Pack;
 use crate::tensor::Shape;
 
-/// A convolution's attributes: `torch.nn.Conv2d` with a bias.
+/// A convolution's attributes: `torch.nn.Conv2d`.
 #[derive(Debug, Clone, Copy)]
 pub struct Conv {
     /// Output channels.
@@ -165,13 +165,22 @@ impl<'a> Module<'a> {
         self.node(name, MatMul::new(true), &[x, w, bias])
     }
 
-    /// `torch.nn.Conv2d`.
-    pub fn conv(&mut self, name: &str, x: ValueId, conv: Conv) -> Result<ValueId> {
+    fn conv_layer(&mut self, name: &str, x: ValueId, conv: Conv, bias: bool) -> Result<ValueId> {
         let Conv { out, kernel, stride, padding } = conv;
         let shape = [out, self.channels(x), kernel, kernel];
-        let parameters = self.weight_and_bias(name, shape, Pack::Conv, Some(out));
-        let op = Conv2d { stride, padding, upsample: None, epilogue: Epilogue::bias(true) };
+        let parameters = self.weight_and_bias(name, shape, Pack::Conv, bias.then_some(out));
+        let op = Conv2d { stride, padding, upsample: None, epilogue: Epilogue::bias(bias) };
         self.node(name, op, &[&[x], &parameters[..]].concat())
+    }
+
+    /// `torch.nn.Conv2d`.
+    pub fn conv(&mut self, name: &str, x: ValueId, conv: Conv) -> Result<ValueId> {
+        self.conv_layer(name, x, conv, true)
+    }
+
+    /// `torch.nn.Conv2d(bias=False)`.
+    pub fn conv_without_bias(&mut self, name: &str, x: ValueId, conv: Conv) -> Result<ValueId> {
+        self.conv_layer(name, x, conv, false)
     }
 
     fn gamma_and_beta(&mut self, name: &str, len: usize) -> [ValueId; 2] {

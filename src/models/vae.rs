@@ -86,11 +86,6 @@ impl Config {
         1 << (self.channels.len() - 1)
     }
 
-    /// A picture's latents as the decoder takes them: `latents / scaling_factor + shift_factor`.
-    pub fn unscale(&self, latents: &[f32]) -> Vec<f32> {
-        latents.iter().map(|v| v / self.scaling_factor + self.shift_factor).collect()
-    }
-
     /// Every tensor that the file should hold, the encoder's and the decoder's, with its shape there.
     ///
     /// # Errors

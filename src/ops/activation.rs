@@ -1,8 +1,9 @@
 //! `y = act(x)`, element by element; x and y of the same shape.
 //!
 //! SiLU is the U-Net's and the VAE's (PyTorch `SiLU`; Elfwing et al. 2017), quick-GELU and GELU the text encoders'
-//! (transformers `QuickGELUActivation`, PyTorch `GELU(approximate="none")`; Hendrycks and Gimpel 2016). As a rule it
-//! runs in the epilogue of the product before it.
+//! (transformers `QuickGELUActivation`, PyTorch `GELU(approximate="none")`; Hendrycks and Gimpel 2016), ReLU and the soft
+//! clamp the tiny autoencoders' (PyTorch `ReLU`; diffusers `DecoderTiny`). As a rule it runs in the epilogue of the
+//! product before it.
 
 use rayon::prelude::*;
 
@@ -24,6 +25,10 @@ pub enum Act {
     Gelu,
     /// `x * sigmoid(1.702 x)`.
     QuickGelu,
+    /// `max(x, 0)`.
+    Relu,
+    /// `3 tanh(x / 3)`.
+    SoftClamp,
 }
 
 impl Act {
@@ -34,6 +39,9 @@ impl Act {
             Self::Silu => x * sigmoid(x),
             Self::Gelu => gelu([x; GELUS])[0],
             Self::QuickGelu => x * sigmoid(1.702 * x),
+            Self::Relu if x < 0.0 => 0.0,
+            Self::Relu => x,
+            Self::SoftClamp => 3.0 * (x / 3.0).tanh(),
         }
     }
 
@@ -49,7 +57,10 @@ impl Act {
                     whole.iter_mut().for_each(|y| *y = gelu(*y));
                     rest.iter_mut().for_each(|y| *y = Self::Gelu.apply(*y));
                 }
+                // One by one, so that each is compiled without the choice among them.
                 Self::QuickGelu => y.iter_mut().for_each(|y| *y = Self::QuickGelu.apply(*y)),
+                Self::Relu => y.iter_mut().for_each(|y| *y = Self::Relu.apply(*y)),
+                Self::SoftClamp => y.iter_mut().for_each(|y| *y = Self::SoftClamp.apply(*y)),
             },
         );
     }
@@ -61,6 +72,8 @@ impl Act {
             Self::Silu => 1,
             Self::Gelu => 2,
             Self::QuickGelu => 3,
+            Self::Relu => 4,
+            Self::SoftClamp => 5,
         }
     }
 }
@@ -174,7 +187,7 @@ impl Op for Activation {
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for act in [Act::None, Act::Silu, Act::Gelu, Act::QuickGelu] {
+    for act in [Act::None, Act::Silu, Act::Gelu, Act::QuickGelu, Act::Relu, Act::SoftClamp] {
         cases.push(Case::new(Activation(act), [Ty::act([1, 1])]));
         cases.push(Case::new(Activation(act), [Ty::act([3, 7, 5])]));
         cases.push(Case::new(Activation(act), [Ty::act([2, 16, 16, 320])]));
@@ -186,7 +199,7 @@ pub fn cases() -> Vec<Case> {
     for tail in [(|i| i as f32 / 2050.0 - 4.0) as fn(usize) -> f32, |i| i as f32 / 1025.0 - 6.5] {
         cases.push(Case::new(Activation(Act::Gelu), [Ty::act([1, 1025])]).fill(0, Fill::With(tail)));
     }
-    for act in [Act::Silu, Act::Gelu, Act::QuickGelu] {
+    for act in [Act::Silu, Act::Gelu, Act::QuickGelu, Act::Relu, Act::SoftClamp] {
         for fill in [large, subnormal] {
             cases.push(Case::new(Activation(act), [Ty::act([3, 7, 5])]).fill(0, Fill::With(fill)));
         }
@@ -243,8 +256,17 @@ mod tests {
     }
 
     #[test]
+    fn a_soft_clamp_keeps_small_values_and_bounds_large_ones() {
+        assert!((Act::SoftClamp.apply(1e-4) - 1e-4).abs() < 1e-11);
+        assert_eq!(Act::SoftClamp.apply(-1e4), -3.0);
+        // 3 tanh(1), from mpmath.
+        assert!((Act::SoftClamp.apply(3.0) - 2.284_782_5).abs() < 1e-6);
+        assert_eq!([-2.0, 0.0, 2.0].map(|x| Act::Relu.apply(x)), [0.0, 0.0, 2.0]);
+    }
+
+    #[test]
     fn a_number_that_is_none_stays_none() {
-        for act in [Act::None, Act::Silu, Act::Gelu, Act::QuickGelu] {
+        for act in [Act::None, Act::Silu, Act::Gelu, Act::QuickGelu, Act::Relu, Act::SoftClamp] {
             assert!(act.apply(f32::NAN).is_nan(), "{act:?}");
         }
     }

@@ -314,6 +314,8 @@ pub fn cases() -> Vec<Case> {
         case(false, 3, 12, &[2, 33], &[2, 5]),
         case(true, 2, 64, &[2, 77], &[2, 77]),
         case(false, 2, 40, &[1, 5, 13], &[1, 77]),
+        // A prompt of three chunks.
+        case(false, 2, 40, &[2, 5, 13], &[2, 231]),
         case(false, 1, 160, &[1, 8, 8], &[1, 8, 8]),
         case(false, 2, 168, &[1, 31], &[1, 65]),
         case(false, 1, 512, &[1, 5, 8], &[1, 5, 8]),

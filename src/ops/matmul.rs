@@ -131,7 +131,7 @@ pub fn cases() -> Vec<Case> {
     case(&[65, 33], 130, plain);
     case(&[2, 37, 50], 18, bias);
     // Every epilogue that a network uses.
-    for act in [Act::Silu, Act::Gelu, Act::QuickGelu] {
+    for act in [Act::Silu, Act::Gelu, Act::QuickGelu, Act::Relu] {
         case(&[2, 9, 35], 70, Epilogue { act, ..bias });
     }
     case(&[2, 9, 35], 70, Epilogue { residual: true, ..plain });

@@ -14,6 +14,7 @@ use crate::image::to_rgb8;
 use crate::network::{Executor, Network, Outputs};
 use crate::samplers;
 use crate::tensor::{Shape, Tensor};
+use crate::weights::ComponentWeights;
 
 pub(super) struct Run<'a> {
     pipeline: &'a Pipeline,
@@ -117,7 +118,10 @@ impl<'a> Run<'a> {
         let network = match kept {
             Some(network) => network,
             None => {
-                let weights = self.pipeline.model.weights(component)?;
+                let weights = match &self.pipeline.vae_folder {
+                    Some(folder) if component == "vae" => ComponentWeights::in_folder(folder, component)?,
+                    _ => self.pipeline.model.weights(component)?,
+                };
                 let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
                 Network::load(executor, graph, parameters, weights, tell).await?
             }
@@ -207,13 +211,14 @@ impl<'a> Run<'a> {
             let sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
             pictures.push(Picture { sampler, noise: request.rng.seeded(request.seed.wrapping_add(index as u64)) });
         }
-        let mut latents = start_latents(request, [batch, unet.in_channels, size[0], size[1]].into(), &mut pictures)?;
         let timesteps = pictures[0].sampler.timesteps().to_vec();
         let texts = conditioning.context.shape.batch();
         let parts = Parts::of(unet, size, batch, &conditioning.context.shape, timesteps.len())?;
         let (height, width) = (settings.height as f32, settings.width as f32);
         let sizes = [height, width, 0.0, 0.0, height, width];
         let mut denoiser = Denoiser::load(self, parts, &conditioning, sizes, &timesteps, batch).await?;
+        // Only now: a picture that no memory holds has been refused.
+        let mut latents = start_latents(request, [batch, unet.in_channels, size[0], size[1]].into(), &mut pictures)?;
         for index in 0..timesteps.len() {
             let sample = scaled(&latents, pictures[0].sampler.input_scale(index), texts)?;
             let output = denoiser.run(self, index, &sample).await?.to_channels_first()?;
@@ -233,7 +238,7 @@ impl<'a> Run<'a> {
         let vae = &self.pipeline.vae;
         let mut executor = self.executor.clone();
         // SDXL's decoder overflows f16; its configuration says so.
-        if vae.force_upcast && self.pipeline.unet.is_sdxl() {
+        if vae.force_upcast() && self.pipeline.unet.is_sdxl() {
             executor = executor.in_f32();
         }
         let z = latents.to_channels_last()?;
@@ -243,7 +248,7 @@ impl<'a> Run<'a> {
         let mut network = self.load(&executor, wanted).await?;
         let mut pixels = Vec::with_capacity(batch);
         for picture in z.data.chunks_exact(z.data.len() / batch) {
-            let z = Tensor::new([1, height, width, vae.latent_channels], vae.unscale(picture));
+            let z = Tensor::new([1, height, width, vae.latent_channels()], vae.unscale(picture));
             let place = format!("picture {}", pixels.len() + 1);
             pixels.push(to_rgb8(&sample_of(self.pass(&mut network.1, &[("z", &z)], &place).await?)?));
             self.mark(Phase::Decode, "decoding");

@@ -1,6 +1,7 @@
 //! The tensors of one component of a model: one safetensors file, or the shards that an index file lists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use super::file::{PICKLE, TensorFile};
 use super::model::Model;
 use super::names::canonical;
+use super::unreadable;
 use super::view::View;
 use crate::error::{Error, Result, ten};
 use crate::tensor::{RawTensor, Shape, Weights};
@@ -61,10 +63,27 @@ struct ShardIndex {
 impl ComponentWeights {
     /// Finds and maps the component's file or files.
     pub(super) fn open(model: &Model, component: &str) -> Result<Self> {
-        let found = FILES.iter().map(|file| format!("{component}/{file}")).find(|path| model.has(path));
-        let path = found.ok_or_else(|| absent(model, component))?;
+        Self::named(model, component, component)
+    }
+
+    /// The same of a folder of its own, with what a network of the kind `component` (`vae`) asks for.
+    ///
+    /// # Errors
+    /// If the folder holds no weights, or they cannot be read.
+    pub fn in_folder(folder: &Path, component: &str) -> Result<Self> {
+        let whole = folder.canonicalize().map_err(|error| unreadable(folder, &error))?;
+        let (Some(parent), Some(name)) = (whole.parent(), whole.file_name().and_then(|name| name.to_str())) else {
+            return Err(Error::file(folder, "is no folder of a component"));
+        };
+        Self::named(&Model::folder(parent), name, component)
+    }
+
+    /// The weights in a model's `folder`, by the names of `component`'s networks.
+    fn named(model: &Model, folder: &str, component: &str) -> Result<Self> {
+        let found = FILES.iter().map(|file| format!("{folder}/{file}")).find(|path| model.has(path));
+        let path = found.ok_or_else(|| absent(model, folder))?;
         if path.ends_with(".json") {
-            return Self::sharded(model, component, &path);
+            return Self::sharded(model, folder, component, &path);
         }
         let file = model.tensors(&path)?;
         let tensors = file.names().map(|name| (canonical(component, name).into_owned(), Stored::whole(0, name)));
@@ -77,7 +96,7 @@ impl ComponentWeights {
         Self { place, files, tensors }
     }
 
-    fn sharded(model: &Model, component: &str, path: &str) -> Result<Self> {
+    fn sharded(model: &Model, folder: &str, component: &str, path: &str) -> Result<Self> {
         let index: ShardIndex = model.json(path)?;
         let fail = |what: String| Error::file(model.path(path), what);
         let shards: BTreeSet<&String> = index.weight_map.values().collect();
@@ -86,11 +105,11 @@ impl ComponentWeights {
             return Err(fail(format!("names the shard `{outside}`, which is not a file beside it")));
         }
         let (there, gone): (Vec<&String>, Vec<&String>) =
-            shards.into_iter().partition(|shard| model.has(&format!("{component}/{shard}")));
+            shards.into_iter().partition(|shard| model.has(&format!("{folder}/{shard}")));
         if !gone.is_empty() {
             return Err(fail(format!("names shards that are not there: {}; download them too", ten(&gone))));
         }
-        let file = |shard: &&String| model.tensors(&format!("{component}/{shard}")).map(Arc::new);
+        let file = |shard: &&String| model.tensors(&format!("{folder}/{shard}")).map(Arc::new);
         let files = there.iter().map(file).collect::<Result<Vec<_>>>()?;
         let mut tensors = BTreeMap::new();
         let mut lacking = Vec::new();

@@ -4,11 +4,25 @@ use std::borrow::Cow;
 
 use crate::tensor::{DType, RawTensor, Tensor, Weights};
 
-/// The weights of `inner`, the table `key` with `rows` `[N, width]` after its own.
+/// The weights of `inner`, but for one table that has more rows.
 pub struct Extended<W> {
-    pub inner: W,
-    pub key: &'static str,
-    pub rows: Tensor,
+    inner: W,
+    /// Its name, and all its rows.
+    table: Option<(String, RawTensor<'static>)>,
+}
+
+impl<W: Weights> Extended<W> {
+    /// Puts `rows` `[N, width]` after those of the table `key`, if there are any. The table is then widened to f32, so that
+    /// the added rows keep their digits.
+    pub fn new(inner: W, key: &str, rows: &Tensor) -> Self {
+        let table = inner.get(key).filter(|_| !rows.shape.is_empty()).map(|raw| {
+            let shape = raw.shape.with_batch(raw.shape.batch() + rows.shape.batch());
+            let all = raw.to_f32().into_iter().chain(rows.data.iter().copied());
+            let bytes = Cow::Owned(all.flat_map(f32::to_le_bytes).collect());
+            (key.to_string(), RawTensor { dtype: DType::F32, shape, bytes })
+        });
+        Self { inner, table }
+    }
 }
 
 impl<W: Weights> Weights for Extended<W> {
@@ -16,19 +30,46 @@ impl<W: Weights> Weights for Extended<W> {
         self.inner.place()
     }
 
-    /// The table is widened to f32, so that the added rows keep their digits.
     fn get(&self, name: &str) -> Option<RawTensor<'_>> {
-        let raw = self.inner.get(name)?;
-        if name != self.key || self.rows.shape.is_empty() {
-            return Some(raw);
+        match &self.table {
+            Some((key, RawTensor { dtype, shape, bytes })) if key == name => {
+                Some(RawTensor { dtype: *dtype, shape: shape.clone(), bytes: Cow::Borrowed(bytes) })
+            }
+            _ => self.inner.get(name),
         }
-        let rows = raw.shape.batch() + self.rows.shape.batch();
-        let all = raw.to_f32().into_iter().chain(self.rows.data.iter().copied());
-        let bytes = Cow::Owned(all.flat_map(f32::to_le_bytes).collect());
-        Some(RawTensor { dtype: DType::F32, shape: raw.shape.with_batch(rows), bytes })
     }
 
     fn names(&self) -> Vec<String> {
         self.inner.names()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Shape;
+    use crate::weights::Synthetic;
+
+    fn extended(rows: usize) -> Extended<Synthetic> {
+        let wanted = ["table", "other"].map(|name| (name.to_string(), Shape::from([3, 2])));
+        let rows = Tensor::new([rows, 2], (0..2 * rows).map(|i| i as f32 + 0.1).collect());
+        Extended::new(Synthetic::new("here", wanted), "table", &rows)
+    }
+
+    #[test]
+    fn added_rows_follow_the_tables_own_in_f32() {
+        let weights = extended(2);
+        let table = weights.get("table").unwrap();
+        assert_eq!((table.dtype, table.shape.dims()), (DType::F32, &[5, 2][..]));
+        let values = table.to_f32();
+        assert_eq!(values[..6], extended(0).get("table").unwrap().to_f32());
+        assert_eq!(values[6..], [0.1, 1.1, 2.1, 3.1]);
+    }
+
+    #[test]
+    fn other_tensors_and_a_table_without_additions_stay_as_they_are() {
+        assert_eq!(extended(2).get("other").unwrap().dtype, DType::F16);
+        assert_eq!(extended(0).get("table").unwrap().dtype, DType::F16);
+        assert_eq!(extended(2).names(), ["other", "table"]);
     }
 }

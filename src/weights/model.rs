@@ -60,7 +60,7 @@ impl Model {
             }
             return Ok(Self { source: Source::File(Checkpoint::open(path)?), entry: None });
         }
-        let model = Self { source: Source::Folder(path.to_path_buf()), entry: None };
+        let model = Self::folder(path);
         const COMPONENTS: [&str; 5] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"];
         if model.has("model_index.json") || COMPONENTS.iter().any(|component| model.has(component)) {
             return Ok(model);
@@ -79,6 +79,11 @@ impl Model {
             }
             None => Err(Error::file(path, what)),
         }
+    }
+
+    /// What lies in a folder, whatever it is.
+    pub(super) fn folder(path: &Path) -> Self {
+        Self { source: Source::Folder(path.to_path_buf()), entry: None }
     }
 
     fn known(entry: &'static Entry, models: Option<PathBuf>) -> Result<Self> {

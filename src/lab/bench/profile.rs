@@ -13,7 +13,8 @@ use crate::gpu::{Clock, Session, Timer};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
 use crate::lab::suite::{self, Entry, Family};
-use crate::models::{clip, unet, vae};
+use crate::models::autoencoder::Autoencoder;
+use crate::models::{clip, unet};
 use crate::network::{Placement, place, storages};
 use crate::ops::Case;
 use crate::tensor::{DType, Tensor, Weights};
@@ -64,7 +65,7 @@ pub fn of_model(model: &Model, latent: Option<usize>, batch: usize) -> Result<Ve
     let [height, width] = latent.map(|n| [n, n]).or(unet.sample_size).unwrap_or([64, 64]);
     add("unet", unet.graph(batch, height, width, tokens)?)?;
     let (text, place) = config("vae")?;
-    add("vae", vae::Config::from_json(&text, &place)?.decoder(1, height, width)?)?;
+    add("vae", Autoencoder::from_json(&text, &place)?.decoder(1, height, width)?)?;
     Ok(subjects)
 }
 

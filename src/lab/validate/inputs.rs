@@ -2,8 +2,9 @@
 
 use crate::error::Result;
 use crate::forward::{Component, Tensors};
+use crate::models::autoencoder::Autoencoder;
 use crate::models::unet::TIME_IDS;
-use crate::models::{clip, unet, vae};
+use crate::models::{clip, unet};
 use crate::rng::Generator;
 use crate::tensor::{Shape, Tensor};
 use crate::weights::Model;
@@ -52,13 +53,13 @@ pub fn random(model: &Model, component: Component, seed: u64) -> Result<Tensors>
             inputs
         }
         Component::VaeDecoder | Component::VaeEncoder => {
-            let config = vae::Config::from_json(&text, &place)?;
+            let config = Autoencoder::from_json(&text, &place)?;
             let [height, width] = unet_latent_size(model)?;
             if component == Component::VaeDecoder {
-                vec![("z", normal([BATCH, config.latent_channels, height, width].into()))]
+                vec![("z", normal([BATCH, config.latent_channels(), height, width].into()))]
             } else {
                 let [height, width] = [height, width].map(|n| n * config.factor());
-                let mut sample = normal([BATCH, config.in_channels, height, width].into());
+                let mut sample = normal([BATCH, config.in_channels(), height, width].into());
                 sample.data.iter_mut().for_each(|v| *v = (*v / 2.0).clamp(-1.0, 1.0));
                 vec![("sample", sample)]
             }

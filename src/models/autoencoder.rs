@@ -1,0 +1,102 @@
+//! What takes pictures to latents and back, whichever network does it.
+
+use serde_json::Value;
+
+use super::{taesd, vae};
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::tensor::Shape;
+
+/// The configuration of a model's `vae`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Autoencoder {
+    /// diffusers' `AutoencoderKL`.
+    Full(vae::Config),
+    /// diffusers' `AutoencoderTiny`.
+    Tiny(taesd::Config),
+}
+
+impl Autoencoder {
+    /// Reads a `config.json` by its `_class_name`, without one as the full autoencoder's; `place` is what error messages
+    /// call it.
+    ///
+    /// # Errors
+    /// As [`vae::Config::from_json`] and [`taesd::Config::from_json`].
+    pub fn from_json(text: &str, place: &str) -> Result<Self> {
+        let class = serde_json::from_str::<Value>(text).ok().map(|value| value["_class_name"] == "AutoencoderTiny");
+        match class {
+            Some(true) => taesd::Config::from_json(text, place).map(Self::Tiny),
+            _ => vae::Config::from_json(text, place).map(Self::Full),
+        }
+    }
+
+    /// Channels of a picture.
+    pub fn in_channels(&self) -> usize {
+        match self {
+            Self::Full(config) => config.in_channels,
+            Self::Tiny(config) => config.in_channels,
+        }
+    }
+
+    pub fn latent_channels(&self) -> usize {
+        match self {
+            Self::Full(config) => config.latent_channels,
+            Self::Tiny(config) => config.latent_channels,
+        }
+    }
+
+    /// Pixels to one latent in height and in width.
+    pub fn factor(&self) -> usize {
+        match self {
+            Self::Full(config) => config.factor(),
+            Self::Tiny(config) => config.factor(),
+        }
+    }
+
+    /// The file's note that f16 overflows.
+    pub fn force_upcast(&self) -> bool {
+        matches!(self, Self::Full(config) if config.force_upcast)
+    }
+
+    /// A picture's latents as the decoder takes them: `latents / scaling_factor + shift_factor`.
+    pub fn unscale(&self, latents: &[f32]) -> Vec<f32> {
+        let (scale, shift) = match self {
+            Self::Full(config) => (config.scaling_factor, config.shift_factor),
+            Self::Tiny(config) => (config.scaling_factor, config.shift_factor),
+        };
+        latents.iter().map(|v| v / scale + shift).collect()
+    }
+
+    /// Every tensor that the file should hold, with its shape there.
+    ///
+    /// # Errors
+    /// As [`Autoencoder::decoder`].
+    pub fn wanted(&self) -> Result<Vec<(String, Shape)>> {
+        match self {
+            Self::Full(config) => config.wanted(),
+            Self::Tiny(config) => config.wanted(),
+        }
+    }
+
+    /// Latents to pictures: input `z`, output `sample`.
+    ///
+    /// # Errors
+    /// As [`vae::Config::decoder`] and [`taesd::Config::decoder`].
+    pub fn decoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
+        match self {
+            Self::Full(config) => config.decoder(batch, height, width),
+            Self::Tiny(config) => config.decoder(batch, height, width),
+        }
+    }
+
+    /// Pictures to latents: input `sample`, output `moments` or, of a tiny one, `latents`.
+    ///
+    /// # Errors
+    /// As [`vae::Config::encoder`] and [`taesd::Config::encoder`].
+    pub fn encoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
+        match self {
+            Self::Full(config) => config.encoder(batch, height, width),
+            Self::Tiny(config) => config.encoder(batch, height, width),
+        }
+    }
+}
