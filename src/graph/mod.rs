@@ -15,6 +15,7 @@ mod fuse;
 pub mod interpret;
 pub mod plan;
 mod split;
+mod winograd;
 
 /// Index of a value in its graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -141,6 +142,13 @@ impl Graph {
         let output = self.value(ty, Source::Node(self.nodes.len()));
         self.nodes.push(Node { name, op, inputs: inputs.to_vec(), output });
         Ok(output)
+    }
+
+    /// Tells every value anew which node makes it, after nodes came or went.
+    fn renumber(&mut self) {
+        for (i, node) in self.nodes.iter().enumerate() {
+            self.values[node.output.0].source = Source::Node(i);
+        }
     }
 
     /// Makes a value readable after a run, by this name.
