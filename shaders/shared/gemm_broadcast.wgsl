@@ -3,7 +3,8 @@
 #import broadcast
 #import gemm
 
-override ROW_GROUPS: u32 = 4u; // groups of 8 rows: 1 or 4
+override ROW_GROUPS: u32 = 4u; // groups of 8 rows: 1, 2 or 4
+
 fn store8(sums: Sums, row: u32, n4: u32) {
     store_y(sums.r0, row, n4);
     store_y(sums.r1, row + 1u, n4);
@@ -45,6 +46,8 @@ fn main(
             sums0 = accumulate8(sums0, load_x(run0, c4), weights);
             if ROW_GROUPS > 1u {
                 sums1 = accumulate8(sums1, load_x(run1, c4), weights);
+            }
+            if ROW_GROUPS > 2u {
                 sums2 = accumulate8(sums2, load_x(run2, c4), weights);
                 sums3 = accumulate8(sums3, load_x(run3, c4), weights);
             }
@@ -53,6 +56,8 @@ fn main(
     store8(sums0, first_row, n4);
     if ROW_GROUPS > 1u {
         store8(sums1, first_row + LANES, n4);
+    }
+    if ROW_GROUPS > 2u {
         store8(sums2, first_row + 2u * LANES, n4);
         store8(sums3, first_row + 3u * LANES, n4);
     }

@@ -92,6 +92,17 @@ impl Graph {
         Ok(graph)
     }
 
+    /// A graph of one op on inputs without values: to see what becomes of it.
+    ///
+    /// # Errors
+    /// If the op does not take such inputs.
+    pub fn of_types(op: &Arc<dyn Op>, inputs: &[Ty]) -> Result<Self> {
+        let mut graph = Self::new("case");
+        let ids: Vec<_> = inputs.iter().map(|ty| graph.input("given", ty.kind, ty.shape.clone())).collect();
+        graph.append(op.name(), Arc::clone(op), &ids)?;
+        Ok(graph)
+    }
+
     fn value(&mut self, ty: Ty, source: Source) -> ValueId {
         self.values.push(Value { ty, source });
         ValueId(self.values.len() - 1)

@@ -89,7 +89,8 @@ impl Epilogue {
 
     /// The operands among a node's inputs, for the CPU.
     pub(crate) fn operands<'a>(self, inputs: &[&'a Tensor], output: &Shape) -> Operands<'a> {
-        let [bias, row, residual] = self.places(inputs.len() - self.count()).map(|place| place.map(|i| inputs[i].data.as_slice()));
+        let [bias, row, residual] =
+            self.places(inputs.len() - self.count()).map(|place| place.map(|i| inputs[i].data.as_slice()));
         let (n, rows_per_batch) = (output.channels(), rows_per_batch(output));
         Operands { act: self.act, n, rows_per_batch, bias, row, residual }
     }

@@ -27,8 +27,9 @@ const PORTABLE: [Tile; 2] = [
 ];
 
 /// What software devices run many times faster than that.
-const BROADCAST: [Tile; 2] = [
+const BROADCAST: [Tile; 3] = [
     Tile { name: "broadcast32", core: "gemm_broadcast", constant: Some(("ROW_GROUPS", 4)), rows: 32, columns: 32 },
+    Tile { name: "broadcast16", core: "gemm_broadcast", constant: Some(("ROW_GROUPS", 2)), rows: 16, columns: 32 },
     Tile { name: "broadcast8", core: "gemm_broadcast", constant: Some(("ROW_GROUPS", 1)), rows: 8, columns: 32 },
 ];
 
@@ -47,12 +48,7 @@ pub(super) struct Size {
 }
 
 /// The launches of a shader that imports a core, for one with its own bindings and constants; `finish` adds its params.
-pub(super) fn variants(
-    shader: &Launch,
-    size: Size,
-    caps: &Caps,
-    finish: impl Fn(Launch) -> Launch,
-) -> Vec<Variant> {
+pub(super) fn variants(shader: &Launch, size: Size, caps: &Caps, finish: impl Fn(Launch) -> Launch) -> Vec<Variant> {
     let variant = |name, [rows, columns]: [usize; 2], with_core: &dyn Fn(Launch) -> Launch| {
         let [y, z, _] = fold_groups((size.matrices * size.rows).div_ceil(rows), caps);
         let launch = with_core(shader.clone());
@@ -65,18 +61,24 @@ pub(super) fn variants(
         })
     };
     let coop = |coop: Coop| variant(coop.name, coop.tile(), &|launch| coop.launch(launch, caps));
-    // Few rows prefer the tile of few rows: in the other most threads would multiply rows that are not there.
-    let ordered = |[large, small]: [Tile; 2]| if size.rows <= small.rows { [small, large] } else { [large, small] };
     let coops = coop::offered(size, caps).into_iter().map(coop);
     // A tile does not reach from one matrix into the next; threads that share nothing may.
     let fits = |tile: &Tile| size.matrices == 1 || size.rows.is_multiple_of(tile.rows);
-    let portable = ordered(PORTABLE).into_iter().filter(fits).chain([NAIVE]).map(plain);
+    let portable = ordered(&PORTABLE, size.rows).filter(fits).chain([NAIVE]).map(plain);
     if caps.device_type != DeviceType::Software {
         return coops.chain(portable).collect();
     }
     // A software device multiplies matrices element by element: to check them there, not to be fast.
-    let broadcast = caps.broadcasts().then(|| ordered(BROADCAST).into_iter().filter(fits).map(plain));
+    let broadcast = caps.broadcasts().then(|| ordered(&BROADCAST, size.rows).filter(fits).map(plain));
     broadcast.into_iter().flatten().chain(portable).chain(coops).collect()
+}
+
+/// Tiles from the largest on, with the smallest that has all rows in front of the others: in a larger one most threads would
+/// multiply rows that are not there.
+fn ordered(tiles: &[Tile], rows: usize) -> impl Iterator<Item = Tile> {
+    let first = tiles.iter().rposition(|tile| rows <= tile.rows).unwrap_or(0);
+    let others = tiles.iter().enumerate().filter(move |(i, _)| *i != first).map(|(_, tile)| *tile);
+    [tiles[first]].into_iter().chain(others)
 }
 
 #[cfg(test)]
@@ -102,6 +104,16 @@ mod tests {
         assert_eq!(first(128, 1280), "coop16-split");
         assert_eq!(first(2, 1280), "coop16-split");
         assert_eq!(first(2, 10_240), "coop16-32");
+    }
+
+    #[test]
+    fn few_rows_take_the_smallest_tile_that_has_them_all() {
+        let first = |rows| ordered(&BROADCAST, rows).next().unwrap().name;
+        assert_eq!(
+            [8, 9, 16, 17, 100].map(first),
+            ["broadcast8", "broadcast16", "broadcast16", "broadcast32", "broadcast32"]
+        );
+        assert_eq!(ordered(&BROADCAST, 16).map(|tile| tile.rows).collect::<Vec<_>>(), [16, 32, 8]);
     }
 
     #[test]

@@ -205,12 +205,7 @@ impl Run<'_> {
 
     /// The CPU's pass with every value rounded to this storage. With `rows`, the device is given every node, or the one
     /// that is wanted, with which the pass then ends: `None`.
-    async fn pass(
-        &self,
-        graph: &Graph,
-        storage: Storage,
-        mut rows: Option<&mut Vec<Row>>,
-    ) -> Result<Option<Outputs>> {
+    async fn pass(&self, graph: &Graph, storage: Storage, mut rows: Option<&mut Vec<Row>>) -> Result<Option<Outputs>> {
         let mut live: HashMap<ValueId, Tensor> = HashMap::new();
         for (id, tensor) in graph.order_inputs(&self.inputs())? {
             live.insert(id, rounded(tensor.clone(), graph.ty(id).kind, storage));
