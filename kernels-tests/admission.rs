@@ -165,10 +165,10 @@ async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
     std::fs::write(&part, format!("{}// {}\n", std::fs::read_to_string(&part)?, at.path().display()))?;
     let case = Case::new(
         Conv2d::same(3),
-        [Ty::act([1, 32, 32, 64]), Ty::new(Kind::Weight, [3, 3, 64, 64]), Ty::new(Kind::F32, [64])],
+        [Ty::act([1, 32, 32, 96]), Ty::new(Kind::Weight, [3, 3, 96, 96]), Ty::new(Kind::F32, [96])],
     );
     let tensors = case.tensors(1, act, act);
-    let right = case.op.reference(&tensors.iter().collect::<Vec<_>>(), &[1, 32, 32, 64].into());
+    let right = case.op.reference(&tensors.iter().collect::<Vec<_>>(), &[1, 32, 32, 96].into());
     let graph = Graph::of_case(&case, tensors)?;
     let lowers = graph.clone().lowered(&adapter.caps)?.nodes.len() > 1;
     for run in 0..2 {
