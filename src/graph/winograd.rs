@@ -26,8 +26,9 @@ use crate::tensor::pad4;
 const MOST_BYTES: u64 = 64 << 20;
 
 /// What takes as long as one multiply-add of the 36 products, by the processor's time on lavapipe: a multiply-add of a
-/// direct convolution; and transforming one element, which is one channel of a tile, or one of a kernel.
-const DIRECT: f64 = 0.7;
+/// direct convolution (0.7 of it, less a margin: what gains little is left alone); and transforming one element, which is
+/// one channel of a tile, or one of a kernel.
+const DIRECT: f64 = 0.6;
 const WEIGHTS: f64 = 1200.0;
 const INPUT: f64 = 1600.0;
 const OUTPUT: f64 = 1300.0;
@@ -250,13 +251,13 @@ mod tests {
     #[test]
     fn small_bindings_make_strips_with_the_same_result() {
         let all = Epilogue { row: true, residual: true, ..Epilogue::bias(true) };
-        let (graph, wanted) = convolution([2, 64, 24, 64], 64, Conv2d { epilogue: all, ..Conv2d::same(3) });
-        let caps = Caps { max_binding: 700_000, ..software() };
+        let (graph, wanted) = convolution([2, 64, 24, 128], 128, Conv2d { epilogue: all, ..Conv2d::same(3) });
+        let caps = Caps { max_binding: 2_600_000, ..software() };
         let graph = graph.lowered(&caps).unwrap();
         let found = names(&graph);
         assert!(found.contains(&"case.conv2d.winograd_product.1"), "{found:?}");
         assert!(found.contains(&"case.conv2d.winograd_output.0") && found.last() == Some(&"case.conv2d"), "{found:?}");
-        assert_bounded(&graph, 700_000);
+        assert_bounded(&graph, 2_600_000);
         assert_same(graph, &wanted);
     }
 
@@ -293,7 +294,7 @@ mod tests {
 
     #[test]
     fn bindings_too_small_for_a_strip_leave_the_convolution() {
-        let (graph, _) = convolution([2, 32, 24, 64], 64, Conv2d::same(3));
+        let (graph, _) = convolution([2, 32, 24, 128], 128, Conv2d::same(3));
         for max_binding in [200_000, 1000] {
             let graph = graph.clone().lowered(&Caps { max_binding, ..software() }).unwrap();
             assert_eq!(names(&graph), ["case.conv2d"]);
