@@ -14,9 +14,11 @@ use ornstein::gpu::shader::Sources;
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::network::{Executor, IfWrong, Network};
-use ornstein::ops::Kind;
 use ornstein::ops::activation::{Act, Activation};
+use ornstein::ops::case::{round_to, tolerance};
+use ornstein::ops::conv2d::Conv2d;
 use ornstein::ops::matmul::MatMul;
+use ornstein::ops::{Case, Kind, Ty};
 use ornstein::tensor::{DType, NoWeights, Tensor};
 
 use crate::support::{ADAPTER, on_gpu};
@@ -32,8 +34,11 @@ const IN_ONE_TILE: &[Fault] = &[
 /// SiLU is a little off in every kernel that has it.
 const EVERYWHERE: &[Fault] = &[["activation.wgsl", "return x * sigmoid(x);", "return x * sigmoid(1.01 * x);"]];
 
+/// A Winograd convolution is wrong where it begins, the convolution itself is right.
+const IN_WINOGRAD: &[Fault] = &[["winograd.wgsl", "y[first] = row.a;", "y[first] = 1.1 * row.a;"]];
+
 /// The large tile's variant and the one that takes over, in either core.
-const GIVES_WAY: [[&str; 2]; 2] = [["matmul tile64", "tile16"], ["matmul broadcast32", "broadcast8"]];
+const GIVES_WAY: [[&str; 2]; 2] = [["matmul tile64", "tile16"], ["matmul broadcast32", "broadcast16"]];
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -43,6 +48,9 @@ pub fn trials() -> Vec<Trial> {
         }),
         on_gpu("admission::without_a_right_kernel_the_cpu_takes_over".into(), |_| {
             pollster::block_on(the_cpu_takes_over())
+        }),
+        on_gpu("admission::a_wrong_winograd_convolution_gives_way_to_the_convolution_itself".into(), |_| {
+            pollster::block_on(the_convolution_itself_takes_over())
         }),
         on_gpu("admission::a_networks_bench_runs_what_is_admitted".into(), |_| a_bench_runs_what_is_admitted()),
         on_gpu("admission::verdicts_are_kept_and_shown".into(), |_| verdicts_are_kept_and_shown()),
@@ -145,6 +153,48 @@ async fn the_cpu_takes_over() -> Result<(), Failed> {
     ensure(said.iter().any(|line| line == "unet runs on the CPU"), "nothing tells of the CPU", &said.join("\n"))
 }
 
+/// In the type that was asked for and on the device, with one warning where the device would run Winograd's at all.
+async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
+    let at = tempfile::tempdir()?;
+    let adapters = without_gl().await;
+    let adapter = select(&Choice::from(adapter().as_str()), &adapters)?.ok_or("no adapter")?;
+    let act = if adapter.caps.f16 { DType::F16 } else { DType::F32 };
+    let folder = plant(at.path(), IN_WINOGRAD)?;
+    // Text that no run before this has left a verdict on.
+    let part = folder.join("shared/winograd.wgsl");
+    std::fs::write(&part, format!("{}// {}\n", std::fs::read_to_string(&part)?, at.path().display()))?;
+    let case = Case::new(
+        Conv2d::same(3),
+        [Ty::act([1, 32, 32, 96]), Ty::new(Kind::Weight, [3, 3, 96, 96]), Ty::new(Kind::F32, [96])],
+    );
+    let tensors = case.tensors(1, act, act);
+    let right = case.op.reference(&tensors.iter().collect::<Vec<_>>(), &[1, 32, 32, 96].into());
+    let graph = Graph::of_case(&case, tensors)?;
+    let lowers = graph.clone().lowered(&adapter.caps)?.nodes.len() > 1;
+    for run in 0..2 {
+        let executor = Executor::Gpu(Gpu::open(adapter, Sources::with_folder(&folder)?).await?, act, IfWrong::UseCpu);
+        let mut said = Vec::new();
+        let mut tell = |text: &str| said.push(text.to_string());
+        let mut network = Network::load(&executor, graph.clone(), &[], NoWeights, &mut tell).await?;
+        let found = network.run_for("output", &[], &mut tell).await?;
+        let said = said.into_iter().filter(|line| !line.starts_with("checking")).collect::<Vec<_>>();
+        ensure(network.device_bytes() > 0, "the device was not used", &said.join("\n"))?;
+        ensure(said.len() <= usize::from(lowers), "there are more warnings", &said.join("\n"))?;
+        ensure(
+            said.iter().all(|line| line.contains("winograd_weights") && line.contains("is wrong")),
+            "something else was told",
+            &said.join("\n"),
+        )?;
+        ensure(run > 0 || said.len() == usize::from(lowers), "nothing tells of the fault", "")?;
+        let error = case.compare(&found, &right, act).relative;
+        let limit = tolerance(act, case.op.sum_length(&case.types()));
+        ensure(error <= limit, "the convolution is wrong", &error.to_string())?;
+        // Rounded as activations are stored: it did not run in a wider type.
+        ensure(found.data == round_to(act, found.data.clone()), "it ran in another type", &said.join("\n"))?;
+    }
+    Ok(())
+}
+
 fn a_bench_runs_what_is_admitted() -> Result<(), Failed> {
     let at = tempfile::tempdir()?;
     plant(at.path(), IN_ONE_TILE)?;
@@ -155,7 +205,9 @@ fn a_bench_runs_what_is_admitted() -> Result<(), Failed> {
     let tiles: Vec<_> = rows.iter().filter(|row| row["op"] == "matmul").map(|row| &row["variant"]).collect();
     ensure(
         !tiles.is_empty()
-            && tiles.iter().all(|tile| ["tile16", "broadcast8"].contains(&tile.as_str().unwrap_or_default())),
+            && tiles
+                .iter()
+                .all(|tile| ["tile16", "broadcast16", "broadcast8"].contains(&tile.as_str().unwrap_or_default())),
         &format!("{tiles:?}"),
         &said,
     )?;

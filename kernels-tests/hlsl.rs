@@ -84,11 +84,12 @@ fn translated<'a>(
     fault: Option<Fault>,
 ) -> Result<Vec<Run<'a>>, Failed> {
     let types = case.types();
-    let dialect = Dialect::of(storage, &types, gpu.caps.native_f16());
+    let output = case.op.output(&types)?;
+    let dialect = Dialect::of(storage, &types, &output, gpu.caps.native_f16());
     // What DirectX 12 devices are given, with an f16 of their own. It is stored the same as packed pairs.
-    let native = Dialect::of(storage, &types, gpu.caps.f16);
+    let native = Dialect::of(storage, &types, &output, gpu.caps.f16);
     let caps = gpu.caps.storing(storage.act, storage.weight);
-    let variants = case.op.variants(&types, &case.op.output(&types)?, &caps)?;
+    let variants = case.op.variants(&types, &output, &caps)?;
     let run = |(variant, launch): (usize, Launch)| {
         let source = gpu.sources.of_launch(&launch, native)?;
         let text = hlsl(&prepare(&source, &launch, native.native_f16)?)?;

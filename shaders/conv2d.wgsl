@@ -4,6 +4,7 @@
 // every row is padded with zeros to whole vectors.
 #import core
 #import nearest
+#import one_w
 #import store_y
 
 override TAPS_X: u32 = 3u; // width of the kernel, at least 1

@@ -2,6 +2,7 @@
 // c4 (of K) and n4 (of p) count vectors of four: a vector of p makes half a vector of y. Rows of y are whole vectors;
 // those of x and w are padded with zeros to whole vectors. What else `epilogue` can add is absent.
 #import core
+#import epilogue
 #import rows
 
 @group(0) @binding(5) var<storage, read_write> y: array<elem2>; // [rows, n4]

@@ -187,7 +187,6 @@ impl Network {
     /// Every part once. With `first`, every node is looked at, and that is set to the first whose output is not finite.
     async fn pass(&self, inputs: &[(&str, &Tensor)], mut first: Option<&mut Option<usize>>) -> Result<Outputs> {
         let mut known = Outputs::new();
-        let mut before = 0;
         for part in &self.parts {
             let given = [inputs, &by_name(&known)].concat();
             let made = match &mut first {
@@ -195,24 +194,29 @@ impl Network {
                 Some(first) => {
                     let mut look = |node: usize, output: &Tensor| {
                         if first.is_none() && output.first_not_finite().is_some() {
-                            **first = Some(before + node);
+                            **first = self.node_of(part, node);
                         }
                     };
                     part.run(&given, Some(&mut look)).await?
                 }
             };
             known.extend(made);
-            before += part.graph().nodes.len();
         }
         known.retain(|name, _| self.graph.outputs.iter().any(|(output, _)| output == name));
         Ok(known)
+    }
+
+    /// The node that a part's node belongs to: of several that a device runs in the place of one, the last has its name.
+    fn node_of(&self, part: &Part, index: usize) -> Option<usize> {
+        let mut names = part.graph().nodes[index..].iter().map(|node| &node.name);
+        names.find_map(|name| self.graph.nodes.iter().position(|node| node.name == *name))
     }
 
     /// Puts that node and all that follow into f32, their matrices as they were.
     async fn widen_from(&mut self, node: usize, tell: &mut dyn FnMut(&str)) -> Result<()> {
         let name = &self.graph.nodes[node].name;
         let narrow = &self.parts[0];
-        if narrow.act() != DType::F16 || node >= narrow.graph().nodes.len() {
+        if narrow.act() != DType::F16 || narrow.graph().nodes.iter().all(|there| there.name != *name) {
             return Err(Error::NotFinite(format!("{name}: its output is NaN or infinite in f32: {}", self.remedy())));
         }
         let runs = match self.graph.nodes.len() - node - 1 {

@@ -12,10 +12,11 @@ fn load_x(run: Run, c4: u32) -> vec4<f32> {
 
 // Four rows of w, from vector `first` on.
 fn read_weights(first: u32) -> Weights {
+    let step = step_w();
     return Weights(
         load_weight(w[first]),
-        load_weight(w[first + params.n4]),
-        load_weight(w[first + 2u * params.n4]),
-        load_weight(w[first + 3u * params.n4]),
+        load_weight(w[first + step]),
+        load_weight(w[first + 2u * step]),
+        load_weight(w[first + 3u * step]),
     );
 }

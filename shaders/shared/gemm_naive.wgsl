@@ -15,14 +15,14 @@ fn main(
     let row = (group.z * groups.y + group.y) * ROWS + local.y;
     let n4 = group.x * COLUMNS4 + local.x;
     // Threads beyond the last column repeat it; they store nothing.
-    var from_w = min(n4, params.n4 - 1u);
+    var from_w = first_w(row, min(n4, params.n4 - 1u));
     let place = place_x(row);
     var sum = vec4(0.0);
     for (var tap = 0u; tap < params.taps; tap++) {
         let run = run_x(place, tap);
         for (var c4 = 0u; c4 < params.c4; c4++) {
             let weights = read_weights(from_w);
-            from_w += 4u * params.n4;
+            from_w += 4u * step_w();
             sum = accumulate(sum, load_x(run, c4), weights);
         }
     }

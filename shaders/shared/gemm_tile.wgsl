@@ -15,12 +15,12 @@ override X_TILE_LEN: u32 = TILE_ROWS * X_STRIDE;
 var<workgroup> x_tile: array<vec4<f32>, X_TILE_LEN>;
 var<workgroup> w_tile: array<vec4<f32>, 4u * TILE_C4 * TILE_N4>;
 
-// Row `c` of a tap of w.
-fn load_w(tap: u32, c: u32, n4: u32) -> vec4<f32> {
+// Row `c` of a tap of the w of y's row `row`.
+fn load_w(row: u32, tap: u32, c: u32, n4: u32) -> vec4<f32> {
     if c >= 4u * params.c4 || n4 >= params.n4 {
         return vec4(0.0);
     }
-    return load_weight(w[(tap * 4u * params.c4 + c) * params.n4 + n4]);
+    return load_weight(w[first_w(row, n4) + (tap * 4u * params.c4 + c) * step_w()]);
 }
 
 // Workgroups are numbered along N by x, and along the rows by y and z (see `ops::fold_groups`).
@@ -46,7 +46,7 @@ fn main(
         for (var c4 = 0u; c4 < params.c4; c4 += TILE_C4) {
             x_tile[x_row * X_STRIDE + x_c4] = load_x(run, c4 + x_c4);
             for (var i = thread; i < 4u * TILE_C4 * TILE_N4; i += TILE_ROWS * TILE_C4) {
-                w_tile[i] = load_w(tap, 4u * c4 + i / TILE_N4, first_n4 + i % TILE_N4);
+                w_tile[i] = load_w(first_row, tap, 4u * c4 + i / TILE_N4, first_n4 + i % TILE_N4);
             }
             // The tiles are whole before anyone multiplies, ...
             workgroupBarrier();

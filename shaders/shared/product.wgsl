@@ -5,7 +5,7 @@
 //     place_x(row) -> Place       what is to know of a row, computed once
 //     run_x(place, tap) -> Run    where that row's c4 vectors of a tap stand
 //     read_x(run, c4) -> x_vector one of them; zeros where x has none
-// and how a finished sum is kept: store_y(sum, row, n4), which leaves out what is beyond y.
+// and where w stands: first_w(row, n4) and step_w() (see `one_w`, to which cores for cooperative matrices keep); and how
+// a finished sum is kept: store_y(sum, row, n4), which leaves out what is beyond y.
 // A core has `main`, how a device's threads share the work, and says what they read at once: `x_vector` and `w_vector`, of
 // VECTOR_FOURS vectors of four.
-#import epilogue

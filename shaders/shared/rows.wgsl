@@ -1,4 +1,6 @@
 // For a core (see `product`): x is a matrix, there is one tap, and all is bound but y, at binding 5.
+#import one_w
+
 struct Params {
     rows: u32,
     taps: u32, // 1

@@ -145,7 +145,7 @@ pub async fn admit_tuning(
         for node in &graph.nodes {
             let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));
             let variants = node.op.variants(&inputs, output, &caps).map_err(|e| e.at(&node.name))?;
-            let dialect = Dialect::of(storage, &inputs, gpu.caps.native_f16());
+            let dialect = Dialect::of(storage, &inputs, output, gpu.caps.native_f16());
             let asked = Asked { graph, node, variants: &variants, dialect };
             chosen.push(match tune && variants.len() > 1 {
                 true => asked.fastest(gpu, storage, &mut say).await?,
@@ -229,9 +229,9 @@ impl Asked<'_> {
         say(Notice::Checking);
         let wrong = check(gpu, op, variant, storage).await?;
         if let Some(why) = &wrong {
-            let next = self.variants.get(index + 1).map_or("no other variant", |v| v.name);
+            let next = self.variants.get(index + 1).map(|v| format!(", {} instead", v.name)).unwrap_or_default();
             say(Notice::Wrong(format!(
-                "{op} {} in {elem} is wrong on {adapter} and will not be used there, {next} instead: {why}",
+                "{op} {} in {elem} is wrong on {adapter} and will not be used there{next}: {why}",
                 variant.name
             )));
         }

@@ -206,7 +206,8 @@ impl Session {
     }
 
     fn dialect(&self, node: &Node) -> Dialect {
-        Dialect::of(self.storage, &self.graph.types(&node.inputs), self.gpu.caps.native_f16())
+        let (inputs, output) = (self.graph.types(&node.inputs), self.graph.ty(node.output));
+        Dialect::of(self.storage, &inputs, output, self.gpu.caps.native_f16())
     }
 
     fn buffer(&self, id: ValueId) -> &wgpu::Buffer {

@@ -29,12 +29,14 @@ pub struct Dialect {
 }
 
 impl Dialect {
-    /// How a node with these inputs reads and writes in a session's storage. A node that reads no matrix of parameters
-    /// reads activations through `weight4` (a look-up in activations).
-    pub fn of(storage: Storage, inputs: &[Ty], native_f16: bool) -> Self {
-        let reads_matrix = inputs.iter().any(|ty| ty.kind == Kind::Weight);
-        let weight = if reads_matrix { storage.weight } else { storage.act };
-        Self { elem: storage.act, weight, native_f16, matrix: None }
+    /// How a node with these inputs and output reads and writes in a session's storage. A node that reads no matrix of
+    /// parameters reads activations through `weight4` (a look-up in activations), and one that has no activations either
+    /// works on f32 values alone.
+    pub fn of(storage: Storage, inputs: &[Ty], output: &Ty, native_f16: bool) -> Self {
+        let has = |kind| inputs.iter().chain([output]).any(|ty| ty.kind == kind);
+        let elem = if has(Kind::Act) { storage.act } else { DType::F32 };
+        let weight = if has(Kind::Weight) { storage.weight } else { elem };
+        Self { elem, weight, native_f16, matrix: None }
     }
 
     /// As this launch needs it: cooperative matrices are of the device's own f16, even where other kernels do without.

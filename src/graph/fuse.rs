@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Graph, Node, Source, ValueId};
+use super::{Graph, Node, ValueId};
 
 /// How one of a node and the maker of its input `operand` (first) takes in the other: the op and the inputs of both.
 type Merge = fn(&Node, &Node, usize) -> Option<Node>;
@@ -33,9 +33,7 @@ impl Graph {
             kept.push(Some(node));
         }
         self.nodes = kept.into_iter().flatten().collect();
-        for (i, node) in self.nodes.iter().enumerate() {
-            self.values[node.output.0].source = Source::Node(i);
-        }
+        self.renumber();
         self
     }
 

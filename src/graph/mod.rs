@@ -16,6 +16,7 @@ mod fuse;
 pub mod interpret;
 pub mod plan;
 mod split;
+mod winograd;
 
 /// Index of a value in its graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,6 +134,17 @@ impl Graph {
         Ok(graph)
     }
 
+    /// A graph of one op on inputs without values: to see what becomes of it.
+    ///
+    /// # Errors
+    /// If the op does not take such inputs.
+    pub fn of_types(op: &Arc<dyn Op>, inputs: &[Ty]) -> Result<Self> {
+        let mut graph = Self::new("case");
+        let ids: Vec<_> = inputs.iter().map(|ty| graph.input("given", ty.kind, ty.shape.clone())).collect();
+        graph.append(op.name(), Arc::clone(op), &ids)?;
+        Ok(graph)
+    }
+
     fn value(&mut self, ty: Ty, source: Source) -> ValueId {
         self.values.push(Value { ty, source });
         ValueId(self.values.len() - 1)
@@ -185,6 +197,13 @@ impl Graph {
         let output = self.value(ty, Source::Node(self.nodes.len()));
         self.nodes.push(Node { name, op, inputs: inputs.to_vec(), output });
         Ok(output)
+    }
+
+    /// Tells every value anew which node makes it, after nodes came or went.
+    fn renumber(&mut self) {
+        for (i, node) in self.nodes.iter().enumerate() {
+            self.values[node.output.0].source = Source::Node(i);
+        }
     }
 
     /// Makes a value readable after a run, by this name.

@@ -160,7 +160,7 @@ impl<'a> Bench<'a> {
                     match self.refusal(&entry.case)? {
                         None => candidates.push(Candidate::new(entry, storage, &ceilings)?),
                         Some(reason) => {
-                            let variant = self.variants(&entry.case).ok().and_then(|names| names.first().copied());
+                            let variant = self.ways(&entry.case).ok().and_then(|ways| Some(ways.first()?.0));
                             let row = self.row(entry, variant.unwrap_or_default(), Verdict::Refused)?;
                             work.rows.push(Row { reason: Some(reason), ..row });
                         }
@@ -200,14 +200,14 @@ impl<'a> Bench<'a> {
     /// of the preferred variant at a first look.
     async fn start(&mut self, entry: &Entry, work: &mut Work<'a>, tell: &mut dyn FnMut(&str)) -> Result<Option<f64>> {
         let mut first = None;
-        for (index, name) in self.variants(&entry.case)?.into_iter().enumerate() {
+        for (index, (name, way)) in self.ways(&entry.case)?.into_iter().enumerate() {
             let mut row = self.row(entry, name, Verdict::Unchecked)?;
             if work.bytes + row.bytes > MOST_BYTES {
                 self.rounds(work, tell)?;
             }
             let checked = match self.timer {
                 None => measure::on_cpu(&entry.case, self.budget),
-                Some(timer) => measure::on_gpu(timer, &entry.case, index, self.storage(), self.budget).await,
+                Some(timer) => measure::on_gpu(timer, &entry.case, way, self.storage(), self.budget).await,
             };
             match checked {
                 Err(error) => (row.verdict, row.reason) = (Verdict::Failed, Some(error.to_string())),

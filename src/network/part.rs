@@ -35,13 +35,14 @@ impl Part {
                         "{} runs on {} all the same and will be wrong: use --device cpu",
                         graph.network, gpu.caps.name
                     ));
-                    Some(Placement { storage: storages[0], variants: vec![0; graph.nodes.len()] })
+                    let (graph, variants) = (graph.clone(), vec![0; graph.nodes.len()]);
+                    Some(Placement { graph, storage: storages[0], variants })
                 }
                 Err(Error::WrongKernel(_)) => None,
                 placed => Some(placed?),
             };
             if let Some(placement) = placement {
-                return Ok(Self::Gpu(placement.session(gpu, graph, weights)?));
+                return Ok(Self::Gpu(placement.session(gpu, weights)?));
             }
             tell(&format!("{} runs on the CPU", graph.network));
         }

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::gpu::admission::admit;
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
-use crate::graph::plan::{Storage, check_limits};
+use crate::graph::plan::{Storage, check_limits, plan};
+use crate::host::available_memory;
 use crate::tensor::Weights;
 
 #[derive(Debug)]
 pub struct Placement {
+    /// The network as the device runs it: [`Graph::lowered`], unless it gets that wrong.
+    pub graph: Graph,
     pub storage: Storage,
     /// For each node the place of its variant in the op's list.
     pub variants: Vec<usize>,
@@ -19,8 +23,8 @@ pub struct Placement {
 impl Placement {
     /// # Errors
     /// As [`Session::new`].
-    pub fn session(&self, gpu: &Arc<Gpu>, graph: Graph, weights: &dyn Weights) -> Result<Session> {
-        Session::choosing(gpu, graph, weights, self.storage, &|node| self.variants[node])
+    pub fn session(&self, gpu: &Arc<Gpu>, weights: &dyn Weights) -> Result<Session> {
+        Session::choosing(gpu, self.graph.clone(), weights, self.storage, &|node| self.variants[node])
     }
 }
 
@@ -38,13 +42,23 @@ pub async fn place(
     let mut wrong = String::new();
     for storage in storages {
         check_limits(graph, *storage, &gpu.caps)?;
-        match admit(gpu, graph, *storage, tell).await {
-            Err(Error::WrongKernel(what)) => {
-                tell(&format!("{what}; {} cannot run so", graph.network));
-                wrong = what;
+        for graph in forms(graph, *storage, &gpu.caps)? {
+            match admit(gpu, &graph, *storage, tell).await {
+                Err(Error::WrongKernel(what)) => wrong = what,
+                admitted => return Ok(Placement { variants: admitted?, storage: *storage, graph }),
             }
-            admitted => return Ok(Placement { storage: *storage, variants: admitted? }),
         }
+        tell(&format!("{wrong}; {} cannot run so", graph.network));
     }
     Err(Error::WrongKernel(wrong))
+}
+
+/// The forms in which such a device may run the network, the preferred first and the network as it is last. What takes
+/// more of the machine's memory than is free is left out.
+fn forms(graph: &Graph, storage: Storage, caps: &Caps) -> Result<Vec<Graph>> {
+    let bytes = |graph: &Graph| plan(graph, storage).bytes();
+    let lowered = graph.clone().lowered(caps)?;
+    let more = bytes(&lowered).saturating_sub(bytes(graph));
+    let fits = lowered.nodes.len() > graph.nodes.len() && available_memory().is_none_or(|free| more < free / 2);
+    Ok(fits.then_some(lowered).into_iter().chain([graph.clone()]).collect())
 }

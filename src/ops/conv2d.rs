@@ -166,7 +166,7 @@ impl Op for Conv2d {
         };
         let g = self.geometry(&x.shape, &w.shape)?;
         let output = Shape::from([g.batch, g.out_size[0], g.out_size[1], g.n]);
-        self.epilogue.check("conv2d", inputs, &output)?;
+        self.epilogue.check("conv2d", 2, inputs, &output)?;
         Ok(Ty::act(output))
     }
 
@@ -194,8 +194,8 @@ impl Op for Conv2d {
         }
         let g = self.geometry(x, w)?;
         let c4 = pad4(g.channels) / 4;
-        let size = Size { rows: output.shape.rows(), c: g.channels, taps: g.taps[0] * g.taps[1], n: g.n };
-        Ok(gemm::variants("conv2d", size, self.epilogue, caps, |launch| {
+        let size = Size { matrices: 1, rows: output.shape.rows(), c: g.channels, taps: g.taps[0] * g.taps[1], n: g.n };
+        Ok(gemm::variants(&self.epilogue.launch(Launch::new("conv2d", 2)), size, caps, |launch| {
             launch
                 .constant("TAPS_X", g.taps[1] as u32)
                 .constant("UPSAMPLED", self.upsample.is_some())

@@ -1,8 +1,8 @@
 //! What a product does with each element before it stores it: `y = act(product + bias + row) + residual`.
 //!
 //! An epilogue is an attribute of the node that carries it ([`MatMul`](super::matmul::MatMul),
-//! [`Conv2d`](super::conv2d::Conv2d)); its operands follow x and w among that node's inputs, those that there are, in
-//! this order: bias `[N]` (f32), row `[B, N]` (added to every row of batch entry b), residual (the output's shape).
+//! [`Conv2d`](super::conv2d::Conv2d), [`WinogradOutput`](super::winograd_output::WinogradOutput)); its operands are the
+//! last of that node's inputs, those that there are, in this order: bias `[N]` (f32), row `[B, N]` (added to every row of batch entry b), residual (the output's shape).
 
 use std::any::Any;
 
@@ -24,9 +24,6 @@ pub struct Epilogue {
     pub act: Act,
     pub residual: bool,
 }
-
-/// Position of the first operand among the node's inputs: after x and w.
-const FIRST: usize = 2;
 
 /// Rows that share a row of the `row` operand: pixels or tokens of a batch entry.
 pub(crate) fn rows_per_batch(output: &Shape) -> usize {
@@ -54,35 +51,36 @@ impl Epilogue {
         all.into_iter().zip(self.flags()).filter(|(_, present)| *present).map(|(ty, _)| ty)
     }
 
-    /// `Ok` if the node's inputs after x and w are the operands of an output of this shape.
-    pub(crate) fn check(self, op: &str, inputs: Inputs, output: &Shape) -> Result<()> {
-        expect_inputs(op, inputs, self.inputs())?;
+    /// `Ok` if the node's inputs from number `first` on are the operands of an output of this shape.
+    pub(crate) fn check(self, op: &str, first: usize, inputs: Inputs, output: &Shape) -> Result<()> {
+        expect_inputs(op, inputs, first + self.count())?;
         let names = ["the bias", "the row to add", "the residual"].into_iter().zip(self.flags());
         let names = names.filter(|(_, present)| *present).map(|(name, _)| name);
-        for (index, (name, ty)) in (FIRST..).zip(names.zip(self.operand_types(output))) {
+        for (index, (name, ty)) in (first..).zip(names.zip(self.operand_types(output))) {
             expect_shape(inputs, index, &format!("{op}: {name}"), &ty.shape)?;
         }
         Ok(())
     }
 
-    /// Number of the node's inputs, x and w included.
-    pub(crate) fn inputs(self) -> usize {
-        FIRST + self.flags().into_iter().filter(|present| *present).count()
+    /// Number of operands.
+    fn count(self) -> usize {
+        self.flags().into_iter().filter(|present| *present).count()
     }
 
-    /// Each operand's index among the node's inputs, if it is there.
-    fn places(self) -> [Option<usize>; 3] {
-        let mut next = FIRST..;
+    /// Each operand's index among the node's inputs, of which `first` is the first operand's, if it is there.
+    fn places(self, first: usize) -> [Option<usize>; 3] {
+        let mut next = first..;
         self.flags().map(|present| if present { next.next() } else { None })
     }
 
-    /// Adds the constants of `shared/epilogue.wgsl`, and the bindings x, w, bias, row, residual, y, params.
-    pub(crate) fn launch(self, launch: Launch) -> Launch {
-        let mut bindings = vec![Binding::Input(0), Binding::Input(1)];
-        bindings.extend(self.places().map(|place| place.map_or(Binding::Absent, Binding::Input)));
-        bindings.extend([Binding::Output, Binding::Params]);
+    /// Adds the constants of `shared/epilogue.wgsl`, and the bindings bias, row, residual before the output's; the
+    /// operands follow the inputs that the launch has.
+    pub(crate) fn launch(self, mut launch: Launch) -> Launch {
+        let first = launch.bindings.iter().filter(|binding| matches!(binding, Binding::Input(_))).count();
+        let end = launch.bindings.len() - 2;
+        let operands = self.places(first).map(|place| place.map_or(Binding::Absent, Binding::Input));
+        launch.bindings.splice(end..end, operands);
         launch
-            .bindings(bindings)
             .constant("HAS_BIAS", self.bias)
             .constant("HAS_ROW", self.row)
             .constant("HAS_RESIDUAL", self.residual)
@@ -91,7 +89,8 @@ impl Epilogue {
 
     /// The operands among a node's inputs, for the CPU.
     pub(crate) fn operands<'a>(self, inputs: &[&'a Tensor], output: &Shape) -> Operands<'a> {
-        let [bias, row, residual] = self.places().map(|place| place.map(|i| inputs[i].data.as_slice()));
+        let [bias, row, residual] =
+            self.places(inputs.len() - self.count()).map(|place| place.map(|i| inputs[i].data.as_slice()));
         let (n, rows_per_batch) = (output.channels(), rows_per_batch(output));
         Operands { act: self.act, n, rows_per_batch, bias, row, residual }
     }
@@ -164,9 +163,10 @@ mod tests {
     #[test]
     fn operands_are_found_whichever_are_absent() {
         let epilogue = Epilogue { residual: true, row: true, ..Epilogue::default() };
-        assert_eq!(epilogue.places(), [None, Some(2), Some(3)]);
-        let bindings = epilogue.launch(Launch::new("matmul", 4)).bindings;
+        assert_eq!(epilogue.places(2), [None, Some(2), Some(3)]);
+        let bindings = epilogue.launch(Launch::new("matmul", 2)).bindings;
         assert_eq!(bindings[2..5], [Binding::Absent, Binding::Input(2), Binding::Input(3)]);
+        assert_eq!(bindings[5..], [Binding::Output, Binding::Params]);
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
         let inputs = [[2, 3], [3, 4]].map(Ty::act);
         let [x, w] = inputs;
         let inputs = [x, w, Ty::act([4]), Ty::act([2, 5])];
-        let error = epilogue.check("matmul", &inputs, &[2, 4].into()).unwrap_err().to_string();
+        let error = epilogue.check("matmul", 2, &inputs, &[2, 4].into()).unwrap_err().to_string();
         assert!(error.contains("the residual should be [2, 4], found [2, 5]"), "{error}");
     }
 

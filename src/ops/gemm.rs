@@ -1,11 +1,10 @@
-//! The families of the matrix product that [`MatMul`](super::matmul::MatMul) and [`Conv2d`](super::conv2d::Conv2d) are
-//! launched as: which cores (`shaders/shared/gemm_*.wgsl`) a device can run, with which tiles, the preferred first.
+//! The families of the matrix product that [`MatMul`](super::matmul::MatMul), [`Conv2d`](super::conv2d::Conv2d) and
+//! [`WinogradProduct`](super::winograd_product::WinogradProduct) are launched as: which cores (`shaders/shared/gemm_*.wgsl`) a device can run, with which tiles, the preferred first.
 
 mod coop;
 
 use coop::Coop;
 
-use super::epilogue::Epilogue;
 use super::{Launch, Variant, fold_groups};
 use crate::caps::{Caps, DeviceType};
 
@@ -28,34 +27,31 @@ const PORTABLE: [Tile; 2] = [
 ];
 
 /// What software devices run many times faster than that.
-const BROADCAST: [Tile; 2] = [
+const BROADCAST: [Tile; 3] = [
     Tile { name: "broadcast32", core: "gemm_broadcast", constant: Some(("ROW_GROUPS", 4)), rows: 32, columns: 32 },
+    Tile { name: "broadcast16", core: "gemm_broadcast", constant: Some(("ROW_GROUPS", 2)), rows: 16, columns: 32 },
     Tile { name: "broadcast8", core: "gemm_broadcast", constant: Some(("ROW_GROUPS", 1)), rows: 8, columns: 32 },
 ];
 
 /// The last resort of any device.
 const NAIVE: Tile = Tile { name: "naive", core: "gemm_naive", constant: None, rows: 16, columns: 64 };
 
-/// The sizes of a product: y `[rows, n]`, the sum of `taps` products over `c` channels each.
+/// The sizes of a product: y `[rows, n]`, the sum of `taps` products over `c` channels each. Or of so many of them, each
+/// with such rows and a w of its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Size {
+    pub(super) matrices: usize,
     pub(super) rows: usize,
     pub(super) c: usize,
     pub(super) taps: usize,
     pub(super) n: usize,
 }
 
-/// The launches of a shader that imports a core; `finish` adds its params.
-pub(super) fn variants(
-    shader: &'static str,
-    size: Size,
-    epilogue: Epilogue,
-    caps: &Caps,
-    finish: impl Fn(Launch) -> Launch,
-) -> Vec<Variant> {
+/// The launches of a shader that imports a core, for one with its own bindings and constants; `finish` adds its params.
+pub(super) fn variants(shader: &Launch, size: Size, caps: &Caps, finish: impl Fn(Launch) -> Launch) -> Vec<Variant> {
     let variant = |name, [rows, columns]: [usize; 2], with_core: &dyn Fn(Launch) -> Launch| {
-        let [y, z, _] = fold_groups(size.rows.div_ceil(rows), caps);
-        let launch = with_core(epilogue.launch(Launch::new(shader, epilogue.inputs())));
+        let [y, z, _] = fold_groups((size.matrices * size.rows).div_ceil(rows), caps);
+        let launch = with_core(shader.clone());
         Variant { name, launch: finish(launch.workgroups([size.n.div_ceil(columns) as u32, y, z])) }
     };
     let plain = |tile: Tile| {
@@ -65,16 +61,24 @@ pub(super) fn variants(
         })
     };
     let coop = |coop: Coop| variant(coop.name, coop.tile(), &|launch| coop.launch(launch, caps));
-    // Few rows prefer the tile of few rows: in the other most threads would multiply rows that are not there.
-    let ordered = |[large, small]: [Tile; 2]| if size.rows <= small.rows { [small, large] } else { [large, small] };
     let coops = coop::offered(size, caps).into_iter().map(coop);
-    let portable = ordered(PORTABLE).into_iter().chain([NAIVE]).map(plain);
+    // A tile does not reach from one matrix into the next; threads that share nothing may.
+    let fits = |tile: &Tile| size.matrices == 1 || size.rows.is_multiple_of(tile.rows);
+    let portable = ordered(&PORTABLE, size.rows).filter(fits).chain([NAIVE]).map(plain);
     if caps.device_type != DeviceType::Software {
         return coops.chain(portable).collect();
     }
     // A software device multiplies matrices element by element: to check them there, not to be fast.
-    let broadcast = caps.broadcasts().then(|| ordered(BROADCAST).map(plain));
+    let broadcast = caps.broadcasts().then(|| ordered(&BROADCAST, size.rows).filter(fits).map(plain));
     broadcast.into_iter().flatten().chain(portable).chain(coops).collect()
+}
+
+/// Tiles from the largest on, with the smallest that has all rows in front of the others: in a larger one most threads would
+/// multiply rows that are not there.
+fn ordered(tiles: &[Tile], rows: usize) -> impl Iterator<Item = Tile> {
+    let first = tiles.iter().rposition(|tile| rows <= tile.rows).unwrap_or(0);
+    let others = tiles.iter().enumerate().filter(move |(i, _)| *i != first).map(|(_, tile)| *tile);
+    [tiles[first]].into_iter().chain(others)
 }
 
 #[cfg(test)]
@@ -86,10 +90,10 @@ mod tests {
     fn names(size: Size, change: impl Fn(&mut Caps)) -> Vec<&'static str> {
         let mut caps = Caps::kinds(true, DType::F16, DType::F16).remove(2);
         change(&mut caps);
-        variants("matmul", size, Epilogue::default(), &caps, |launch| launch).iter().map(|v| v.name).collect()
+        variants(&Launch::new("matmul", 2), size, &caps, |launch| launch).iter().map(|v| v.name).collect()
     }
 
-    const LARGE: Size = Size { rows: 4096, c: 320, taps: 1, n: 1280 };
+    const LARGE: Size = Size { matrices: 1, rows: 4096, c: 320, taps: 1, n: 1280 };
 
     #[test]
     fn the_largest_tile_that_keeps_a_device_busy_comes_first() {
@@ -100,6 +104,16 @@ mod tests {
         assert_eq!(first(128, 1280), "coop16-split");
         assert_eq!(first(2, 1280), "coop16-split");
         assert_eq!(first(2, 10_240), "coop16-32");
+    }
+
+    #[test]
+    fn few_rows_take_the_smallest_tile_that_has_them_all() {
+        let first = |rows| ordered(&BROADCAST, rows).next().unwrap().name;
+        assert_eq!(
+            [8, 9, 16, 17, 100].map(first),
+            ["broadcast8", "broadcast16", "broadcast16", "broadcast32", "broadcast32"]
+        );
+        assert_eq!(ordered(&BROADCAST, 16).map(|tile| tile.rows).collect::<Vec<_>>(), [16, 32, 8]);
     }
 
     #[test]

@@ -34,8 +34,8 @@ pub(super) fn matmul_variants(
     epilogue: Epilogue,
     caps: &Caps,
 ) -> Vec<Variant> {
-    let size = Size { rows: output.rows(), c: k, taps: 1, n: output.channels() };
-    gemm::variants(shader, size, epilogue, caps, |launch| {
+    let size = Size { matrices: 1, rows: output.rows(), c: k, taps: 1, n: output.channels() };
+    gemm::variants(&epilogue.launch(Launch::new(shader, 2)), size, caps, |launch| {
         launch
             .param("rows", output.rows())
             .param("taps", 1)
@@ -73,7 +73,7 @@ impl Op for MatMul {
             return Err(Error::shape(format!("matmul: x {} has no K in common with w [K, N] = {}", x.shape, w.shape)));
         }
         let output = x.shape.with_channels(n);
-        self.epilogue.check("matmul", inputs, &output)?;
+        self.epilogue.check("matmul", 2, inputs, &output)?;
         Ok(Ty::act(output))
     }
 

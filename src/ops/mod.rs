@@ -33,6 +33,11 @@ pub(crate) mod product;
 pub mod scale;
 pub mod timestep_embedding;
 pub mod upsample;
+pub mod winograd;
+pub mod winograd_input;
+pub mod winograd_output;
+pub mod winograd_product;
+pub mod winograd_weights;
 
 pub use case::Case;
 
@@ -58,6 +63,10 @@ pub const TABLE: &[Row] = &[
     ("upsample", upsample::cases),
     ("concat", concat::cases),
     ("scale", scale::cases),
+    ("winograd_weights", winograd_weights::cases),
+    ("winograd_input", winograd_input::cases),
+    ("winograd_product", winograd_product::cases),
+    ("winograd_output", winograd_output::cases),
 ];
 
 /// What a value holds, and hence how a device stores it. Each is rows padded to a multiple of four, bound as vectors of

@@ -4,7 +4,9 @@
 //! to be quick, and the largest that, going by that one's speed, fits the op's part of the time.
 
 use super::Bench;
+use super::measure::Way;
 use crate::error::Result;
+use crate::graph::Graph;
 use crate::graph::plan::Storage;
 use crate::lab::bench::row::{Row, Verdict};
 use crate::lab::ceilings::Ceilings;
@@ -99,13 +101,16 @@ impl Bench<'_> {
         }
     }
 
-    /// Names of the variants to measure, the preferred one first.
-    pub(super) fn variants(&self, case: &Case) -> Result<Vec<&'static str>> {
-        let Some(timer) = self.timer else { return Ok(vec!["reference"]) };
+    /// The ways to measure by their names, the preferred one first.
+    pub(super) fn ways(&self, case: &Case) -> Result<Vec<(&'static str, Way)>> {
+        let Some(timer) = self.timer else { return Ok(vec![("reference", Way::Variant(0))]) };
+        let caps = self.caps(timer.gpu());
         let types = case.types();
-        let variants = case.op.variants(&types, &case.op.output(&types)?, &self.caps(timer.gpu()))?;
-        let count = if self.all_variants { variants.len() } else { 1 };
-        Ok(variants.into_iter().take(count).map(|variant| variant.name).collect())
+        let variants = case.op.variants(&types, &case.op.output(&types)?, &caps)?;
+        let variants = variants.iter().enumerate().map(|(index, variant)| (variant.name, Way::Variant(index)));
+        let lowered = Graph::of_types(&case.op, &types)?.lowered(&caps)?.nodes.len() > 1;
+        let ways = lowered.then_some(("winograd", Way::Lowered)).into_iter().chain(variants);
+        Ok(ways.take(if self.all_variants { usize::MAX } else { 1 }).collect())
     }
 }
 

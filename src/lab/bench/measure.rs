@@ -169,14 +169,23 @@ impl Checked<'_> {
     }
 }
 
-/// The op's variant number `variant`.
+/// One of the ways in which a device can run a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The op's variant of that number.
+    Variant(usize),
+    /// The nodes that take the op's place in a network on this device ([`Graph::lowered`]).
+    Lowered,
+}
+
+/// The case on a device.
 ///
 /// # Errors
 /// If the device cannot run the case, or fails.
 pub async fn on_gpu<'a>(
     timer: &'a Timer,
     case: &Case,
-    variant: usize,
+    way: Way,
     storage: Storage,
     budget: Budget,
 ) -> Result<Checked<'a>> {
@@ -184,7 +193,10 @@ pub async fn on_gpu<'a>(
     let inputs = case.tensors(1, storage.act, storage.weight);
     let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &case.op.output(&types)?.shape);
     let graph = Graph::of_case(case, inputs)?;
-    let session = Session::choosing(timer.gpu(), graph, &NoWeights, storage, &|_| variant)?;
+    let session = match way {
+        Way::Variant(variant) => Session::choosing(timer.gpu(), graph, &NoWeights, storage, &|_| variant),
+        Way::Lowered => Session::new(timer.gpu(), graph.lowered(&timer.gpu().caps)?, &NoWeights, storage),
+    }?;
     session.poison();
     let mut outputs = session.run(&[]).await?;
     let output = outputs.remove("output").ok_or_else(|| Error::device("a case has no output"))?;

@@ -129,24 +129,23 @@ impl Bench<'_> {
     /// If the device cannot hold it or gets one of its kernels wrong in every variant, or a weight is missing.
     pub async fn network(&mut self, subject: Subject, tell: &mut dyn FnMut(&str)) -> Result<(NetworkRow, Vec<Row>)> {
         let Subject { graph, weights } = subject;
-        let inputs = suite::inputs(&graph);
+        let (inputs, flops) = (suite::inputs(&graph), graph.flops());
         let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let (placement, times) = match self.timer {
             None => {
-                let placement = Placement { storage: self.storage(), variants: Vec::new() };
-                (placement, self.on_cpu(graph.clone(), &*weights, &given)?)
+                let times = self.on_cpu(graph.clone(), &*weights, &given)?;
+                (Placement { graph, storage: self.storage(), variants: Vec::new() }, times)
             }
             Some(timer) => {
                 let storages = storages(self.executor.dtype(), &graph, &*weights);
                 let placement = place(timer.gpu(), &graph, &storages, tell).await?;
-                let session = placement.session(timer.gpu(), graph.clone(), &*weights)?;
+                let session = placement.session(timer.gpu(), &*weights)?;
                 (placement, self.on_gpu(timer, &session, &given).await?)
             }
         };
         let storage = placement.storage;
         let ceilings = self.probes.ceilings();
-        let rows = self.node_rows(&graph, &placement, &times)?;
-        let flops = graph.flops();
+        let (graph, rows) = (&placement.graph, self.node_rows(&placement, &times)?);
         let rates = Rates::new(flops, 0, times.whole.summary.median, &ceilings, storage.act);
         let row = NetworkRow {
             device: self.label.clone(),
@@ -212,9 +211,9 @@ impl Bench<'_> {
     }
 
     /// A row for every node, timed by the median of its rounds.
-    fn node_rows(&self, graph: &Graph, placement: &Placement, times: &Times) -> Result<Vec<Row>> {
+    fn node_rows(&self, placement: &Placement, times: &Times) -> Result<Vec<Row>> {
         let verdict = if times.finite { Verdict::Unchecked } else { Verdict::Wrong };
-        let (storage, ceilings) = (placement.storage, self.probes.ceilings());
+        let (graph, storage, ceilings) = (&placement.graph, placement.storage, self.probes.ceilings());
         let mut rows = Vec::with_capacity(graph.nodes.len());
         for (i, node) in graph.nodes.iter().enumerate() {
             let case = Case::of(std::sync::Arc::clone(&node.op), graph.types(&node.inputs));

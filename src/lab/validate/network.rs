@@ -127,11 +127,12 @@ pub async fn validate(
     let types: Vec<_> = types.collect();
     let mut reports = Vec::new();
     for subject in subjects {
-        if only.is_some_and(|name| subject.graph.nodes.iter().all(|node| node.name != name)) {
+        let lowered = subject.graph.clone().lowered(&gpu.caps)?;
+        if only.is_some_and(|name| lowered.nodes.iter().all(|node| node.name != name)) {
             continue;
         }
         check(&*subject.weights, &subject.wanted)?;
-        let run = Run { gpu, subject: &subject, selection, only };
+        let run = Run { gpu, subject: &subject, lowered, selection, only };
         let exact = if only.is_none() { run.on_cpu().await? } else { HashMap::new() };
         for act in &types {
             let report = run.report(*act, &exact).await?;
@@ -162,6 +163,8 @@ type Outputs = HashMap<String, Tensor>;
 struct Run<'a> {
     gpu: &'a Arc<Gpu>,
     subject: &'a Subject,
+    /// Its graph as the device should run it.
+    lowered: Graph,
     selection: &'a Selection,
     only: Option<&'a str>,
 }
@@ -171,22 +174,22 @@ impl Run<'_> {
         self.subject.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
     }
 
-    /// The outputs in f32.
+    /// The outputs in f32, of the network as it is written.
     async fn on_cpu(&self) -> Result<Outputs> {
-        Ok(self.pass(Storage { act: DType::F32, weight: DType::F32 }, None).await?.unwrap_or_default())
+        let storage = Storage { act: DType::F32, weight: DType::F32 };
+        Ok(self.pass(&self.subject.graph, storage, None).await?.unwrap_or_default())
     }
 
     /// On the device as it is: what admission would put in the place of wrong kernels is not what is asked.
     async fn on_device(&self, storage: Storage) -> Result<Outputs> {
-        let Subject { graph, weights, .. } = self.subject;
-        Session::new(self.gpu, graph.clone(), &**weights, storage)?.run(&self.inputs()).await
+        Session::new(self.gpu, self.lowered.clone(), &*self.subject.weights, storage)?.run(&self.inputs()).await
     }
 
     async fn report(&self, act: DType, exact: &Outputs) -> Result<Report> {
         let Subject { name, graph, weights, .. } = self.subject;
         let storage = storage(act, graph, &**weights);
         let mut nodes = Vec::new();
-        let rounded = self.pass(storage, Some(&mut nodes)).await?;
+        let rounded = self.pass(&self.lowered, storage, Some(&mut nodes)).await?;
         let (dtype, weights) = (act.to_string(), storage.weight.to_string());
         let mut report = Report { network: name.clone(), dtype, weights, nodes, outputs: Vec::new() };
         let Some(rounded) = rounded else { return Ok(report) };
@@ -202,8 +205,7 @@ impl Run<'_> {
 
     /// The CPU's pass with every value rounded to this storage. With `rows`, the device is given every node, or the one
     /// that is wanted, with which the pass then ends: `None`.
-    async fn pass(&self, storage: Storage, mut rows: Option<&mut Vec<Row>>) -> Result<Option<Outputs>> {
-        let graph = &self.subject.graph;
+    async fn pass(&self, graph: &Graph, storage: Storage, mut rows: Option<&mut Vec<Row>>) -> Result<Option<Outputs>> {
         let mut live: HashMap<ValueId, Tensor> = HashMap::new();
         for (id, tensor) in graph.order_inputs(&self.inputs(), &|_| false)? {
             live.insert(id, rounded(tensor.clone(), graph.ty(id).kind, storage));
@@ -211,7 +213,7 @@ impl Run<'_> {
         let last = last_reads(graph);
         for (i, node) in graph.nodes.iter().enumerate() {
             for id in &node.inputs {
-                if let Some(tensor) = self.known(*id)? {
+                if let Some(tensor) = self.known(graph, *id)? {
                     live.entry(*id).or_insert_with(|| rounded(tensor, graph.ty(*id).kind, storage));
                 }
             }
@@ -232,9 +234,9 @@ impl Run<'_> {
     }
 
     /// A parameter or constant, made when it is read, since those of large models do not fit all at once.
-    fn known(&self, id: ValueId) -> Result<Option<Tensor>> {
+    fn known(&self, graph: &Graph, id: ValueId) -> Result<Option<Tensor>> {
         let weights = &self.subject.weights;
-        match &self.subject.graph.values[id.0].source {
+        match &graph.values[id.0].source {
             Source::Constant(tensor) => Ok(Some(Tensor::clone(tensor))),
             Source::Parameter(p) => {
                 let tensor = p.read(&**weights).and_then(|raw| p.pack.to_tensor(&raw, &p.file_shape));
@@ -245,7 +247,7 @@ impl Run<'_> {
     }
 
     async fn node(&self, node: &Node, inputs: &[&Tensor], wanted: &Tensor, storage: Storage) -> Vec<Row> {
-        let graph = &self.subject.graph;
+        let graph = &self.lowered;
         let types = graph.types(&node.inputs);
         let subject = |variant| super::Subject { op: &node.op, types: &types, storage, variant };
         let mut rows = Vec::new();

@@ -105,8 +105,8 @@ impl Coop {
 /// workgroups, or else the one that makes the most.
 pub(super) fn offered(size: Size, caps: &Caps) -> Vec<Coop> {
     let (Some(side), Some(lanes)) = (caps.matrix(), caps.subgroup_size()) else { return Vec::new() };
-    // The core reads eight elements at once.
-    if !size.c.is_multiple_of(8) || !size.n.is_multiple_of(8) {
+    // The core reads eight elements at once, of one w.
+    if size.matrices > 1 || !size.c.is_multiple_of(8) || !size.n.is_multiple_of(8) {
         return Vec::new();
     }
     let mut all: Vec<Coop> = match (side, &*caps.backend) {
