@@ -176,7 +176,7 @@ async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
         let mut said = Vec::new();
         let mut tell = |text: &str| said.push(text.to_string());
         let mut network = Network::load(&executor, graph.clone(), &[], NoWeights, &mut tell).await?;
-        let found = network.run_for("output", &[], &mut tell).await?;
+        let found = network.run(&[], &mut tell).await?.remove("output").ok_or("there is no output")?;
         let said = said.into_iter().filter(|line| !line.starts_with("checking")).collect::<Vec<_>>();
         ensure(network.device_bytes() > 0, "the device was not used", &said.join("\n"))?;
         ensure(said.len() <= usize::from(lowers), "there are more warnings", &said.join("\n"))?;
