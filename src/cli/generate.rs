@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, warn};
+use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, tell, warn};
 use crate::conditioning::Syntax;
 use crate::error::{Error, Result, ten};
 use crate::image::{Parameters, encode_png};
@@ -271,14 +271,10 @@ impl Done<'_> {
 
 /// Where a call's wall-clock time went.
 fn tell_spans(pictures: &Pictures) {
-    for span in &pictures.spans {
-        eprintln!("{:8.3} s  {}", span.seconds, span.what);
-    }
-    eprintln!(
-        "{:8.3} s  in all, {} MiB of device memory at most",
-        pictures.seconds.total,
-        pictures.peak_device_bytes >> 20
-    );
+    let line = |seconds: f64, what: &str| tell(&format!("{seconds:8.3} s  {what}"));
+    pictures.spans.iter().for_each(|span| line(span.seconds, &span.what));
+    let most = pictures.peak_device_bytes >> 20;
+    line(pictures.seconds.total, &format!("in all, {most} MiB of device memory at most"));
 }
 
 fn png(pipeline: &Pipeline, request: &Request, pictures: &Pictures, pixels: &[u8], seed: u64) -> Result<Vec<u8>> {

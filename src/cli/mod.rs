@@ -165,10 +165,15 @@ fn refuse(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// One line on stderr.
+/// One line on stderr that something is wrong.
 fn warn(text: &str) {
+    tell(&format!("ornstein: {text}"));
+}
+
+/// One line on stderr.
+fn tell(text: &str) {
     // A closed stderr is no reason to stop.
-    drop(writeln!(std::io::stderr(), "ornstein: {text}"));
+    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 /// Writes to stdout. A reader that went away (`ornstein devices | head -1`) is no error.

@@ -47,14 +47,12 @@ impl Models {
                 if json { print_json(&json!(found)) } else { print(text(&found).as_bytes()) }
             }
             Command::Verify { model } => {
-                let mut printed = Ok(());
+                // Printed once all is known: a model that is not whole is an error and nothing else.
+                let mut lines = String::new();
                 verify(&Model::resolve(Some(&model))?, &mut |part| {
-                    if printed.is_ok() {
-                        let line = format!("{:<15} {} tensors are whole\n", part.component, part.tensors);
-                        printed = print(line.as_bytes());
-                    }
+                    lines += &format!("{:<15} {} tensors are whole\n", part.component, part.tensors);
                 })?;
-                printed
+                print(lines.as_bytes())
             }
         }
     }
