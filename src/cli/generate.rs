@@ -115,14 +115,17 @@ impl Generate {
         }
         // 32 bits are enough to be different every time, and short enough to be typed again.
         let seed = self.seed.unwrap_or_else(random_seed);
-        let jobs = self.jobs(seed)?;
+        let requests = self.requests(seed)?;
         let sources = self.shaders.open()?;
         let mut pipeline = Pipeline::open(self.model.open()?)?;
         if let Some(folder) = &self.vae {
             pipeline = pipeline.with_vae(folder)?;
         }
-        for Job { request, paths } in &jobs {
-            pipeline.settings(request)?;
+        let mut jobs = Vec::with_capacity(requests.len());
+        for (line, request) in requests {
+            // First: a path for each picture of an absurd batch would fill the memory.
+            pipeline.settings(&request)?;
+            let paths = self.paths(seed, line.as_deref());
             if let Some(latents) = self.save_latents.as_ref().filter(|path| paths.contains(path)) {
                 let what = format!("--save-latents and the picture are both {}: name two files", latents.display());
                 return Err(Error::usage(what));
@@ -130,6 +133,7 @@ impl Generate {
             for path in paths.iter().chain(&self.save_latents).filter(|path| !is_stdout(path)) {
                 check_writable(path)?;
             }
+            jobs.push(Job { request, paths });
         }
         let executor = self.device.open(sources)?;
         let interrupt = Interrupt::watch()?;
@@ -164,10 +168,10 @@ impl Generate {
         Ok(())
     }
 
-    /// What to draw: the prompt, or every line of the file that is not empty.
-    fn jobs(&self, seed: u64) -> Result<Vec<Job>> {
+    /// What to draw: the prompt, or every line of the file that is not empty, with its number.
+    fn requests(&self, seed: u64) -> Result<Vec<(Option<String>, Request)>> {
         let request = self.request(seed)?;
-        let Some(file) = &self.prompts else { return Ok(vec![Job { paths: self.paths(seed, None), request }]) };
+        let Some(file) = &self.prompts else { return Ok(vec![(None, request)]) };
         let text = if is_stdout(file) {
             read_stdin()?
         } else {
@@ -178,11 +182,10 @@ impl Generate {
             return Err(Error::file(file, "holds no prompt: write one a line"));
         }
         let width = lines.len().to_string().len();
-        let job = |(index, line): (usize, &&str)| {
-            let paths = self.paths(seed, Some(&format!("{:0width$}", index + 1)));
-            Job { paths, request: Request { prompt: line.to_string(), ..request.clone() } }
+        let numbered = |(index, line): (usize, &&str)| {
+            (Some(format!("{:0width$}", index + 1)), Request { prompt: line.to_string(), ..request.clone() })
         };
-        Ok(lines.iter().enumerate().map(job).collect())
+        Ok(lines.iter().enumerate().map(numbered).collect())
     }
 
     fn request(&self, seed: u64) -> Result<Request> {
