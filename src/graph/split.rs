@@ -116,18 +116,25 @@ mod tests {
         graph
     }
 
+    /// Both parts, one after the other, give the whole graph's outputs.
+    fn agree(whole: Graph, parts: [Graph; 2], inputs: &[(&str, &Tensor)]) {
+        let run = |graph: Graph, inputs: &[(&str, &Tensor)]| {
+            Interpreter::new(graph, &NoWeights).unwrap().run(inputs).unwrap()
+        };
+        let wanted = run(whole, inputs);
+        let [first, rest] = parts;
+        let mut known = run(first, inputs);
+        let given: Vec<_> = known.iter().map(|(name, t)| (name.as_str(), t)).chain(inputs.iter().copied()).collect();
+        known.extend(run(rest, &given));
+        known.retain(|name, _| wanted.contains_key(name));
+        assert_eq!(known, wanted);
+    }
+
     #[test]
     fn two_halves_compute_what_the_whole_does_wherever_the_cut_is() {
         let x = Tensor::new([1, 4], vec![1.0, -2.0, 0.5, 3.0]);
-        let whole = Interpreter::new(graph(), &NoWeights).unwrap().run(&[("x", &x)]).unwrap();
         for at in 0..=graph().nodes.len() {
-            let [head, tail] = graph().split(at).map(|half| Interpreter::new(half, &NoWeights).unwrap());
-            let mut known = head.run(&[("x", &x)]).unwrap();
-            let inputs: Vec<_> = known.iter().map(|(name, t)| (name.as_str(), t)).chain([("x", &x)]).collect();
-            let rest = tail.run(&inputs).unwrap();
-            known.extend(rest);
-            known.retain(|name, _| whole.contains_key(name));
-            assert_eq!(known, whole, "cut at {at}");
+            agree(graph(), graph().split(at), &[("x", &x)]);
         }
     }
 
@@ -142,22 +149,24 @@ mod tests {
         assert_eq!(tail.input_names().count(), 2);
         assert!(tail.input_named("x").is_none());
     }
+
     #[test]
     fn what_depends_on_the_named_inputs_alone_is_computed_apart_and_the_rest_from_it() {
         let mut graph = graph();
         let [early, z] = [graph.outputs[0].1, graph.input("z", Kind::Act, [1, 4])];
         let late = graph.node("late", Add, &[early, z]).unwrap();
         graph.output("late", late);
+        let parts = graph.hoisted(&["x"]);
+        assert_eq!(parts.each_ref().map(|part| part.nodes.len()), [5, 1]);
         let [x, z] = [1.0, 2.0].map(|v| Tensor::new([1, 4], vec![v; 4]));
-        let whole = Interpreter::new(graph.clone(), &NoWeights).unwrap().run(&[("x", &x), ("z", &z)]).unwrap();
-        let [first, rest] = graph.hoisted(&["x"]);
-        assert_eq!((first.nodes.len(), rest.nodes.len()), (5, 1));
-        let [first, rest] = [first, rest].map(|part| Interpreter::new(part, &NoWeights).unwrap());
-        let mut known = first.run(&[("x", &x)]).unwrap();
-        let inputs: Vec<_> = known.iter().map(|(name, t)| (name.as_str(), t)).chain([("z", &z)]).collect();
-        let rest = rest.run(&inputs).unwrap();
-        known.extend(rest);
-        known.retain(|name, _| whole.contains_key(name));
-        assert_eq!(known, whole);
+        agree(graph, parts, &[("x", &x), ("z", &z)]);
+    }
+
+    #[test]
+    fn a_part_that_is_cut_again_reads_its_inputs_by_names_of_their_own() {
+        let [_, tail] = graph().split(1);
+        let x = Tensor::new([1, 4], vec![1.0; 4]);
+        let early = Tensor::new([1, 4], vec![2.0; 4]);
+        agree(tail.clone(), tail.split(2), &[("x", &x), ("net.double", &early)]);
     }
 }

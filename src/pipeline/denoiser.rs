@@ -2,12 +2,13 @@
 //! cross-attention) once for a picture, what depends on the time (the embeddings of every block) once for all steps, and
 //! the rest at every step.
 
+use super::kept::Resident;
 use super::run::{Phase, Run, Wanted, sample_of};
 use crate::conditioning::{Conditioning, repeat_rows};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::models::unet;
-use crate::network::{Network, Outputs};
+use crate::network::Outputs;
 use crate::tensor::{Shape, Tensor};
 
 /// The UNet's input that the texts decide, and those that they and the time decide.
@@ -16,10 +17,11 @@ const OF_TIME: [&str; 3] = ["timestep", "text_embeds", "time_ids"];
 
 /// The part of the UNet that runs at every step, with what the other parts gave it.
 pub(super) struct Denoiser {
-    /// With what it was made for.
-    network: (String, Network),
-    /// For each step the time embeddings, with a row for every row of the network's batch.
-    timed: Vec<Outputs>,
+    network: Resident,
+    /// The time embeddings, with a row for every step and text.
+    timed: Outputs,
+    texts: usize,
+    pictures: usize,
 }
 
 /// The graphs of the parts: of texts, of so many steps' times, and of one step.
@@ -83,13 +85,12 @@ impl Denoiser {
             given.push(("time_ids", Tensor::new([rows, unet::TIME_IDS], sizes.repeat(rows))));
         }
         let given: Vec<_> = given.iter().map(|(name, tensor)| (*name, tensor)).collect();
-        let of_time = run.once(wanted("UNet's part for times", parts.time), &given, "the schedule").await?;
+        let timed = run.once(wanted("UNet's part for times", parts.time), &given, "the schedule").await?;
         run.mark(Phase::Denoise, "embeddings of the times");
-        let timed = (0..timesteps.len()).map(|step| rows_of(&of_time, step * texts, texts, pictures)).collect();
 
         let mut network = run.load(run.executor, wanted(STEP, parts.step)).await?;
-        network.1.hold(held)?;
-        Ok(Self { network, timed })
+        network.network.hold(held)?;
+        Ok(Self { network, timed, texts, pictures })
     }
 
     /// The UNet's output at a step, `[rows, H, W, C]`, for the scaled latents of all its rows.
@@ -97,9 +98,11 @@ impl Denoiser {
     /// # Errors
     /// If the device fails, or a value is not finite even in f32.
     pub async fn run(&mut self, run: &mut Run<'_>, step: usize, sample: &Tensor) -> Result<Tensor> {
-        let timed = self.timed[step].iter().map(|(name, tensor)| (name.as_str(), tensor));
-        let inputs: Vec<_> = timed.chain([("sample", sample)]).collect();
-        sample_of(run.pass(&mut self.network.1, &inputs, &format!("step {}", step + 1)).await?)
+        // Cut when they are needed: all steps' rows for a large batch would be more than the latents by far.
+        let timed = rows_of(&self.timed, step * self.texts, self.texts, self.pictures);
+        let inputs: Vec<_> =
+            timed.iter().map(|(name, tensor)| (name.as_str(), tensor)).chain([("sample", sample)]).collect();
+        sample_of(run.pass(&mut self.network.network, &inputs, &format!("step {}", step + 1)).await?)
     }
 
     /// Lets go of the network, or keeps it for the next picture.
@@ -139,11 +142,6 @@ mod tests {
     #[test]
     fn a_step_of_sd15_takes_at_most_348_dispatches() {
         let nodes = sd15().step.fused().nodes;
-        let mut h = std::collections::BTreeMap::new();
-        for n in &nodes {
-            *h.entry(n.op.name()).or_insert(0) += 1;
-        }
-        println!("{h:?}");
         assert!(nodes.len() <= 348, "{}", nodes.len());
     }
 

@@ -9,21 +9,27 @@ use crate::network::{Executor, Network};
 /// What text encoders are loaded for: so many texts, looked at in every node or not, read and encoded so.
 pub(super) type Encoding = (usize, bool, Options);
 
-/// Networks by what they are for, each with what it was made for.
+/// A network, and what it was made for ([`made_for`]).
+pub(super) struct Resident {
+    pub made_for: String,
+    pub network: Network,
+}
+
+/// Networks by what they are for.
 #[derive(Default)]
 pub(super) struct Kept {
-    networks: HashMap<&'static str, (String, Network)>,
+    networks: HashMap<&'static str, Resident>,
     encoders: Option<(Encoding, Vec<Encoder>)>,
 }
 
 impl Kept {
     /// The network for this, if it was made for the same inputs. One that was made for others is let go first.
     pub fn take(&mut self, what: &'static str, made_for: &str) -> Option<Network> {
-        self.networks.remove(what).filter(|(kept, _)| kept == made_for).map(|(_, network)| network)
+        self.networks.remove(what).filter(|kept| kept.made_for == made_for).map(|kept| kept.network)
     }
 
-    pub fn put(&mut self, what: &'static str, made_for: String, network: Network) {
-        self.networks.insert(what, (made_for, network));
+    pub fn put(&mut self, what: &'static str, network: Resident) {
+        self.networks.insert(what, network);
     }
 
     pub fn take_encoders(&mut self, made_for: &Encoding) -> Option<Vec<Encoder>> {
@@ -36,7 +42,7 @@ impl Kept {
 
     pub fn device_bytes(&self) -> u64 {
         let encoders = self.encoders.iter().flat_map(|(_, encoders)| encoders).map(Encoder::device_bytes);
-        encoders.chain(self.networks.values().map(|(_, network)| network.device_bytes())).sum()
+        encoders.chain(self.networks.values().map(|kept| kept.network.device_bytes())).sum()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::denoise::{Picture, guide, scaled, start_latents, step};
 use super::denoiser::{Denoiser, Parts};
-use super::kept::{Kept, made_for};
+use super::kept::{Kept, Resident, made_for};
 use super::{Event, Pictures, Pipeline, Request, Seconds, Settings, Span};
 use crate::conditioning::{Conditioning, Encoder, Texts, condition};
 use crate::error::{Error, Result};
@@ -110,8 +110,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A network, kept or loaded, with what it was made for.
-    pub async fn load(&mut self, executor: &Executor, wanted: Wanted<'_>) -> Result<(String, Network)> {
+    /// A network, kept or loaded.
+    pub async fn load(&mut self, executor: &Executor, wanted: Wanted<'_>) -> Result<Resident> {
         let Wanted { what, component, graph, parameters } = wanted;
         let made_for = made_for(&graph, executor);
         let kept = self.kept.as_mut().and_then(|kept| kept.take(what, &made_for));
@@ -127,13 +127,13 @@ impl<'a> Run<'a> {
             }
         };
         self.mark(Phase::Load, &format!("loading the {what}"));
-        Ok((made_for, network.checked(self.request.check)))
+        Ok(Resident { made_for, network: network.checked(self.request.check) })
     }
 
     /// Lets go of a network, or keeps it.
-    pub fn release(&mut self, what: &'static str, (made_for, network): (String, Network)) {
+    pub fn release(&mut self, what: &'static str, network: Resident) {
         if let Some(kept) = &mut self.kept {
-            kept.put(what, made_for, network);
+            kept.put(what, network);
         }
     }
 
@@ -152,7 +152,7 @@ impl<'a> Run<'a> {
         }
         let what = wanted.what;
         let mut network = self.load(self.executor, wanted).await?;
-        let outputs = self.pass(&mut network.1, inputs, place).await?;
+        let outputs = self.pass(&mut network.network, inputs, place).await?;
         self.release(what, network);
         Ok(outputs)
     }
@@ -250,7 +250,7 @@ impl<'a> Run<'a> {
         for picture in z.data.chunks_exact(z.data.len() / batch) {
             let z = Tensor::new([1, height, width, vae.latent_channels()], vae.unscale(picture));
             let place = format!("picture {}", pixels.len() + 1);
-            pixels.push(to_rgb8(&sample_of(self.pass(&mut network.1, &[("z", &z)], &place).await?)?));
+            pixels.push(to_rgb8(&sample_of(self.pass(&mut network.network, &[("z", &z)], &place).await?)?));
             self.mark(Phase::Decode, "decoding");
             self.stop_if_cancelled()?;
         }
