@@ -26,6 +26,7 @@ pub mod group_norm;
 pub mod group_norm_stats;
 pub mod group_norm_whole;
 pub(crate) mod host;
+pub mod joined;
 pub mod layer_norm;
 pub mod matmul;
 pub mod matmul_geglu;
@@ -194,6 +195,12 @@ impl Launch {
         self
     }
 
+    /// The last binding, constant and param of a kernel whose x may be in two parts (see [`joined`]): here it is whole.
+    pub(crate) fn joinable(mut self) -> Self {
+        self.bindings.push(Binding::Absent);
+        self.constant("JOINED", false).param("x_vectors", 0)
+    }
+
     pub fn workgroups(mut self, workgroups: [u32; 3]) -> Self {
         self.workgroups = workgroups;
         self
@@ -267,6 +274,11 @@ pub trait Op: Any + Debug + Send + Sync {
     /// output; its other inputs are appended to this op's.
     fn absorb(&self, _next: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
         None
+    }
+
+    /// Whether it only moves elements, so that to do it again for every node that reads its output costs nothing.
+    fn moves(&self) -> bool {
+        false
     }
 
     /// This op with `previous`, which makes its input number `operand`, as part of how it loads that input, if it can
