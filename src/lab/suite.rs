@@ -183,6 +183,7 @@ pub fn inputs(graph: &Graph) -> Vec<(String, crate::tensor::Tensor)> {
         let shape: Shape = ty.shape;
         let data = match ty.kind {
             Kind::U32 => (0..shape.len()).map(|i| i as f32).collect(),
+            Kind::Bytes => (0..shape.len()).map(|i| (i % 256) as f32).collect(),
             Kind::F32 => vec![500.0; shape.len()],
             Kind::Act | Kind::Weight => generator.normal(shape.len()),
         };

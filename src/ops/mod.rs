@@ -18,6 +18,7 @@ pub mod attention;
 pub mod case;
 pub mod concat;
 pub mod conv2d;
+pub mod dequantize;
 pub mod embedding;
 pub mod epilogue;
 pub mod geglu;
@@ -64,6 +65,7 @@ pub const TABLE: &[Row] = &[
     ("upsample", upsample::cases),
     ("concat", concat::cases),
     ("scale", scale::cases),
+    ("dequantize", dequantize::cases),
     ("winograd_weights", winograd_weights::cases),
     ("winograd_input", winograd_input::cases),
     ("winograd_product", winograd_product::cases),
@@ -82,6 +84,8 @@ pub enum Kind {
     F32,
     /// Indices: `vec4<u32>` in a kernel, whole numbers in an f32 host tensor.
     U32,
+    /// Whole numbers below 256, four to a `u32` in a kernel: weights of a few bits.
+    Bytes,
 }
 
 /// A value's kind and logical (unpadded) shape.
