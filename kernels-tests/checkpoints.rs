@@ -1,6 +1,7 @@
 //! Checkpoints in one file: what is recognised in them, and whether they compute what PyTorch does with the pipeline that
 //! they were made of (`data/make_single_file.py`).
 
+mod convert;
 mod gguf;
 mod kept;
 mod odd;
@@ -25,7 +26,7 @@ use kept::{Kept, Tensors, reference, write};
 const FAMILIES: [&str; 4] = ["sd1", "sd1-inpaint", "sd2", "sdxl"];
 
 pub fn trials() -> Vec<Trial> {
-    let mut trials: Vec<Trial> = gguf::trials().into_iter().chain(odd::trials()).collect();
+    let mut trials: Vec<Trial> = gguf::trials().into_iter().chain(convert::trials()).chain(odd::trials()).collect();
     for family in FAMILIES {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             trials.push(test(format!("checkpoints::{family}::networks in {dtype}"), move || {

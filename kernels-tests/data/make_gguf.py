@@ -2,12 +2,12 @@
 """Write blocks of every kind of quantised weights that is read, and what the gguf package makes of them.
 
     pip install gguf safetensors
-    python make_gguf.py      # writes beside itself: single/blocks.gguf, single/blocks.safetensors
+    python make_gguf.py      # writes beside itself: single/{blocks,quantized}.gguf, single/{blocks,values}.safetensors
 """
 import os
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType as Q, GGUFWriter, dequantize
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType as Q, GGUFWriter, dequantize, quantize
 from safetensors.numpy import save_file
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "single")
@@ -41,5 +41,22 @@ def main():
     save_file(wanted, os.path.join(OUT, "blocks.safetensors"))
 
 
+def quantized():
+    """Values, and the blocks that the package makes of them."""
+    g = np.random.default_rng(2)
+    values = g.normal(0, 1, (4, 96)).astype(np.float32)
+    values[1, :32] = 0
+    values[2, 40] = -30
+    writer = GGUFWriter(os.path.join(OUT, "quantized.gguf"), "sd1")
+    for kind in (Q.Q8_0, Q.Q4_0):
+        writer.add_tensor(kind.name.lower(), quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    save_file({"values": values}, os.path.join(OUT, "values.safetensors"))
+
+
 if __name__ == "__main__":
     main()
+    quantized()

@@ -15,6 +15,7 @@ use crate::tensor::DType;
 use crate::weights::Model;
 
 mod bench;
+mod convert;
 mod devices;
 mod forward;
 mod generate;
@@ -47,6 +48,8 @@ enum Command {
     Devices(devices::Devices),
     /// Tell what models there are, what a file is, and whether it is whole
     Models(models::Models),
+    /// Write a model anew with smaller weights
+    Convert(convert::Convert),
     /// Print a shader as a driver will see it
     Shader(shader::Shader),
     /// Check every kernel, or every node of a model, on a device against the CPU
@@ -133,6 +136,7 @@ pub fn run() -> ExitCode {
         Command::Bench(command) => command.run(),
         Command::Devices(command) => command.run(),
         Command::Models(command) => command.run(),
+        Command::Convert(command) => command.run(),
         Command::Shader(command) => command.run(),
         Command::Validate(command) => command.run(),
     };

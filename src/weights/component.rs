@@ -16,7 +16,7 @@ use crate::error::{Error, Result, ten};
 use crate::tensor::{BlockLayout, Quantized, RawTensor, Shape, Weights};
 
 /// A component's files, best first: diffusers' names and then transformers', full precision before f16.
-const FILES: [&str; 8] = [
+const FILES: [&str; 10] = [
     "diffusion_pytorch_model.safetensors",
     "model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
@@ -25,6 +25,8 @@ const FILES: [&str; 8] = [
     "model.fp16.safetensors",
     "diffusion_pytorch_model.safetensors.index.fp16.json",
     "model.safetensors.index.fp16.json",
+    "diffusion_pytorch_model.gguf",
+    "model.gguf",
 ];
 
 /// Endings of files that hold PyTorch pickles.

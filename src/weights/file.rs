@@ -139,6 +139,11 @@ impl TensorFile {
         self.header.metadata.get(key).map(String::as_str)
     }
 
+    /// Every entry of that table.
+    pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.header.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.header.index.contains_key(name)
     }

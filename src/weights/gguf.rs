@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::convert::Stored;
 use super::file::{Entry, Header};
 use super::quant::Blocks;
 use crate::tensor::{DType, Shape};
@@ -98,6 +99,59 @@ fn original_shape(values: &HashMap<String, Value>, name: &str, len: usize) -> Op
     let dims: Vec<usize> = dims.iter().map(|n| usize::try_from(*n).ok()).collect::<Option<_>>()?;
     let product = dims.iter().try_fold(1usize, |product, n| product.checked_mul(*n))?;
     (product == len).then_some(dims)
+}
+
+/// Bytes between whole tensors.
+const ALIGNMENT: usize = 32;
+
+/// Zeros behind a tensor of so many bytes.
+pub(super) fn padding(bytes: usize) -> usize {
+    bytes.next_multiple_of(ALIGNMENT) - bytes
+}
+
+/// The header of a file with these texts and tensors, up to where the data begins: each tensor's, with its padding.
+pub(super) fn header<'a>(
+    texts: impl Iterator<Item = (&'a str, &'a str)>,
+    tensors: &[(&str, &Shape, Stored)],
+) -> Vec<u8> {
+    const TEXT: u32 = 8;
+    let text = |out: &mut Vec<u8>, text: &str| {
+        out.extend((text.len() as u64).to_le_bytes());
+        out.extend(text.as_bytes());
+    };
+    let mut texts: Vec<_> = texts.filter(|(key, _)| *key != "general.architecture").collect();
+    texts.push(("general.architecture", "sd"));
+    texts.sort_unstable();
+    let counts = [tensors.len(), texts.len()].map(|count| (count as u64).to_le_bytes());
+    let mut out = [MAGIC, &3u32.to_le_bytes(), &counts.concat()].concat();
+    for (key, value) in texts {
+        text(&mut out, key);
+        out.extend(TEXT.to_le_bytes());
+        text(&mut out, value);
+    }
+    let mut offset = 0;
+    for (name, shape, stored) in tensors {
+        text(&mut out, name);
+        out.extend((shape.rank() as u32).to_le_bytes());
+        shape.dims().iter().rev().for_each(|n| out.extend((*n as u64).to_le_bytes()));
+        out.extend(kind(*stored).to_le_bytes());
+        out.extend((offset as u64).to_le_bytes());
+        let bytes = stored.bytes(shape.len());
+        offset += bytes + padding(bytes);
+    }
+    out.resize(out.len() + padding(out.len()), 0);
+    out
+}
+
+/// The ggml type of what is written.
+fn kind(stored: Stored) -> u32 {
+    let kinds = 0..=30;
+    let is = |kind: &u32| match (element(*kind), stored) {
+        (Some((_, Some(found))), Stored::Blocks(blocks)) => found == blocks,
+        (Some((found, None)), Stored::Plain(dtype)) => found == dtype,
+        _ => false,
+    };
+    kinds.into_iter().find(is).unwrap_or_default()
 }
 
 struct Reader<'a> {

@@ -14,16 +14,21 @@ use crate::error::{Error, Result};
 /// # Errors
 /// No such folder, no permission, no space: and then what was there before is still there, and nothing beside it.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |out| out.write_all(bytes))
+}
+
+/// The same of what `write` writes, little by little.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub(super) fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     match Destination::prepare(path)? {
         Destination::Stream => {
             let mut stream = OpenOptions::new().append(true).open(path).map_err(|error| unwritable(path, &error))?;
-            stream.write_all(bytes).and_then(|()| stream.flush()).map_err(|error| unwritable(path, &error))
+            write(&mut stream).and_then(|()| stream.flush()).map_err(|error| unwritable(path, &error))
         }
         Destination::File { mut beside, target } => {
-            beside
-                .write_all(bytes)
-                .and_then(|()| beside.as_file().sync_all())
-                .map_err(|error| unwritable(path, &error))?;
+            write(&mut beside).and_then(|()| beside.as_file().sync_all()).map_err(|error| unwritable(path, &error))?;
             beside.persist(target).map(drop).map_err(|error| unwritable(path, &error.error))
         }
     }

@@ -89,6 +89,20 @@ impl Blocks {
         Quantized { layout, quants, scales, minima }
     }
 
+    /// Blocks of these elements: of q8_0 and q4_0, as ggml makes them.
+    ///
+    /// # Panics
+    /// If the elements do not make whole blocks, or the blocks are of another kind.
+    pub fn encoded(self, values: &[f32]) -> Vec<u8> {
+        assert!(values.len().is_multiple_of(self.elements()), "{} elements in blocks", values.len());
+        let encode = match self {
+            Self::Q8_0 => q8_0,
+            Self::Q4_0 => q4_0,
+            other => panic!("{} is read and not written", other.name()),
+        };
+        values.par_chunks(self.elements()).flat_map_iter(encode).collect()
+    }
+
     fn parts(self, block: &[u8]) -> Parts {
         let mut parts = Parts { quants: [0; 256], scales: [0.0; 16], minima: [0.0; 16] };
         let Parts { quants: out, scales, .. } = &mut parts;
@@ -119,6 +133,27 @@ impl Blocks {
         }
         parts
     }
+}
+
+/// The number that f16 rounds after the elements have been divided by it.
+fn reciprocal(scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { scale.recip() }
+}
+
+fn q8_0(values: &[f32]) -> Vec<u8> {
+    let scale = values.iter().fold(0f32, |most, v| most.max(v.abs())) / 127.0;
+    let quants = values.iter().map(|v| (v * reciprocal(scale)).round() as i8 as u8);
+    f16::from_f32(scale).to_le_bytes().into_iter().chain(quants).collect()
+}
+
+/// The element that is farthest from zero is eight steps from it, on its own side.
+fn q4_0(values: &[f32]) -> Vec<u8> {
+    let farthest = values.iter().fold(0f32, |most, v| if v.abs() > most.abs() { *v } else { most });
+    let scale = farthest / -8.0;
+    let quant = |v: f32| ((v * reciprocal(scale) + 8.5) as u8).min(15);
+    let (low, high) = values.split_at(values.len() / 2);
+    let pairs = low.iter().zip(high).map(|(low, high)| quant(*low) | quant(*high) << 4);
+    f16::from_f32(scale).to_le_bytes().into_iter().chain(pairs).collect()
 }
 
 /// What a block has for each element and for each stretch of them; in a block of fewer, the rest is nothing.
