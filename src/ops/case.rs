@@ -38,8 +38,8 @@ pub struct Case {
 }
 
 impl Case {
-    /// A case whose matrices have deviation 1/sqrt(rows), so that products stay near unit scale, and whose other inputs
-    /// are standard normal.
+    /// A case whose matrices have deviation 1/sqrt(rows), so that products stay near unit scale, whose bytes are any, and
+    /// whose other inputs are standard normal.
     pub fn new(op: impl Op, inputs: impl IntoIterator<Item = Ty>) -> Self {
         Self::of(Arc::new(op), inputs)
     }
@@ -48,6 +48,7 @@ impl Case {
     pub fn of(op: Arc<dyn Op>, inputs: impl IntoIterator<Item = Ty>) -> Self {
         let fill = |ty: &Ty| match ty.kind {
             Kind::Weight => Fill::Normal((ty.shape.rows() as f32).sqrt().recip()),
+            Kind::Bytes => Fill::Below(256),
             _ => Fill::Normal(1.0),
         };
         let inputs = inputs

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::tensor::{DType, RawTensor, Tensor, Weights};
+use crate::tensor::{BlockLayout, DType, Quantized, RawTensor, Tensor, Weights};
 
 /// The weights of `inner`, but for one table that has more rows.
 pub struct Extended<W> {
@@ -41,6 +41,14 @@ impl<W: Weights> Weights for Extended<W> {
 
     fn names(&self) -> Vec<String> {
         self.inner.names()
+    }
+
+    fn layout(&self, name: &str) -> Option<BlockLayout> {
+        self.inner.layout(name)
+    }
+
+    fn quantized(&self, name: &str) -> Option<Quantized> {
+        self.inner.quantized(name)
     }
 }
 

@@ -138,6 +138,7 @@ impl Bench<'_> {
             }
             Some(timer) => {
                 let storages = storages(self.executor.dtype(), &graph, &*weights);
+                let graph = graph.quantized(&*weights)?;
                 let placement = place(timer.gpu(), &graph, &storages, tell).await?;
                 let session = placement.session(timer.gpu(), &*weights)?;
                 (placement, self.on_gpu(timer, &session, &given).await?)
