@@ -18,6 +18,7 @@ mod bench;
 mod devices;
 mod forward;
 mod generate;
+mod lora;
 mod models;
 mod schedule;
 mod shader;
