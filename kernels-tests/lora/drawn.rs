@@ -1,18 +1,20 @@
 //! Pictures with LoRA files, through the command line and the library, by the built-in model.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
+use ornstein::gpu::Gpu;
 use ornstein::image::decode_png;
-use ornstein::network::Executor;
+use ornstein::network::{Executor, IfWrong};
 use ornstein::pipeline::{Pipeline, Request};
-use ornstein::tensor::Tensor;
+use ornstein::tensor::{DType, Tensor};
 use ornstein::weights::{Model, read_tensors, write_tensors};
 
 use super::lora;
 use crate::cli::{draw, refused, text};
-use crate::support::{change_tensor, copy_of_the_model, ensure, test};
+use crate::support::{change_tensor, copy_of_the_model, ensure, on_gpu, test};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const TEXT: &str = "text_encoder/model.safetensors";
@@ -34,7 +36,8 @@ pub fn trials() -> Vec<Trial> {
     ];
     let trial =
         |(name, check): (&str, Check)| test(format!("lora::{name}"), move || check(tempfile::tempdir()?.path()));
-    checks.into_iter().map(trial).collect()
+    let memory = on_gpu("lora::a_device_holds_no_more_with_them".into(), a_device_holds_no_more);
+    checks.into_iter().map(trial).chain([memory]).collect()
 }
 
 /// A file `NAME.safetensors` that doubles one tensor of the built-in model, exactly.
@@ -196,6 +199,24 @@ fn loaded_networks(at: &Path) -> Result<(), Failed> {
         ensure(kept.latents == fresh.latents, format!("{used:?} differs"))?;
     }
     Ok(())
+}
+
+/// Changed matrices are as small there as others: nothing of the old ones or of the changes stays.
+fn a_device_holds_no_more(gpu: &Arc<Gpu>) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    doubling(folder.path(), "a", UNET, PROJECTION)?;
+    doubling(folder.path(), "b", TEXT, FC1)?;
+    let pipeline = Pipeline::open(Model::builtin())?;
+    let executor = Executor::Gpu(Arc::clone(gpu), DType::F16, IfWrong::UseAnyway);
+    let held = |names: &[&str]| -> Result<u64, Failed> {
+        let loras = names.iter().map(|name| lora(&folder.path().join(format!("{name}.safetensors")), 0.1));
+        let loras = loras.collect::<Result<_, _>>()?;
+        let request = Request { prompt: "x".into(), steps: Some(1), batch: 1, loras, ..Request::default() };
+        let mut loaded = pipeline.load(&executor);
+        Ok(pollster::block_on(loaded.generate(&request, &AtomicBool::new(false), &mut |_| {}))?.peak_device_bytes)
+    };
+    let (plain, changed) = (held(&[])?, held(&["a", "b"])?);
+    ensure(plain == changed && plain > 0, format!("{plain} bytes, and {changed} with them"))
 }
 
 fn a_network_alone(at: &Path) -> Result<(), Failed> {

@@ -86,14 +86,20 @@ impl Change {
         Ok(Self { lora: Arc::clone(lora), form, scale, strength, lengths })
     }
 
-    /// Adds the change of the tensor `base` to `sum`, which is as long.
-    pub fn add_to(&self, base: &[f32], sum: &mut [f32]) {
+    /// Adds all changes to a tensor. Each is a change of the tensor as it was.
+    pub fn add_all(changes: &[Self], tensor: &mut [f32]) {
+        // Without lengths a change does not depend on what it changes.
+        let base = changes.iter().any(|change| change.lengths.is_some()).then(|| tensor.to_vec());
+        for change in changes {
+            match (&change.lengths, &base) {
+                (Some(lengths), Some(base)) => change.add_with_lengths(lengths, base, tensor),
+                _ => change.form.add_to(&change.lora, change.scale * change.strength, tensor),
+            }
+        }
+    }
+
+    fn add_with_lengths(&self, lengths: &Lengths, base: &[f32], sum: &mut [f32]) {
         let mut change = self.form.matrix(&self.lora);
-        let Some(lengths) = &self.lengths else {
-            let factor = self.scale * self.strength;
-            sum.par_iter_mut().zip(&change.data).for_each(|(sum, change)| *sum += factor * change);
-            return;
-        };
         let (factor, strength) =
             if lengths.blends { (self.scale, self.strength) } else { (self.scale * self.strength, 1.0) };
         change.data.par_iter_mut().zip(base).for_each(|(change, base)| *change = base + factor * *change);
@@ -191,6 +197,14 @@ impl Form {
         }
     }
 
+    /// Adds the change times `scale`.
+    fn add_to(&self, lora: &LoraFile, scale: f32, sum: &mut [f32]) {
+        match self {
+            Self::Low(low) => low.add_to(&lora.tensors, scale, sum),
+            _ => sum.par_iter_mut().zip(self.matrix(lora).data).for_each(|(sum, change)| *sum += scale * change),
+        }
+    }
+
     fn matrix(&self, lora: &LoraFile) -> Matrix {
         let matrix = |factor: &Factor| factor.matrix(&lora.tensors);
         match self {
@@ -249,7 +263,7 @@ mod tests {
         let change = Change::new(&lora, &lora.modules["m"], ("unet", "m.weight"), &shape, strength).unwrap();
         let base = Generator::new(99).normal(shape.len());
         let mut sum = base.clone();
-        change.add_to(&base, &mut sum);
+        Change::add_all(&[change], &mut sum);
         (values, base, sum)
     }
 

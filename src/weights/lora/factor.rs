@@ -2,6 +2,8 @@
 //!
 //! A convolution's weights `[N, I, KH, KW]` are the matrix `[N, I * KH * KW]` here.
 
+use rayon::prelude::*;
+
 use crate::ops::product::{Mat, MatMut, Threads, product};
 use crate::tensor::Shape;
 use crate::weights::file::TensorFile;
@@ -65,41 +67,56 @@ impl Factor {
 
     /// Its values, of tensors that [`Factor::size`] found to fit.
     pub fn matrix(&self, file: &TensorFile) -> Matrix {
-        let read = |name: &String| {
-            let raw = file.get(name);
-            let [rows, columns] = raw.as_ref().and_then(|raw| as_matrix(&raw.shape)).unwrap_or_default();
-            Matrix { rows, columns, data: raw.map(|raw| raw.to_f32()).unwrap_or_default() }
+        let [rows, columns] = match (self, self.size(file)) {
+            (Self::Whole(name), _) => return read(file, name),
+            (_, size) => size.map(|(size, _)| size).unwrap_or_default(),
         };
+        let mut data = vec![0.0; rows * columns];
+        self.add_to(file, 1.0, &mut data);
+        Matrix { rows, columns, data }
+    }
+
+    /// Adds its values times `scale` to a matrix of its size.
+    pub fn add_to(&self, file: &TensorFile, scale: f32, sum: &mut [f32]) {
         match self {
-            Self::Whole(name) => read(name),
+            Self::Whole(name) => {
+                let values = read(file, name).data;
+                sum.par_iter_mut().zip(values).for_each(|(sum, value)| *sum += scale * value);
+            }
             Self::Pair { left, right } => {
-                let (left, right) = (read(left), read(right));
-                multiply(Mat::new(&left.data, left.rows, left.columns), [left.rows, right.columns], &right.data)
+                let (left, right) = (read(file, left), read(file, right));
+                let sum = MatMut::new(sum, left.rows, right.columns);
+                product(sum, 1.0, left.as_mat(), right.as_mat(), scale, Threads::All);
             }
             Self::Core { core, left, right, left_transposed } => {
-                let (left, core, right) = (read(left), read(core), read(right));
+                let (left, core, right) = (read(file, left), read(file, core), read(file, right));
                 let (p, q, inputs) = (core.rows, right.rows, right.columns);
                 let taps = core.columns / q;
-                let mut inner = vec![0.0; p * inputs * taps];
+                let mut inner = Matrix { rows: p, columns: inputs * taps, data: vec![0.0; p * inputs * taps] };
                 // For each p `[inputs, q] * [q, taps]`.
-                for (inner, core) in inner.chunks_exact_mut(inputs * taps).zip(core.data.chunks_exact(q * taps)) {
+                for (inner, core) in inner.data.chunks_exact_mut(inputs * taps).zip(core.data.chunks_exact(q * taps)) {
                     let right = Mat::strided(&right.data, [inputs, q], [1, inputs]);
                     product(MatMut::new(inner, inputs, taps), 0.0, right, Mat::new(core, q, taps), 1.0, Threads::One);
                 }
                 let (rows, strides) =
                     if *left_transposed { (left.columns, [1, left.columns]) } else { (left.rows, [left.columns, 1]) };
-                multiply(Mat::strided(&left.data, [rows, p], strides), [rows, inputs * taps], &inner)
+                let left = Mat::strided(&left.data, [rows, p], strides);
+                product(MatMut::new(sum, rows, inner.columns), 1.0, left, inner.as_mat(), scale, Threads::All);
             }
         }
     }
 }
 
-/// `left * right`, of this size.
-fn multiply(left: Mat, [rows, columns]: [usize; 2], right: &[f32]) -> Matrix {
-    let mut data = vec![0.0; rows * columns];
-    let right = Mat::new(right, right.len() / columns, columns);
-    product(MatMut::new(&mut data, rows, columns), 0.0, left, right, 1.0, Threads::All);
-    Matrix { rows, columns, data }
+impl Matrix {
+    fn as_mat(&self) -> Mat<'_> {
+        Mat::new(&self.data, self.rows, self.columns)
+    }
+}
+
+fn read(file: &TensorFile, name: &str) -> Matrix {
+    let raw = file.get(name);
+    let [rows, columns] = raw.as_ref().and_then(|raw| as_matrix(&raw.shape)).unwrap_or_default();
+    Matrix { rows, columns, data: raw.map(|raw| raw.to_f32()).unwrap_or_default() }
 }
 
 /// The first dimension, and all others as one.

@@ -47,12 +47,11 @@ impl<W: Weights> Weights for Merged<W> {
         let begun = Instant::now();
         // What cannot be read is an error of whoever asks.
         let rows = raw.shape.batch();
-        let Ok(base) = Pack::Plain.to_tensor(&raw, &[rows, raw.shape.len() / rows.max(1)].into()) else {
+        let Ok(mut tensor) = Pack::Plain.to_tensor(&raw, &[rows, raw.shape.len() / rows.max(1)].into()) else {
             return Some(raw);
         };
-        let mut sum = base.data.clone();
-        changes.iter().for_each(|change| change.add_to(&base.data, &mut sum));
-        let bytes = Cow::Owned(bytemuck::cast_slice(&sum).to_vec());
+        Change::add_all(changes, &mut tensor.data);
+        let bytes = Cow::Owned(bytemuck::cast_slice(&tensor.data).to_vec());
         self.clock.add(begun.elapsed());
         Some(RawTensor { dtype: DType::F32, shape: raw.shape, bytes })
     }
