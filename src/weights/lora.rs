@@ -35,6 +35,13 @@ pub struct Lora {
     pub text: f32,
 }
 
+impl Lora {
+    /// How much is added to the component of this place among [`components`], of which the UNet is the first.
+    fn strength(&self, place: usize) -> f32 {
+        if place == 0 { self.unet } else { self.text }
+    }
+}
+
 /// What several files change in a model.
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -71,14 +78,9 @@ impl Changes {
         let mut all: [BTreeMap<String, Vec<Change>>; 3] = Default::default();
         let mut files = <[Vec<String>; 3]>::default();
         for lora in loras {
-            let [unet, text] = [lora.unet, lora.text];
             for (place, changes) in changes_of(lora, &names, &weights, model)?.into_iter().enumerate() {
                 if !changes.is_empty() {
-                    files[place].push(format!(
-                        "{} {}",
-                        lora.file.path().display(),
-                        if place == 0 { unet } else { text }
-                    ));
+                    files[place].push(format!("{} {}", lora.file.path().display(), lora.strength(place)));
                 }
                 for (tensor, change) in changes {
                     all[place].entry(tensor).or_default().push(change);
@@ -126,7 +128,7 @@ fn changes_of(
             continue;
         };
         let component = components().nth(*place).unwrap_or_default();
-        let strength = if *place == 0 { lora.unet } else { lora.text };
+        let strength = lora.strength(*place);
         match Change::new(&lora.file, parts, (component, tensor), &shape, strength) {
             Ok(_) if changes[*place].contains_key(tensor) => {
                 misfits.push(format!("{module}: {component} {tensor} twice"))
@@ -137,10 +139,10 @@ fn changes_of(
     }
     let mut wrong = Vec::new();
     if !strange.is_empty() {
-        wrong.push(format!("{} tensors change what it does not have: {}", strange.len(), ten(&strange)));
+        wrong.push(format!("it has nothing that these tensors change: {}", ten(&strange)));
     }
     if !misfits.is_empty() {
-        wrong.push(format!("{} changes do not fit: {}", misfits.len(), ten(&misfits)));
+        wrong.push(format!("these changes cannot be made: {}", ten(&misfits)));
     }
     if wrong.is_empty() {
         return Ok(changes);

@@ -56,8 +56,7 @@ impl LoraFile {
         }
         if !unknown.is_empty() {
             let what = format!(
-                "has {} tensors that are no part of a LoRA, LoHa, LoKr or DoRA: {}; they cannot be left out",
-                unknown.len(),
+                "has tensors that are no part of a LoRA, LoHa, LoKr or DoRA: {}; they cannot be left out",
                 ten(&unknown)
             );
             return Err(Error::file(path, what));
