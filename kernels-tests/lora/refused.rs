@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
-use ornstein::tensor::{Shape, Tensor};
+use ornstein::rng::Generator;
+use ornstein::tensor::{Shape, Tensor, Weights};
 use ornstein::weights::{Changes, Model, write_tensors};
 
 use super::{file, lora};
@@ -15,7 +16,7 @@ const CONV: &str = "lora_unet_conv_in";
 
 pub fn trials() -> Vec<Trial> {
     type Run = fn() -> Result<(), Failed>;
-    let tests: [(&str, Run); 12] = [
+    let tests: [(&str, Run); 13] = [
         ("tensors_that_the_model_does_not_have_are_listed_up_to_ten", unknown_modules),
         ("tensors_that_are_no_part_of_a_lora_are_listed", unknown_parts),
         ("a_file_for_another_family_is_refused", other_families),
@@ -28,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         ("a_file_that_is_no_lora_says_what_it_has", no_lora),
         ("a_pickle_says_why_and_how_to_convert", pickle),
         ("a_configuration_that_cannot_be_understood_is_named", configurations),
+        ("parts_of_any_shapes_are_used_or_refused", any_shapes),
     ];
     tests.into_iter().map(|(name, run)| test(format!("lora::{name}"), run)).collect()
 }
@@ -214,4 +216,62 @@ fn configurations() -> Result<(), Failed> {
         has(said(&path), &[wanted])?;
     }
     Ok(())
+}
+
+/// Two thousand files of parts and shapes by chance, many of which nearly fit: none is a panic, and what is used gives a
+/// tensor of the right size.
+fn any_shapes() -> Result<(), Failed> {
+    const PARTS: [&str; 18] = [
+        "alpha",
+        "dora_scale",
+        "lora_magnitude_vector",
+        "lora_down.weight",
+        "lora_up.weight",
+        "lora_mid.weight",
+        "hada_w1_a",
+        "hada_w1_b",
+        "hada_t1",
+        "hada_w2_a",
+        "hada_w2_b",
+        "hada_t2",
+        "lokr_w1",
+        "lokr_w1_a",
+        "lokr_w1_b",
+        "lokr_w2",
+        "lokr_w2_a",
+        "lokr_w2_b",
+    ];
+    const FORMS: [&[usize]; 4] = [&[3, 4], &[6, 7, 9, 10], &[12, 15], &[13, 14, 16, 17]];
+    const SIZES: [usize; 8] = [0, 1, 2, 2, 4, 8, 32, 36];
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("odd.safetensors");
+    let model = Model::builtin();
+    let mut used = 0;
+    for seed in 0..2000 {
+        let mut chance = Generator::new(seed).normal(64).into_iter().map(|x| x.to_bits() as usize >> 3);
+        let mut next = |below: usize| chance.next().map_or(0, |bits| bits % below);
+        let mut parts = FORMS[next(4)].to_vec();
+        (0..next(3)).for_each(|_| parts.push(next(PARTS.len())));
+        parts.sort_unstable();
+        parts.dedup();
+        let shape = |next: &mut dyn FnMut(usize) -> usize| -> Vec<usize> {
+            // Most are a factor of the tensor's size.
+            match next(4) {
+                0 => vec![32, 2],
+                1 => vec![2, 36],
+                2 => vec![2, 4, 3, 3],
+                _ => (0..next(5)).map(|_| SIZES[next(SIZES.len())]).collect(),
+            }
+        };
+        let shapes: Vec<Vec<usize>> = parts.iter().map(|_| shape(&mut next)).collect();
+        let tensors: Vec<Tensor> = shapes.iter().map(|dims| filled(dims, 0.5)).collect();
+        let names: Vec<String> = parts.iter().map(|part| format!("{CONV}.{}", PARTS[*part])).collect();
+        let tensors: Vec<_> = names.iter().map(String::as_str).zip(&tensors).collect();
+        write_tensors(&path, &tensors)?;
+        let Ok(changes) = lora(&path, 1.0).and_then(|lora| Changes::of(&model, &[lora])) else { continue };
+        let merged = changes.merged("unet", model.weights("unet")?).get("conv_in.weight").map(|raw| raw.to_f32().len());
+        ensure(merged == Some(32 * 36), format!("{names:?} {shapes:?} gives {merged:?} values"))?;
+        used += 1;
+    }
+    ensure(used > 20, format!("only {used} were used"))
 }
