@@ -46,7 +46,7 @@ SDXL = [f"down_blocks.1.attentions.0.{TRANSFORMER}.attn1.to_q", f"down_blocks.2.
 TEXT = ["encoder.layers.0.self_attn.q_proj", "encoder.layers.1.self_attn.out_proj", "encoder.layers.1.mlp.fc1",
         "encoder.layers.0.mlp.fc2"]
 
-files, expected, cases = {}, {}, []
+expected, cases = {}, []
 
 
 def modules(family):
