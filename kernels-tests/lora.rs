@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
 use ornstein::forward::{Component, Tensors, forward};
-use ornstein::network::Executor;
+use ornstein::gpu::Gpu;
+use ornstein::network::{Executor, IfWrong};
 use ornstein::tensor::{DType, Tensor, Weights};
 use ornstein::weights::{Changes, Lora, LoraFile, Model, read_tensors};
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use serde::Deserialize;
 use crate::checkpoints::gguf::write_gguf;
 use crate::checkpoints::kept::{Kept, reference, write};
 use crate::networks::{NETWORK, data, on_each_executor, within};
-use crate::support::{ensure, test};
+use crate::support::{ensure, on_gpu, test};
 
 #[derive(Debug, Deserialize)]
 struct Case {
@@ -35,6 +36,7 @@ pub fn trials() -> Vec<Trial> {
         trials.extend(on_each_executor(&name, move |executor, kind| case.check(executor, NETWORK[kind])));
     }
     trials.push(test("lora::every_layout_of_a_model_takes_the_same_changes", every_layout));
+    trials.push(on_gpu("lora::matrices_in_blocks_on_a_device_take_them".into(), matrices_in_blocks));
     trials.push(test("lora::only_changed_tensors_are_touched", only_changed_tensors_are_touched));
     trials
 }
@@ -106,6 +108,29 @@ fn every_layout() -> Result<(), Failed> {
             ensure(output(&single)? == output(&diffusers)?, format!("{} {network} of a folder differs", case.name))?;
             ensure(output(&packed)? == output(&unpacked)?, format!("{} {network} of a GGUF file differs", case.name))?;
         }
+    }
+    Ok(())
+}
+
+/// There the others stay in blocks.
+fn matrices_in_blocks(gpu: &Arc<Gpu>) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let [packed, unpacked] = ["a.gguf", "b.safetensors"].map(|name| folder.path().join(name));
+    let values = write_gguf(&packed, &Kept::of("sd2")?.tensors())?;
+    write(&unpacked, &values, DType::F32, &HashMap::new())?;
+    let (packed, unpacked) = (Model::open(&packed)?, Model::open(&unpacked)?);
+    let case = cases().into_iter().find(|case| case.name == "kohya-sd2").ok_or("there is no such case")?;
+    let weights = case.changes(&packed)?.merged("unet", packed.weights("unet")?);
+    let in_blocks = weights.names().iter().filter(|name| weights.layout(name).is_some()).count();
+    let whole = packed.weights("unet")?;
+    let all = whole.names().iter().filter(|name| whole.layout(name).is_some()).count();
+    let changed = read_tensors(&file("kohya-sd2"))?.keys().filter(|name| name.starts_with("lora_unet_")).count() / 3;
+    ensure(in_blocks == all - changed, format!("{in_blocks} of {all} are in blocks, {changed} are changed"))?;
+    let device = Executor::Gpu(Arc::clone(gpu), DType::F32, IfWrong::UseAnyway);
+    for network in &case.networks {
+        let (found, wanted) =
+            (case.output(&packed, network, &device)?, case.output(&unpacked, network, &Executor::Cpu)?);
+        within(network, &found, &wanted, NETWORK[1])?;
     }
     Ok(())
 }

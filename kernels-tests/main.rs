@@ -19,6 +19,7 @@ mod prompts;
 mod race;
 mod rng;
 mod samplers;
+mod session;
 mod shaders;
 mod support;
 mod tokenizer;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         race::trials(),
         rng::trials(),
         samplers::trials(),
+        session::trials(),
         shaders::trials(),
         tokenizer::trials(),
         translate::trials(),

@@ -8,7 +8,8 @@ use ornstein::caps::DeviceType;
 use ornstein::gpu::{Gpu, Session};
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
-use ornstein::ops::case::tolerance;
+use ornstein::ops::attention::Attention;
+use ornstein::ops::case::{Fill, tolerance};
 use ornstein::ops::epilogue::Epilogue;
 use ornstein::ops::matmul::MatMul;
 use ornstein::ops::{Case, Kind, Ty};
@@ -19,21 +20,29 @@ use crate::support::with_matrices;
 const STORAGE: Storage = Storage { act: DType::F16, weight: DType::F16 };
 
 /// Tiles of every size in several workgroups, and many steps between two barriers.
-fn case() -> Case {
+fn product() -> Case {
     let epilogue = Epilogue { residual: true, ..Epilogue::bias(true) };
     let y = Ty::act([200, 264]);
     let inputs = [Ty::act([200, 1160]), Ty::new(Kind::Weight, [1160, 264]), Ty::new(Kind::F32, [264]), y];
     Case::new(MatMul { epilogue }, inputs)
 }
 
-pub fn trials() -> Vec<Trial> {
-    let name = "race::every_run_of_a_cooperative_matrix_kernel_gives_the_same_right_output";
-    vec![with_matrices(name.into(), every_run_is_the_same)]
+/// Several workgroups, tiles of keys and steps of channels, and scores that grow from tile to tile.
+fn attention() -> Case {
+    let inputs = [[1, 150, 224], [1, 500, 224], [1, 500, 224]].map(Ty::act);
+    Case::new(Attention { heads: 1, causal: false }, inputs).fill(0, Fill::Normal(8.0))
 }
 
-fn every_run_is_the_same(gpu: &Arc<Gpu>) -> Result<(), Failed> {
+pub fn trials() -> Vec<Trial> {
+    let trial = |case: fn() -> Case| {
+        let name = "race::every_run_of_a_cooperative_matrix_kernel_gives_the_same_right_output";
+        with_matrices(format!("{name}::{}", case().op.name()), move |gpu| every_run_is_the_same(gpu, &case()))
+    };
+    vec![trial(product), trial(attention)]
+}
+
+fn every_run_is_the_same(gpu: &Arc<Gpu>, case: &Case) -> Result<(), Failed> {
     let runs = if gpu.caps.device_type == DeviceType::Software { 10 } else { 2000 };
-    let case = case();
     let types = case.types();
     let output = case.op.output(&types)?;
     let inputs = case.tensors(1, STORAGE.act, STORAGE.weight);
@@ -43,7 +52,7 @@ fn every_run_is_the_same(gpu: &Arc<Gpu>) -> Result<(), Failed> {
         if variant.launch.matrix.is_none() {
             continue;
         }
-        let graph = Graph::of_case(&case, inputs.clone())?;
+        let graph = Graph::of_case(case, inputs.clone())?;
         let session = Session::choosing(gpu, graph, &NoWeights, STORAGE, &|_| index)?;
         let mut first = None;
         for run in 0..runs {

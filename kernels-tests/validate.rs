@@ -11,7 +11,7 @@ use ornstein::gpu::{Gpu, Session};
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::lab::validate::{Selection, Verdict, network, validate};
-use ornstein::ops::{TABLE, matmul};
+use ornstein::ops::{TABLE, attention, matmul};
 use ornstein::tensor::{DType, NoWeights};
 use ornstein::weights::Model;
 
@@ -97,12 +97,30 @@ const MATRIX_FAULTS: &[Fault] = &[
         right: "before anyone reads them, ...\n        workgroupBarrier();",
         wrong: "\n",
     },
+    Fault {
+        name: "sums_that_are_not_scaled_down_as_scores_grow",
+        op: "attention",
+        act: DType::F16,
+        file: "shared/attention_coop.wgsl",
+        right: "scale_row(row, shrink);\n            workgroupBarrier();\n            low",
+        wrong: "workgroupBarrier();\n            low",
+    },
+    Fault {
+        name: "weights_that_are_read_before_they_are_whole",
+        op: "attention",
+        act: DType::F16,
+        file: "shared/attention_coop.wgsl",
+        right: "let grown_now = workgroupUniformLoad(&grown);",
+        wrong: "let grown_now = array<u32, SUBGROUPS>();",
+    },
 ];
 
 pub fn trials() -> Vec<Trial> {
     let name = |fault: &Fault| format!("validate::finds::{}", fault.name);
     let mut trials: Vec<_> = FAULTS.iter().map(|fault| on_gpu(name(fault), |_| finds(fault, None))).collect();
-    trials.extend(MATRIX_FAULTS.iter().map(|fault| with_matrices(name(fault), |_| finds(fault, case_of_matrices()))));
+    trials.extend(
+        MATRIX_FAULTS.iter().map(|fault| with_matrices(name(fault), |_| finds(fault, case_of_matrices(fault)))),
+    );
     trials.extend([
         on_gpu("validate::finds::a_write_behind_the_output".into(), |_| an_overrun_is_found()),
         on_gpu("validate::finds::padding_that_is_not_zero".into(), |_| padding_is_found()),
@@ -131,9 +149,14 @@ fn planted(fault: &Fault) -> Result<Arc<Gpu>, Failed> {
     Ok(open(Sources::with_folder(plant(fault)?.path())?)?)
 }
 
-/// A product that cooperative matrices take, with more than one tile: enough to show their faults, and soon compiled.
-fn case_of_matrices() -> Option<usize> {
-    matmul::cases().iter().position(|case| case.types()[0].shape.dims() == [2, 65, 40])
+/// A case that cooperative matrices take, with more than one tile: enough to show their faults, and soon compiled. Of
+/// attention, the one with large scores.
+fn case_of_matrices(fault: &Fault) -> Option<usize> {
+    let (cases, shape) = match fault.op {
+        "attention" => (attention::cases(), [2, 40, 64]),
+        _ => (matmul::cases(), [2, 65, 40]),
+    };
+    cases.iter().position(|case| case.types()[0].shape.dims() == shape)
 }
 
 /// Why rows of a planted fault fail, in that case or in all. Without it the same rows pass: the parity tests see to that.

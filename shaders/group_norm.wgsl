@@ -1,6 +1,7 @@
 // y[b, p, c] = (x[b, p, c] - mean_bg) / sqrt(var_bg + eps) * gamma[c] + beta[c], then an activation; var biased, group
 // g = c / (channels/groups); with HAS_ROW, x + row_bias[b, c] takes the place of x. Each workgroup first puts every group's chunks together, then works through one slab.
 #import activation
+#import joined
 #import moments
 
 struct Params {
@@ -9,15 +10,17 @@ struct Params {
     chunks: u32,
     slab: u32, // vectors that a workgroup writes
     eps: f32,
+    x_vectors: u32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<elem4>; // [batch, pixels, channels/4]
+@group(0) @binding(0) var<storage, read> x: array<elem4>; // [batch, pixels, channels/4], with JOINED [batch, pixels, x_vectors]
 @group(0) @binding(1) var<storage, read> stats: array<vec4<f32>>; // [batch, groups, chunks]: (mean, M2, count, 0)
 @group(0) @binding(2) var<storage, read> gamma: array<vec4<f32>>; // [channels/4]
 @group(0) @binding(3) var<storage, read> beta: array<vec4<f32>>; // [channels/4]
 @group(0) @binding(4) var<storage, read> row_bias: array<elem4>; // [batch, channels/4]
 @group(0) @binding(5) var<storage, read_write> y: array<elem4>; // [batch, pixels, channels/4]
 @group(0) @binding(6) var<uniform> params: Params;
+@group(0) @binding(7) var<storage, read> x_tail: array<elem4>; // [batch, pixels, channels/4 - x_vectors]
 
 override GROUPS: u32 = 32u; // 1..2048
 override HAS_ROW: bool = false;
@@ -51,7 +54,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         let n2 = norms[group.z];
         let n3 = norms[group.w];
         let place = id.y * params.vectors + i;
-        var value = load(x[place]);
+        var value = read_x(place / row_vectors, vector, row_vectors);
         if HAS_ROW {
             value += load(row_bias[id.y * row_vectors + vector]);
         }

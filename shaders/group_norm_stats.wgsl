@@ -1,5 +1,6 @@
 // y[b, g, k] = (mean, M2, count, 0) of x's channels of group g in pixels [k * chunk, (k + 1) * chunk): the first pass of
 // a group norm. With HAS_ROW, x + row_bias[b, c] takes the place of x. One workgroup per group and chunk.
+#import joined
 #import moments
 
 struct Params {
@@ -8,12 +9,14 @@ struct Params {
     groups: u32,
     chunks: u32,
     chunk: u32, // pixels of a chunk; the last may have fewer
+    x_vectors: u32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<elem4>; // [batch, pixels, channels/4]
+@group(0) @binding(0) var<storage, read> x: array<elem4>; // [batch, pixels, channels/4], with JOINED [batch, pixels, x_vectors]
 @group(0) @binding(1) var<storage, read> row_bias: array<elem4>; // [batch, channels/4]
 @group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>; // [batch, groups, chunks]
 @group(0) @binding(3) var<uniform> params: Params;
+@group(0) @binding(4) var<storage, read> x_tail: array<elem4>; // [batch, pixels, channels/4 - x_vectors]
 
 override HAS_ROW: bool = false;
 
@@ -45,7 +48,7 @@ fn moments_of_thread(batch: u32, group: u32, chunk: u32, local: u32) -> vec4<f32
     var squares = vec4<f32>();
     for (var pixel = chunk * params.chunk + local / width; pixel < pixel_end; pixel += height) {
         for (var column = first_column + local % width; column < first_column + columns; column += width) {
-            var v = load(x[(batch * params.pixels + pixel) * row_vectors + column]);
+            var v = read_x(batch * params.pixels + pixel, column, row_vectors);
             if HAS_ROW {
                 v += load(row_bias[batch * row_vectors + column]);
             }

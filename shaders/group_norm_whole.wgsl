@@ -3,6 +3,7 @@
 // span: as few groups as fill whole vectors. It reads them twice. A thread keeps to one column of vectors, whose four
 // channels have a norm each.
 #import activation
+#import joined
 
 struct Params {
     pixels: u32,
@@ -10,14 +11,16 @@ struct Params {
     width: u32, // vectors of a span in a pixel, at most THREADS
     size: u32, // channels of a group
     eps: f32,
+    x_vectors: u32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<elem4>; // [batch, pixels, vectors]
+@group(0) @binding(0) var<storage, read> x: array<elem4>; // [batch, pixels, vectors], with JOINED [batch, pixels, x_vectors]
 @group(0) @binding(1) var<storage, read> gamma: array<vec4<f32>>; // [vectors]
 @group(0) @binding(2) var<storage, read> beta: array<vec4<f32>>; // [vectors]
 @group(0) @binding(3) var<storage, read> row_bias: array<elem4>; // [batch, vectors]
 @group(0) @binding(4) var<storage, read_write> y: array<elem4>; // [batch, pixels, vectors]
 @group(0) @binding(5) var<uniform> params: Params;
+@group(0) @binding(6) var<storage, read> x_tail: array<elem4>; // [batch, pixels, vectors - x_vectors]
 
 override HAS_ROW: bool = false;
 
@@ -72,7 +75,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     // Threads beyond the last whole row of columns have no pixels.
     let row = select(params.pixels, local / params.width, local < height * params.width);
     let vector = id.x * params.width + column;
-    let first = id.y * params.pixels * params.vectors + vector;
+    let first = id.y * params.pixels;
     let last = params.pixels - 1u;
     var offset = vec4<f32>();
     if HAS_ROW {
@@ -81,8 +84,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
 
     // Distances to a value of the sample, not the values: to the thread's first for the squares, which are then never much
     // larger than those around the mean, and to the workgroup's first for the means, which a large one would round.
-    let base = load(x[first - column]).x;
-    let shift = load(x[first + min(row, last) * params.vectors]);
+    let base = read_x(first, vector - column, params.vectors).x;
+    let shift = read_x(first + min(row, last), vector, params.vectors);
     var count = 0.0;
     var sum = vec4<f32>();
     var sum_of_squares = vec4<f32>();
@@ -90,7 +93,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         for (var i = 0u; i < BLOCK; i++) {
             let at = pixel + i * height;
             let there = f32(at < params.pixels);
-            let distance = (load(x[first + min(at, last) * params.vectors]) - shift) * there;
+            let distance = (read_x(first + min(at, last), vector, params.vectors) - shift) * there;
             count += there;
             sum += distance;
             sum_of_squares += distance * distance;
@@ -123,7 +126,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let factor = vec4<f32>(n0.y, n1.y, n2.y, n3.y) * gamma[vector];
     let centre = vec4<f32>(n0.x, n1.x, n2.x, n3.x) - offset;
     for (var pixel = row; pixel < params.pixels; pixel += height) {
-        let at = first + pixel * params.vectors;
-        y[at] = store(activate((load(x[at]) - base - centre) * factor + beta[vector]));
+        let value = read_x(first + pixel, vector, params.vectors);
+        y[(first + pixel) * params.vectors + vector] = store(activate((value - base - centre) * factor + beta[vector]));
     }
 }

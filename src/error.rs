@@ -26,6 +26,10 @@ pub enum Error {
     /// No such device, a limit of it exceeded, or a failure on it.
     #[error("{0}")]
     Device(String),
+    /// More than the memory of the device or the machine holds at once, or than a limit of the device: fewer pictures at a
+    /// time or smaller ones may do.
+    #[error("{0}")]
+    TooLarge(String),
     /// A device computes something wrong. What it was asked to do can be done in another type or elsewhere.
     #[error("{0}")]
     WrongKernel(String),
@@ -61,6 +65,15 @@ impl Error {
 
     pub fn device(what: impl Display) -> Self {
         Self::Device(what.to_string())
+    }
+
+    /// Puts a place before what a device said.
+    pub fn on(self, place: impl Display) -> Self {
+        match self {
+            Self::Device(what) => Self::Device(format!("{place}: {what}")),
+            Self::TooLarge(what) => Self::TooLarge(format!("{place}: {what}")),
+            other => other,
+        }
     }
 
     /// Names the node of a shape error that an op raised without knowing its own name.

@@ -19,7 +19,7 @@ pub fn check_memory(what: &str, bytes: u64) -> Result<()> {
     let mib = bytes.div_ceil(1 << 20);
     let refuse = |why: String| {
         let remedy = "a smaller --width, --height or --batch needs less";
-        Err(Error::device(format!("{what} needs {mib} MiB of this machine's memory, {why}: {remedy}")))
+        Err(Error::TooLarge(format!("{what} needs {mib} MiB of this machine's memory, {why}: {remedy}")))
     };
     match available_memory() {
         Some(available) if available < bytes => refuse(format!("and {} MiB are free", available >> 20)),

@@ -129,7 +129,10 @@ impl Network {
         tell: &mut dyn FnMut(&str),
     ) -> Result<Self> {
         check(&weights, wanted)?;
-        let graph = graph.fused();
+        let graph = match executor {
+            Executor::Cpu => graph.fused(),
+            Executor::Gpu(..) => graph.fused().quantized(&weights)?,
+        };
         let storages = storages(executor.dtype(), &graph, &weights);
         let whole = Part::load(executor, graph.clone(), &storages, &weights, tell).await?;
         let (weights, executor) = (Box::new(weights), executor.clone());

@@ -19,7 +19,7 @@ use crate::tensor::{DType, RawTensor, Shape, Tensor, pad4};
 pub enum Pack {
     /// As it is: vectors, look-up tables.
     Plain,
-    /// `[N, K]` to `[K, N]`.
+    /// `[N, K]`, or a 1x1 convolution's `[N, K, 1, 1]`, to `[K, N]`.
     Linear,
     /// `[2N, K]` to `[K, 2N]` with the columns in pairs, 0 and N, 1 and N + 1, ..: values and gates (GEGLU), which PyTorch
     /// stores one half after the other.
@@ -44,7 +44,7 @@ impl Pack {
     /// The shape that the kernel sees.
     pub fn packed(self, file: &Shape) -> Shape {
         match (self, file.dims()) {
-            (Self::Linear | Self::LinearPairs, &[n, k]) => [k, n].into(),
+            (Self::Linear | Self::LinearPairs, &[n, k] | &[n, k, 1, 1]) => [k, n].into(),
             (Self::Conv, &[n, i, kh, kw]) => [kh, kw, i, n].into(),
             _ => file.clone(),
         }
@@ -52,7 +52,7 @@ impl Pack {
 
     fn extents(self, file: &Shape) -> Extents {
         match (self, file.dims()) {
-            (Self::Linear | Self::LinearPairs, &[n, i]) => Extents { n, i, t: 1 },
+            (Self::Linear | Self::LinearPairs, &[n, i] | &[n, i, 1, 1]) => Extents { n, i, t: 1 },
             (Self::Conv, &[n, i, kh, kw]) => Extents { n, i, t: kh * kw },
             _ => Extents { n: file.channels(), i: file.rows(), t: 1 },
         }

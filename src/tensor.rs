@@ -223,6 +223,49 @@ pub trait Weights: Send + Sync {
 
     /// Every name there is, for listing what a network did not ask for.
     fn names(&self) -> Vec<String>;
+
+    /// How the tensor's blocks are laid out, if it is a matrix kept in blocks of a few bits each.
+    fn layout(&self, _name: &str) -> Option<BlockLayout> {
+        None
+    }
+
+    /// The same tensor as it is kept, where there is a layout.
+    fn quantized(&self, _name: &str) -> Option<Quantized> {
+        None
+    }
+}
+
+/// Blocks of a few bits for each weight, which share a scale and perhaps a minimum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockLayout {
+    /// Of a weight: 4 or 8.
+    pub bits: usize,
+    /// Weights of a block, along a row.
+    pub block: usize,
+    pub minimum: bool,
+}
+
+impl BlockLayout {
+    /// What every weight's bits are counted from: half their range, unless there are minima.
+    pub fn zero(self) -> f32 {
+        match (self.bits, self.minimum) {
+            (8, _) => 128.0,
+            (_, false) => 8.0,
+            (_, true) => 0.0,
+        }
+    }
+}
+
+/// A matrix `[N, K]` in blocks along its rows, taken apart: weights are `(quant - zero) * scale - minimum`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Quantized {
+    pub layout: BlockLayout,
+    /// `[N, K * bits / 8]`: of four bits, the even weights are the low halves.
+    pub quants: Vec<u8>,
+    /// `[N, K / block]`.
+    pub scales: Vec<f32>,
+    /// The same, or nothing.
+    pub minima: Vec<f32>,
 }
 
 /// No parameters at all: for graphs of inputs and constants alone.

@@ -2,22 +2,26 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use half::f16;
 use libtest_mimic::{Failed, Trial};
-use ornstein::forward::{Component, forward};
-use ornstein::network::Executor;
+use ornstein::forward::{self, Component, forward};
+use ornstein::gpu::Gpu;
+use ornstein::network::{Executor, IfWrong};
 use ornstein::ops::case::compare;
 use ornstein::tensor::{DType, Tensor};
 use ornstein::weights::{Changes, Model, read_tensors};
 
 use super::kept::{Kept, Tensors, reference, write};
-use crate::support::test;
+use crate::networks::NETWORK;
+use crate::support::{on_gpu, test};
 
 pub fn trials() -> Vec<Trial> {
     vec![
         test("checkpoints::gguf::blocks", blocks),
         test("checkpoints::gguf::a_model_computes_what_its_unpacked_weights_do", model),
+        on_gpu("checkpoints::gguf::a_device_computes_from_blocks_what_the_cpu_does".into(), model_on_a_device),
     ]
 }
 
@@ -76,27 +80,48 @@ pub fn write_gguf(path: &Path, tensors: &Tensors) -> Result<Tensors, Failed> {
     Ok(values)
 }
 
-/// The UNet has matrices of both kinds, the text encoder a projection that is three in one.
-fn model() -> Result<(), Failed> {
-    let folder = tempfile::tempdir()?;
-    let [quantised, unpacked] = ["model.gguf", "model.safetensors"].map(|name| folder.path().join(name));
+/// A model in blocks and the same weights unpacked, in a folder. The UNet has matrices of both kinds, the text encoder a
+/// projection that is three in one.
+fn models(folder: &Path) -> Result<[Model; 2], Failed> {
+    let [quantised, unpacked] = ["model.gguf", "model.safetensors"].map(|name| folder.join(name));
     let values = write_gguf(&quantised, &Kept::of("sd2")?.tensors())?;
     write(&unpacked, &values, DType::F32, &HashMap::new())?;
-    let run = |path: &Path, component, name: &str| -> Result<_, Failed> {
-        let start = format!("{name}.in.");
-        let inputs = reference("sd2")?.into_iter();
-        let inputs = inputs.filter_map(|(key, tensor)| Some((key.strip_prefix(&start)?.to_string(), tensor))).collect();
-        Ok(pollster::block_on(forward(
-            &Model::open(path)?,
-            &Changes::default(),
-            component,
-            inputs,
-            &Executor::Cpu,
-            &mut |_| {},
-        ))?)
-    };
-    for (component, name) in [(Component::Unet, "unet"), (Component::TextEncoder, "text-encoder")] {
-        assert_eq!(run(&quantised, component, name)?, run(&unpacked, component, name)?, "{name}");
+    Ok([Model::open(&quantised)?, Model::open(&unpacked)?])
+}
+
+const NETWORKS: [(Component, &str); 2] = [(Component::Unet, "unet"), (Component::TextEncoder, "text-encoder")];
+
+fn run(model: &Model, component: Component, name: &str, executor: &Executor) -> Result<forward::Tensors, Failed> {
+    let start = format!("{name}.in.");
+    let inputs = reference("sd2")?.into_iter();
+    let inputs = inputs.filter_map(|(key, tensor)| Some((key.strip_prefix(&start)?.to_string(), tensor))).collect();
+    Ok(pollster::block_on(forward(model, &Changes::default(), component, inputs, executor, &mut |_| {}))?)
+}
+
+fn model() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let [quantised, unpacked] = models(folder.path())?;
+    for (component, name) in NETWORKS {
+        let [found, wanted] = [&quantised, &unpacked].map(|model| run(model, component, name, &Executor::Cpu));
+        assert_eq!(found?, wanted?, "{name}");
+    }
+    Ok(())
+}
+
+/// There the blocks stay what they are, and are taken apart for each product.
+fn model_on_a_device(gpu: &Arc<Gpu>) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let [quantised, unpacked] = models(folder.path())?;
+    for (act, limit) in [(DType::F32, NETWORK[1]), (DType::F16, NETWORK[2])] {
+        let executor = Executor::Gpu(Arc::clone(gpu), act, IfWrong::UseAnyway);
+        for (component, name) in NETWORKS {
+            let (found, wanted) =
+                (run(&quantised, component, name, &executor)?, run(&unpacked, component, name, &Executor::Cpu)?);
+            for (output, wanted) in wanted {
+                let error = compare(&found[&output], &wanted).relative;
+                assert!(error <= limit, "{name} in {act}: {output} is off by {error:.2e}");
+            }
+        }
     }
     Ok(())
 }

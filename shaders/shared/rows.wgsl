@@ -7,21 +7,34 @@ struct Params {
     c4: u32,
     n4: u32,
     rows_per_batch: u32,
+    x_vectors: u32, // of a row of x, if x_tail has its others
 }
 
-@group(0) @binding(0) var<storage, read> x: array<x_vector>; // [rows, c4]
+@group(0) @binding(0) var<storage, read> x: array<x_vector>; // [rows, c4], with JOINED [rows, x_vectors]
 @group(0) @binding(1) var<storage, read> w: array<w_vector>; // [4 c4, n4]
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>; // [n4]
 @group(0) @binding(3) var<storage, read> row_bias: array<elem4>; // [batch, n4]
 @group(0) @binding(4) var<storage, read> residual: array<elem4>; // [rows, n4]
 @group(0) @binding(6) var<uniform> params: Params;
+@group(0) @binding(7) var<storage, read> x_tail: array<x_vector>; // [rows, c4 - x_vectors]
 
-alias Place = u32; // the row's first vector
-alias Run = u32;
+override JOINED: bool = false; // x has the first channels of a row and x_tail the others
+
+struct Place {
+    first: u32, // the row's first vector in x
+    tail: u32, // what to add to a vector's number in the row to find it in x_tail
+}
+
+alias Run = Place;
 
 // Rows beyond the last repeat it: what they give is not stored.
 fn place_x(row: u32) -> Place {
-    return min(row, params.rows - 1u) * params.c4;
+    let last = min(row, params.rows - 1u);
+    if JOINED {
+        // Below zero in the first row: the sum wraps back around.
+        return Place(last * params.x_vectors, last * (params.c4 - params.x_vectors) - params.x_vectors);
+    }
+    return Place(last * params.c4, 0u);
 }
 
 fn run_x(place: Place, tap: u32) -> Run {
@@ -32,5 +45,8 @@ fn read_x(run: Run, c4: u32) -> x_vector {
     if c4 >= params.c4 {
         return x_vector();
     }
-    return x[(run + c4) / VECTOR_FOURS];
+    if JOINED && c4 >= params.x_vectors {
+        return x_tail[(run.tail + c4) / VECTOR_FOURS];
+    }
+    return x[(run.first + c4) / VECTOR_FOURS];
 }

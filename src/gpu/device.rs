@@ -169,7 +169,7 @@ pub struct Gpu {
     /// What the kernels are made from.
     pub sources: Sources,
     /// The first error that wgpu reported and nobody has seen yet.
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Failure,
 }
 
 impl Gpu {
@@ -200,7 +200,7 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error| keep_first(&errors, explain(&error))));
         device.set_device_lost_callback(move |reason, message| {
             if reason != wgpu::DeviceLostReason::Destroyed {
-                keep_first(&losses, format!("the device was lost: {message}"));
+                keep_first(&losses, Error::device(format!("the device was lost: {message}")));
             }
         });
         let (caps, kernels) = (adapter.caps.clone(), Kernels::default());
@@ -223,7 +223,7 @@ impl Gpu {
     /// That error, with the adapter's name.
     pub fn check(&self) -> Result<()> {
         match self.failure.lock().unwrap_or_else(|e| e.into_inner()).take() {
-            Some(what) => Err(Error::device(format!("{}: {what}", self.caps.name))),
+            Some(error) => Err(error.on(&self.caps.name)),
             None => Ok(()),
         }
     }
@@ -245,24 +245,28 @@ fn experimental(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
     }
     // SAFETY: wgpu asks for an acknowledgement that such a feature may have undefined behaviour that wgpu does not find.
     // What is known of cooperative matrices: a load or store of a matrix is not checked against the end of its array.
-    // They are in `shared/gemm_coop.wgsl` alone, in workgroup memory, at places that follow from the constants that its
-    // arrays are sized by, and a launch is only made where these fit the device (`ops::gemm`). And naga's barriers leave
+    // They are in `shared/gemm_coop.wgsl` and `shared/attention_coop.wgsl` alone, in workgroup memory, at places that
+    // follow from the constants that its arrays are sized by, and a launch is only made where these fit the device
+    // (`ops::gemm`, `ops::attention`). And naga's barriers leave
     // it to the driver to make workgroup memory visible (gfx-rs/wgpu#8805): a wrong result, not a wrong place, and mended
     // in `shader::visible`. For a user's own files (`--shaders`) neither holds: `docs/kernels.md` says so.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
-fn keep_first(slot: &Mutex<Option<String>>, what: String) {
-    slot.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(what);
+/// The first error since somebody looked.
+type Failure = Arc<Mutex<Option<Error>>>;
+
+fn keep_first(slot: &Failure, error: Error) {
+    slot.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
 }
 
-fn explain(error: &wgpu::Error) -> String {
+fn explain(error: &wgpu::Error) -> Error {
     match error {
         wgpu::Error::OutOfMemory { .. } => {
-            "out of device memory; a smaller --width and --height, --batch 1, --dtype f16 or --device cpu need less"
-                .into()
+            let remedy = "a smaller --width and --height, --batch 1, --dtype f16 or --device cpu need less";
+            Error::TooLarge(format!("out of device memory; {remedy}"))
         }
-        other => other.to_string(),
+        other => Error::device(other),
     }
 }
 

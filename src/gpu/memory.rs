@@ -10,6 +10,7 @@ pub fn to_bytes(tensor: &Tensor, kind: Kind, dtype: DType) -> Vec<u8> {
     let ty = Ty::new(kind, tensor.shape.clone());
     match (kind, dtype) {
         (Kind::U32, _) => pad(tensor, &ty, 0u32, |v| v as u32),
+        (Kind::Bytes, _) => pad(tensor, &ty, 0u8, |v| v as u8),
         (Kind::Act | Kind::Weight, DType::F16) => pad(tensor, &ty, f16::ZERO, f16::from_f32),
         _ => pad(tensor, &ty, 0f32, |v| v),
     }

@@ -1,13 +1,15 @@
-//! A session: a graph on a device, everything made once (kernels, buffers, bind groups), run many times. A run is one
-//! submission of one compute pass, then one read-back.
+//! A session: a graph on a device, everything made once (kernels, buffers, bind groups), run many times. A run is a
+//! compute pass, cut into submissions where it takes long, then one read-back.
 
 mod guards;
 mod observe;
+mod pace;
 mod submission;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::device::Gpu;
 use super::memory;
@@ -15,10 +17,11 @@ use super::shader::Dialect;
 use crate::error::{Error, Result};
 use crate::graph::interpret::load_parameters;
 use crate::graph::plan::{Plan, Storage, check_limits, device_bytes, plan};
-use crate::graph::{Graph, Node, Source, ValueId};
+use crate::graph::{Graph, Node, Part, Source, ValueId};
 use crate::ops::{Binding, Kind, Launch};
 use crate::tensor::{DType, Tensor, Weights};
 use guards::GUARD;
+use pace::Pace;
 use submission::Submission;
 
 /// Bytes of uploads in flight before the session waits for them, which bounds the staging memory.
@@ -49,6 +52,7 @@ pub struct Session {
     bytes: u64,
     /// Inputs that keep what [`Session::hold`] put there.
     held: HashSet<ValueId>,
+    pace: Mutex<Pace>,
 }
 
 impl Session {
@@ -76,6 +80,14 @@ impl Session {
         let plan = plan(&graph, storage);
         let mut uploads = Uploads { gpu, pending: 0, total: 0 };
         let mut fixed = load_parameters(&graph, weights, |parameter, raw| {
+            if parameter.part == Part::Quants {
+                let bytes = memory::to_bytes(
+                    &parameter.pack.to_tensor(raw, &parameter.file_shape)?,
+                    Kind::Bytes,
+                    storage.weight,
+                );
+                return uploads.buffer(&parameter.name(), &bytes);
+            }
             let rank = parameter.file_shape.rank();
             let dtype = if rank < 2 { DType::F32 } else { storage.weight };
             let words = parameter.pack.to_words(raw, &parameter.file_shape, dtype)?;
@@ -114,7 +126,9 @@ impl Session {
             readback,
             bytes,
             held: HashSet::new(),
+            pace: Mutex::new(Pace::new(Vec::new())),
         };
+        session.pace = Mutex::new(Pace::new(session.costs()));
         session.dispatches = session.prepare(choose)?;
         gpu.check()?;
         Ok(session)
@@ -162,7 +176,7 @@ impl Session {
         let mut variants = variants.map_err(|e| e.at(&node.name))?;
         let launch = variants.swap_remove(variant).launch;
         if launch.workgroups.iter().any(|n| *n > caps.max_workgroups) {
-            return Err(Error::device(format!(
+            return Err(Error::TooLarge(format!(
                 "{}: {:?} workgroups are more than {} dispatches; a smaller picture needs fewer",
                 node.name, launch.workgroups, caps.name
             )));
@@ -201,7 +215,7 @@ impl Session {
             layout: &kernel.layout,
             entries: &entries,
         });
-        self.gpu.check().map_err(|e| Error::device(format!("{}: {e}", node.name)))?;
+        self.gpu.check().map_err(|e| e.on(&node.name))?;
         Ok(Dispatch { pipeline: kernel.pipeline, bind_group, workgroups: launch.workgroups })
     }
 
@@ -230,9 +244,58 @@ impl Session {
     /// If an input is missing or misshapen, or the device fails.
     pub async fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<HashMap<String, Tensor>> {
         self.upload(inputs)?;
+        let submissions = self.pace().submissions();
+        let Some(mut submissions) = submissions else {
+            self.pace().measure(|nodes| self.measured(nodes))?;
+            return self.outputs(self.submission(&self.readback)).await;
+        };
+        let start = Instant::now();
+        let last = submissions.pop().unwrap_or_default();
+        submissions.into_iter().for_each(|nodes| self.submit(nodes));
         let mut submission = self.submission(&self.readback);
-        self.encode_pass(&mut submission.encoder, 0..self.dispatches.len(), 1, None);
-        self.outputs(submission).await
+        self.encode_pass(&mut submission.encoder, last, 1, None);
+        let outputs = self.outputs(submission).await?;
+        self.pace().correct(start.elapsed().as_secs_f64());
+        Ok(outputs)
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same session with so many seconds that a submission may take; one that a single node exceeds has that alone.
+    pub fn within(mut self, seconds: f64) -> Self {
+        self.pace = Mutex::new(Pace::new(self.costs()).within(seconds));
+        self
+    }
+
+    /// Submissions of a run, once one has been made.
+    pub fn submissions(&self) -> Option<usize> {
+        Some(self.pace().submissions()?.len())
+    }
+
+    /// What the nodes cost beside each other: operations, and the elements that they read and write.
+    fn costs(&self) -> Vec<f64> {
+        let cost = |node: &Node| {
+            let (inputs, output) = (self.graph.types(&node.inputs), self.graph.ty(node.output));
+            let read: usize = (0..inputs.len()).map(|i| node.op.reads(&inputs, output, i)).sum();
+            node.op.flops(&inputs, output) as f64 + (read + output.device_len()) as f64
+        };
+        self.graph.nodes.iter().map(cost).collect()
+    }
+
+    fn submit(&self, nodes: Range<usize>) {
+        let mut encoder = self.submission(&self.readback).encoder;
+        self.encode_pass(&mut encoder, nodes, 1, None);
+        self.gpu.queue.submit([encoder.finish()]);
+    }
+
+    /// Seconds from a submission of these nodes until they are done.
+    fn measured(&self, nodes: Range<usize>) -> Result<f64> {
+        let start = Instant::now();
+        self.submit(nodes);
+        self.gpu.wait()?;
+        Ok(start.elapsed().as_secs_f64())
     }
 
     /// Keeps those of the inputs that the graph has on the device, for all runs that are not given others.

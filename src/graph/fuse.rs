@@ -2,7 +2,7 @@
 //! product into its loader.
 //!
 //! A node is taken in only if the value between the two has no other reader, so nothing is computed twice and nothing is
-//! kept that would not have been. Which op can take which is the ops' own knowledge
+//! kept that would not have been. One that only moves elements ([`Op::moves`](crate::ops::Op::moves)) is taken in by all of its readers, or by none. Which op can take which is the ops' own knowledge
 //! ([`Op::absorb`](crate::ops::Op::absorb), [`Op::absorb_input`](crate::ops::Op::absorb_input)).
 
 use std::sync::Arc;
@@ -16,7 +16,38 @@ impl Graph {
     /// The same network with every epilogue and loader used that its ops offer.
     pub fn fused(self) -> Self {
         // Epilogues first: the operands that a loader adds follow theirs.
-        self.merged(into_epilogue).merged(into_loader)
+        self.merged(into_epilogue).merged(into_loader).without_moves()
+    }
+
+    /// Without the nodes that only move elements, where all that read them do so in their loaders.
+    fn without_moves(mut self) -> Self {
+        for place in (0..self.nodes.len()).rev() {
+            let node = &self.nodes[place];
+            if !node.op.moves() || self.outputs.iter().any(|(_, id)| *id == node.output) {
+                continue;
+            }
+            let readers = (0..self.nodes.len()).filter(|reader| self.nodes[*reader].inputs.contains(&node.output));
+            let merged: Option<Vec<(usize, Node)>> =
+                readers.map(|reader| Some((reader, self.with_loader(node, &self.nodes[reader])?))).collect();
+            if let Some(merged) = merged {
+                merged.into_iter().for_each(|(reader, node)| self.nodes[reader] = node);
+                self.nodes.remove(place);
+            }
+        }
+        self.renumber();
+        self
+    }
+
+    /// `node`, which reads what `maker` makes, with that in its loader.
+    fn with_loader(&self, maker: &Node, node: &Node) -> Option<Node> {
+        let operand = node.inputs.iter().position(|id| *id == maker.output)?;
+        let merged = into_loader(maker, node, operand)?;
+        (!merged.inputs.contains(&maker.output) && self.makes_what(&merged, node)).then_some(merged)
+    }
+
+    /// Whether a merged node takes its inputs and makes what this one did.
+    fn makes_what(&self, merged: &Node, node: &Node) -> bool {
+        merged.op.output(&self.types(&merged.inputs)).is_ok_and(|output| output == *self.ty(node.output))
     }
 
     fn merged(mut self, merge: Merge) -> Self {
@@ -68,8 +99,7 @@ impl Graph {
         candidates.sort_unstable_by(|a, b| b.cmp(a));
         candidates.into_iter().find_map(|(place, operand)| {
             let merged = merge(kept[place].as_ref()?, node, operand)?;
-            let output = merged.op.output(&self.types(&merged.inputs)).ok()?;
-            (output == *self.ty(node.output)).then_some((place, merged))
+            self.makes_what(&merged, node).then_some((place, merged))
         })
     }
 }
@@ -100,9 +130,12 @@ mod tests {
     use super::*;
     use crate::graph::interpret::Interpreter;
     use crate::ops::Kind;
+    use crate::ops::activation::{Act, Activation};
+    use crate::ops::concat::Concat;
     use crate::ops::conv2d::Conv2d;
     use crate::ops::geglu::Geglu;
     use crate::ops::matmul::MatMul;
+    use crate::ops::scale::Scale;
     use crate::ops::upsample::Upsample;
     use crate::rng::Generator;
     use crate::tensor::{NoWeights, Shape, Tensor};
@@ -145,6 +178,38 @@ mod tests {
         let up = up_sampled(&mut graph);
         graph.output("up", up);
         assert_eq!(fused(graph), ["net.up", "net.conv"]);
+    }
+
+    /// Two tensors side by side, and two products of them.
+    fn joined([a, b]: [usize; 2]) -> Graph {
+        let mut graph = Graph::new("net");
+        let parts = [a, b].map(|channels| normal(&mut graph, Kind::Act, [3, channels]));
+        let both = graph.node("both", Concat, &parts).unwrap();
+        for name in ["first", "second"] {
+            let w = normal(&mut graph, Kind::Weight, [a + b, 5]);
+            let y = graph.node(name, MatMul::new(false), &[both, w]).unwrap();
+            let y = graph.node(&format!("{name}.silu"), Activation(Act::Silu), &[y]).unwrap();
+            graph.output(name, y);
+        }
+        graph
+    }
+
+    #[test]
+    fn two_tensors_side_by_side_go_into_all_that_read_them_or_stay() {
+        assert_eq!(fused(joined([8, 16])), ["net.first", "net.second"]);
+        assert_eq!(fused(joined([4, 16])), ["net.both", "net.first", "net.second"], "no whole vectors of eight");
+        let mut graph = joined([8, 16]);
+        graph.output("both", graph.nodes[0].output);
+        assert_eq!(fused(graph), ["net.both", "net.first", "net.second"], "an output");
+        let mut graph = joined([8, 16]);
+        let both = graph.nodes[0].output;
+        let scaled = graph.node("scaled", Scale { factor: 2.0 }, &[both]).unwrap();
+        graph.output("scaled", scaled);
+        assert_eq!(
+            fused(graph),
+            ["net.both", "net.first", "net.second", "net.scaled"],
+            "a reader that takes one tensor"
+        );
     }
 
     fn gated(n: usize) -> Graph {

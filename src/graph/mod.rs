@@ -15,6 +15,7 @@ use crate::tensor::{DType, RawTensor, Shape, Tensor, Weights};
 mod fuse;
 pub mod interpret;
 pub mod plan;
+mod quantize;
 mod split;
 mod winograd;
 
@@ -27,9 +28,20 @@ pub struct ValueId(pub usize);
 pub struct Parameter {
     /// Names in the network's files: `down_blocks.0.resnets.1.conv1.weight`.
     pub keys: Vec<String>,
-    /// Shape in PyTorch's layout, of all together.
+    /// Shape in PyTorch's layout, of all together: of that part.
     pub file_shape: Shape,
     pub pack: Pack,
+    pub part: Part,
+}
+
+/// What of a parameter's tensors a value holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    /// Of matrices in blocks (see [`crate::tensor::Quantized`]).
+    Quants,
+    Scales,
+    Minima,
 }
 
 impl Parameter {
@@ -48,6 +60,9 @@ impl Parameter {
     /// # Errors
     /// If one is missing or has another number of elements, naming it.
     pub fn read<'w>(&self, weights: &'w dyn Weights) -> Result<RawTensor<'w>> {
+        if self.part != Part::Whole {
+            return self.read_blocks(weights);
+        }
         let each = self.each();
         let mut parts = Vec::with_capacity(self.keys.len());
         for key in &self.keys {
@@ -70,6 +85,24 @@ impl Parameter {
             }
         }
         Ok(RawTensor { dtype, shape: self.file_shape.clone(), bytes: Cow::Owned(bytes) })
+    }
+
+    /// A part of matrices in blocks, in f32.
+    fn read_blocks(&self, weights: &dyn Weights) -> Result<RawTensor<'static>> {
+        let mut values = Vec::with_capacity(self.file_shape.len());
+        for key in &self.keys {
+            let parts = weights.quantized(key).ok_or_else(|| Error::shape("is missing").at(key))?;
+            match self.part {
+                Part::Quants => values.extend(parts.quants.into_iter().map(f32::from)),
+                Part::Scales => values.extend(parts.scales),
+                Part::Minima | Part::Whole => values.extend(parts.minima),
+            }
+        }
+        if values.len() != self.file_shape.len() {
+            return Err(Error::shape(format!("should be {}, found {} values", self.file_shape, values.len())));
+        }
+        let bytes = Cow::Owned(bytemuck::pod_collect_to_vec(&values));
+        Ok(RawTensor { dtype: DType::F32, shape: self.file_shape.clone(), bytes })
     }
 }
 
@@ -177,7 +210,8 @@ impl Graph {
             return id;
         }
         let ty = Ty::new(kind, pack.packed(&file_shape));
-        let id = self.value(ty, Source::Parameter(Parameter { keys: keys.to_vec(), file_shape, pack }));
+        let id =
+            self.value(ty, Source::Parameter(Parameter { keys: keys.to_vec(), file_shape, pack, part: Part::Whole }));
         self.parameters.insert(keys.to_vec(), id);
         id
     }

@@ -28,6 +28,7 @@ impl Storage {
             Kind::Act => self.act.size(),
             Kind::Weight => self.weight.size(),
             Kind::F32 | Kind::U32 => 4,
+            Kind::Bytes => 1,
         }
     }
 }
@@ -103,7 +104,7 @@ pub fn check_limits(graph: &Graph, storage: Storage, caps: &Caps) -> Result<()> 
             Source::Node(node) => graph.nodes[*node].name.clone(),
         };
         let half = if storage.element_size(value.ty.kind) == 4 { " --dtype f16 halves it;" } else { "" };
-        return Err(Error::device(format!(
+        return Err(Error::TooLarge(format!(
             "{what} needs {} MiB in one buffer ({} {}), and {} binds at most {} MiB;{half} a smaller --width and \
              --height or --device cpu work too",
             bytes.div_ceil(1 << 20),

@@ -168,9 +168,15 @@ impl<'a> Module<'a> {
     fn conv_layer(&mut self, name: &str, x: ValueId, conv: Conv, bias: bool) -> Result<ValueId> {
         let Conv { out, kernel, stride, padding } = conv;
         let shape = [out, self.channels(x), kernel, kernel];
-        let parameters = self.weight_and_bias(name, shape, Pack::Conv, bias.then_some(out));
-        let op = Conv2d { stride, padding, upsample: None, epilogue: Epilogue::bias(bias) };
-        self.node(name, op, &[&[x], &parameters[..]].concat())
+        // Every output pixel is a product of the input pixel at the same place: there is no window to gather.
+        let pointwise = (kernel, stride, padding) == (1, 1, [0; 4]);
+        let pack = if pointwise { Pack::Linear } else { Pack::Conv };
+        let parameters = self.weight_and_bias(name, shape, pack, bias.then_some(out));
+        let inputs = [&[x], &parameters[..]].concat();
+        if pointwise {
+            return self.node(name, MatMul::new(bias), &inputs);
+        }
+        self.node(name, Conv2d { stride, padding, upsample: None, epilogue: Epilogue::bias(bias) }, &inputs)
     }
 
     /// `torch.nn.Conv2d`.

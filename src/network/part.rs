@@ -14,8 +14,8 @@ use crate::tensor::{DType, Tensor, Weights};
 
 #[derive(Debug)]
 pub(super) enum Part {
-    Cpu(Interpreter),
-    Gpu(Session),
+    Cpu(Box<Interpreter>),
+    Gpu(Box<Session>),
 }
 
 impl Part {
@@ -42,12 +42,12 @@ impl Part {
                 placed => Some(placed?),
             };
             if let Some(placement) = placement {
-                return Ok(Self::Gpu(placement.session(gpu, weights)?));
+                return Ok(Self::Gpu(Box::new(placement.session(gpu, weights)?)));
             }
             tell(&format!("{} runs on the CPU", graph.network));
         }
         check_memory(&graph.network, peak_host_bytes(&graph))?;
-        Ok(Self::Cpu(Interpreter::new(graph, weights)?))
+        Ok(Self::Cpu(Box::new(Interpreter::new(graph, weights)?)))
     }
 
     /// Keeps those of the inputs that the graph has, for all runs.

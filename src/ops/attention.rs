@@ -7,12 +7,14 @@
 //! Scores exist for a tile at a time only: sums over the keys so far are scaled down whenever a larger score turns up
 //! (Milakov and Gimelshein 2018, Dao et al. 2022).
 
+mod coop;
+
 use rayon::prelude::*;
 
 use super::host::{exp, vectorized};
 use super::product::{Mat, MatMut, Threads, product};
 use super::{Binding, Case, Inputs, Kind, Launch, Op, Ty, Variant, expect_inputs, expect_kind, expect_shape};
-use crate::caps::Caps;
+use crate::caps::{Caps, DeviceType};
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
 use crate::tensor::{Shape, Tensor};
@@ -246,10 +248,9 @@ impl Op for Attention {
         let Layout { q_row, kv_row, at, input, .. } = layout(inputs);
         let bindings: Vec<_> =
             input.map(Binding::Input).into_iter().chain([Binding::Output, Binding::Params]).collect();
-        let launch = |core, chunks: usize| {
+        let launch = |tile: usize, chunks: usize| {
             Launch::new("attention", 3)
                 .bindings(bindings.clone())
-                .core(core)
                 .constant("CAUSAL", self.causal)
                 .param("queries", queries)
                 .param("keys", keys)
@@ -260,13 +261,14 @@ impl Op for Attention {
                 .param("k_first", at[1] / 4)
                 .param("v_first", at[2] / 4)
                 .param_f32("scale", (d as f32).sqrt().recip())
-                .workgroups([queries.div_ceil(TILE), pairs, chunks].map(|n| n as u32))
+                .workgroups([queries.div_ceil(tile), pairs, chunks].map(|n| n as u32))
         };
         let ends = |rounds: usize| caps.loop_rounds.is_none_or(|most| rounds <= most as usize);
         let mut variants = Vec::new();
         let chunks = d.div_ceil(BROADCAST_CHANNELS);
         if caps.broadcasts() && ends(keys.div_ceil(8) * (1 + d.div_ceil(32) * usize::from(chunks > 1))) {
-            let broadcast = launch("attention_broadcast", chunks)
+            let broadcast = launch(TILE, chunks)
+                .core("attention_broadcast")
                 .constant("HEAD_VECTORS", (d / 4) as u32)
                 .constant("CHUNK_VECTORS", d.div_ceil(4 * chunks) as u32);
             variants.push(Variant { name: "broadcast", launch: broadcast });
@@ -275,8 +277,18 @@ impl Op for Attention {
         let width = d.div_ceil(TILE * chunks);
         // A tile of keys: its scores 32 channels at a time, the softmax, and the output's parts.
         if ends(keys.div_ceil(TILE) * (9 * d.div_ceil(TILE) + 24 + 13 * width)) {
-            let tile = launch("attention_tile", chunks).constant("CHUNKS", width as u32);
+            let tile = launch(TILE, chunks).core("attention_tile").constant("CHUNKS", width as u32);
             variants.push(Variant { name: "portable", launch: tile });
+        }
+        if let Some((coops, lanes)) = coop::offered(d, caps) {
+            let variant = |coop: coop::Coop| {
+                let launch = coop.launch(launch(coop.queries(), coop.chunks), lanes);
+                Variant { name: coop.name, launch }
+            };
+            // A software device multiplies matrices element by element: to check them there, not to be fast.
+            let at = if caps.device_type == DeviceType::Software { variants.len() } else { 0 };
+            let coops = coops.into_iter().filter(|coop| ends(coop.rounds(keys, lanes)));
+            variants.splice(at..at, coops.map(variant));
         }
         if variants.is_empty() {
             let remedy = "a smaller picture or --device cpu";

@@ -100,7 +100,7 @@ impl Case {
                 let held = match ty.kind {
                     Kind::Act => act,
                     Kind::Weight => weight,
-                    Kind::F32 | Kind::U32 => DType::F32,
+                    Kind::F32 | Kind::U32 | Kind::Bytes => DType::F32,
                 };
                 Tensor::new(ty.shape.clone(), round_to(held, data))
             })

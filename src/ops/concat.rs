@@ -51,6 +51,10 @@ impl Op for Concat {
     fn flops(&self, _inputs: Inputs, _output: &Ty) -> u64 {
         0
     }
+
+    fn moves(&self) -> bool {
+        true
+    }
 }
 
 pub fn cases() -> Vec<Case> {

@@ -12,7 +12,6 @@ use rayon::prelude::*;
 use super::epilogue::{Act, Epilogue, rows_per_batch};
 use super::gemm::{self, Size};
 use super::host::winograd::Conv3x3;
-use super::matmul::{matmul_variants, multiply};
 use super::product::{Mat, MatMut, Threads, in_blocks, product};
 use super::upsample::{Upsample, nearest, scale};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
@@ -74,11 +73,6 @@ impl Conv2d {
         }
     }
 
-    /// Whether every output pixel is a product of the input pixel at the same place: no patches to gather.
-    fn is_pointwise(&self, w: &Shape) -> bool {
-        self.stride == 1 && self.padding == [0; 4] && self.upsample.is_none() && w.dims()[..2] == [1, 1]
-    }
-
     /// The input pixel of tap `u`, `v` of output pixel `i`, `j`, or `None` beyond the edges.
     fn pixel<'a>(
         &self,
@@ -114,9 +108,6 @@ impl Conv2d {
     /// The definition: sums over patches, which exist for some rows of y and some taps at a time.
     fn sum_patches(&self, inputs: &[&Tensor], y: &mut Tensor) {
         let (x, w) = (inputs[0], inputs[1]);
-        if self.is_pointwise(&w.shape) {
-            return multiply(inputs, x.shape.channels(), y, self.epilogue);
-        }
         let g = self.geometry(&x.shape, &w.shape).expect("the graph checked the shapes");
         let (taps, operands) = (g.taps[0] * g.taps[1], self.epilogue.operands(inputs, &y.shape));
         let group = GROUP_LEN.div_ceil(g.channels).min(taps);
@@ -189,9 +180,6 @@ impl Op for Conv2d {
 
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
         let (x, w) = (&inputs[0].shape, &inputs[1].shape);
-        if self.is_pointwise(w) {
-            return Ok(matmul_variants("matmul", x.channels(), &output.shape, self.epilogue, caps));
-        }
         let g = self.geometry(x, w)?;
         let c4 = pad4(g.channels) / 4;
         let size = Size { matrices: 1, rows: output.shape.rows(), c: g.channels, taps: g.taps[0] * g.taps[1], n: g.n };
@@ -400,14 +388,5 @@ mod tests {
         assert_eq!(format!("{fused:?}"), format!("{:?}", Conv2d { upsample: Some(up), ..Conv2d::same(3) }));
         assert!(fused.absorb_input(&up, 0).is_none(), "a second one");
         assert!(Conv2d::same(3).absorb_input(&up, 3).is_none(), "of the residual");
-    }
-
-    #[test]
-    fn a_pointwise_convolution_is_launched_as_a_product() {
-        let inputs = [Ty::act([2, 9, 8, 6]), Ty::new(Kind::Weight, [1, 1, 6, 5]), Ty::new(Kind::F32, [5])];
-        let op = Conv2d::same(1);
-        let launch = op.launch(&inputs, &op.output(&inputs).unwrap(), &Caps::webgpu_default()).unwrap();
-        assert_eq!(launch.shader, "matmul");
-        assert_eq!(launch.params, [("rows", 144), ("taps", 1), ("c4", 2), ("n4", 2), ("rows_per_batch", 72)]);
     }
 }

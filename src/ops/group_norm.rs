@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::activation::{Act, Activation};
 use super::group_norm_stats::{expect_row, pixels, stats_shape};
 use super::host::vectorized;
+use super::joined::Joined;
 use super::{Binding, Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -151,6 +152,7 @@ impl Op for GroupNorm {
             .param("chunks", chunks)
             .param("slab", slab)
             .param_f32("eps", self.eps)
+            .joinable()
             .workgroups([vectors.div_ceil(slab) as u32, shape.batch() as u32, 1]))
     }
 
@@ -163,6 +165,10 @@ impl Op for GroupNorm {
         let next: &dyn Any = next;
         let Activation(act) = next.downcast_ref()?;
         (*act == Act::Silu && !self.silu).then(|| Box::new(Self { silu: true, ..*self }) as Box<dyn Op>)
+    }
+
+    fn absorb_input(&self, previous: &dyn Op, operand: usize) -> Option<Box<dyn Op>> {
+        Joined::with(*self, previous, operand)
     }
 }
 
@@ -191,6 +197,14 @@ pub fn cases() -> Vec<Case> {
         let types = plain.types().into_iter().chain([Ty::act([x.batch(), x.channels()])]);
         Case::new(GroupNorm { groups, eps: 1e-5, row: true, silu: true }, types).fill(1, Fill::With(some_stats))
     };
+    // x in two parts, of which a group may have some of both.
+    let joined = |groups, [batch, pixels, a, b]: [usize; 4]| {
+        let whole = case(groups, true, &[batch, pixels, a + b]).types();
+        let types = [Ty::act([batch, pixels, a])].into_iter().chain(whole[1..].to_vec());
+        let types = types.chain([Ty::act([batch, pixels, b])]);
+        Case::new(Joined(GroupNorm { groups, eps: 1e-5, row: false, silu: true }), types)
+            .fill(1, Fill::With(some_stats))
+    };
     vec![
         case(1, false, &[1, 1]),
         case(4, true, &[2, 3, 5, 8]),
@@ -202,6 +216,8 @@ pub fn cases() -> Vec<Case> {
         case(2, true, &[1, 100, 100, 8]),
         case(3, false, &[2, 17, 9]).fill(0, Fill::With(large)),
         with_row(3, &[2, 17, 9]),
+        joined(3, [2, 35, 16, 8]),
+        joined(32, [1, 300, 640, 320]),
         with_row(32, &[2, 16, 16, 64]),
     ]
 }

@@ -11,6 +11,7 @@
 use rayon::prelude::*;
 
 use super::host::vectorized;
+use super::joined::Joined;
 use super::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -144,6 +145,7 @@ impl Op for GroupNormStats {
             .param("groups", self.groups)
             .param("chunks", count)
             .param("chunk", size)
+            .joinable()
             .workgroups([count as u32, self.groups as u32, x.batch() as u32]))
     }
 
@@ -155,6 +157,10 @@ impl Op for GroupNormStats {
     fn sum_length(&self, inputs: Inputs) -> Option<usize> {
         let x = &inputs[0].shape;
         Some(pixels(x).min(chunks(pixels(x)).1) * x.channels() / self.groups)
+    }
+
+    fn absorb_input(&self, previous: &dyn Op, operand: usize) -> Option<Box<dyn Op>> {
+        Joined::with(*self, previous, operand)
     }
 }
 
@@ -183,6 +189,8 @@ pub fn cases() -> Vec<Case> {
         case(2, &[1, 19, 14, 6]).fill(0, Fill::With(large)),
         with_row(3, &[2, 17, 9]),
         with_row(32, &[2, 16, 16, 64]),
+        // x in two parts, of which a group may have some of both.
+        Case::new(Joined(GroupNormStats { groups: 3, row: false }), [Ty::act([2, 9, 33, 8]), Ty::act([2, 9, 33, 16])]),
     ]
 }
 

@@ -8,6 +8,7 @@ use std::any::Any;
 use super::activation::{Act, Activation};
 use super::group_norm::GroupNorm;
 use super::group_norm_stats::{GroupNormStats, chunks, expect_row, pixels, stats_shape};
+use super::joined::Joined;
 use super::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -117,6 +118,7 @@ impl Op for GroupNormWhole {
             .param("width", span * size / 4)
             .param("size", size)
             .param_f32("eps", self.eps)
+            .joinable()
             .workgroups([(self.groups / span) as u32, shape.batch() as u32, 1]))
     }
 
@@ -131,6 +133,10 @@ impl Op for GroupNormWhole {
         let Activation(act) = next.downcast_ref()?;
         (*act == Act::Silu && !self.silu).then(|| Box::new(Self { silu: true, ..*self }) as Box<dyn Op>)
     }
+
+    fn absorb_input(&self, previous: &dyn Op, operand: usize) -> Option<Box<dyn Op>> {
+        Joined::with(*self, previous, operand)
+    }
 }
 
 pub fn cases() -> Vec<Case> {
@@ -141,7 +147,18 @@ pub fn cases() -> Vec<Case> {
         let types = [Ty::act(x), vector.clone(), vector].into_iter().chain(offset);
         Case::new(GroupNormWhole { groups, eps: 1e-5, row, silu }, types.collect::<Vec<_>>())
     };
+    // x in two parts, of which a group may have some of both.
+    let joined = |groups, row: bool, [batch, pixels, a, b]: [usize; 4]| {
+        let vector = Ty::new(Kind::F32, [a + b]);
+        let offset = row.then(|| Ty::act([batch, a + b]));
+        let first = [Ty::act([batch, pixels, a]), vector.clone(), vector].into_iter().chain(offset);
+        let op = Joined(GroupNormWhole { groups, eps: 1e-5, row, silu: true });
+        Case::new(op, first.chain([Ty::act([batch, pixels, b])]))
+    };
     vec![
+        joined(1, false, [1, 1, 8, 8]),
+        joined(3, true, [2, 57, 16, 8]),
+        joined(32, false, [1, 64, 1280, 640]),
         case(1, false, false, &[1, 1, 4]),
         case(4, false, true, &[2, 3, 5, 8]),
         case(8, false, false, &[1, 7, 9, 8]),

@@ -6,6 +6,7 @@ use std::any::Any;
 use super::epilogue::{Act, Epilogue, rows_per_batch};
 use super::geglu::Geglu;
 use super::gemm::{self, Size};
+use super::joined::Joined;
 use super::matmul_geglu::MatMulGeglu;
 use super::product::{Mat, MatMut, in_blocks, product};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
@@ -42,19 +43,8 @@ pub(super) fn matmul_variants(
             .param("c4", pad4(k) / 4)
             .param("n4", pad4(output.channels()) / 4)
             .param("rows_per_batch", rows_per_batch(output))
+            .joinable()
     })
-}
-
-/// The product on the CPU, for x as `[rows, K]` and w as `[K, N]`.
-pub(super) fn multiply(inputs: &[&Tensor], k: usize, y: &mut Tensor, epilogue: Epilogue) {
-    let (n, operands) = (y.shape.channels(), epilogue.operands(inputs, &y.shape));
-    let (x, w) = (&inputs[0].data, Mat::new(&inputs[1].data, k, n));
-    in_blocks(&mut y.data, n, k, |first, block, threads| {
-        let rows = block.len() / n;
-        let x = Mat::new(&x[first * k..][..rows * k], rows, k);
-        product(MatMut::new(block, rows, n), 0.0, x, w, 1.0, threads);
-        operands.finish(first, block, threads);
-    });
 }
 
 impl Op for MatMul {
@@ -84,7 +74,15 @@ impl Op for MatMul {
     }
 
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
-        multiply(inputs, inputs[0].shape.channels(), y, self.epilogue);
+        let (k, n) = (inputs[0].shape.channels(), y.shape.channels());
+        let operands = self.epilogue.operands(inputs, &y.shape);
+        let (x, w) = (&inputs[0].data, Mat::new(&inputs[1].data, k, n));
+        in_blocks(&mut y.data, n, k, |first, block, threads| {
+            let rows = block.len() / n;
+            let x = Mat::new(&x[first * k..][..rows * k], rows, k);
+            product(MatMut::new(block, rows, n), 0.0, x, w, 1.0, threads);
+            operands.finish(first, block, threads);
+        });
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
@@ -108,6 +106,10 @@ impl Op for MatMul {
             return (self.epilogue == Epilogue::bias(true)).then(|| Box::new(MatMulGeglu) as Box<dyn Op>);
         }
         Some(Box::new(Self { epilogue: self.epilogue.absorb(next, operand)? }))
+    }
+
+    fn absorb_input(&self, previous: &dyn Op, operand: usize) -> Option<Box<dyn Op>> {
+        Joined::with(*self, previous, operand)
     }
 }
 
@@ -146,6 +148,12 @@ pub fn cases() -> Vec<Case> {
     case(&[1, 8], 8, bias);
     case(&[33, 200], 72, plain);
     case(&[2, 65, 40], 136, Epilogue { row: true, act: Act::Silu, residual: true, ..bias });
+    // x in two parts: as few channels as they can have, and SD 1.5's last shortcut.
+    for ([rows, a, b], n, epilogue) in [([3, 8, 8], 5, plain), ([65, 16, 40], 66, bias), ([256, 640, 320], 320, bias)] {
+        let w = Ty::new(Kind::Weight, [a + b, n]);
+        let first = [Ty::act([rows, a]), w].into_iter().chain(epilogue.operand_types(&[rows, n].into()));
+        cases.push(Case::new(Joined(MatMul { epilogue }), first.chain([Ty::act([rows, b])])));
+    }
     // Sums that overflow f16, and such as it holds as subnormals.
     let extreme = |fill, scale: f32| {
         let w = Fill::Normal(scale / 33f32.sqrt());
@@ -165,8 +173,11 @@ mod tests {
     use crate::tensor::DType;
 
     #[test]
-    fn the_reference_is_the_naive_sum_on_every_case() {
+    fn the_reference_is_the_naive_sum_on_every_case_with_one_x() {
         for case in cases() {
+            let op: &dyn Any = &*case.op;
+            // Of two parts of x, `joined` makes one.
+            let Some(MatMul { epilogue }) = op.downcast_ref() else { continue };
             let (types, tensors) = (case.types(), case.tensors(3, DType::F32, DType::F32));
             let output = case.op.output(&types).unwrap().shape;
             let inputs: Vec<&Tensor> = tensors.iter().collect();
@@ -177,7 +188,6 @@ mod tests {
                 (0..k).map(|j| f64::from(x[j]) * f64::from(w[j * n])).sum::<f64>() as f32
             };
             let mut wanted = Tensor::new(output.clone(), (0..output.len()).map(dot).collect());
-            let epilogue = (&*case.op as &dyn std::any::Any).downcast_ref::<MatMul>().unwrap().epilogue;
             epilogue.operands(&inputs, &output).finish(0, &mut wanted.data, Threads::One);
             let difference = compare(&found, &wanted);
             assert!(difference.relative < 1e-6, "{}: {difference:?}", case.name());

@@ -18,6 +18,7 @@ pub mod attention;
 pub mod case;
 pub mod concat;
 pub mod conv2d;
+pub mod dequantize;
 pub mod embedding;
 pub mod epilogue;
 pub mod geglu;
@@ -26,6 +27,7 @@ pub mod group_norm;
 pub mod group_norm_stats;
 pub mod group_norm_whole;
 pub(crate) mod host;
+pub mod joined;
 pub mod layer_norm;
 pub mod matmul;
 pub mod matmul_geglu;
@@ -63,6 +65,7 @@ pub const TABLE: &[Row] = &[
     ("upsample", upsample::cases),
     ("concat", concat::cases),
     ("scale", scale::cases),
+    ("dequantize", dequantize::cases),
     ("winograd_weights", winograd_weights::cases),
     ("winograd_input", winograd_input::cases),
     ("winograd_product", winograd_product::cases),
@@ -81,6 +84,8 @@ pub enum Kind {
     F32,
     /// Indices: `vec4<u32>` in a kernel, whole numbers in an f32 host tensor.
     U32,
+    /// Whole numbers below 256, four to a `u32` in a kernel: weights of a few bits.
+    Bytes,
 }
 
 /// A value's kind and logical (unpadded) shape.
@@ -194,6 +199,12 @@ impl Launch {
         self
     }
 
+    /// The last binding, constant and param of a kernel whose x may be in two parts (see [`joined`]): here it is whole.
+    pub(crate) fn joinable(mut self) -> Self {
+        self.bindings.push(Binding::Absent);
+        self.constant("JOINED", false).param("x_vectors", 0)
+    }
+
     pub fn workgroups(mut self, workgroups: [u32; 3]) -> Self {
         self.workgroups = workgroups;
         self
@@ -267,6 +278,11 @@ pub trait Op: Any + Debug + Send + Sync {
     /// output; its other inputs are appended to this op's.
     fn absorb(&self, _next: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
         None
+    }
+
+    /// Whether it only moves elements, so that to do it again for every node that reads its output costs nothing.
+    fn moves(&self) -> bool {
+        false
     }
 
     /// This op with `previous`, which makes its input number `operand`, as part of how it loads that input, if it can

@@ -1,5 +1,7 @@
 //! What happens between two evaluations of the UNet: its inputs, guidance, and each picture's own sampler step.
 
+use std::ops::Range;
+
 use super::Request;
 use crate::error::{Error, Result};
 use crate::rng::Generator;
@@ -13,9 +15,51 @@ pub(super) struct Picture {
     pub noise: Generator,
 }
 
-/// The latents that sampling starts from: seeded or given, times the first sigma.
-pub(super) fn start_latents(request: &Request, shape: Shape, pictures: &mut [Picture]) -> Result<Tensor> {
-    let each = shape.len() / pictures.len();
+/// The pictures of a batch that are still to be made.
+#[derive(Debug)]
+pub(super) struct Rest {
+    batch: usize,
+    done: usize,
+    /// Most pictures of a part.
+    pub at_once: usize,
+}
+
+impl Rest {
+    /// All at once, for now.
+    pub fn new(batch: usize) -> Self {
+        Self { batch, done: 0, at_once: batch }
+    }
+
+    /// The next part's pictures, its number, and how many parts there are.
+    pub fn next_part(&self) -> Option<(Range<usize>, (usize, usize))> {
+        let range = self.done..self.batch.min(self.done + self.at_once);
+        let part = (self.done.div_ceil(self.at_once), self.batch.div_ceil(self.at_once));
+        (!range.is_empty()).then_some((range, part))
+    }
+
+    /// The next part has been made.
+    pub fn made(&mut self) {
+        self.done = self.batch.min(self.done + self.at_once);
+    }
+
+    /// Parts of half the pictures, if those of the next one can be halved.
+    pub fn halve(&mut self) -> bool {
+        let count = self.at_once.min(self.batch - self.done);
+        self.at_once = count.div_ceil(2);
+        count > 1
+    }
+}
+
+/// The latents that sampling starts from: seeded or given, times the first sigma. Of these pictures of the whole batch, whose
+/// latents have this shape.
+pub(super) fn start_latents(
+    request: &Request,
+    shape: Shape,
+    range: Range<usize>,
+    pictures: &mut [Picture],
+) -> Result<Tensor> {
+    let each = shape.len() / shape.batch();
+    let part = shape.with_batch(range.len());
     let mut latents = match &request.init_latents {
         Some(given) if given.shape != shape => {
             return Err(Error::usage(format!(
@@ -23,8 +67,8 @@ pub(super) fn start_latents(request: &Request, shape: Shape, pictures: &mut [Pic
                 given.shape
             )));
         }
-        Some(given) => given.clone(),
-        None => Tensor::new(shape, pictures.iter_mut().flat_map(|picture| picture.noise.normal(each)).collect()),
+        Some(given) => Tensor::new(part, given.data[range.start * each..range.end * each].to_vec()),
+        None => Tensor::new(part, pictures.iter_mut().flat_map(|picture| picture.noise.normal(each)).collect()),
     };
     let sigma = pictures[0].sampler.init_noise_sigma();
     latents.data.iter_mut().for_each(|v| *v *= sigma);
@@ -58,6 +102,39 @@ pub(super) fn guide(both: &[f32], guidance: f32) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_that_does_not_fit_is_made_in_parts_that_do() {
+        let (mut rest, mut made) = (Rest::new(11), Vec::new());
+        while let Some((range, part)) = rest.next_part() {
+            if range.len() > 3 {
+                assert!(rest.halve());
+                continue;
+            }
+            made.push((range, part));
+            rest.made();
+        }
+        assert_eq!(made, [(0..3, (0, 4)), (3..6, (1, 4)), (6..9, (2, 4)), (9..11, (3, 4))]);
+    }
+
+    #[test]
+    fn one_picture_that_does_not_fit_is_not_halved() {
+        let mut rest = Rest::new(2);
+        assert!(rest.halve());
+        assert_eq!(rest.next_part(), Some((0..1, (0, 2))));
+        assert!(!rest.halve());
+    }
+
+    #[test]
+    fn given_latents_are_those_of_the_parts_own_pictures() {
+        let given = Tensor::new([3, 1, 1, 2], (0..6).map(|v| v as f32).collect());
+        let request = Request { init_latents: Some(given.clone()), ..Request::default() };
+        let config = crate::samplers::Config::from_json("{}", "here").unwrap();
+        let sampler = crate::samplers::sampler("ddim", &config, 5).unwrap();
+        let mut pictures = [Picture { sampler, noise: crate::rng::Source::default().seeded(1) }];
+        let part = start_latents(&request, given.shape.clone(), 1..2, &mut pictures).unwrap();
+        assert_eq!((part.shape.dims(), part.data), (&[1, 1, 1, 2][..], vec![2.0, 3.0]));
+    }
 
     #[test]
     fn guidance_one_is_the_conditional_output() {

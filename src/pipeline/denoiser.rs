@@ -140,9 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_sd15_takes_at_most_348_dispatches() {
+    fn a_step_of_sd15_takes_at_most_340_dispatches() {
         let nodes = sd15().step.fused().nodes;
-        assert!(nodes.len() <= 348, "{}", nodes.len());
+        assert!(nodes.len() <= 340, "{}", nodes.len());
     }
 
     #[test]

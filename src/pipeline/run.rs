@@ -1,9 +1,10 @@
 //! One call of [`Pipeline::generate`](super::Pipeline::generate), from texts to pixels.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::denoise::{Picture, guide, scaled, start_latents, step};
+use super::denoise::{Picture, Rest, guide, scaled, start_latents, step};
 use super::denoiser::{Denoiser, Parts};
 use super::kept::{Kept, Resident, made_for};
 use super::{Event, Pictures, Pipeline, Request, Seconds, Settings, Span};
@@ -216,32 +217,62 @@ impl<'a> Run<'a> {
         Ok(conditioning)
     }
 
-    /// Noise to latents.
+    /// Noise to latents: of all pictures at once or, where there is no room for that, of so many as there is room for.
     async fn denoise(&mut self, conditioning: Conditioning) -> Result<Tensor> {
+        let mut rest = Rest::new(self.request.batch);
+        let (mut latents, mut each) = (Vec::new(), Shape::default());
+        while let Some((range, part)) = rest.next_part() {
+            match self.denoise_part(&conditioning, range.clone(), part).await {
+                Ok(made) => {
+                    each = made.shape;
+                    latents.extend(made.data);
+                    rest.made();
+                }
+                Err(Error::TooLarge(why)) if rest.halve() => {
+                    let (count, at_once) = (range.len(), rest.at_once);
+                    let warning =
+                        format!("{count} pictures at once do not fit, so {at_once} are made at a time: {why}");
+                    (self.tell)(Event::Warning(&warning));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Tensor::new(each.with_batch(self.request.batch), latents))
+    }
+
+    /// The same of these pictures: part number `part` of `parts`.
+    async fn denoise_part(
+        &mut self,
+        conditioning: &Conditioning,
+        range: Range<usize>,
+        (part, parts): (usize, usize),
+    ) -> Result<Tensor> {
         let Pipeline { unet, vae, schedule, .. } = self.pipeline;
         let (request, settings) = (self.request, self.settings.clone());
-        let (batch, factor) = (request.batch, vae.factor());
+        let (batch, factor) = (range.len(), vae.factor());
         let size = [settings.height / factor, settings.width / factor];
         let mut pictures = Vec::with_capacity(batch);
-        for index in 0..batch {
+        for index in range.clone() {
             let sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
             pictures.push(Picture { sampler, noise: request.rng.seeded(request.seed.wrapping_add(index as u64)) });
         }
         let timesteps = pictures[0].sampler.timesteps().to_vec();
         let texts = conditioning.context.shape.batch();
-        let parts = Parts::of(unet, size, batch, &conditioning.context.shape, timesteps.len())?;
+        let graphs = Parts::of(unet, size, batch, &conditioning.context.shape, timesteps.len())?;
         let (height, width) = (settings.height as f32, settings.width as f32);
         let sizes = [height, width, 0.0, 0.0, height, width];
-        let mut denoiser = Denoiser::load(self, parts, &conditioning, sizes, &timesteps, batch).await?;
-        // Only now: a picture that no memory holds has been refused.
-        let mut latents = start_latents(request, [batch, unet.in_channels, size[0], size[1]].into(), &mut pictures)?;
+        let mut denoiser = Denoiser::load(self, graphs, conditioning, sizes, &timesteps, batch).await?;
+        // Only now: pictures that no memory holds have been refused.
+        let shape = [request.batch, unet.in_channels, size[0], size[1]].into();
+        let mut latents = start_latents(request, shape, range.clone(), &mut pictures)?;
+        let (steps_before, steps) = (part * timesteps.len(), parts * timesteps.len());
         for index in 0..timesteps.len() {
             let sample = scaled(&latents, pictures[0].sampler.input_scale(index), texts)?;
             let output = denoiser.run(self, index, &sample).await?.to_channels_first()?;
             let output = if settings.guided() { guide(&output.data, settings.guidance) } else { output.data };
             step(&mut pictures, index, &output, &mut latents.data);
             self.mark(Phase::Denoise, "steps");
-            (self.tell)(Event::Step(index + 1, timesteps.len()));
+            (self.tell)(Event::Step(steps_before + index + 1, steps));
             self.stop_if_cancelled()?;
         }
         denoiser.release(self);

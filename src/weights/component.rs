@@ -9,10 +9,11 @@ use serde::Deserialize;
 use super::file::{PICKLE, TensorFile};
 use super::model::Model;
 use super::names::canonical;
+use super::quant::Blocks;
 use super::unreadable;
 use super::view::View;
 use crate::error::{Error, Result, ten};
-use crate::tensor::{RawTensor, Shape, Weights};
+use crate::tensor::{BlockLayout, Quantized, RawTensor, Shape, Weights};
 
 /// A component's files, best first: diffusers' names and then transformers', full precision before f16.
 const FILES: [&str; 8] = [
@@ -134,6 +135,20 @@ impl ComponentWeights {
         let stored = self.tensors.get(name)?;
         self.files[stored.file].stored_as(&stored.name)
     }
+
+    /// The blocks of a matrix, if it has any.
+    fn blocks(&self, name: &str) -> Option<(Blocks, &[u8])> {
+        let stored = self.tensors.get(name)?;
+        let (blocks, bytes) = self.files[stored.file].blocks(&stored.name)?;
+        let shape = self.files[stored.file].shape(&stored.name)?;
+        let bytes = match (stored.view, shape.dims()) {
+            (View::Whole, [_, _]) => bytes,
+            (View::Third(third), [rows, _]) if rows % 3 == 0 => &bytes[third * (bytes.len() / 3)..][..bytes.len() / 3],
+            _ => return None,
+        };
+        // Blocks run along rows of the matrix as the file has it.
+        shape.channels().is_multiple_of(blocks.elements()).then_some((blocks, bytes))
+    }
 }
 
 /// Why a component has no weights, and what to do.
@@ -174,5 +189,13 @@ impl Weights for ComponentWeights {
 
     fn names(&self) -> Vec<String> {
         self.tensors.keys().cloned().collect()
+    }
+
+    fn layout(&self, name: &str) -> Option<BlockLayout> {
+        self.blocks(name).map(|(blocks, _)| blocks.layout())
+    }
+
+    fn quantized(&self, name: &str) -> Option<Quantized> {
+        self.blocks(name).map(|(blocks, bytes)| blocks.take_apart(bytes))
     }
 }

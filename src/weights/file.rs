@@ -150,6 +150,12 @@ impl TensorFile {
         Some(RawTensor { dtype: entry.dtype, shape: entry.shape.clone(), bytes })
     }
 
+    /// A tensor's kind of blocks and its bytes, if it is kept in blocks.
+    pub fn blocks(&self, name: &str) -> Option<(Blocks, &[u8])> {
+        let entry = self.header.index.get(name)?;
+        Some((entry.blocks?, &self.bytes.as_slice()[entry.range.clone()]))
+    }
+
     pub fn shape(&self, name: &str) -> Option<&Shape> {
         Some(&self.header.index.get(name)?.shape)
     }

@@ -104,14 +104,14 @@ mod tests {
     use super::*;
     use crate::caps::Caps;
     use crate::gpu::shader::{Dialect, Sources, prepare, spirv};
-    use crate::ops::matmul;
+    use crate::ops::{Case, attention, matmul};
     use crate::tensor::DType;
 
-    /// The SPIR-V of a product of cooperative matrices, as words.
-    fn module() -> Vec<u32> {
+    /// The SPIR-V of a kernel of cooperative matrices, as words.
+    fn module(cases: Vec<Case>) -> Vec<u32> {
         let caps = Caps::kinds(true, DType::F16, DType::F16).swap_remove(2);
         let dialect = Dialect { elem: DType::F16, weight: DType::F16, native_f16: true, matrix: None };
-        let variants = matmul::cases().into_iter().filter_map(|case| {
+        let variants = cases.into_iter().filter_map(|case| {
             let output = case.op.output(&case.types()).ok()?;
             case.op.variants(&case.types(), &output, &caps).ok()
         });
@@ -122,27 +122,29 @@ mod tests {
 
     #[test]
     fn every_barrier_and_every_access_of_workgroup_memory_is_marked() {
-        let (words, mut ids) = (module(), Ids::default());
-        let (mut barriers, mut accesses) = (0, 0);
-        let mut visible = None;
-        for instruction in instructions(&words[HEADER..]) {
-            ids.see(instruction);
-            match (instruction[0] & 0xffff, &instruction[1..]) {
-                (CONSTANT, [_, id, SYNCHRONISE_VISIBLY]) => visible = Some(*id),
-                (CONTROL_BARRIER, [.., semantics]) => {
-                    barriers += 1;
-                    assert_eq!(Some(*semantics), visible);
+        for (cases, wanted) in [(matmul::cases(), 4), (attention::cases(), 13)] {
+            let (words, mut ids) = (module(cases), Ids::default());
+            let (mut barriers, mut accesses) = (0, 0);
+            let mut visible = None;
+            for instruction in instructions(&words[HEADER..]) {
+                ids.see(instruction);
+                match (instruction[0] & 0xffff, &instruction[1..]) {
+                    (CONSTANT, [_, id, SYNCHRONISE_VISIBLY]) => visible = Some(*id),
+                    (CONTROL_BARRIER, [.., semantics]) => {
+                        barriers += 1;
+                        assert_eq!(Some(*semantics), visible);
+                    }
+                    (LOAD | MATRIX_LOAD, [_, _, pointer, .., last]) | (STORE | MATRIX_STORE, [pointer, .., last])
+                        if ids.shared.contains(pointer) =>
+                    {
+                        accesses += 1;
+                        assert_eq!(*last, NON_PRIVATE);
+                    }
+                    (LOAD, [_, _, pointer]) => assert!(!ids.shared.contains(pointer), "a load without a mark"),
+                    _ => {}
                 }
-                (LOAD | MATRIX_LOAD, [_, _, pointer, .., last]) | (STORE | MATRIX_STORE, [pointer, .., last])
-                    if ids.shared.contains(pointer) =>
-                {
-                    accesses += 1;
-                    assert_eq!(*last, NON_PRIVATE);
-                }
-                (LOAD, [_, _, pointer]) => assert!(!ids.shared.contains(pointer), "a load without a mark"),
-                _ => {}
             }
+            assert_eq!((barriers, accesses > 8), (wanted, true), "{accesses} accesses");
         }
-        assert_eq!((barriers, accesses > 8), (4, true), "{accesses} accesses");
     }
 }

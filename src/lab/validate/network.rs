@@ -270,7 +270,7 @@ fn rounded(tensor: Tensor, kind: Kind, storage: Storage) -> Tensor {
     let dtype = match kind {
         Kind::Act => storage.act,
         Kind::Weight => storage.weight,
-        Kind::F32 | Kind::U32 => DType::F32,
+        Kind::F32 | Kind::U32 | Kind::Bytes => DType::F32,
     };
     Tensor { data: round_to(dtype, tensor.data), shape: tensor.shape }
 }

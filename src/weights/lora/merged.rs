@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::change::Change;
 use crate::pack::Pack;
-use crate::tensor::{DType, RawTensor, Shape, Weights};
+use crate::tensor::{BlockLayout, DType, Quantized, RawTensor, Shape, Weights};
 
 /// How long merging took since somebody asked.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +26,7 @@ impl Clock {
 }
 
 /// The weights of `inner`, with changes to some of them. A changed tensor is in f32, whatever the file has, so that small
-/// changes keep their digits; it is made anew each time and kept by nobody.
+/// changes keep their digits, and in no blocks; it is made anew each time and kept by nobody.
 pub struct Merged<W> {
     pub(super) inner: W,
     /// By the tensor's name.
@@ -62,5 +62,13 @@ impl<W: Weights> Weights for Merged<W> {
 
     fn names(&self) -> Vec<String> {
         self.inner.names()
+    }
+
+    fn layout(&self, name: &str) -> Option<BlockLayout> {
+        self.inner.layout(name).filter(|_| !self.changes.contains_key(name))
+    }
+
+    fn quantized(&self, name: &str) -> Option<Quantized> {
+        if self.changes.contains_key(name) { None } else { self.inner.quantized(name) }
     }
 }

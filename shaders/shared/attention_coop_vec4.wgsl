@@ -1,0 +1,30 @@
+// The core for cooperative matrices with its workgroup memory in vectors of four, which SPIR-V lets matrices be loaded
+// from.
+#import attention_coop
+
+const TILE_LANES: u32 = 4u;
+
+var<workgroup> q_tile: array<vec4<f16>, Q_LEN>;
+var<workgroup> kv_tile: array<vec4<f16>, KV_LEN>;
+var<workgroup> p_tile: array<vec4<f16>, P_LEN>;
+var<workgroup> stage: array<vec4<f32>, STAGE_LEN>;
+
+fn put_q(at: u32, v: vec4<f16>) {
+    q_tile[at / 4u] = v;
+}
+
+fn put_kv(at: u32, v: vec4<f16>) {
+    kv_tile[at / 4u] = v;
+}
+
+fn put_p(at: u32, v: vec4<f16>) {
+    p_tile[at / 4u] = v;
+}
+
+fn put_stage(at: u32, v: vec4<f32>) {
+    stage[at / 4u] = v;
+}
+
+fn staged(at: u32) -> vec4<f32> {
+    return stage[at / 4u];
+}
