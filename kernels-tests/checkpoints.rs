@@ -2,8 +2,8 @@
 //! they were made of (`data/make_single_file.py`).
 
 mod convert;
-mod gguf;
-mod kept;
+pub mod gguf;
+pub mod kept;
 mod odd;
 
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use ornstein::network::Executor;
 use ornstein::pipeline::{Pipeline, Request};
 use ornstein::tensor::DType;
 use ornstein::tokenizer::Tokenizer;
-use ornstein::weights::Model;
+use ornstein::weights::{Changes, Model};
 use tempfile::TempDir;
 
 use crate::networks::{NETWORK, on_each_executor, within};
@@ -81,7 +81,14 @@ fn networks(family: &str, dtype: DType, executor: &Executor, limit: f64) -> Resu
                 |(key, tensor): (&String, &_)| Some((key.strip_prefix(&start)?.to_string(), Clone::clone(tensor)));
             reference.iter().filter_map(tensor).collect()
         };
-        let outputs = pollster::block_on(forward(&model, component(name), part("in"), executor, &mut |_| {}))?;
+        let outputs = pollster::block_on(forward(
+            &model,
+            &Changes::default(),
+            component(name),
+            part("in"),
+            executor,
+            &mut |_| {},
+        ))?;
         for (output, wanted) in part("out") {
             let found = outputs.get(&output).ok_or_else(|| format!("{name} gives no {output}"))?;
             within(&format!("{name}: {output}"), found, &wanted, limit)?;

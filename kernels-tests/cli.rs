@@ -137,24 +137,24 @@ pub fn trials() -> Vec<Trial> {
         .collect()
 }
 
-fn ornstein(at: &Path, arguments: &[&str]) -> Result<Output, Failed> {
+pub fn ornstein(at: &Path, arguments: &[&str]) -> Result<Output, Failed> {
     Ok(Command::new(env!("CARGO_BIN_EXE_ornstein")).current_dir(at).args(arguments).stdin(Stdio::null()).output()?)
 }
 
 /// A quick picture on the CPU.
-fn draw(at: &Path, arguments: &[&str]) -> Result<Output, Failed> {
+pub fn draw(at: &Path, arguments: &[&str]) -> Result<Output, Failed> {
     let mut all = vec!["generate", "--device", "cpu", "--steps", "2"];
     all.extend(arguments);
     let output = ornstein(at, &all)?;
     if output.status.success() { Ok(output) } else { Err(format!("failed: {}", text(&output.stderr)).into()) }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// The command ends with this status and one line that holds `words`, and leaves no file that was not there.
-fn refused(at: &Path, arguments: &[&str], status: i32, words: &[&str]) -> Result<(), Failed> {
+pub fn refused(at: &Path, arguments: &[&str], status: i32, words: &[&str]) -> Result<(), Failed> {
     let before = files(at)?;
     let output = ornstein(at, arguments)?;
     let said = text(&output.stderr);

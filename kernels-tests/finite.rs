@@ -19,7 +19,7 @@ use ornstein::ops::scale::Scale;
 use ornstein::pack::Pack;
 use ornstein::pipeline::{Event, Pictures, Pipeline, Request};
 use ornstein::tensor::{DType, NoWeights, RawTensor, Tensor, Weights};
-use ornstein::weights::{Model, read_tensors};
+use ornstein::weights::{Changes, Model, read_tensors};
 
 use crate::support::{change_tensor, copy_model, copy_of_the_model, ensure, on_gpu, test};
 
@@ -105,7 +105,7 @@ fn a_network_names_its_node(gpu: &Arc<Gpu>, subject: &Subject) -> Result<(), Fai
         let inputs = inputs.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();
         let mut said = Vec::new();
         let tell = &mut |text: &str| said.push(text.to_string());
-        let outputs = pollster::block_on(forward(&model, component, inputs, executor, tell))?;
+        let outputs = pollster::block_on(forward(&model, &Changes::default(), component, inputs, executor, tell))?;
         Ok::<_, Failed>((outputs, said))
     };
     let (wanted, _) = run(&Executor::Cpu)?;

@@ -11,6 +11,7 @@ mod floors;
 mod hlsl;
 mod layout;
 mod loaded;
+mod lora;
 mod models;
 mod networks;
 mod parity;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         floors::trials(),
         hlsl::trials(),
         loaded::trials(),
+        lora::trials(),
         models::trials(),
         networks::trials(),
         parity::trials(),

@@ -11,7 +11,7 @@ use ornstein::network::{Executor, IfWrong};
 use ornstein::ops::case::compare;
 use ornstein::pipeline::{Pipeline, Request};
 use ornstein::tensor::{DType, Tensor};
-use ornstein::weights::{Model, read_tensors};
+use ornstein::weights::{Changes, Model, read_tensors};
 use serde::Deserialize;
 
 use crate::support::{on_gpu, test};
@@ -84,7 +84,14 @@ fn network(model: &str, stem: &str, component: Component, executor: &Executor, l
     let folder = data("cases").join(model);
     let file = |kind: &str| read_tensors(&folder.join(format!("{stem}.{kind}.safetensors")));
     let inputs = file("inputs")?.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();
-    let outputs = pollster::block_on(forward(&Model::open(&folder)?, component, inputs, executor, &mut |_| {}))?;
+    let outputs = pollster::block_on(forward(
+        &Model::open(&folder)?,
+        &Changes::default(),
+        component,
+        inputs,
+        executor,
+        &mut |_| {},
+    ))?;
     for (name, (_, wanted)) in file("outputs")? {
         let output = outputs.get(&name).ok_or_else(|| format!("there is no output {name}"))?;
         within(&name, output, &wanted, limit)?;

@@ -9,7 +9,7 @@ use ornstein::conditioning::{Conditioning, Embedding, Encoder, Options, Syntax, 
 use ornstein::models::unet;
 use ornstein::network::Executor;
 use ornstein::prompt::{Part, parse};
-use ornstein::weights::{Model, read_tensors};
+use ornstein::weights::{Changes, Model, read_tensors};
 use serde::Deserialize;
 
 use crate::networks::{NETWORK, data, on_each_executor, within};
@@ -84,7 +84,8 @@ fn encode(model: &str, texts: &[&str], options: &Options, executor: &Executor) -
     unet.cross_attention_dim = if encoders.len() == 2 { 80 } else { 32 };
     let tell = &mut |_: &str| {};
     pollster::block_on(async {
-        let mut encoders = Encoder::load_all(&model, &unet, executor, texts.len(), options, false, tell).await?;
+        let mut encoders =
+            Encoder::load_all(&model, &Changes::default(), &unet, executor, texts.len(), options, tell).await?;
         let texts = Texts { texts, negative_absent: false };
         Ok(condition(&model, &unet, &mut encoders, &texts, tell).await?)
     })

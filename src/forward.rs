@@ -8,7 +8,7 @@ use crate::models::autoencoder::Autoencoder;
 use crate::models::{clip, unet, vae};
 use crate::network::{Executor, Network};
 use crate::tensor::{Shape, Tensor};
-use crate::weights::Model;
+use crate::weights::{Changes, Model};
 
 /// The networks of a model folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,20 +42,21 @@ pub(crate) struct Prepared {
     pub inputs: Tensors,
 }
 
-/// Runs a component on `inputs` and returns its outputs. `tell` is told what a user should know.
+/// Runs a component, with the changes of LoRA files, on `inputs` and returns its outputs. `tell` is told what a user should know.
 ///
 /// # Errors
 /// If an input is missing, unknown, misshapen or not finite, the network cannot be loaded or run, or a value is not
 /// finite even in f32.
 pub async fn forward(
     model: &Model,
+    changes: &Changes,
     component: Component,
     inputs: Tensors,
     executor: &Executor,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Tensors> {
     let prepared = prepare(model, component, inputs)?;
-    let weights = model.weights(component.folder())?;
+    let weights = changes.merged(component.folder(), model.weights(component.folder())?);
     let mut network = Network::load(executor, prepared.graph, &prepared.wanted, weights, tell).await?;
     let inputs: Vec<(&str, &Tensor)> = prepared.inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
     let outputs = network.run(&inputs, tell).await?;

@@ -19,7 +19,7 @@ use crate::network::Executor;
 use crate::rng;
 use crate::samplers;
 use crate::tensor::Tensor;
-use crate::weights::Model;
+use crate::weights::{Changes, Lora, Model};
 use kept::Kept;
 use run::Run;
 
@@ -43,6 +43,8 @@ pub struct Request {
     pub rng: rng::Source,
     /// Number of pictures, at least 1.
     pub batch: usize,
+    /// Files whose changes are added to the weights.
+    pub loras: Vec<Lora>,
     /// `[batch, channels, height, width]` in latent pixels, unit variance: used instead of seeded noise.
     pub init_latents: Option<Tensor>,
     /// Whether every node's output is looked at, as [`Network::checked`] tells: slower, the same picture.
@@ -205,6 +207,14 @@ impl Pipeline {
         check_size(settings.width, settings.height, request.batch)?;
         samplers::sampler(&settings.sampler, &self.schedule, settings.steps)?;
         Ok(settings)
+    }
+
+    /// What the request's LoRA files change in this model.
+    ///
+    /// # Errors
+    /// As [`Changes::of`].
+    pub fn changes(&self, request: &Request) -> Result<Changes> {
+        Changes::of(&self.model, &request.loras)
     }
 
     /// The same pipeline on an executor, where its networks stay from one picture to the next.

@@ -15,6 +15,7 @@
 //! Source: the web UI's wiki, "Attention/emphasis"; behaviour of its version 1.10.
 
 pub mod chunks;
+pub mod loras;
 
 /// A piece of a prompt, in order.
 #[derive(Debug, Clone, PartialEq)]

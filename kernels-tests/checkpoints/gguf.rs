@@ -11,7 +11,7 @@ use ornstein::gpu::Gpu;
 use ornstein::network::{Executor, IfWrong};
 use ornstein::ops::case::compare;
 use ornstein::tensor::{DType, Tensor};
-use ornstein::weights::{Model, read_tensors};
+use ornstein::weights::{Changes, Model, read_tensors};
 
 use super::kept::{Kept, Tensors, reference, write};
 use crate::networks::NETWORK;
@@ -59,7 +59,7 @@ fn packed(tensor: &Tensor) -> (u32, Vec<u8>, Tensor) {
 }
 
 /// Writes a GGUF file of these tensors, and gives the values that it holds.
-fn write_gguf(path: &Path, tensors: &Tensors) -> Result<Tensors, Failed> {
+pub fn write_gguf(path: &Path, tensors: &Tensors) -> Result<Tensors, Failed> {
     let (mut header, mut data, mut values) = (Vec::new(), Vec::new(), Tensors::new());
     header.extend([&b"GGUF"[..], &3u32.to_le_bytes(), &(tensors.len() as u64).to_le_bytes(), &[0; 8]].concat());
     for (name, tensor) in tensors {
@@ -95,7 +95,7 @@ fn run(model: &Model, component: Component, name: &str, executor: &Executor) -> 
     let start = format!("{name}.in.");
     let inputs = reference("sd2")?.into_iter();
     let inputs = inputs.filter_map(|(key, tensor)| Some((key.strip_prefix(&start)?.to_string(), tensor))).collect();
-    Ok(pollster::block_on(forward(model, component, inputs, executor, &mut |_| {}))?)
+    Ok(pollster::block_on(forward(model, &Changes::default(), component, inputs, executor, &mut |_| {}))?)
 }
 
 fn model() -> Result<(), Failed> {

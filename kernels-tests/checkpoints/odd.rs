@@ -7,7 +7,7 @@ use ornstein::forward::{Component, forward};
 use ornstein::network::Executor;
 use ornstein::pipeline::Pipeline;
 use ornstein::tensor::{DType, Tensor};
-use ornstein::weights::Model;
+use ornstein::weights::{Changes, Model};
 
 use super::kept::{Kept, Tensors, reference, write};
 use crate::support::test;
@@ -74,7 +74,8 @@ fn ones(names: &[&str]) -> Tensors {
 fn run(model: &Model, component: Component, name: &str) -> Result<Tensor, Failed> {
     let start = format!("{name}.in.");
     let inputs = part(&reference("sd1")?, &start);
-    let mut outputs = pollster::block_on(forward(model, component, inputs, &Executor::Cpu, &mut |_| {}))?;
+    let mut outputs =
+        pollster::block_on(forward(model, &Changes::default(), component, inputs, &Executor::Cpu, &mut |_| {}))?;
     Ok(outputs.remove("sample").ok_or("no sample")?)
 }
 

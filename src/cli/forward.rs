@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::lora::LoraArgs;
 use super::{DeviceArgs, ModelArg, warn};
 use crate::error::Result;
 use crate::forward::{Component, forward};
 use crate::gpu::shader::Sources;
-use crate::weights::{check_writable, read_tensors, write_tensors};
+use crate::weights::{Changes, check_writable, read_tensors, write_tensors};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ComponentArg {
@@ -25,6 +26,8 @@ pub(super) struct Forward {
     component: ComponentArg,
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    loras: LoraArgs,
     /// A safetensors file with the inputs, in PyTorch's shapes and under diffusers' argument names
     #[arg(long, value_name = "FILE")]
     inputs: PathBuf,
@@ -47,8 +50,10 @@ impl Forward {
         check_writable(&self.outputs)?;
         let inputs = read_tensors(&self.inputs)?.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();
         let model = self.model.open()?;
+        let changes = Changes::of(&model, &self.loras.open()?)?;
         let executor = self.device.open(Sources::default())?;
-        let outputs = pollster::block_on(forward(&model, component, inputs, &executor, &mut |text| warn(text)))?;
+        let tell = &mut |text: &str| warn(text);
+        let outputs = pollster::block_on(forward(&model, &changes, component, inputs, &executor, tell))?;
         let outputs: Vec<_> = outputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         write_tensors(&self.outputs, &outputs)
     }

@@ -1,6 +1,7 @@
 //! `ornstein generate`
 
 mod interrupt;
+mod lora;
 mod prompt;
 
 use std::io::{IsTerminal, Read};
@@ -31,6 +32,8 @@ pub(super) struct Generate {
     reading: prompt::PromptArgs,
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    loras: lora::PromptLoraArgs,
     /// A folder with another autoencoder for this model: a VAE, or a tiny one (TAESD)
     #[arg(long, value_name = "FOLDER")]
     vae: Option<PathBuf>,
@@ -121,10 +124,13 @@ impl Generate {
         if let Some(folder) = &self.vae {
             pipeline = pipeline.with_vae(folder)?;
         }
+        let mut loras = self.loras.open()?;
         let mut jobs = Vec::with_capacity(requests.len());
-        for (line, request) in requests {
+        for (line, mut request) in requests {
+            let prompt = loras.add_to(&mut request)?;
             // First: a path for each picture of an absurd batch would fill the memory.
             pipeline.settings(&request)?;
+            pipeline.changes(&request)?;
             let paths = self.paths(seed, line.as_deref());
             if let Some(latents) = self.save_latents.as_ref().filter(|path| paths.contains(path)) {
                 let what = format!("--save-latents and the picture are both {}: name two files", latents.display());
@@ -133,7 +139,7 @@ impl Generate {
             for path in paths.iter().chain(&self.save_latents).filter(|path| !is_stdout(path)) {
                 check_writable(path)?;
             }
-            jobs.push(Job { request, paths });
+            jobs.push(Job { prompt, request, paths });
         }
         let executor = self.device.open(sources)?;
         let interrupt = Interrupt::watch()?;
@@ -159,7 +165,7 @@ impl Generate {
             write_tensors(path, &[("latents", &pictures.latents)])?;
         }
         for ((pixels, path), seed) in pictures.pixels.iter().zip(&job.paths).zip(job.seeds()) {
-            let png = png(pipeline, &job.request, pictures, pixels, seed)?;
+            let png = png(pipeline, job, pictures, pixels, seed)?;
             match is_stdout(path) {
                 true => print(&png)?,
                 false => write_atomically(path, &png)?,
@@ -202,6 +208,7 @@ impl Generate {
             seed,
             rng: self.rng.source(),
             batch: self.batch,
+            loras: Vec::new(),
             init_latents,
             check: self.check,
         })
@@ -225,6 +232,8 @@ impl Generate {
 
 /// One call of the pipeline, and where its pictures go.
 struct Job {
+    /// As it is shown: with the tags of LoRA files.
+    prompt: String,
     request: Request,
     paths: Vec<PathBuf>,
 }
@@ -247,7 +256,7 @@ impl Done<'_> {
     fn add(&mut self, job: &Job, pictures: &Pictures, json: bool) -> Result<()> {
         let (Settings { width, height, .. }, executor) = (&pictures.settings, self.executor.name());
         for (path, seed) in job.paths.iter().zip(job.seeds()) {
-            let prompt = &job.request.prompt;
+            let prompt = &job.prompt;
             self.images.push(serde_json::json!({
                 "path": path, "seed": seed, "width": width, "height": height, "prompt": prompt,
             }));
@@ -280,10 +289,10 @@ fn tell_spans(pictures: &Pictures) {
     line(pictures.seconds.total, &format!("in all, {most} MiB of device memory at most"));
 }
 
-fn png(pipeline: &Pipeline, request: &Request, pictures: &Pictures, pixels: &[u8], seed: u64) -> Result<Vec<u8>> {
-    let settings = &pictures.settings;
+fn png(pipeline: &Pipeline, job: &Job, pictures: &Pictures, pixels: &[u8], seed: u64) -> Result<Vec<u8>> {
+    let (request, settings) = (&job.request, &pictures.settings);
     let parameters = Parameters {
-        prompt: &request.prompt,
+        prompt: &job.prompt,
         negative: request.negative.as_deref().unwrap_or_default(),
         steps: settings.steps,
         sampler: &settings.sampler,

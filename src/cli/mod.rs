@@ -19,6 +19,7 @@ mod convert;
 mod devices;
 mod forward;
 mod generate;
+mod lora;
 mod models;
 mod schedule;
 mod shader;

@@ -9,7 +9,7 @@ use crate::prompt::chunks::{Chunk, Tokens, divide};
 use crate::prompt::{Part, parse};
 use crate::tensor::Tensor;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Extended, Model};
+use crate::weights::{Changes, Extended, Model};
 
 const TABLE: &str = "text_model.embeddings.token_embedding.weight";
 
@@ -33,17 +33,17 @@ pub struct Encoder {
 
 impl Encoder {
     /// Opens the encoders that the UNet's family has (`text_encoder` with `tokenizer`, and SDXL's `text_encoder_2` with
-    /// `tokenizer_2`) for so many texts at once; `checked` as [`Network::checked`].
+    /// `tokenizer_2`) for so many texts at once, with the changes of LoRA files.
     ///
     /// # Errors
     /// If one is missing, cannot be loaded, or the options do not fit.
     pub async fn load_all(
         model: &Model,
+        changes: &Changes,
         unet: &unet::Config,
         executor: &Executor,
         texts: usize,
         options: &Options,
-        checked: bool,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Vec<Self>> {
         let (suffixes, state) = if unet.is_sdxl() { (&["", "_2"][..], State::Raw) } else { (&[""][..], State::Normed) };
@@ -55,8 +55,9 @@ impl Encoder {
             let graph = config.conditioning(&component, texts, config.max_tokens, skip, state)?;
             // The file holds the layers that are skipped, too.
             let wanted = config.graph(&component, 1, config.max_tokens)?.wanted();
-            let weights = Extended::new(model.weights(&component)?, TABLE, &rows);
-            let network = Network::load(executor, graph, &wanted, weights, tell).await?.checked(checked);
+            let weights = changes.merged(&component, model.weights(&component)?);
+            let weights = Extended::new(weights, TABLE, &rows);
+            let network = Network::load(executor, graph, &wanted, weights, tell).await?;
             encoders.push(Self { tokenizer, config, network, syntax: options.syntax });
         }
         let widths: Vec<usize> = encoders.iter().map(|encoder| encoder.config.hidden_size).collect();
@@ -69,6 +70,11 @@ impl Encoder {
             }
         }
         Ok(encoders)
+    }
+
+    /// As [`Network::checked`].
+    pub fn checked(self, checked: bool) -> Self {
+        Self { network: self.network.checked(checked), ..self }
     }
 
     pub fn device_bytes(&self) -> u64 {

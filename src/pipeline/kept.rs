@@ -6,8 +6,9 @@ use crate::conditioning::{Encoder, Options};
 use crate::graph::{Graph, Source};
 use crate::network::{Executor, Network};
 
-/// What text encoders are loaded for: so many texts, looked at in every node or not, read and encoded so.
-pub(super) type Encoding = (usize, bool, Options);
+/// What text encoders are loaded for: so many texts, looked at in every node or not, read and encoded so, with the changes
+/// of these LoRA files.
+pub(super) type Encoding = (usize, bool, Options, String);
 
 /// A network, and what it was made for ([`made_for`]).
 pub(super) struct Resident {
@@ -46,11 +47,13 @@ impl Kept {
     }
 }
 
-/// What a network of a model is made for: its inputs' names and sizes, and the type of activations.
-pub(super) fn made_for(graph: &Graph, executor: &Executor) -> String {
+/// What a network of a model is made for: its inputs' names and sizes, the type of activations, and the changes of these
+/// LoRA files.
+pub(super) fn made_for(graph: &Graph, executor: &Executor, loras: &str) -> String {
     let inputs = graph.values.iter().filter_map(|value| match &value.source {
         Source::Input(name) => Some(format!(", {name} {}", value.ty.shape)),
         _ => None,
     });
-    std::iter::once(executor.dtype().to_string()).chain(inputs).collect()
+    let loras = std::iter::once(format!(", {loras}"));
+    std::iter::once(executor.dtype().to_string()).chain(inputs).chain(loras).collect()
 }

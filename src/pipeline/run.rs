@@ -15,7 +15,7 @@ use crate::image::to_rgb8;
 use crate::network::{Executor, Network, Outputs};
 use crate::samplers;
 use crate::tensor::{Shape, Tensor};
-use crate::weights::ComponentWeights;
+use crate::weights::{Changes, ComponentWeights};
 
 pub(super) struct Run<'a> {
     pipeline: &'a Pipeline,
@@ -23,6 +23,8 @@ pub(super) struct Run<'a> {
     /// Where networks go that are not needed any more; without it they are let go.
     kept: Option<&'a mut Kept>,
     request: &'a Request,
+    /// Of the request's LoRA files.
+    changes: Changes,
     settings: Settings,
     cancel: &'a AtomicBool,
     tell: &'a mut dyn FnMut(Event<'_>),
@@ -66,12 +68,14 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         let begun = Instant::now();
         let settings = pipeline.settings(request)?;
+        let changes = pipeline.changes(request)?;
         let (seconds, spans) = (Seconds::default(), Vec::new());
         Ok(Self {
             pipeline,
             executor,
             kept,
             request,
+            changes,
             settings,
             cancel,
             tell,
@@ -99,12 +103,21 @@ impl<'a> Run<'a> {
         let now = Instant::now();
         let seconds = (now - self.marked).as_secs_f64();
         self.marked = now;
+        // It happened while weights were read, so it is a part of this time.
+        let merging = self.changes.take_time().as_secs_f64();
         *match phase {
             Phase::Load => &mut self.seconds.load,
             Phase::Text => &mut self.seconds.text,
             Phase::Denoise => &mut self.seconds.denoise,
             Phase::Decode => &mut self.seconds.decode,
         } += seconds;
+        if merging > 0.0 {
+            self.span("merging LoRAs", merging);
+        }
+        self.span(what, seconds - merging);
+    }
+
+    fn span(&mut self, what: &str, seconds: f64) {
         match self.spans.iter_mut().find(|span| span.what == what) {
             Some(span) => span.seconds += seconds,
             None => self.spans.push(Span { what: what.to_string(), seconds }),
@@ -114,7 +127,7 @@ impl<'a> Run<'a> {
     /// A network, kept or loaded.
     pub async fn load(&mut self, executor: &Executor, wanted: Wanted<'_>) -> Result<Resident> {
         let Wanted { what, component, graph, parameters } = wanted;
-        let made_for = made_for(&graph, executor);
+        let made_for = made_for(&graph, executor, &self.changes.files(component));
         let kept = self.kept.as_mut().and_then(|kept| kept.take(what, &made_for));
         let network = match kept {
             Some(network) => network,
@@ -123,6 +136,7 @@ impl<'a> Run<'a> {
                     Some(folder) if component == "vae" => ComponentWeights::in_folder(folder, component)?,
                     _ => self.pipeline.model.weights(component)?,
                 };
+                let weights = self.changes.merged(component, weights);
                 let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
                 Network::load(executor, graph, parameters, weights, tell).await?
             }
@@ -174,14 +188,16 @@ impl<'a> Run<'a> {
         let (negative, guided) = (request.negative.as_deref(), self.settings.guided());
         let both = [negative.unwrap_or(""), &request.prompt];
         let texts = if guided { &both[..] } else { &both[1..] };
-        let made_for = (texts.len(), request.check, request.conditioning.clone());
+        let loras = ["text_encoder", "text_encoder_2"].map(|component| self.changes.files(component)).join("; ");
+        let made_for = (texts.len(), request.check, request.conditioning.clone(), loras);
         let kept = self.kept.as_mut().and_then(|kept| kept.take_encoders(&made_for));
         let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
         let mut encoders = match kept {
             Some(encoders) => encoders,
             None => {
-                let (executor, options) = (self.executor, &request.conditioning);
-                Encoder::load_all(model, unet, executor, texts.len(), options, request.check, tell).await?
+                let (executor, options, changes) = (self.executor, &request.conditioning, &self.changes);
+                let loaded = Encoder::load_all(model, changes, unet, executor, texts.len(), options, tell).await?;
+                loaded.into_iter().map(|encoder| encoder.checked(request.check)).collect()
             }
         };
         self.mark(Phase::Load, "loading the text encoders");

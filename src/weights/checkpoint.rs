@@ -6,6 +6,7 @@
 
 mod infer;
 mod keys;
+mod original;
 mod refuse;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::error::{Error, Result, ten};
 use crate::tensor::Weights;
 use infer::{Prediction, Seen};
 use keys::Layout;
+pub(super) use original::Original;
 
 /// Starts of names, the component that they belong to, and how it is written.
 const PARTS: &[(&str, &str, Layout)] = &[

@@ -3,7 +3,7 @@
 //!
 //! [`Model`] finds a model (a folder, a [`Checkpoint`], a name from `weights-manifest.toml`, or the one inside the binary)
 //! and gives its configurations as text and each component's tensors as [`ComponentWeights`]. [`check`] compares those with what a
-//! network wants. [`read_tensors`] and [`write_tensors`] carry single tensors in and out; [`write_atomically`] is how
+//! network wants. [`Changes`] are those of LoRA files to a model's tensors. [`read_tensors`] and [`write_tensors`] carry single tensors in and out; [`write_atomically`] is how
 //! every output file is written.
 
 mod builtin;
@@ -14,6 +14,7 @@ mod convert;
 mod extended;
 mod file;
 mod gguf;
+mod lora;
 pub mod manifest;
 mod model;
 mod names;
@@ -32,6 +33,7 @@ pub use checkpoint::Checkpoint;
 pub use component::ComponentWeights;
 pub use convert::{Encoding, convert};
 pub use extended::Extended;
+pub use lora::{Changes, Lora, LoraFile, Merged};
 pub use model::Model;
 pub use output::{check_writable, write_atomically};
 pub use synthetic::Synthetic;

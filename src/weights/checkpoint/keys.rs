@@ -20,9 +20,9 @@ pub enum Layout {
 }
 
 /// Starts of names and what stands there instead.
-type Rules = &'static [(&'static str, &'static str)];
+pub(super) type Rules = &'static [(&'static str, &'static str)];
 
-const UNET: Rules = &[
+pub(super) const UNET: Rules = &[
     ("time_embed.0.", "time_embedding.linear_1."),
     ("time_embed.2.", "time_embedding.linear_2."),
     ("label_emb.0.0.", "add_embedding.linear_1."),
@@ -36,7 +36,7 @@ const UNET: Rules = &[
     ("out.2.", "conv_out."),
 ];
 
-const UNET_RESNET: Rules = &[
+pub(super) const UNET_RESNET: Rules = &[
     ("in_layers.0.", "norm1."),
     ("in_layers.2.", "conv1."),
     ("emb_layers.1.", "time_emb_proj."),
@@ -97,7 +97,7 @@ pub fn tensors<'a>(layout: Layout, stored: &[&'a str]) -> Vec<(String, &'a str, 
 }
 
 /// `12.rest` as 12 and `rest`.
-fn number(name: &str) -> Option<(usize, &str)> {
+pub(super) fn number(name: &str) -> Option<(usize, &str)> {
     let (number, rest) = name.split_once('.')?;
     // Nine digits are more layers than any network has, and fit every machine's numbers.
     Some((number.parse().ok().filter(|_| number.len() < 10)?, rest))

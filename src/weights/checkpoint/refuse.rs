@@ -4,7 +4,7 @@
 const KINDS: &[(&[&str], &str)] = &[
     (
         &["lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down.", "hada_w1", "lokr_w1", "dora_scale"],
-        "is a LoRA, a change to a model and no model itself; give the checkpoint that it was made for",
+        "is a LoRA, a change to a model and no model itself; give the checkpoint that it was made for, and this by --lora",
     ),
     (
         &["control_model.", "input_hint_block.", "controlnet_cond_embedding."],

@@ -1,0 +1,148 @@
+//! LoRA files in every form that trainers write, against diffusers, PEFT and LyCORIS (`data/make_lora.py` wrote files and
+//! outputs): on the CPU and on the adapter at hand in f32 and f16, in a model of every layout.
+
+mod drawn;
+mod refused;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use libtest_mimic::{Failed, Trial};
+use ornstein::forward::{Component, Tensors, forward};
+use ornstein::gpu::Gpu;
+use ornstein::network::{Executor, IfWrong};
+use ornstein::tensor::{DType, Tensor, Weights};
+use ornstein::weights::{Changes, Lora, LoraFile, Model, read_tensors};
+use serde::Deserialize;
+
+use crate::checkpoints::gguf::write_gguf;
+use crate::checkpoints::kept::{Kept, reference, write};
+use crate::networks::{NETWORK, data, on_each_executor, within};
+use crate::support::{ensure, on_gpu, test};
+
+#[derive(Debug, Deserialize)]
+struct Case {
+    name: String,
+    family: String,
+    files: Vec<(String, f32)>,
+    networks: Vec<String>,
+}
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials: Vec<Trial> = refused::trials().into_iter().chain(drawn::trials()).collect();
+    for case in cases() {
+        let (name, case) = (format!("lora::{}", case.name), Arc::new(case));
+        trials.extend(on_each_executor(&name, move |executor, kind| case.check(executor, NETWORK[kind])));
+    }
+    trials.push(test("lora::every_layout_of_a_model_takes_the_same_changes", every_layout));
+    trials.push(on_gpu("lora::matrices_in_blocks_on_a_device_take_them".into(), matrices_in_blocks));
+    trials.push(test("lora::only_changed_tensors_are_touched", only_changed_tensors_are_touched));
+    trials
+}
+
+fn cases() -> Vec<Case> {
+    let text = std::fs::read_to_string(data("lora/cases.json")).expect("cases.json can be read");
+    serde_json::from_str(&text).expect("cases.json can be understood")
+}
+
+fn file(name: &str) -> PathBuf {
+    data("lora").join(format!("{name}.safetensors"))
+}
+
+/// A file and how much of it is added everywhere.
+fn lora(path: &Path, scale: f32) -> ornstein::error::Result<Lora> {
+    Ok(Lora { file: Arc::new(LoraFile::open(path)?), unet: scale, text: scale })
+}
+
+impl Case {
+    fn changes(&self, model: &Model) -> Result<Changes, Failed> {
+        let loras = self.files.iter().map(|(name, scale)| lora(&file(name), *scale));
+        Ok(Changes::of(model, &loras.collect::<Result<Vec<_>, _>>()?)?)
+    }
+
+    fn check(&self, executor: &Executor, limit: f64) -> Result<(), Failed> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("model.safetensors");
+        write(&path, &Kept::of(&self.family)?.tensors(), DType::F16, &HashMap::new())?;
+        let model = Model::open(&path)?;
+        let expected = read_tensors(&data("lora/expected.safetensors"))?;
+        for network in &self.networks {
+            let found = self.output(&model, network, executor)?;
+            within(network, &found, &expected[&format!("{}.{network}", self.name)].1, limit)?;
+        }
+        Ok(())
+    }
+
+    /// What the changed network gives for the reference's inputs.
+    fn output(&self, model: &Model, network: &str, executor: &Executor) -> Result<Tensor, Failed> {
+        let (component, output) = match network {
+            "text_encoder" => (Component::TextEncoder, "pooler_output"),
+            "text_encoder_2" => (Component::TextEncoder2, "text_embeds"),
+            _ => (Component::Unet, "sample"),
+        };
+        let start = format!("{}.in.", network.replace('_', "-"));
+        let inputs = reference(&self.family)?.into_iter();
+        let inputs: Tensors =
+            inputs.filter_map(|(name, t)| Some((name.strip_prefix(&start)?.to_string(), t))).collect();
+        let changes = self.changes(model)?;
+        let mut outputs = pollster::block_on(forward(model, &changes, component, inputs, executor, &mut |_| {}))?;
+        Ok(outputs.remove(output).ok_or("there is no such output")?)
+    }
+}
+
+/// A single file, a folder and a GGUF file, whose tensors have other names, and some of which are three in one.
+fn every_layout() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    for case in cases().iter().filter(|case| ["kohya", "kohya-sd2"].contains(&case.name.as_str())) {
+        let kept = Kept::of(&case.family)?;
+        let at = |name: &str| folder.path().join(format!("{}-{name}", case.name));
+        let [single, packed, unpacked] = ["a.safetensors", "b.gguf", "c.safetensors"].map(at);
+        write(&single, &kept.tensors(), DType::F32, &HashMap::new())?;
+        let values = write_gguf(&packed, &kept.tensors())?;
+        write(&unpacked, &values, DType::F32, &HashMap::new())?;
+        let diffusers = kept.write_folder(&at("folder"))?;
+        for network in &case.networks {
+            let output = |model: &Model| case.output(model, network, &Executor::Cpu);
+            let (single, packed, unpacked) = (Model::open(&single)?, Model::open(&packed)?, Model::open(&unpacked)?);
+            ensure(output(&single)? == output(&diffusers)?, format!("{} {network} of a folder differs", case.name))?;
+            ensure(output(&packed)? == output(&unpacked)?, format!("{} {network} of a GGUF file differs", case.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// There the others stay in blocks.
+fn matrices_in_blocks(gpu: &Arc<Gpu>) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let [packed, unpacked] = ["a.gguf", "b.safetensors"].map(|name| folder.path().join(name));
+    let values = write_gguf(&packed, &Kept::of("sd2")?.tensors())?;
+    write(&unpacked, &values, DType::F32, &HashMap::new())?;
+    let (packed, unpacked) = (Model::open(&packed)?, Model::open(&unpacked)?);
+    let case = cases().into_iter().find(|case| case.name == "kohya-sd2").ok_or("there is no such case")?;
+    let weights = case.changes(&packed)?.merged("unet", packed.weights("unet")?);
+    let in_blocks = weights.names().iter().filter(|name| weights.layout(name).is_some()).count();
+    let whole = packed.weights("unet")?;
+    let all = whole.names().iter().filter(|name| whole.layout(name).is_some()).count();
+    let changed = read_tensors(&file("kohya-sd2"))?.keys().filter(|name| name.starts_with("lora_unet_")).count() / 3;
+    ensure(in_blocks == all - changed, format!("{in_blocks} of {all} are in blocks, {changed} are changed"))?;
+    let device = Executor::Gpu(Arc::clone(gpu), DType::F32, IfWrong::UseAnyway);
+    for network in &case.networks {
+        let (found, wanted) =
+            (case.output(&packed, network, &device)?, case.output(&unpacked, network, &Executor::Cpu)?);
+        within(network, &found, &wanted, NETWORK[1])?;
+    }
+    Ok(())
+}
+
+fn only_changed_tensors_are_touched() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let model = Kept::of("sd1")?.write_folder(folder.path())?;
+    let changes = Changes::of(&model, &[lora(&file("peft-alpha"), 1.0)?])?;
+    let (merged, plain) = (changes.merged("unet", model.weights("unet")?), model.weights("unet")?);
+    let differ = |name: &String| merged.get(name).map(|t| t.to_f32()) != plain.get(name).map(|t| t.to_f32());
+    let changed: Vec<String> = plain.names().into_iter().filter(differ).collect();
+    let in_file = read_tensors(&file("peft-alpha"))?.len() / 2;
+    ensure(changed.len() == in_file && changed.iter().all(|name| name.ends_with(".weight")), format!("{changed:?}"))?;
+    ensure(changes.files("text_encoder").is_empty(), "the text encoder is changed")
+}

@@ -1,0 +1,152 @@
+//! LoRA files: small changes to a model's weights, added while those are loaded.
+//!
+//! [`LoraFile`] is a file as it is; [`Changes`] are those of several files, found in a model by the names that each trainer
+//! gives its modules (`names`), their shapes checked; [`Merged`] adds them to a tensor when a network asks for it. So
+//! nothing else knows of them, and no tensor is in memory twice but the one that is being loaded.
+
+mod change;
+mod factor;
+mod file;
+mod merged;
+mod names;
+mod parts;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use change::Change;
+pub use file::LoraFile;
+use merged::Clock;
+pub use merged::Merged;
+use names::{Names, components};
+
+use super::model::Model;
+use crate::error::{Error, Result, ten};
+use crate::tensor::Weights;
+
+/// A file and how much of its changes is added: 1 is all, a negative number takes away.
+#[derive(Debug, Clone)]
+pub struct Lora {
+    pub file: Arc<LoraFile>,
+    /// To the UNet.
+    pub unet: f32,
+    /// To the text encoders.
+    pub text: f32,
+}
+
+impl Lora {
+    /// How much is added to the component of this place among [`components`], of which the UNet is the first.
+    fn strength(&self, place: usize) -> f32 {
+        if place == 0 { self.unet } else { self.text }
+    }
+}
+
+/// What several files change in a model.
+#[derive(Debug, Default)]
+pub struct Changes {
+    components: BTreeMap<&'static str, Component>,
+    clock: Clock,
+}
+
+/// What they change in one network.
+#[derive(Debug, Default)]
+struct Component {
+    changes: Arc<BTreeMap<String, Vec<Change>>>,
+    /// The files that change it, and how much.
+    files: Vec<String>,
+}
+
+impl Changes {
+    /// Finds the tensors of `model` that the files change. What they change by adds up, each against the model's own.
+    ///
+    /// # Errors
+    /// If a file changes what the model does not have, has parts that do not fit each other or the model's tensors, or
+    /// lacks some.
+    pub fn of(model: &Model, loras: &[Lora]) -> Result<Self> {
+        let mut found = Self::default();
+        if loras.is_empty() {
+            return Ok(found);
+        }
+        let open = |component| if model.has(component) { model.weights(component).map(Some) } else { Ok(None) };
+        let weights = components().map(open).collect::<Result<Vec<_>>>()?;
+        let mut tensors = <[Vec<String>; 3]>::default();
+        tensors.iter_mut().zip(&weights).for_each(|(names, weights)| {
+            *names = weights.as_ref().map(Weights::names).unwrap_or_default();
+        });
+        let names = Names::of(&tensors);
+        let mut all: [BTreeMap<String, Vec<Change>>; 3] = Default::default();
+        let mut files = <[Vec<String>; 3]>::default();
+        for lora in loras {
+            for (place, changes) in changes_of(lora, &names, &weights, model)?.into_iter().enumerate() {
+                if !changes.is_empty() {
+                    files[place].push(format!("{} {}", lora.file.path().display(), lora.strength(place)));
+                }
+                for (tensor, change) in changes {
+                    all[place].entry(tensor).or_default().push(change);
+                }
+            }
+        }
+        for ((component, changes), files) in components().zip(all).zip(files) {
+            found.components.insert(component, Component { changes: Arc::new(changes), files });
+        }
+        Ok(found)
+    }
+
+    /// The component's weights with its changes in them.
+    pub fn merged<W: Weights>(&self, component: &str, inner: W) -> Merged<W> {
+        let own = self.components.get(component);
+        let changes = own.map(|own| Arc::clone(&own.changes)).unwrap_or_default();
+        Merged { inner, changes, files: self.files(component), clock: self.clock.clone() }
+    }
+
+    /// The files that change this component, and how much.
+    pub fn files(&self, component: &str) -> String {
+        self.components.get(component).map(|own| own.files.join(", ")).unwrap_or_default()
+    }
+
+    /// How long merging took since the last call.
+    pub fn take_time(&self) -> Duration {
+        self.clock.take()
+    }
+}
+
+/// What one file changes, by component and tensor.
+fn changes_of(
+    lora: &Lora,
+    names: &Names,
+    weights: &[Option<super::ComponentWeights>],
+    model: &Model,
+) -> Result<[BTreeMap<String, Change>; 3]> {
+    let mut changes: [BTreeMap<String, Change>; 3] = Default::default();
+    let (mut strange, mut misfits) = (Vec::new(), Vec::new());
+    for (module, parts) in &lora.file.modules {
+        let found = names.find(module);
+        let shape = |&(place, ref tensor): &(usize, String)| weights[place].as_ref()?.shape(tensor);
+        let Some(((place, tensor), shape)) = found.and_then(|found| Some((found, shape(found)?))) else {
+            strange.extend(parts.values());
+            continue;
+        };
+        let component = components().nth(*place).unwrap_or_default();
+        let strength = lora.strength(*place);
+        match Change::new(&lora.file, parts, (component, tensor), &shape, strength) {
+            Ok(_) if changes[*place].contains_key(tensor) => {
+                misfits.push(format!("{module}: {component} {tensor} twice"))
+            }
+            Ok(change) => _ = changes[*place].insert(tensor.clone(), change),
+            Err(what) => misfits.push(format!("{module}: {what}")),
+        }
+    }
+    let mut wrong = Vec::new();
+    if !strange.is_empty() {
+        wrong.push(format!("it has nothing that these tensors change: {}", ten(&strange)));
+    }
+    if !misfits.is_empty() {
+        wrong.push(format!("these changes cannot be made: {}", ten(&misfits)));
+    }
+    if wrong.is_empty() {
+        return Ok(changes);
+    }
+    let what = format!("does not fit {}: {}; was it made for another family?", model.name(), wrong.join("; "));
+    Err(Error::file(lora.file.path(), what))
+}

@@ -1,0 +1,74 @@
+//! A network's weights with the changes of LoRA files in them, made tensor by tensor as they are asked for.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::change::Change;
+use crate::pack::Pack;
+use crate::tensor::{BlockLayout, DType, Quantized, RawTensor, Shape, Weights};
+
+/// How long merging took since somebody asked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    fn add(&self, time: Duration) {
+        self.0.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// The time so far, which then begins anew.
+    pub fn take(&self) -> Duration {
+        Duration::from_nanos(self.0.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// The weights of `inner`, with changes to some of them. A changed tensor is in f32, whatever the file has, so that small
+/// changes keep their digits, and in no blocks; it is made anew each time and kept by nobody.
+pub struct Merged<W> {
+    pub(super) inner: W,
+    /// By the tensor's name.
+    pub(super) changes: Arc<BTreeMap<String, Vec<Change>>>,
+    /// What messages call the files that they are of.
+    pub(super) files: String,
+    pub(super) clock: Clock,
+}
+
+impl<W: Weights> Weights for Merged<W> {
+    fn place(&self) -> String {
+        if self.files.is_empty() { self.inner.place() } else { format!("{} with {}", self.inner.place(), self.files) }
+    }
+
+    fn get(&self, name: &str) -> Option<RawTensor<'_>> {
+        let raw = self.inner.get(name)?;
+        let Some(changes) = self.changes.get(name) else { return Some(raw) };
+        let begun = Instant::now();
+        // What cannot be read is an error of whoever asks.
+        let rows = raw.shape.batch();
+        let Ok(mut tensor) = Pack::Plain.to_tensor(&raw, &[rows, raw.shape.len() / rows.max(1)].into()) else {
+            return Some(raw);
+        };
+        Change::add_all(changes, &mut tensor.data);
+        let bytes = Cow::Owned(bytemuck::cast_slice(&tensor.data).to_vec());
+        self.clock.add(begun.elapsed());
+        Some(RawTensor { dtype: DType::F32, shape: raw.shape, bytes })
+    }
+
+    fn shape(&self, name: &str) -> Option<Shape> {
+        self.inner.shape(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.inner.names()
+    }
+
+    fn layout(&self, name: &str) -> Option<BlockLayout> {
+        self.inner.layout(name).filter(|_| !self.changes.contains_key(name))
+    }
+
+    fn quantized(&self, name: &str) -> Option<Quantized> {
+        if self.changes.contains_key(name) { None } else { self.inner.quantized(name) }
+    }
+}
