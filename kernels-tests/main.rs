@@ -5,6 +5,7 @@ mod admission;
 mod bench;
 mod checkpoints;
 mod cli;
+mod controlnet;
 mod files;
 mod finite;
 mod floors;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         bench::trials(),
         checkpoints::trials(),
         cli::trials(),
+        controlnet::trials(),
         files::trials(),
         finite::trials(),
         floors::trials(),
