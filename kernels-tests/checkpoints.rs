@@ -48,7 +48,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// The family's checkpoint in a folder of its own.
-fn checkpoint(family: &str, dtype: DType) -> Result<(TempDir, PathBuf), Failed> {
+pub fn checkpoint(family: &str, dtype: DType) -> Result<(TempDir, PathBuf), Failed> {
     let kept = Kept::of(family)?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("model.safetensors");
@@ -62,19 +62,24 @@ fn component(name: &str) -> Component {
         "text-encoder-2" => Component::TextEncoder2,
         "vae-decoder" => Component::VaeDecoder,
         "vae-encoder" => Component::VaeEncoder,
+        "controlnet" => Component::ControlNet,
         _ => Component::Unet,
     }
 }
 
-/// Every network that the reference has, through the same door as `ornstein forward`.
 fn networks(family: &str, dtype: DType, executor: &Executor, limit: f64) -> Result<(), Failed> {
     let (_folder, path) = checkpoint(family, dtype)?;
-    let model = Model::open(&path)?;
+    let names = agree(&Model::open(&path)?, family, executor, limit)?;
+    assert!(names >= 4, "{names}");
+    Ok(())
+}
+
+/// Every network that the reference has, through the same door as `ornstein forward`; and how many there are.
+pub fn agree(model: &Model, family: &str, executor: &Executor, limit: f64) -> Result<usize, Failed> {
     let reference = reference(family)?;
     let mut names: Vec<_> = reference.keys().filter_map(|key| key.split('.').next()).collect();
     names.dedup();
-    assert!(names.len() >= 4, "{names:?}");
-    for name in names {
+    for name in &names {
         let part = |way: &str| -> Tensors {
             let start = format!("{name}.{way}.");
             let tensor =
@@ -82,7 +87,7 @@ fn networks(family: &str, dtype: DType, executor: &Executor, limit: f64) -> Resu
             reference.iter().filter_map(tensor).collect()
         };
         let outputs = pollster::block_on(forward(
-            &model,
+            model,
             &Changes::default(),
             component(name),
             part("in"),
@@ -94,7 +99,7 @@ fn networks(family: &str, dtype: DType, executor: &Executor, limit: f64) -> Resu
             within(&format!("{name}: {output}"), found, &wanted, limit)?;
         }
     }
-    Ok(())
+    Ok(names.len())
 }
 
 /// What is inferred from the tensors is what diffusers wrote of the pipeline.

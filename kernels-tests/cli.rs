@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use libtest_mimic::{Failed, Trial};
-use ornstein::image::decode_png;
+use ornstein::image::{decode_png, encode_png};
 use ornstein::tensor::Tensor;
 use ornstein::weights::write_tensors;
 
+use crate::controlnet::write_for_the_built_in_model;
 use crate::support::{change_tensor, copy_of_the_model, ensure, test};
 
 type Check = fn(&Path) -> Result<(), Failed>;
@@ -97,6 +98,38 @@ pub fn trials() -> Vec<Trial> {
         ("a_folder_without_an_autoencoder_is_refused", |at| {
             refused(at, &["generate", "x", "--vae", "nowhere"], 1, &["nowhere/config.json", "a VAE alone"])
         }),
+        ("a_controlnet_is_told_in_the_picture_and_its_scale_changes_it", a_controlnet_is_told),
+        ("a_controlnet_without_its_image_is_refused", |at| {
+            let said = ["--control-image is given 0 times and --control once", "in the same order"];
+            refused(at, &["generate", "x", "--control", "guide"], 2, &said)
+        }),
+        ("a_scale_too_many_is_refused", |at| {
+            write_picture(&at.join("p.png"))?;
+            let arguments = ["generate", "x", "--control", "a", "--control-image", "p.png", "--control-scale", "1"];
+            refused(at, &[&arguments[..], &["--control-scale", "2"]].concat(), 2, &["--control-scale is given 2 times"])
+        }),
+        ("a_controlnet_that_is_not_there_is_named", |at| {
+            write_picture(&at.join("p.png"))?;
+            let arguments = ["generate", "x", "--control", "nowhere", "--control-image", "p.png"];
+            refused(at, &arguments, 1, &["nowhere", "no such file or folder"])
+        }),
+        ("a_control_image_that_is_none_is_named", |at| {
+            std::fs::write(at.join("p.png"), "GIF89a")?;
+            let arguments = |image| ["generate", "x", "--control", "guide", "--control-image", image];
+            refused(at, &arguments("p.png"), 1, &["p.png", "cannot be read as PNG"])?;
+            refused(at, &arguments("q.png"), 1, &["q.png", "give a PNG"])
+        }),
+        ("a_part_of_the_steps_that_is_none_is_refused", |at| {
+            write_for_the_built_in_model(&at.join("guide"))?;
+            write_picture(&at.join("p.png"))?;
+            let arguments = ["generate", "x", "--control", "guide", "--control-image", "p.png", "--control-start", "1"];
+            refused(at, &arguments, 2, &["--control-start 1", "--control-end 1", "start < end"])
+        }),
+        ("a_controlnet_alone_draws_nothing", |at| {
+            write_for_the_built_in_model(&at.join("guide"))?;
+            refused(at, &["generate", "x", "--model", "guide"], 1, &["guide: is a ControlNet", "--control"])
+        }),
+        ("models_tells_a_controlnet", models_tells_a_controlnet),
         ("checking_a_healthy_model_says_nothing_and_changes_nothing", checking_changes_nothing),
         ("an_empty_prompt_makes_a_picture", an_empty_prompt_makes_a_picture),
         ("a_prompt_of_ten_thousand_characters_makes_a_picture_and_a_warning", a_long_prompt_makes_a_picture),
@@ -324,6 +357,37 @@ fn latents(at: &Path, arguments: &[&str]) -> Result<(Vec<u8>, String), Failed> {
     let output =
         draw(at, &[arguments, &["--seed", "5", "-o", "a.png", "--save-latents", "latents.safetensors"]].concat())?;
     Ok((std::fs::read(at.join("latents.safetensors"))?, text(&output.stderr)))
+}
+
+fn write_picture(path: &Path) -> Result<(), Failed> {
+    let rgb: Vec<u8> = (0..3 * 9 * 7).map(|i| i as u8).collect();
+    Ok(std::fs::write(path, encode_png(9, 7, &rgb, "")?)?)
+}
+
+fn a_controlnet_is_told(at: &Path) -> Result<(), Failed> {
+    write_for_the_built_in_model(&at.join("guide"))?;
+    write_picture(&at.join("p.png"))?;
+    let guided = |scale| {
+        let arguments = ["x", "--control", "guide", "--control-image", "p.png", "--control-scale", scale];
+        latents(at, &[&arguments[..], &["--control-end", "0.5"]].concat())
+    };
+    let ((strong, said), (weak, _)) = (guided("0.75")?, guided("0.25")?);
+    ensure(said.is_empty(), said)?;
+    ensure(strong != weak, "the scale changes nothing")?;
+    let parameters = decode_png("a.png", &std::fs::read(at.join("a.png"))?)?.parameters.unwrap_or_default();
+    let told = r#"ControlNet 0: "Module: none, Model: guide, Weight: 0.25, Resize Mode: Just Resize, Guidance Start: 0.0, Guidance End: 0.5""#;
+    ensure(parameters.contains(told), parameters)
+}
+
+fn models_tells_a_controlnet(at: &Path) -> Result<(), Failed> {
+    write_for_the_built_in_model(&at.join("guide"))?;
+    let output = ornstein(at, &["models", "inspect", "guide"])?;
+    let said = text(&output.stdout);
+    ensure(output.status.success(), text(&output.stderr))?;
+    let told = said.starts_with("guide: a part of a model\ncontrolnet ") && said.contains("for Stable Diffusion 1, ");
+    ensure(told && said.contains("text 128 wide"), said)?;
+    let verified = ornstein(at, &["models", "verify", "guide"])?;
+    ensure(text(&verified.stdout).contains("controlnet") && verified.status.success(), text(&verified.stderr))
 }
 
 fn a_weighted_prompt_is_used_whole(at: &Path) -> Result<(), Failed> {

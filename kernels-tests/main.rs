@@ -5,6 +5,7 @@ mod admission;
 mod bench;
 mod checkpoints;
 mod cli;
+mod controlnet;
 mod files;
 mod finite;
 mod floors;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         bench::trials(),
         checkpoints::trials(),
         cli::trials(),
+        controlnet::trials(),
         files::trials(),
         finite::trials(),
         floors::trials(),

@@ -7,7 +7,7 @@ use libtest_mimic::{Failed, Trial};
 use ornstein::graph::Graph;
 use ornstein::graph::interpret::Interpreter;
 use ornstein::models::autoencoder::Autoencoder;
-use ornstein::models::{clip, unet, vae};
+use ornstein::models::{clip, controlnet, unet, vae};
 use ornstein::ops::case::compare;
 use ornstein::tensor::{Shape, Tensor};
 use ornstein::weights::{Model, check, read_tensors};
@@ -142,6 +142,11 @@ mod sizes {
         "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
         "transformer_layers_per_block": [1, 2, 10], "addition_embed_type": "text_time",
         "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}"#;
+    const SDXL_CONTROLNET: &str = r#"{"cross_attention_dim": 2048, "attention_head_dim": [5, 10, 20],
+        "block_out_channels": [320, 640, 1280], "use_linear_projection": true,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "transformer_layers_per_block": [1, 2, 10], "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}"#;
     const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
         "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
         "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
@@ -154,6 +159,9 @@ mod sizes {
         let unet = |config: &'static str, size, tokens| {
             move || unet::Config::from_json(config, "unet").and_then(|c| c.graph(1, size, size, tokens))
         };
+        let control = |config: &'static str, size| {
+            move || controlnet::Config::from_json(config, "controlnet").and_then(|c| c.graph(1, size, size, 77, 1.0))
+        };
         let clip = |config: &'static str| {
             move || clip::Config::from_json(config, "text_encoder").and_then(|c| c.graph("text_encoder", 1, 77))
         };
@@ -162,6 +170,8 @@ mod sizes {
             trial("the Stable Diffusion 1.5 UNet", 859.52, 401.6, unet(SD1, 64, 77)),
             trial("the Stable Diffusion 2.1 UNet", 865.91, 402.1, unet(SD2, 64, 77)),
             trial("the SDXL UNet", 2567.46, 3380.6, unet(SDXL, 128, 77)),
+            trial("the Stable Diffusion 1.5 ControlNet", 361.28, 141.6, control(r#"{"cross_attention_dim": 768}"#, 64)),
+            trial("the SDXL ControlNet", 1251.01, 1510.2, control(SDXL_CONTROLNET, 128)),
             trial("the VAE decoder", 49.49, 1257.3, move || vae()?.decoder(1, 64, 64)),
             trial("the VAE encoder", 34.16, 558.3, move || vae()?.encoder(1, 512, 512)),
             trial("the CLIP ViT-L text encoder", 123.06, 6.65, clip(CLIP_L)),

@@ -19,7 +19,7 @@ use crate::support::{on_gpu, test};
 /// Largest relative errors of a network: on the CPU, on a GPU in f32 and in f16.
 pub const NETWORK: [f64; 3] = [2e-5, 1e-4, 5e-3];
 /// The same of a seeded, guided picture's latents.
-const PICTURE: [f64; 3] = [1e-4, 1e-3, 5e-2];
+pub const PICTURE: [f64; 3] = [1e-4, 1e-3, 5e-2];
 
 /// A file pair `<stem>.inputs.safetensors`, `<stem>.outputs.safetensors` in a model folder, and the network it is of.
 const CASES: &[(&str, &str, Component)] = &[

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result, ten};
 use crate::graph::Graph;
 use crate::models::autoencoder::Autoencoder;
-use crate::models::{clip, unet, vae};
+use crate::models::{clip, controlnet, unet, vae};
 use crate::network::{Executor, Network};
 use crate::tensor::{Shape, Tensor};
 use crate::weights::{Changes, Model};
@@ -18,6 +18,7 @@ pub enum Component {
     Unet,
     VaeDecoder,
     VaeEncoder,
+    ControlNet,
 }
 
 impl Component {
@@ -28,6 +29,7 @@ impl Component {
             Self::TextEncoder2 => "text_encoder_2",
             Self::Unet => "unet",
             Self::VaeDecoder | Self::VaeEncoder => "vae",
+            Self::ControlNet => "controlnet",
         }
     }
 }
@@ -88,6 +90,7 @@ pub(crate) fn prepare(model: &Model, component: Component, inputs: Tensors) -> R
         Component::VaeDecoder | Component::VaeEncoder => {
             prepare_vae(&Autoencoder::from_json(&text, &place)?, component, &mut given)
         }
+        Component::ControlNet => prepare_controlnet(&controlnet::Config::from_json(&text, &place)?, &mut given),
     }?;
     given.nothing_left()?;
     Ok(prepared)
@@ -104,14 +107,21 @@ fn prepare_text(config: &clip::Config, network: &str, given: &mut Given) -> Resu
 }
 
 fn prepare_unet(config: &unet::Config, given: &mut Given) -> Result<Prepared> {
+    let (inputs, [batch, height, width, tokens]) = unet_inputs(config, given)?;
+    let graph = config.graph(batch, height, width, tokens)?;
+    Ok(Prepared { wanted: graph.wanted(), graph, inputs })
+}
+
+/// What a UNet and a ControlNet take: the inputs, and their batch, height, width and number of tokens.
+fn unet_inputs(config: &unet::Config, given: &mut Given) -> Result<(Tensors, [usize; 4])> {
     let sample = given.image("sample", config.in_channels)?;
     let context = given.take("encoder_hidden_states", 3)?;
     let [batch, height, width, _] = sample.shape.image()?;
+    let tokens = context.shape.dims()[1];
     let mut timestep = given.any("timestep")?;
     if timestep.data.len() == 1 {
         timestep = Tensor::new([batch], vec![timestep.data[0]; batch]);
     }
-    let graph = config.graph(batch, height, width, context.shape.dims()[1])?;
     let mut inputs: Tensors = [
         ("sample".to_string(), sample),
         ("encoder_hidden_states".to_string(), context),
@@ -122,6 +132,25 @@ fn prepare_unet(config: &unet::Config, given: &mut Given) -> Result<Prepared> {
         inputs.insert("text_embeds".into(), given.take("text_embeds", 2)?);
         inputs.insert("time_ids".into(), given.take("time_ids", 2)?);
     }
+    Ok((inputs, [batch, height, width, tokens]))
+}
+
+fn prepare_controlnet(config: &controlnet::Config, given: &mut Given) -> Result<Prepared> {
+    let (mut inputs, [batch, height, width, tokens]) = unet_inputs(&config.unet, given)?;
+    let image = given.image("controlnet_cond", controlnet::IMAGE_CHANNELS)?;
+    let [_, image_height, image_width, _] = image.shape.image()?;
+    let factor = config.factor();
+    if [image_height, image_width] != [height * factor, width * factor] {
+        return Err(Error::usage(format!(
+            "the input controlnet_cond is {image_height} x {image_width} pixels, but a sample of {height} x {width} \
+             takes {} x {}",
+            height * factor,
+            width * factor
+        )));
+    }
+    inputs.insert("controlnet_cond".into(), image);
+    let scale = given.optional("conditioning_scale")?.map_or(1.0, |scale| scale.data[0]);
+    let graph = config.graph(batch, height, width, tokens, scale)?;
     Ok(Prepared { wanted: graph.wanted(), graph, inputs })
 }
 
@@ -155,6 +184,11 @@ impl Given {
             return Err(Error::NotFinite(format!("the input {name} is NaN or infinite at element {index}")));
         }
         Ok(tensor)
+    }
+
+    /// The same where it may be absent.
+    fn optional(&mut self, name: &str) -> Result<Option<Tensor>> {
+        if self.0.contains_key(name) { self.any(name).map(Some) } else { Ok(None) }
     }
 
     fn take(&mut self, name: &str, rank: usize) -> Result<Tensor> {

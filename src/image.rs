@@ -3,6 +3,8 @@
 //! The parameters stand in a text chunk `parameters`, written as AUTOMATIC1111's web UI writes it and as other programs
 //! read it: `tEXt` where the text is Latin-1, else `iTXt`, which is what Python's `PIL.PngImagePlugin.PngInfo` does.
 
+mod resize;
+
 use std::fmt;
 use std::io::Cursor;
 
@@ -55,6 +57,15 @@ pub struct Picture {
     pub parameters: Option<String>,
 }
 
+impl Picture {
+    /// Its pixels from 0 to 1, `[1, height, width, 3]`. A picture of another size is resized, each side by itself, as
+    /// diffusers' `VaeImageProcessor` does by default: with Lanczos' filter.
+    pub fn to_tensor(&self, width: usize, height: usize) -> Tensor {
+        let bytes = resize::resize(&self.rgb, [self.width, self.height], [width, height]);
+        Tensor::new([1, height, width, 3], bytes.into_iter().map(|byte| f32::from(byte) / 255.0).collect())
+    }
+}
+
 /// Reads a PNG of any colour type as RGB; `place` is what an error calls it.
 pub fn decode_png(place: &str, file: &[u8]) -> Result<Picture> {
     let fail = |error: &dyn fmt::Display| Error::file(place, format!("cannot be read as PNG: {error}"));
@@ -94,6 +105,26 @@ pub struct Parameters<'a> {
     pub emphasis: bool,
     /// The generator of the noise, by the web UI's name.
     pub rng: &'a str,
+    pub controls: Vec<ControlParameters>,
+}
+
+/// One ControlNet of [`Parameters`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ControlParameters {
+    pub model: String,
+    pub scale: f32,
+    /// The part of the steps in which it guides.
+    pub start: f64,
+    pub end: f64,
+}
+
+impl fmt::Display for ControlParameters {
+    /// As the web UI's ControlNet extension has it, of a picture that is given as the network sees it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { model, scale, start, end } = self;
+        write!(f, "Module: none, Model: {model}, Weight: {scale:?}, Resize Mode: Just Resize, ")?;
+        write!(f, "Guidance Start: {start:?}, Guidance End: {end:?}")
+    }
 }
 
 impl fmt::Display for Parameters<'_> {
@@ -119,6 +150,9 @@ impl fmt::Display for Parameters<'_> {
             f.write_str("Emphasis: None, ")?;
         }
         write!(f, "RNG: {}, ", self.rng)?;
+        for (index, control) in self.controls.iter().enumerate() {
+            write!(f, "ControlNet {index}: {}, ", quoted(&control.to_string()))?;
+        }
         write!(f, "Version: ornstein {}", env!("CARGO_PKG_VERSION"))
     }
 }
@@ -168,6 +202,7 @@ mod tests {
             clip_skip: None,
             emphasis: false,
             rng: "CPU",
+            controls: Vec::new(),
         }
     }
 
@@ -214,6 +249,14 @@ mod tests {
         let brackets = |emphasis| Parameters { prompt: "(a)", emphasis, ..parameters() }.to_string();
         assert!(brackets(false).contains("Emphasis: None, RNG: CPU"), "{}", brackets(false));
         assert!(!brackets(true).contains("Emphasis"), "{}", brackets(true));
+    }
+
+    #[test]
+    fn controlnets_are_in_the_web_uis_form() {
+        let control = |model: &str| ControlParameters { model: model.into(), scale: 0.8, start: 0.0, end: 0.5 };
+        let text = Parameters { controls: vec![control("canny"), control("depth")], ..parameters() }.to_string();
+        let said = r#"ControlNet 1: "Module: none, Model: depth, Weight: 0.8, Resize Mode: Just Resize, Guidance Start: 0.0, Guidance End: 0.5", Version"#;
+        assert!(text.contains(said) && text.contains("ControlNet 0: \"Module: none, Model: canny"), "{text}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::models::{clip, unet, vae};
+use crate::models::{clip, controlnet, unet, vae};
 use crate::tensor::{Shape, Weights};
 use crate::weights::{Model, check};
 
@@ -49,7 +49,7 @@ pub struct Part {
 pub fn inspect(model: &Model) -> Result<Inspection> {
     let mut family = None;
     let mut components = Vec::new();
-    for component in ["text_encoder", "text_encoder_2", "unet", "vae"] {
+    for component in ["text_encoder", "text_encoder_2", "unet", "vae", "controlnet"] {
         let path = format!("{component}/config.json");
         if !model.has(&path) {
             continue;
@@ -60,6 +60,11 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
                 let config = unet::Config::from_json(&text, &place)?;
                 family = Some(family_of(&config));
                 (config.to_string(), config.graph(1, 8, 8, 1)?.wanted())
+            }
+            "controlnet" => {
+                let config = controlnet::Config::from_json(&text, &place)?;
+                let about = format!("for {}, {}", family_of(&config.unet), config.unet);
+                (about, config.graph(1, 8, 8, 1, 1.0)?.wanted())
             }
             "vae" => {
                 let config = vae::Config::from_json(&text, &place)?;
@@ -78,7 +83,7 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
     if components.is_empty() {
         return Err(Error::config(
             model.name(),
-            "has no network: there is no config.json in unet, vae or text_encoder",
+            "has no network: there is no config.json in unet, vae, text_encoder or controlnet",
         ));
     }
     let scheduler = "scheduler/scheduler_config.json";

@@ -3,6 +3,7 @@
 //! prompt -> tokenizer -> ids -> text encoder -> embeddings
 //!        -> seeded noise * sigma -> [ unet -> guidance -> sampler step ] x steps -> latents -> vae -> pixels
 
+mod control;
 mod denoise;
 mod denoiser;
 mod kept;
@@ -20,6 +21,8 @@ use crate::rng;
 use crate::samplers;
 use crate::tensor::Tensor;
 use crate::weights::{Changes, Lora, Model};
+pub use control::Control;
+use control::ControlNet;
 use kept::Kept;
 use run::Run;
 
@@ -47,6 +50,8 @@ pub struct Request {
     pub loras: Vec<Lora>,
     /// `[batch, channels, height, width]` in latent pixels, unit variance: used instead of seeded noise.
     pub init_latents: Option<Tensor>,
+    /// One for each of [`Pipeline::with_controls`], in the same order.
+    pub controls: Vec<Control>,
     /// Whether every node's output is looked at, as [`Network::checked`] tells: slower, the same picture.
     pub check: bool,
 }
@@ -121,6 +126,7 @@ pub struct Pipeline {
     /// The folder of the autoencoder, where it is not the model's own.
     vae_folder: Option<PathBuf>,
     schedule: samplers::Config,
+    controls: Vec<ControlNet>,
 }
 
 impl Pipeline {
@@ -132,7 +138,7 @@ impl Pipeline {
         let vae = Autoencoder::from_json(&model.text("vae/config.json")?, &place("vae/config.json"))?;
         let path = "scheduler/scheduler_config.json";
         let schedule = samplers::Config::from_json(&model.text(path)?, &place(path))?;
-        Self { model, unet, vae, vae_folder: None, schedule }.checked()
+        Self { model, unet, vae, vae_folder: None, schedule, controls: Vec::new() }.checked()
     }
 
     /// The same with the autoencoder of another folder (its `config.json` and weights): another full one, or a tiny one.
@@ -145,6 +151,22 @@ impl Pipeline {
             .map_err(|error| Error::file(&config, format!("cannot be read: {error}; give a folder of a VAE alone")))?;
         let vae = Autoencoder::from_json(&text, &config.display().to_string())?;
         Self { vae, vae_folder: Some(folder.to_path_buf()), ..self }.checked()
+    }
+
+    /// The same guided by these ControlNets, whose residuals add up.
+    ///
+    /// # Errors
+    /// If one is no ControlNet, asks for something that is not built, or is for another UNet.
+    pub fn with_controls(self, models: Vec<Model>) -> Result<Self> {
+        let factor = self.vae.factor();
+        let open = |model| ControlNet::open(model, &self.unet, factor);
+        let controls = models.into_iter().map(open).collect::<Result<_>>()?;
+        Ok(Self { controls, ..self })
+    }
+
+    /// What messages and pictures call the ControlNets.
+    pub fn control_names(&self) -> impl Iterator<Item = String> {
+        self.controls.iter().map(|control| control.model.name())
     }
 
     fn checked(self) -> Result<Self> {
@@ -205,6 +227,7 @@ impl Pipeline {
             return Err(Error::usage("--batch 0 makes no picture: at least 1"));
         }
         check_size(settings.width, settings.height, request.batch)?;
+        control::check(&self.controls, &request.controls)?;
         samplers::sampler(&settings.sampler, &self.schedule, settings.steps)?;
         Ok(settings)
     }

@@ -110,7 +110,7 @@ impl Kept {
 }
 
 /// What the script's `synthetic` gives: values that every storage type holds exactly.
-fn values(component: &str, name: &str, shape: &[usize]) -> Vec<f32> {
+pub fn values(component: &str, name: &str, shape: &[usize]) -> Vec<f32> {
     let name = format!("{component}.{name}");
     let weights = Synthetic::new("synthetic", [(name.clone(), Shape::new(shape))]);
     let tensor = weights.get(&name).expect("it was asked for");

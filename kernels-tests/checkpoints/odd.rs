@@ -224,7 +224,9 @@ fn other_kinds() -> Result<(), Failed> {
     for (name, part) in [
         ("lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", "is a LoRA"),
         ("unet.mid_block.attentions.0.proj_in.lora_A.weight", "is a LoRA"),
-        ("control_model.time_embed.0.weight", "is a ControlNet"),
+        ("lora_controlnet", "is a Control-LoRA"),
+        ("difference", "is a ControlNet's difference"),
+        ("control_add_embedding.linear_1.weight", "for several kinds of images"),
         ("conditioner.embedders.0.model.ln_final.weight", "SDXL's refiner"),
         ("model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight", "Stable Diffusion 3"),
         ("double_blocks.0.img_attn.qkv.weight", "Flux"),

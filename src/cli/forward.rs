@@ -19,6 +19,8 @@ enum ComponentArg {
     Unet,
     VaeDecoder,
     VaeEncoder,
+    #[value(name = "controlnet")]
+    ControlNet,
 }
 
 #[derive(Debug, Args)]
@@ -46,6 +48,7 @@ impl Forward {
             ComponentArg::Unet => Component::Unet,
             ComponentArg::VaeDecoder => Component::VaeDecoder,
             ComponentArg::VaeEncoder => Component::VaeEncoder,
+            ComponentArg::ControlNet => Component::ControlNet,
         };
         check_writable(&self.outputs)?;
         let inputs = read_tensors(&self.inputs)?.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();

@@ -1,5 +1,6 @@
 //! `ornstein generate`
 
+mod control;
 mod interrupt;
 mod lora;
 mod prompt;
@@ -12,9 +13,9 @@ use clap::{Args, ValueEnum};
 use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, tell, warn};
 use crate::conditioning::Syntax;
 use crate::error::{Error, Result, ten};
-use crate::image::{Parameters, encode_png};
+use crate::image::{ControlParameters, Parameters, encode_png};
 use crate::network::Executor;
-use crate::pipeline::{Pictures, Pipeline, Request, Seconds, Settings};
+use crate::pipeline::{Control, Pictures, Pipeline, Request, Seconds, Settings};
 use crate::rng;
 use crate::tensor::Tensor;
 use crate::weights::{check_writable, read_tensors, write_atomically, write_tensors};
@@ -37,6 +38,8 @@ pub(super) struct Generate {
     /// A folder with another autoencoder for this model: a VAE, or a tiny one (TAESD)
     #[arg(long, value_name = "FOLDER")]
     vae: Option<PathBuf>,
+    #[command(flatten)]
+    control: control::ControlArgs,
     /// The picture's file; `-` writes the PNG to stdout [default: ornstein-<seed>.png]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -124,6 +127,7 @@ impl Generate {
         if let Some(folder) = &self.vae {
             pipeline = pipeline.with_vae(folder)?;
         }
+        pipeline = pipeline.with_controls(self.control.models()?)?;
         let mut loras = self.loras.open()?;
         let mut jobs = Vec::with_capacity(requests.len());
         for (line, mut request) in requests {
@@ -210,6 +214,7 @@ impl Generate {
             batch: self.batch,
             loras: Vec::new(),
             init_latents,
+            controls: self.control.controls()?,
             check: self.check,
         })
     }
@@ -291,6 +296,13 @@ fn tell_spans(pictures: &Pictures) {
 
 fn png(pipeline: &Pipeline, job: &Job, pictures: &Pictures, pixels: &[u8], seed: u64) -> Result<Vec<u8>> {
     let (request, settings) = (&job.request, &pictures.settings);
+    let controls = pipeline.control_names().zip(&request.controls);
+    let control = |(model, Control { scale, start, end, .. }): (String, &Control)| ControlParameters {
+        model,
+        scale: *scale,
+        start: *start,
+        end: *end,
+    };
     let parameters = Parameters {
         prompt: &job.prompt,
         negative: request.negative.as_deref().unwrap_or_default(),
@@ -304,6 +316,7 @@ fn png(pipeline: &Pipeline, job: &Job, pictures: &Pictures, pixels: &[u8], seed:
         clip_skip: request.conditioning.clip_skip,
         emphasis: request.conditioning.syntax == Syntax::Weighted,
         rng: request.rng.automatic1111_name(),
+        controls: controls.map(control).collect(),
     };
     encode_png(settings.width, settings.height, pixels, &parameters.to_string())
 }

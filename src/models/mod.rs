@@ -13,3 +13,5 @@ pub mod vae;
 mod blocks;
 mod keys;
 mod nn;
+
+pub use unet::controlnet;

@@ -72,6 +72,11 @@ impl<'a> Module<'a> {
         if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) }
     }
 
+    /// What a node of this name below the module is called.
+    pub fn name_of(&self, name: &str) -> String {
+        format!("{}.{}", self.graph.network, self.path_of(name))
+    }
+
     pub fn shape(&self, x: ValueId) -> &Shape {
         self.graph.shape(x)
     }

@@ -2,6 +2,7 @@
 //! `UNet2DConditionModel`).
 
 mod config;
+pub mod controlnet;
 mod levels;
 
 pub use config::Config;
@@ -19,6 +20,19 @@ use crate::ops::timestep_embedding::{TimestepEmbedding, frequencies};
 /// Numbers in SDXL's `time_ids`: original height and width, crop's top and left, target height and width.
 pub const TIME_IDS: usize = 6;
 
+/// What is given at every run, to a UNet and to the ControlNets that guide it.
+#[derive(Clone, Copy)]
+struct Inputs {
+    /// Latents `[B, H, W, C]`.
+    sample: ValueId,
+    /// `[B]`
+    timestep: ValueId,
+    /// `[B, T, D]`
+    context: ValueId,
+    /// SDXL's pooled text `[B, P]` and sizes of pictures `[B, 6]`.
+    added: Option<[ValueId; 2]>,
+}
+
 /// What every block is given beside the picture.
 #[derive(Clone, Copy)]
 struct Condition {
@@ -27,6 +41,9 @@ struct Condition {
     /// The text encoder's tokens `[B, T, D]`.
     context: ValueId,
 }
+
+/// What is done with a value that a layer of the way down has made.
+type Keep<'a> = &'a mut dyn FnMut(&mut Module, ValueId) -> Result<()>;
 
 impl Config {
     /// The forward pass on latents of any size, `height` x `width`, and `tokens` tokens of text.
@@ -37,18 +54,39 @@ impl Config {
     /// # Errors
     /// If the configuration contradicts itself (heads or groups that do not divide the channels), naming the node.
     pub fn graph(&self, batch: usize, height: usize, width: usize, tokens: usize) -> Result<Graph> {
+        self.controlled_graph(&[], batch, height, width, tokens)
+    }
+
+    /// The same with ControlNets, whose residuals are added to what the way down keeps for the way up, and to the middle's
+    /// output. The parameters of ControlNet `i` have the names of its file after [`controlnet::path`].
+    ///
+    /// Inputs beside those: for each ControlNet [`controlnet::image_input`] and [`controlnet::scale_input`].
+    ///
+    /// # Errors
+    /// As [`Config::graph`], and if a ControlNet does not fit ([`controlnet::Config::misfit`]).
+    pub fn controlled_graph(
+        &self,
+        controls: &[controlnet::Config],
+        batch: usize,
+        height: usize,
+        width: usize,
+        tokens: usize,
+    ) -> Result<Graph> {
         let mut graph = Graph::new("unet");
         let mut root = Module::root(&mut graph);
-        let sample = root.input("sample", Kind::Act, [batch, height, width, self.in_channels])?;
-        let timestep = root.input("timestep", Kind::F32, [batch])?;
-        let context = root.input("encoder_hidden_states", Kind::Act, [batch, tokens, self.cross_attention_dim])?;
-        let emb = self.time_embedding(&mut root, batch, timestep)?;
-        let condition = Condition { emb, context };
-        let first = self.levels[0].channels;
-        let x = root.conv("conv_in", sample, Conv::same(first, self.conv_in_kernel))?;
+        let inputs = self.inputs(&mut root, [batch, height, width], tokens)?;
+        let condition = self.condition(&mut root, &inputs)?;
+        let x = self.conv_in(&mut root, &inputs)?;
         let mut skips = vec![x];
-        let x = self.down(&mut root, x, condition, &mut skips)?;
-        let x = self.middle(&mut root, x, condition)?;
+        let mut keep = |_: &mut Module, x| {
+            skips.push(x);
+            Ok(())
+        };
+        let x = self.down(&mut root, x, condition, &mut keep)?;
+        let mut x = self.middle(&mut root, x, condition)?;
+        for (index, control) in controls.iter().enumerate() {
+            x = control.guide(&mut root, index, &inputs, &mut skips, x)?;
+        }
         let x = self.up(&mut root, x, condition, skips)?;
         let x = root.group_norm_silu("conv_norm_out", x, None, self.norm())?;
         let x = root.conv("conv_out", x, Conv::same(self.out_channels, self.conv_out_kernel))?;
@@ -56,30 +94,47 @@ impl Config {
         Ok(graph)
     }
 
+    fn inputs(&self, root: &mut Module, [batch, height, width]: [usize; 3], tokens: usize) -> Result<Inputs> {
+        let sample = root.input("sample", Kind::Act, [batch, height, width, self.in_channels])?;
+        let timestep = root.input("timestep", Kind::F32, [batch])?;
+        let context = root.input("encoder_hidden_states", Kind::Act, [batch, tokens, self.cross_attention_dim])?;
+        let added = match &self.text_time {
+            Some(added) => {
+                let text = root.input("text_embeds", Kind::Act, [batch, added.text_width])?;
+                Some([text, root.input("time_ids", Kind::F32, [batch, TIME_IDS])?])
+            }
+            None => None,
+        };
+        Ok(Inputs { sample, timestep, context, added })
+    }
+
+    fn conv_in(&self, m: &mut Module, inputs: &Inputs) -> Result<ValueId> {
+        m.conv("conv_in", inputs.sample, Conv::same(self.levels[0].channels, self.conv_in_kernel))
+    }
+
     fn norm(&self) -> Groups {
         Groups { groups: self.groups, eps: self.norm_eps }
     }
 
-    /// The embedding of the timestep and, in SDXL, of the pooled text and the picture's sizes, `[B, E]`. Every block applies
-    /// SiLU to it first, so it is done here, once.
-    fn time_embedding(&self, root: &mut Module, batch: usize, timestep: ValueId) -> Result<ValueId> {
-        let t = self.sinusoids(root, "time_proj", timestep, self.levels[0].channels)?;
-        let mut emb = self.two_layers(&mut root.child("time_embedding"), t)?;
-        if let Some(added) = self.text_time {
-            let text = root.input("text_embeds", Kind::Act, [batch, added.text_width])?;
-            let ids = root.input("time_ids", Kind::F32, [batch, TIME_IDS])?;
-            let ids = self.sinusoids(root, "add_time_proj", ids, added.id_width)?;
-            let mut m = root.child("add_embedding");
+    /// The embedding of the timestep and, in SDXL, of the pooled text and the picture's sizes, `[B, E]`, and the text. Every
+    /// block applies SiLU to the embedding first, so it is done here, once.
+    fn condition(&self, m: &mut Module, inputs: &Inputs) -> Result<Condition> {
+        let t = self.sinusoids(m, "time_proj", inputs.timestep, self.levels[0].channels)?;
+        let mut emb = self.two_layers(&mut m.child("time_embedding"), t)?;
+        if let (Some(added), Some([text, ids])) = (self.text_time, inputs.added) {
+            let ids = self.sinusoids(m, "add_time_proj", ids, added.id_width)?;
+            let mut m = m.child("add_embedding");
             let both = m.node("concat", Concat, &[text, ids])?;
             let added = self.two_layers(&mut m, both)?;
             emb = m.add("add", emb, added)?;
         }
-        root.silu("time_embedding.silu", emb)
+        let emb = m.silu("time_embedding.silu", emb)?;
+        Ok(Condition { emb, context: inputs.context })
     }
 
     /// `Timesteps`: each number of `t` as `width` sines and cosines.
     fn sinusoids(&self, m: &mut Module, name: &str, t: ValueId, width: usize) -> Result<ValueId> {
-        let table = frequencies(width, self.freq_shift).map_err(|e| e.at(&format!("unet.{name}")))?;
+        let table = frequencies(width, self.freq_shift).map_err(|e| e.at(&m.name_of(name)))?;
         let table = m.graph().constant(Kind::F32, table);
         m.node(name, TimestepEmbedding { flip_sin_to_cos: self.flip_sin_to_cos }, &[t, table])
     }
@@ -122,29 +177,30 @@ impl Config {
         transformer(&mut block.child(format!("attentions.{j}")), x, condition.context, spec)
     }
 
-    /// `DownBlock2D`s and `CrossAttnDownBlock2D`s; what each layer returns is kept for the way up.
-    fn down(&self, root: &mut Module, x: ValueId, at: Condition, skips: &mut Vec<ValueId>) -> Result<ValueId> {
+    /// `DownBlock2D`s and `CrossAttnDownBlock2D`s; what each layer returns is handed to `keep`.
+    fn down(&self, root: &mut Module, x: ValueId, at: Condition, keep: Keep) -> Result<ValueId> {
         let mut x = x;
         for (i, level) in self.levels.iter().enumerate() {
-            let mut block = root.child(format!("down_blocks.{i}"));
+            let block = format!("down_blocks.{i}");
             for (j, depth) in level.down.iter().enumerate() {
-                x = self.layer(&mut block, j, x, at, level, *depth)?;
-                skips.push(x);
+                x = self.layer(&mut root.child(&block), j, x, at, level, *depth)?;
+                keep(root, x)?;
             }
             if i + 1 < self.levels.len() {
-                x = downsample(&mut block, x, self.downsample_padding)?;
-                skips.push(x);
+                x = downsample(&mut root.child(&block), x, self.downsample_padding)?;
+                keep(root, x)?;
             }
         }
         Ok(x)
     }
 
-    /// `UNetMidBlock2DCrossAttn`.
+    /// `UNetMidBlock2DCrossAttn`, or without a transformer `UNetMidBlock2D`.
     fn middle(&self, root: &mut Module, x: ValueId, at: Condition) -> Result<ValueId> {
         let Some(Middle { heads, depth }) = self.mid else { return Ok(x) };
         let channels = root.channels(x);
         let mut block = root.child("mid_block");
         let x = resnet(&mut block.child("resnets.0"), x, Some(at.emb), channels, self.norm())?;
+        let Some(depth) = depth else { return Ok(x) };
         let x = self.transformer(&mut block, 0, x, at, heads, depth)?;
         resnet(&mut block.child("resnets.1"), x, Some(at.emb), channels, self.norm())
     }

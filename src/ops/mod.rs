@@ -14,6 +14,7 @@ use crate::tensor::{Shape, Tensor, pad4};
 pub mod activation;
 pub mod add;
 pub mod add_row;
+pub mod add_scaled;
 pub mod attention;
 pub mod case;
 pub mod concat;
@@ -53,6 +54,7 @@ pub const TABLE: &[Row] = &[
     ("conv2d", conv2d::cases),
     ("add", add::cases),
     ("add_row", add_row::cases),
+    ("add_scaled", add_scaled::cases),
     ("activation", activation::cases),
     ("attention", attention::cases),
     ("group_norm_stats", group_norm_stats::cases),

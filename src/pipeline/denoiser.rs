@@ -1,13 +1,14 @@
 //! The UNet cut by how often its parts have to run: what depends on the texts alone (the keys and values of
 //! cross-attention) once for a picture, what depends on the time (the embeddings of every block) once for all steps, and
-//! the rest at every step.
+//! the rest at every step. ControlNets are in its graph, and so are cut likewise; what they make of their pictures alone
+//! runs once, too, for all rows together.
 
 use super::kept::Resident;
 use super::run::{Phase, Run, Wanted, sample_of};
 use crate::conditioning::{Conditioning, repeat_rows};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::models::unet;
+use crate::models::{controlnet, unet};
 use crate::network::Outputs;
 use crate::tensor::{Shape, Tensor};
 
@@ -20,16 +21,19 @@ pub(super) struct Denoiser {
     network: Resident,
     /// The time embeddings, with a row for every step and text.
     timed: Outputs,
+    /// The inputs that are the ControlNets' scales, and those at every step.
+    scales: Vec<(String, Vec<f32>)>,
     texts: usize,
     pictures: usize,
 }
 
-/// The graphs of the parts: of texts, of so many steps' times, and of one step.
+/// The graphs of the parts: of the ControlNets' pictures, of texts, of so many steps' times, and of one step.
 pub(super) struct Parts {
+    pub image: Graph,
     pub text: Graph,
     pub time: Graph,
     pub step: Graph,
-    /// All parameters of the UNet.
+    /// All parameters of the UNet and the ControlNets.
     pub wanted: Vec<(String, Shape)>,
 }
 
@@ -37,21 +41,25 @@ impl Parts {
     /// For `[height, width]` latents of `pictures` pictures, each drawn for texts of the shape `[texts, tokens, channels]`.
     ///
     /// # Errors
-    /// As [`unet::Config::graph`].
+    /// As [`unet::Config::controlled_graph`].
     pub fn of(
         config: &unet::Config,
+        controls: &[controlnet::Config],
         [height, width]: [usize; 2],
         pictures: usize,
         text: &Shape,
         steps: usize,
     ) -> Result<Self> {
         let (texts, tokens) = (text.batch(), text.rows() / text.batch());
-        let whole = |rows| config.graph(rows, height, width, tokens);
+        let whole = |rows| config.controlled_graph(controls, rows, height, width, tokens);
+        let of_image: Vec<_> = (0..controls.len()).map(controlnet::image_input).collect();
+        let of_image: Vec<_> = of_image.iter().map(String::as_str).collect();
+        let [image, _] = whole(1)?.hoisted(&of_image);
         let [text, _] = whole(texts)?.hoisted(&OF_TEXT);
         let [time, _] = whole(steps * texts)?.hoisted(&OF_TIME);
         let whole = whole(pictures * texts)?;
-        let [_, step] = whole.hoisted(&[&OF_TEXT[..], &OF_TIME].concat());
-        Ok(Self { text, time, step, wanted: whole.wanted() })
+        let [_, step] = whole.hoisted(&[&OF_TEXT[..], &OF_TIME, &of_image].concat());
+        Ok(Self { image, text, time, step, wanted: whole.wanted() })
     }
 }
 
@@ -74,7 +82,16 @@ impl Denoiser {
         let given = [(OF_TEXT[0], &conditioning.context)];
         let of_text = run.once(wanted("UNet's part for prompts", parts.text), &given, "the prompt").await?;
         run.mark(Phase::Denoise, "keys and values of the prompt");
-        let held = of_text.into_iter().map(|(name, tensor)| (name, repeat_rows(&tensor, pictures))).collect();
+        let mut held: Outputs =
+            of_text.into_iter().map(|(name, tensor)| (name, repeat_rows(&tensor, pictures))).collect();
+
+        let images = run.control_images();
+        let given: Vec<_> = images.iter().map(|(name, image)| (name.as_str(), image)).collect();
+        let of_image = run.once(wanted("ControlNets' part for pictures", parts.image), &given, "control image").await?;
+        if !images.is_empty() {
+            run.mark(Phase::Denoise, "control images");
+        }
+        held.extend(of_image.into_iter().map(|(name, tensor)| (name, repeat_rows(&tensor, texts * pictures))));
 
         let rows = texts * timesteps.len();
         let times = timesteps.iter().flat_map(|time| std::iter::repeat_n(*time, texts)).collect();
@@ -90,7 +107,8 @@ impl Denoiser {
 
         let mut network = run.load(run.executor, wanted(STEP, parts.step)).await?;
         network.network.hold(held)?;
-        Ok(Self { network, timed, texts, pictures })
+        let scales = run.control_scales(timesteps.len());
+        Ok(Self { network, timed, scales, texts, pictures })
     }
 
     /// The UNet's output at a step, `[rows, H, W, C]`, for the scaled latents of all its rows.
@@ -100,8 +118,12 @@ impl Denoiser {
     pub async fn run(&mut self, run: &mut Run<'_>, step: usize, sample: &Tensor) -> Result<Tensor> {
         // Cut when they are needed: all steps' rows for a large batch would be more than the latents by far.
         let timed = rows_of(&self.timed, step * self.texts, self.texts, self.pictures);
-        let inputs: Vec<_> =
-            timed.iter().map(|(name, tensor)| (name.as_str(), tensor)).chain([("sample", sample)]).collect();
+        let rows = self.texts * self.pictures;
+        let scale =
+            |(name, scales): &(String, Vec<f32>)| (name.clone(), Tensor::new([rows, 1], vec![scales[step]; rows]));
+        let scales: Vec<_> = self.scales.iter().map(scale).collect();
+        let named = timed.iter().chain(scales.iter().map(|(name, tensor)| (name, tensor)));
+        let inputs: Vec<_> = named.map(|(name, tensor)| (name.as_str(), tensor)).chain([("sample", sample)]).collect();
         sample_of(run.pass(&mut self.network.network, &inputs, &format!("step {}", step + 1)).await?)
     }
 
@@ -136,13 +158,26 @@ mod tests {
     /// The parts of SD 1.5's UNet for a picture of 512 x 512 with guidance.
     fn sd15() -> Parts {
         let config = Family::Sd15.unet_config().unwrap();
-        Parts::of(&config, [64, 64], 1, &[2, 77, 768].into(), 25).unwrap()
+        Parts::of(&config, &[], [64, 64], 1, &[2, 77, 768].into(), 25).unwrap()
     }
 
     #[test]
     fn a_step_of_sd15_takes_at_most_340_dispatches() {
         let nodes = sd15().step.fused().nodes;
         assert!(nodes.len() <= 340, "{}", nodes.len());
+    }
+
+    #[test]
+    fn a_controlnet_is_counted_in_what_a_step_takes_and_its_picture_is_made_small_once() {
+        let config = Family::Sd15.unet_config().unwrap();
+        let control = controlnet::Config::from_json(r#"{"cross_attention_dim": 768}"#, "controlnet").unwrap();
+        let (alone, guided) = (sd15(), Parts::of(&config, &[control], [64, 64], 1, &[2, 77, 768].into(), 25).unwrap());
+        let [alone_bytes, bytes] = [&alone, &guided].map(|parts| session_bytes(&parts.step.clone().fused(), F16));
+        // Two bytes for each of its 361 million parameters, less those of the other parts.
+        assert!((640_000_000..740_000_000).contains(&(bytes - alone_bytes)), "{}", bytes - alone_bytes);
+        assert!(alone.image.nodes.is_empty());
+        assert_eq!(guided.image.outputs.len(), 1);
+        assert!(guided.step.nodes.iter().all(|node| !node.name.contains("controlnet_cond_embedding")));
     }
 
     #[test]

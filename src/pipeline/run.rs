@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::control::Control;
 use super::denoise::{Picture, Rest, guide, scaled, start_latents, step};
 use super::denoiser::{Denoiser, Parts};
 use super::kept::{Kept, Resident, made_for};
@@ -12,10 +13,11 @@ use crate::conditioning::{Conditioning, Encoder, Texts, condition};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::to_rgb8;
+use crate::models::controlnet::{image_input, scale_input};
 use crate::network::{Executor, Network, Outputs};
 use crate::samplers;
 use crate::tensor::{Shape, Tensor};
-use crate::weights::{Changes, ComponentWeights};
+use crate::weights::{Bundle, Changes, ComponentWeights};
 
 pub(super) struct Run<'a> {
     pipeline: &'a Pipeline,
@@ -137,6 +139,8 @@ impl<'a> Run<'a> {
                     _ => self.pipeline.model.weights(component)?,
                 };
                 let weights = self.changes.merged(component, weights);
+                let controls = if component == "unet" { self.pipeline.control_weights()? } else { Vec::new() };
+                let weights = Bundle::new(weights, controls);
                 let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
                 Network::load(executor, graph, parameters, weights, tell).await?
             }
@@ -176,6 +180,20 @@ impl<'a> Run<'a> {
     fn held(&mut self, bytes: u64) {
         let kept = self.kept.as_ref().map_or(0, |kept| kept.device_bytes());
         self.peak_device_bytes = self.peak_device_bytes.max(kept + bytes);
+    }
+
+    /// What the ControlNets see, by the names of their inputs, at the picture's size.
+    pub fn control_images(&self) -> Vec<(String, Tensor)> {
+        let Settings { width, height, .. } = self.settings;
+        let image = |(index, control): (usize, &Control)| (image_input(index), control.image.to_tensor(width, height));
+        self.request.controls.iter().enumerate().map(image).collect()
+    }
+
+    /// For each ControlNet the name of its scale's input, and the scale at each of so many evaluations of the UNet.
+    pub fn control_scales(&self, evaluations: usize) -> Vec<(String, Vec<f32>)> {
+        let scales = |control: &Control| (0..evaluations).map(|at| control.scale_at(at, evaluations)).collect();
+        let named = |(index, control)| (scale_input(index), scales(control));
+        self.request.controls.iter().enumerate().map(named).collect()
     }
 
     fn stop_if_cancelled(&self) -> Result<()> {
@@ -258,7 +276,8 @@ impl<'a> Run<'a> {
         }
         let timesteps = pictures[0].sampler.timesteps().to_vec();
         let texts = conditioning.context.shape.batch();
-        let graphs = Parts::of(unet, size, batch, &conditioning.context.shape, timesteps.len())?;
+        let controls: Vec<_> = self.pipeline.controls.iter().map(|control| control.config.clone()).collect();
+        let graphs = Parts::of(unet, &controls, size, batch, &conditioning.context.shape, timesteps.len())?;
         let (height, width) = (settings.height as f32, settings.width as f32);
         let sizes = [height, width, 0.0, 0.0, height, width];
         let mut denoiser = Denoiser::load(self, graphs, conditioning, sizes, &timesteps, batch).await?;

@@ -37,10 +37,14 @@ const PARTS: &[(&str, &str, Layout)] = &[
     ("cond_stage_model.model.", "text_encoder", Layout::OpenClip),
     ("conditioner.embedders.0.transformer.", "text_encoder", Layout::Clip),
     ("conditioner.embedders.1.model.", "text_encoder_2", Layout::OpenClip),
+    ("control_model.", "controlnet", Layout::ControlNet),
 ];
 
 /// A tensor that tells what a file without such starts holds.
 const ALONE: &[(&str, &str, Layout)] = &[
+    // First: it has tensors of a UNet's names, too.
+    ("input_hint_block.0.weight", "controlnet", Layout::ControlNet),
+    ("controlnet_cond_embedding.conv_in.weight", "controlnet", Layout::ControlNet),
     ("input_blocks.0.0.weight", "unet", Layout::Unet),
     ("down_blocks.0.resnets.0.conv1.weight", "unet", Layout::Unet),
     ("decoder.conv_in.weight", "vae", Layout::Vae),
@@ -179,6 +183,9 @@ impl Checkpoint {
             add("scheduler/scheduler_config.json".into(), infer::scheduler(found, &prediction));
             add("model_index.json".into(), infer::index(found));
             family = Some(found);
+        }
+        if self.components.contains_key("controlnet") {
+            add("controlnet/config.json".into(), infer::controlnet(&Seen::of(&self.weights("controlnet")?)));
         }
         if self.components.contains_key("vae") {
             add("vae/config.json".into(), infer::vae(&Seen::of(&self.weights("vae")?), family));

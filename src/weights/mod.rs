@@ -7,6 +7,7 @@
 //! every output file is written.
 
 mod builtin;
+mod bundle;
 mod check;
 mod checkpoint;
 mod component;
@@ -28,6 +29,7 @@ pub mod vocabulary;
 use std::io;
 use std::path::Path;
 
+pub use bundle::Bundle;
 pub use check::check;
 pub use checkpoint::Checkpoint;
 pub use component::ComponentWeights;

@@ -1,5 +1,5 @@
 //! A model in the diffusers layout: a folder with `model_index.json` and a folder for each component, or a checkpoint that
-//! is seen as one.
+//! is seen as one. A ControlNet, which is published by itself, is a model with that component alone.
 
 use std::borrow::Cow;
 use std::fs;
@@ -22,9 +22,14 @@ pub struct Model {
 
 enum Source {
     Folder(PathBuf),
+    /// The folder of a ControlNet, which stands for a model's folder [`CONTROLNET`].
+    ControlNet(PathBuf),
     File(Checkpoint),
     BuiltIn,
 }
+
+/// The component that a ControlNet is.
+const CONTROLNET: &str = "controlnet";
 
 impl Model {
     /// What `--model` says: the built-in model without it, else a diffusers folder or a checkpoint, else a name from
@@ -61,9 +66,12 @@ impl Model {
             return Ok(Self { source: Source::File(Checkpoint::open(path)?), entry: None });
         }
         let model = Self::folder(path);
-        const COMPONENTS: [&str; 5] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"];
+        const COMPONENTS: [&str; 6] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler", CONTROLNET];
         if model.has("model_index.json") || COMPONENTS.iter().any(|component| model.has(component)) {
             return Ok(model);
+        }
+        if is_controlnet(&model)? {
+            return Ok(Self { source: Source::ControlNet(path.to_path_buf()), entry: None });
         }
         let what = if model.has("config.json") {
             "is a component's folder; give the model's folder, which holds it"
@@ -116,7 +124,7 @@ impl Model {
         match (&self.entry, &self.source) {
             (Some(entry), _) => entry.name.clone(),
             (None, Source::BuiltIn) => builtin::NAME.into(),
-            (None, Source::Folder(folder)) => {
+            (None, Source::Folder(folder) | Source::ControlNet(folder)) => {
                 let whole = folder.canonicalize().unwrap_or_else(|_| folder.clone());
                 whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy().into_owned()
             }
@@ -136,6 +144,10 @@ impl Model {
     pub fn path(&self, path: &str) -> PathBuf {
         match &self.source {
             Source::Folder(folder) => folder.join(path),
+            Source::ControlNet(folder) => match of_controlnet(path).unwrap_or(path) {
+                "" => folder.clone(),
+                path => folder.join(path),
+            },
             Source::File(checkpoint) if path.is_empty() => checkpoint.path().to_path_buf(),
             Source::File(checkpoint) => format!("{} ({path})", checkpoint.path().display()).into(),
             Source::BuiltIn => Path::new("built-in model").join(path),
@@ -146,6 +158,7 @@ impl Model {
     pub fn has(&self, path: &str) -> bool {
         match &self.source {
             Source::Folder(folder) => folder.join(path).exists(),
+            Source::ControlNet(folder) => of_controlnet(path).is_some_and(|path| folder.join(path).exists()),
             Source::File(checkpoint) => checkpoint.has(path),
             Source::BuiltIn => builtin::has(path),
         }
@@ -156,9 +169,9 @@ impl Model {
         match &self.source {
             Source::BuiltIn => Ok(builtin::read(path).map(Cow::Borrowed)),
             Source::File(checkpoint) => Ok(checkpoint.text(path).map(|text| Cow::Owned(text.into_bytes()))),
-            Source::Folder(_) if !self.has(path) => Ok(None),
-            Source::Folder(folder) => {
-                let path = folder.join(path);
+            Source::Folder(_) | Source::ControlNet(_) if !self.has(path) => Ok(None),
+            Source::Folder(_) | Source::ControlNet(_) => {
+                let path = self.path(path);
                 let bytes = fs::read(&path).map_err(|error| unreadable(&path, &error))?;
                 Ok(Some(Cow::Owned(bytes)))
             }
@@ -170,6 +183,10 @@ impl Model {
         let Some(bytes) = self.bytes(path)? else {
             return Err(match &self.source {
                 Source::File(checkpoint) => checkpoint.without(path),
+                Source::ControlNet(folder) if of_controlnet(path).is_none() => Error::file(
+                    folder,
+                    "is a ControlNet, which guides a model and is none itself; give it by --control",
+                ),
                 _ => Error::file(self.path(path), "no such file: the model is incomplete, download it again"),
             });
         };
@@ -214,6 +231,21 @@ impl Model {
         names.sort();
         names
     }
+}
+
+/// Whether a folder with a `config.json` of its own is a ControlNet's.
+fn is_controlnet(folder: &Model) -> Result<bool> {
+    if !folder.has("config.json") {
+        return Ok(false);
+    }
+    let config: serde_json::Value = folder.json("config.json")?;
+    Ok(config["_class_name"] == "ControlNetModel")
+}
+
+/// A path in a model's folder as one in that of its ControlNet.
+fn of_controlnet(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix(CONTROLNET)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }
 
 #[cfg(test)]
@@ -282,5 +314,22 @@ mod tests {
         assert!(message(Model::open(folder.path())).contains("no model_index.json"));
         fs::write(folder.path().join("config.json"), b"{}").unwrap();
         assert!(message(Model::open(folder.path())).contains("a component's folder"));
+        fs::write(folder.path().join("config.json"), b"{").unwrap();
+        assert!(message(Model::open(folder.path())).contains("config.json: cannot be understood"));
+    }
+
+    #[test]
+    fn a_controlnets_folder_is_a_model_with_that_component_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("config.json"), br#"{"_class_name": "ControlNetModel"}"#).unwrap();
+        let model = Model::open(folder.path()).unwrap();
+        assert!(model.has("controlnet") && model.has("controlnet/config.json"));
+        assert!(!model.has("unet") && !model.has("controlnets/config.json") && !model.has("config.json"));
+        assert_eq!(model.path("controlnet/config.json"), folder.path().join("config.json"));
+        assert!(model.text("controlnet/config.json").unwrap().contains("ControlNetModel"));
+        let error = model.text("unet/config.json").unwrap_err().to_string();
+        assert!(error.contains("is a ControlNet") && error.contains("--control"), "{error}");
+        let error = model.weights("controlnet").err().unwrap().to_string();
+        assert!(error.contains("no weights: expected diffusion_pytorch_model.safetensors"), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::forward::{Component, Tensors};
 use crate::models::autoencoder::Autoencoder;
 use crate::models::unet::TIME_IDS;
-use crate::models::{clip, unet};
+use crate::models::{clip, controlnet, unet};
 use crate::rng::Generator;
 use crate::tensor::{Shape, Tensor};
 use crate::weights::Model;
@@ -19,8 +19,8 @@ const TOKENS: usize = 77;
 
 /// The networks that the model has.
 pub fn components(model: &Model) -> Vec<Component> {
-    use Component::{TextEncoder, TextEncoder2, Unet, VaeDecoder, VaeEncoder};
-    let all = [TextEncoder, TextEncoder2, Unet, VaeDecoder, VaeEncoder];
+    use Component::{ControlNet, TextEncoder, TextEncoder2, Unet, VaeDecoder, VaeEncoder};
+    let all = [TextEncoder, TextEncoder2, Unet, VaeDecoder, VaeEncoder, ControlNet];
     all.into_iter().filter(|component| model.has(&format!("{}/config.json", component.folder()))).collect()
 }
 
@@ -37,19 +37,14 @@ pub fn random(model: &Model, component: Component, seed: u64) -> Result<Tensors>
         Component::TextEncoder | Component::TextEncoder2 => {
             vec![("input_ids", ids(&clip::Config::from_json(&text, &place)?, &mut normal))]
         }
-        Component::Unet => {
-            let config = unet::Config::from_json(&text, &place)?;
-            let [height, width] = latent_size(&config);
-            let mut inputs = vec![
-                ("sample", normal([BATCH, config.in_channels, height, width].into())),
-                ("timestep", Tensor::new([BATCH], vec![801.0, 41.0])),
-                ("encoder_hidden_states", normal([BATCH, TOKENS, config.cross_attention_dim].into())),
-            ];
-            if let Some(added) = &config.text_time {
-                inputs.push(("text_embeds", normal([BATCH, added.text_width].into())));
-                let ids = [1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0].repeat(BATCH);
-                inputs.push(("time_ids", Tensor::new([BATCH, TIME_IDS], ids)));
-            }
+        Component::Unet => of_unet(&unet::Config::from_json(&text, &place)?, &mut normal),
+        Component::ControlNet => {
+            let config = controlnet::Config::from_json(&text, &place)?;
+            let mut inputs = of_unet(&config.unet, &mut normal);
+            let [height, width] = latent_size(&config.unet).map(|n| n * config.factor());
+            let mut image = normal([BATCH, controlnet::IMAGE_CHANNELS, height, width].into());
+            image.data.iter_mut().for_each(|v| *v = (*v / 4.0 + 0.5).clamp(0.0, 1.0));
+            inputs.push(("controlnet_cond", image));
             inputs
         }
         Component::VaeDecoder | Component::VaeEncoder => {
@@ -66,6 +61,22 @@ pub fn random(model: &Model, component: Component, seed: u64) -> Result<Tensors>
         }
     };
     Ok(inputs.into_iter().map(|(name, tensor)| (name.to_string(), tensor)).collect())
+}
+
+/// What a UNet and a ControlNet take.
+fn of_unet(config: &unet::Config, normal: &mut dyn FnMut(Shape) -> Tensor) -> Vec<(&'static str, Tensor)> {
+    let [height, width] = latent_size(config);
+    let mut inputs = vec![
+        ("sample", normal([BATCH, config.in_channels, height, width].into())),
+        ("timestep", Tensor::new([BATCH], vec![801.0, 41.0])),
+        ("encoder_hidden_states", normal([BATCH, TOKENS, config.cross_attention_dim].into())),
+    ];
+    if let Some(added) = &config.text_time {
+        inputs.push(("text_embeds", normal([BATCH, added.text_width].into())));
+        let ids = [1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0].repeat(BATCH);
+        inputs.push(("time_ids", Tensor::new([BATCH, TIME_IDS], ids)));
+    }
+    inputs
 }
 
 /// Any words, and the end token at the end.

@@ -8,6 +8,7 @@ use crate::caps::Caps;
 use crate::ops::activation::{Act, Activation};
 use crate::ops::add::Add;
 use crate::ops::add_row::AddRow;
+use crate::ops::add_scaled::AddScaled;
 use crate::ops::attention::Attention;
 use crate::ops::case::Fill;
 use crate::ops::concat::Concat;
@@ -37,6 +38,9 @@ pub fn cases(op: &str, caps: &Caps) -> Vec<Case> {
         "attention" => attention(),
         "add" => vec![Case::new(Add, [Ty::act(UNET), Ty::act(UNET)]), Case::new(Add, [Ty::act(VAE), Ty::act(VAE)])],
         "add_row" => vec![Case::new(AddRow, [Ty::act(UNET), Ty::act([2, 320])])],
+        "add_scaled" => {
+            vec![Case::new(AddScaled, [Ty::act(UNET), Ty::act(UNET), Ty::new(Kind::F32, [UNET[0], 1])])]
+        }
         "activation" => vec![Case::new(Activation(Act::Silu), [Ty::act(VAE)])],
         "group_norm_stats" => {
             [UNET, VAE].map(|x| Case::new(GroupNormStats { groups: 32, row: false }, [Ty::act(x)])).into()

@@ -90,7 +90,7 @@ pub fn of_model(model: &Model) -> Result<Vec<Subject>> {
     if subjects.is_empty() {
         return Err(Error::config(
             model.name(),
-            "has no network: there is no config.json in unet, vae or text_encoder",
+            "has no network: there is no config.json in unet, vae, text_encoder or controlnet",
         ));
     }
     Ok(subjects)

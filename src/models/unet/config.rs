@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::TIME_IDS;
-use super::levels::{Level, Middle, levels};
+use super::levels::{Level, Middle, Way, levels};
 use crate::error::Result;
 use crate::models::keys::{Keys, OneOrMany};
 
@@ -58,15 +58,23 @@ impl Config {
     /// If a value is not supported or a key is not known; the message names both.
     pub fn from_json(text: &str, place: &str) -> Result<Self> {
         let mut keys = Keys::parse(text, place)?;
-        refuse_what_is_not_built(&mut keys)?;
+        keys.only(&[("_class_name", json!("UNet2DConditionModel"))])?;
+        let config = Self::read(&mut keys, Way::DownAndUp)?;
+        keys.finish()?;
+        Ok(config)
+    }
+
+    /// What is said of the way down and the middle, and with [`Way::DownAndUp`] of the way up.
+    pub(super) fn read(keys: &mut Keys, way: Way) -> Result<Self> {
+        refuse_what_is_not_built(keys)?;
         let channels = keys.counts("block_out_channels", &[320, 640, 1280, 1280])?;
-        let (levels, mid) = levels(&mut keys, &channels)?;
+        let (levels, mid) = levels(keys, &channels, way)?;
         let config = Self {
             in_channels: keys.count("in_channels", 4)?,
             out_channels: keys.count("out_channels", 4)?,
-            sample_size: sample_size(&mut keys)?,
-            cross_attention_dim: cross_attention_dim(&mut keys, channels.len())?,
-            text_time: text_time(&mut keys)?,
+            sample_size: sample_size(keys)?,
+            cross_attention_dim: cross_attention_dim(keys, channels.len())?,
+            text_time: text_time(keys)?,
             levels,
             mid,
             groups: keys.count("norm_num_groups", 32)?,
@@ -87,7 +95,6 @@ impl Config {
         if config.downsample_padding > 1 {
             return Err(keys.error(format!("downsample_padding is {}, supported: 0, 1", config.downsample_padding)));
         }
-        keys.finish()?;
         Ok(config)
     }
 }
@@ -106,7 +113,6 @@ impl std::fmt::Display for Config {
 /// Keys that ask for other mathematics, and those that ask for none.
 fn refuse_what_is_not_built(keys: &mut Keys) -> Result<()> {
     keys.only(&[
-        ("_class_name", json!("UNet2DConditionModel")),
         ("center_input_sample", json!(false)),
         ("mid_block_scale_factor", json!(1)),
         ("dual_cross_attention", json!(false)),
@@ -192,7 +198,7 @@ mod tests {
         assert_eq!(c.levels.iter().map(|l| l.heads).collect::<Vec<_>>(), [8; 4]);
         assert_eq!(c.levels[0].down, [Some(1); 2]);
         assert_eq!(c.levels[3].up, [None; 3]);
-        assert_eq!(c.mid, Some(Middle { heads: 8, depth: 1 }));
+        assert_eq!(c.mid, Some(Middle { heads: 8, depth: Some(1) }));
     }
 
     #[test]
@@ -214,7 +220,7 @@ mod tests {
         assert_eq!(c.levels[0].down, [None; 2]);
         assert_eq!(c.levels[1].down, [Some(4), Some(2)]);
         assert_eq!(c.levels[1].up, [Some(4), Some(4), Some(10)]);
-        assert_eq!(c.mid, Some(Middle { heads: 8, depth: 4 }));
+        assert_eq!(c.mid, Some(Middle { heads: 8, depth: Some(4) }));
     }
 
     #[test]

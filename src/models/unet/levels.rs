@@ -10,35 +10,47 @@ pub struct Level {
     pub heads: usize,
     /// For each layer on the way down the depth of its transformer, if it has one.
     pub down: Vec<Option<usize>>,
-    /// The same on the way up.
+    /// The same on the way up; empty in a network without one.
     pub up: Vec<Option<usize>>,
 }
 
-/// The middle block's transformer.
+/// The middle block: two residual blocks with a transformer of this depth between them, or without one a single residual
+/// block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Middle {
     pub heads: usize,
-    pub depth: usize,
+    pub depth: Option<usize>,
+}
+
+/// Which way a network goes: a UNet down and up again, a ControlNet down and through the middle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    DownAndUp,
+    Down,
 }
 
 /// Numbers of transformer blocks: for each level one for all its layers or one for each.
 type Depths = Vec<OneOrMany<usize>>;
 
 /// The levels from the highest resolution to the lowest, and the middle block, if there is one.
-pub fn levels(keys: &mut Keys, channels: &[usize]) -> Result<(Vec<Level>, Option<Middle>)> {
+pub fn levels(keys: &mut Keys, channels: &[usize], way: Way) -> Result<(Vec<Level>, Option<Middle>)> {
     const CROSS_DOWN: &str = "CrossAttnDownBlock2D";
     const CROSS_UP: &str = "CrossAttnUpBlock2D";
     const MID: &str = "UNetMidBlock2DCrossAttn";
+    const PLAIN_MID: &str = "UNetMidBlock2D";
     let n = channels.len();
     let defaults = [CROSS_DOWN, CROSS_DOWN, CROSS_DOWN, "DownBlock2D"];
     let down_types = keys.names("down_block_types", &defaults, &[CROSS_DOWN, "DownBlock2D"])?;
     let defaults = ["UpBlock2D", CROSS_UP, CROSS_UP, CROSS_UP];
-    let up_types = keys.names("up_block_types", &defaults, &[CROSS_UP, "UpBlock2D"])?;
-    if [down_types.len(), up_types.len()] != [n; 2] {
+    let up_types = match way {
+        Way::DownAndUp => Some(keys.names("up_block_types", &defaults, &[CROSS_UP, "UpBlock2D"])?),
+        Way::Down => None,
+    };
+    let up_count = up_types.as_ref().map_or(n, Vec::len);
+    if [down_types.len(), up_count] != [n; 2] {
         return Err(keys.error(format!(
-            "block_out_channels has {n} entries, down_block_types {}, up_block_types {}: they must agree",
+            "block_out_channels has {n} entries, down_block_types {}, up_block_types {up_count}: they must agree",
             down_types.len(),
-            up_types.len()
         )));
     }
     if keys.per_block("only_cross_attention", false, n)?.contains(&true) {
@@ -46,11 +58,14 @@ pub fn levels(keys: &mut Keys, channels: &[usize]) -> Result<(Vec<Level>, Option
     }
     let heads = heads(keys, n)?;
     let layers = keys.count_per_block("layers_per_block", 2, n)?;
-    let (down_depths, up_depths) = depths(keys, n)?;
+    let (down_depths, up_depths) = depths(keys, n, way)?;
     let mid: Option<String> = keys.get("mid_block_type", Some(MID.to_string()))?;
     let mid = match mid.as_deref() {
-        Some(MID) => Some(Middle { heads: heads[n - 1], depth: depth_of(keys, &down_depths[n - 1], 1)?[0] }),
-        Some(other) => return Err(keys.error(format!("mid_block_type is {other:?}, supported: {MID}, null"))),
+        Some(MID) => Some(Middle { heads: heads[n - 1], depth: Some(depth_of(keys, &down_depths[n - 1], 1)?[0]) }),
+        Some(PLAIN_MID) => Some(Middle { heads: heads[n - 1], depth: None }),
+        Some(other) => {
+            return Err(keys.error(format!("mid_block_type is {other:?}, supported: {MID}, {PLAIN_MID}, null")));
+        }
         None => None,
     };
     let levels = (0..n).map(|i| {
@@ -63,7 +78,10 @@ pub fn levels(keys: &mut Keys, channels: &[usize]) -> Result<(Vec<Level>, Option
             heads: heads[i],
             down: transformers(down_types[i] == CROSS_DOWN, &down_depths[i], layers[i])?,
             // The way up is listed from the deepest level.
-            up: transformers(up_types[n - 1 - i] == CROSS_UP, &up_depths[n - 1 - i], layers[i] + 1)?,
+            up: match &up_types {
+                Some(types) => transformers(types[n - 1 - i] == CROSS_UP, &up_depths[n - 1 - i], layers[i] + 1)?,
+                None => Vec::new(),
+            },
         })
     });
     Ok((levels.collect::<Result<_>>()?, mid))
@@ -82,9 +100,12 @@ fn heads(keys: &mut Keys, blocks: usize) -> Result<Vec<usize>> {
 }
 
 /// `transformer_layers_per_block`, and the same for the way up, from the deepest level.
-fn depths(keys: &mut Keys, blocks: usize) -> Result<(Depths, Depths)> {
+fn depths(keys: &mut Keys, blocks: usize, way: Way) -> Result<(Depths, Depths)> {
     let (key, reverse) = ("transformer_layers_per_block", "reverse_transformer_layers_per_block");
     let down: Depths = keys.per_block(key, OneOrMany::One(1), blocks)?;
+    if way == Way::Down {
+        return Ok((down, Vec::new()));
+    }
     if !keys.is_null(reverse) {
         return Ok((down, keys.per_block(reverse, OneOrMany::One(1), blocks)?));
     }

@@ -14,6 +14,8 @@ const HEAD: usize = 64;
 const SD1_HEADS: usize = 8;
 /// Sines and cosines for each of SDXL's time ids.
 const TIME_ID_WIDTH: usize = 256;
+/// Width of SDXL's two text encoders together.
+const SDXL_TEXT_WIDTH: usize = 2048;
 /// Channels of OpenAI's text encoder, the only one with the quick form of GELU.
 const OPENAI_WIDTH: usize = 768;
 
@@ -118,6 +120,8 @@ pub fn unet(unet: &Seen, side: usize) -> Value {
     });
     if !unet.has("mid_block.") {
         config["mid_block_type"] = Value::Null;
+    } else if !unet.has("mid_block.attentions.") {
+        config["mid_block_type"] = "UNetMidBlock2D".into();
     }
     put(&mut config, "in_channels", unet.dim("conv_in.weight", 1));
     put(&mut config, "out_channels", unet.dim("conv_out.weight", 0));
@@ -137,6 +141,26 @@ pub fn unet(unet: &Seen, side: usize) -> Value {
         (Some(_), _) => config["class_embed_type"] = "projection".into(),
         (None, _) => {}
     }
+    config
+}
+
+/// `controlnet/config.json`: what a UNet's has of the way down, and the stages of its picture.
+pub fn controlnet(seen: &Seen) -> Value {
+    let mut config = unet(seen, 0);
+    if let Some(config) = config.as_object_mut() {
+        for key in ["sample_size", "up_block_types", "reverse_transformer_layers_per_block"] {
+            config.remove(key);
+        }
+    }
+    let picture = "controlnet_cond_embedding";
+    if family(seen) == Family::Sdxl && config.get("cross_attention_dim").is_none() {
+        // Some of SDXL's have no transformers.
+        config["cross_attention_dim"] = SDXL_TEXT_WIDTH.into();
+    }
+    let halving = (0..).map_while(|i| seen.dim(&format!("{picture}.blocks.{}.weight", 2 * i + 1), 0));
+    let stages: Vec<_> = seen.dim(&format!("{picture}.conv_in.weight"), 0).into_iter().chain(halving).collect();
+    config["_class_name"] = "ControlNetModel".into();
+    config["conditioning_embedding_out_channels"] = stages.into();
     config
 }
 

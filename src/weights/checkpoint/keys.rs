@@ -13,6 +13,7 @@ use crate::weights::view::View;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     Unet,
+    ControlNet,
     Vae,
     /// OpenAI's CLIP as transformers writes it.
     Clip,
@@ -35,6 +36,9 @@ pub(super) const UNET: Rules = &[
     ("out.0.", "conv_norm_out."),
     ("out.2.", "conv_out."),
 ];
+
+/// Beside a UNet's.
+const CONTROLNET: Rules = &[("middle_block_out.0.", "controlnet_mid_block.")];
 
 pub(super) const UNET_RESNET: Rules = &[
     ("in_layers.0.", "norm1."),
@@ -85,6 +89,11 @@ pub fn tensors<'a>(layout: Layout, stored: &[&'a str]) -> Vec<(String, &'a str, 
         Layout::Unet => {
             let (down, up) = (Levels::down(stored), Levels::up(stored));
             whole(&|name| unet(name, &down, &up))
+        }
+        Layout::ControlNet => {
+            let (down, up) = (Levels::down(stored), Levels::up(stored));
+            let last = layers(stored, "input_hint_block.", |_| true).last().copied();
+            whole(&|name| controlnet(name, last).unwrap_or_else(|| unet(name, &down, &up)))
         }
         Layout::Vae => {
             let up = |name: &&str| Some(number(name.strip_prefix("decoder.up.")?)?.0 + 1);
@@ -168,6 +177,24 @@ fn unet(name: &str, down: &Levels, up: &Levels) -> String {
             }
         }
     }
+}
+
+/// What a ControlNet has beside a UNet's layers. Every second layer of its picture's is a convolution, up to `last`.
+fn controlnet(name: &str, last: Option<usize>) -> Option<String> {
+    if let Some((place, rest)) = name.strip_prefix("zero_convs.").and_then(number) {
+        return Some(format!("controlnet_down_blocks.{place}.{}", rest.strip_prefix("0.")?));
+    }
+    if let Some((layer, rest)) = name.strip_prefix("input_hint_block.").and_then(number) {
+        let block = match layer {
+            0 => "conv_in".into(),
+            _ if Some(layer) == last => "conv_out".into(),
+            _ if layer.is_multiple_of(2) => format!("blocks.{}", layer / 2 - 1),
+            _ => return None,
+        };
+        return Some(format!("controlnet_cond_embedding.{block}.{rest}"));
+    }
+    let renamed = renamed(CONTROLNET, name);
+    (renamed != name).then_some(renamed)
 }
 
 fn vae(name: &str, levels: usize) -> String {
@@ -256,6 +283,35 @@ mod tests {
     }
 
     #[test]
+    fn a_controlnet_has_a_unets_layers_and_its_own() {
+        let stored = [
+            "input_hint_block.0.weight",
+            "input_hint_block.2.bias",
+            "input_hint_block.12.weight",
+            "input_hint_block.14.weight",
+            "zero_convs.11.0.bias",
+            "middle_block_out.0.weight",
+            "middle_block.0.in_layers.0.weight",
+            "input_blocks.1.1.proj_in.weight",
+            "time_embed.2.bias",
+        ];
+        assert_eq!(
+            names(Layout::ControlNet, &stored),
+            [
+                "controlnet_cond_embedding.conv_in.weight",
+                "controlnet_cond_embedding.blocks.0.bias",
+                "controlnet_cond_embedding.blocks.5.weight",
+                "controlnet_cond_embedding.conv_out.weight",
+                "controlnet_down_blocks.11.bias",
+                "controlnet_mid_block.weight",
+                "mid_block.resnets.0.norm1.weight",
+                "down_blocks.0.attentions.0.proj_in.weight",
+                "time_embedding.linear_2.bias",
+            ]
+        );
+    }
+
+    #[test]
     fn a_fused_projection_becomes_three() {
         let found = tensors(Layout::OpenClip, &["transformer.resblocks.7.attn.in_proj_bias"]);
         let name = |part: &str| format!("text_model.encoder.layers.7.self_attn.{part}_proj.bias");
@@ -268,6 +324,8 @@ mod tests {
         for (layout, name) in [
             (Layout::Unet, "down_blocks.0.resnets.0.conv1.weight"),
             (Layout::Unet, "mid_block.resnets.1.conv1.weight"),
+            (Layout::ControlNet, "controlnet_cond_embedding.blocks.1.weight"),
+            (Layout::ControlNet, "controlnet_down_blocks.1.weight"),
             (Layout::Vae, "decoder.up_blocks.0.resnets.0.conv1.weight"),
             (Layout::Clip, "text_model.final_layer_norm.weight"),
         ] {
@@ -281,9 +339,13 @@ mod tests {
             "input_blocks.99999999999999999999.0.op.weight",
             "decoder.up.18446744073709551615.block.0.x",
             "input_blocks",
+            "input_hint_block.1.weight",
+            "zero_convs.99999999999999999999.0.bias",
+            "zero_convs.1",
             "",
         ] {
             names(Layout::Unet, &[name]);
+            names(Layout::ControlNet, &[name]);
             names(Layout::Vae, &[name]);
             names(Layout::OpenClip, &[name]);
         }

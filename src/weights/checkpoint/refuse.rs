@@ -2,13 +2,15 @@
 
 /// Parts of names that only one kind of file has, the kind, and what to do.
 const KINDS: &[(&[&str], &str)] = &[
+    (&["lora_controlnet"], "is a Control-LoRA, which is not supported; give a ControlNet"),
+    (&["difference"], "is a ControlNet's difference to a model, which is not supported; give the whole ControlNet"),
+    (
+        &["control_add_embedding."],
+        "is a ControlNet for several kinds of images, which is not supported; give one for one",
+    ),
     (
         &["lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down.", "hada_w1", "lokr_w1", "dora_scale"],
         "is a LoRA, a change to a model and no model itself; give the checkpoint that it was made for, and this by --lora",
-    ),
-    (
-        &["control_model.", "input_hint_block.", "controlnet_cond_embedding."],
-        "is a ControlNet, which guides a model and is none itself; give a checkpoint",
     ),
     (&["conditioner.embedders.0.model."], "is SDXL's refiner, which is not supported; give an SDXL base model"),
     (&["joint_blocks."], "is Stable Diffusion 3, which is not supported"),
