@@ -49,7 +49,7 @@ struct Sums {
     c4: MatrixC,
 }
 
-// Channels `first`.. of the workgroup's queries, of the keys from `key` on, and of their values.
+// Vectors `first`.. of the workgroup's queries; of the keys from `key` on, or of their values.
 fn load_queries(start: u32, query: u32, first: u32, thread: u32) {
     for (var i = thread; i < QUERIES * STEP4; i += THREADS) {
         let token = query + i / STEP4;
@@ -62,27 +62,20 @@ fn load_queries(start: u32, query: u32, first: u32, thread: u32) {
     }
 }
 
-fn load_keys(start: u32, key: u32, first: u32, thread: u32) {
-    for (var i = thread; i < KEYS * STEP4; i += THREADS) {
-        let token = key + i / STEP4;
-        let vector = first + i % STEP4;
+fn load_kv(values: bool, start: u32, key: u32, first: u32, width4: u32, thread: u32) {
+    for (var i = thread; i < KEYS * width4; i += THREADS) {
+        let token = key + i / width4;
+        let vector = first + i % width4;
+        let at = start + token * params.kv_row + vector;
         var value = elem4();
         if token < params.keys && vector < params.head_vectors {
-            value = k[start + token * params.kv_row + vector];
+            if values {
+                value = v[at];
+            } else {
+                value = k[at];
+            }
         }
-        put_kv(i / STEP4 * KV_STRIDE + i % STEP4 * 4u, value);
-    }
-}
-
-fn load_values(start: u32, key: u32, first: u32, thread: u32) {
-    for (var i = thread; i < KEYS * OUT4; i += THREADS) {
-        let token = key + i / OUT4;
-        let vector = first + i % OUT4;
-        var value = elem4();
-        if token < params.keys && vector < params.head_vectors {
-            value = v[start + token * params.kv_row + vector];
-        }
-        put_kv(i / OUT4 * KV_STRIDE + i % OUT4 * 4u, value);
+        put_kv(i / width4 * KV_STRIDE + i % width4 * 4u, value);
     }
 }
 
@@ -284,7 +277,7 @@ fn main(
             if STEPS > 1u || key == 0u {
                 load_queries(head.q, query, step * STEP4, thread);
             }
-            load_keys(head.k, key, step * STEP4, thread);
+            load_kv(false, head.k, key, step * STEP4, STEP4, thread);
             // The tiles are whole before anyone multiplies, ...
             workgroupBarrier();
             for (var channel = 0u; channel < STEP_PIECES * MATRIX; channel += MATRIX) {
@@ -296,7 +289,7 @@ fn main(
             // ... and everyone has multiplied before they are overwritten; the scores are whole.
             workgroupBarrier();
         }
-        load_values(head.v, key, column, thread);
+        load_kv(true, head.v, key, column, OUT4, thread);
         let tile_top = top_of_tile(row, key);
         // All sums are zero before the first tile: nothing to scale down.
         let grows = tile_top > top + GROWTH && key > 0u;
