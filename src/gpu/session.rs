@@ -9,7 +9,8 @@ mod submission;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+
+use web_time::Instant;
 
 use super::device::Gpu;
 use super::memory;

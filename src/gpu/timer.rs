@@ -4,9 +4,9 @@
 //! each waiting for the last, as nodes do in a network; small tensors stay in the device's caches.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use web_time::Instant;
 
 use super::device::Gpu;
 use super::session::Session;

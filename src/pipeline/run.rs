@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+
+use web_time::Instant;
 
 use super::control::Control;
 use super::denoise::{Picture, Rest, guide, scaled, start_latents, step};

@@ -5,9 +5,9 @@
 //! its spread is that between the rounds, which lie as far apart as the run is long.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use web_time::Instant;
 
 use super::stats::{Summary, median};
 use crate::error::{Error, Result};

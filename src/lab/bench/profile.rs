@@ -1,9 +1,9 @@
 //! `bench -m`: whole networks, and where their time goes, by node and by op.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
 
 use serde::Serialize;
+use web_time::Instant;
 
 use super::measure::{Budget, Timing, Watch};
 use super::stats::{Summary, median};
