@@ -91,20 +91,17 @@ pub(super) fn offered(d: usize, caps: &Caps) -> Option<(Vec<Coop>, u32)> {
     }
     let side = side as usize;
     // Matrices of 16 are unknown to Metal, which loads those of 8 from single elements alone. What it is given can be
-    // checked where there is no Metal.
-    let (vec4, scalar) = (("coop", "attention_coop_vec4"), ("coop-scalar", "attention_coop_scalar"));
-    let cores = match (&*caps.backend, side) {
+    // checked where there is no Metal. As many keys at once as there is room for come first.
+    let vec4 = [("coop-wide", "attention_coop_vec4", 4), ("coop-narrow", "attention_coop_vec4", 2)];
+    let scalar = [("coop-wide-scalar", "attention_coop_scalar", 4), ("coop-narrow-scalar", "attention_coop_scalar", 2)];
+    let tiles = match (&*caps.backend, side) {
         ("metal", 16) => vec![],
-        ("metal", _) => vec![scalar],
-        (_, 8) if caps.device_type == DeviceType::Software => vec![vec4, scalar],
-        _ => vec![vec4],
+        ("metal", _) => scalar.to_vec(),
+        (_, 8) if caps.device_type == DeviceType::Software => [vec4, scalar].concat(),
+        _ => vec4.to_vec(),
     };
-    // As many keys at once as there is room for.
-    let fitting = |(name, core)| {
-        let tiles = [4, 2].map(|keys| Coop::new(name, core, side, d, keys));
-        tiles.into_iter().find(|coop| coop.workgroup_bytes() <= caps.workgroup_memory as usize)
-    };
-    Some((cores.into_iter().filter_map(fitting).collect(), lanes))
+    let coops = tiles.into_iter().map(|(name, core, keys)| Coop::new(name, core, side, d, keys));
+    Some((coops.filter(|coop| coop.workgroup_bytes() <= caps.workgroup_memory as usize).collect(), lanes))
 }
 
 #[cfg(test)]
