@@ -154,7 +154,8 @@ pub fn compare(output: &Tensor, reference: &Tensor) -> Difference {
 ///
 /// * Overflow: where the reference is beyond f16's range the output has to be infinite, with that sign. Values within
 ///   0.2 % (f16's tolerance) of the limit may be either.
-/// * Subnormals: they are compared as `dtype` rounds them, and may have become zero, since GPUs may flush them.
+/// * Subnormals: they are compared as `dtype` rounds them, in f16 after an error of at most 0.2 %, which may have them
+///   rounded the other way; and they may have become zero, since GPUs may flush them.
 ///
 /// # Panics
 /// If the shapes differ: the shape rule is wrong then, and no number says how much.
@@ -189,7 +190,9 @@ fn as_stored(dtype: DType, exact: f32, found: f32) -> f32 {
     let magnitude = exact.abs();
     let least_normal = if dtype == DType::F16 { F16_LEAST_NORMAL } else { f32::MIN_POSITIVE };
     if magnitude < least_normal {
-        return if found == 0.0 { found } else { round(dtype, exact) };
+        let [low, high] = [0.998, 1.002].map(|near| round(dtype, magnitude * near).copysign(exact));
+        let near = dtype == DType::F16 && (low.min(high)..=low.max(high)).contains(&found);
+        return if found == 0.0 || near { found } else { round(dtype, exact) };
     }
     if dtype == DType::F16 && magnitude > F16_OVERFLOW * 0.998 {
         let infinite = f32::INFINITY.copysign(exact);
@@ -244,6 +247,15 @@ mod tests {
         for (edge, stored) in [(65_519.0, f32::INFINITY), (65_521.0, 65_504.0)] {
             assert!(compare_stored(&row(&[stored]), &row(&[edge]), DType::F16).relative < 1e-3, "{edge}");
         }
+    }
+
+    #[test]
+    fn an_f16_subnormal_may_be_rounded_to_the_side_that_the_tolerance_allows() {
+        let step = 2f32.powi(-24);
+        let difference = |exact: f32, found: f32| compare_stored(&row(&[found]), &row(&[exact]), DType::F16).relative;
+        assert_eq!(difference(58.499 * step, 59.0 * step), 0.0, "all but halfway between two");
+        assert!(difference(58.3 * step, 59.0 * step) > 0.0, "clearly nearer to the one below");
+        assert!(difference(58.499 * step, 60.0 * step) > 0.0, "the next but one");
     }
 
     #[test]
