@@ -66,7 +66,7 @@ pub(super) struct Generate {
     /// Draw every line of this file, or of stdin by `-`, with the networks loaded once: <output>-<line>-<seed>.png
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "save_latents"])]
     prompts: Option<PathBuf>,
-    /// Number of pictures, seeds counting up, written to <output>-<seed>.png
+    /// Number of pictures, seeds counting up, written to <output>-<seed>.png; in parts if memory cannot hold them all
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     batch: usize,
     /// A safetensors file whose tensor `latents` is used instead of seeded noise

@@ -115,6 +115,7 @@ impl Session {
         let readback_bytes = graph.outputs.iter().map(|(_, id)| device_bytes(&graph, *id, storage)).sum::<u64>();
         let readback = readback_buffer(gpu, readback_bytes);
         let bytes = uploads.total + readback_bytes;
+        let pace = Mutex::new(Pace::of(&graph));
         gpu.wait()?;
         let mut session = Self {
             gpu: Arc::clone(gpu),
@@ -127,9 +128,8 @@ impl Session {
             readback,
             bytes,
             held: HashSet::new(),
-            pace: Mutex::new(Pace::new(Vec::new())),
+            pace,
         };
-        session.pace = Mutex::new(Pace::new(session.costs()));
         session.dispatches = session.prepare(choose)?;
         gpu.check()?;
         Ok(session)
@@ -266,23 +266,13 @@ impl Session {
 
     /// The same session with so many seconds that a submission may take; one that a single node exceeds has that alone.
     pub fn within(mut self, seconds: f64) -> Self {
-        self.pace = Mutex::new(Pace::new(self.costs()).within(seconds));
+        self.pace = Mutex::new(Pace::of(&self.graph).within(seconds));
         self
     }
 
     /// Submissions of a run, once one has been made.
     pub fn submissions(&self) -> Option<usize> {
         Some(self.pace().submissions()?.len())
-    }
-
-    /// What the nodes cost beside each other: operations, and the elements that they read and write.
-    fn costs(&self) -> Vec<f64> {
-        let cost = |node: &Node| {
-            let (inputs, output) = (self.graph.types(&node.inputs), self.graph.ty(node.output));
-            let read: usize = (0..inputs.len()).map(|i| node.op.reads(&inputs, output, i)).sum();
-            node.op.flops(&inputs, output) as f64 + (read + output.device_len()) as f64
-        };
-        self.graph.nodes.iter().map(cost).collect()
     }
 
     fn submit(&self, nodes: Range<usize>) {

@@ -1,11 +1,12 @@
 //! Models written anew with smaller weights: matrices of linear layers in blocks of a few bits, the rest in f16.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::{fs, iter};
 
 use half::f16;
-use safetensors::tensor::TensorView;
+use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::file::TensorFile;
 use super::gguf;
@@ -13,15 +14,15 @@ use super::output::{write_atomically, write_with};
 use super::quant::Blocks;
 use super::unreadable;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, RawTensor};
+use crate::tensor::{DType, RawTensor, Shape};
 
 /// What matrices are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     F16,
-    /// 8 bits and a sixteenth of an f16 scale's cost: 8.5 bits a weight.
+    /// 8.5 bits a weight: 8, and a scale in f16 for every 32.
     Q8_0,
-    /// 4.5 bits a weight.
+    /// 4.5 bits a weight: 4, and a scale in f16 for every 32.
     Q4_0,
 }
 
@@ -97,46 +98,64 @@ fn file(from: &Path, to: &Path, encoding: Encoding) -> Result<()> {
     }
 }
 
-/// Each tensor with how it is to be written.
-fn plan(file: &TensorFile, encoding: Encoding) -> BTreeMap<&str, Stored> {
-    let stored = |name| Some((name, Stored::of(encoding, name, &file.get(name)?)));
-    file.names().filter_map(stored).collect()
+/// A tensor to be written: its name, its shape and how.
+type Entry<'a> = (&'a str, &'a Shape, Stored);
+
+/// The tensors of a file, by name.
+fn plan(file: &TensorFile, encoding: Encoding) -> Vec<Entry<'_>> {
+    let names: BTreeSet<&str> = file.names().collect();
+    let entry = |name| Some((name, file.shape(name)?, Stored::of(encoding, name, &file.get(name)?)));
+    names.into_iter().filter_map(entry).collect()
 }
 
 fn as_gguf(file: &TensorFile, to: &Path, encoding: Encoding) -> Result<()> {
-    let plan = plan(file, encoding);
-    let tensors = plan.iter().filter_map(|(name, stored)| Some((*name, file.shape(name)?, *stored)));
-    let header = gguf::header(file.all_metadata(), &tensors.collect::<Vec<_>>());
-    write_with(to, |out| {
-        out.write_all(&header)?;
-        for (name, stored) in &plan {
-            let bytes = file.get(name).map(|raw| stored.encode(&raw)).unwrap_or_default();
-            out.write_all(&bytes)?;
-            out.write_all(&vec![0; gguf::padding(bytes.len())])?;
-        }
-        Ok(())
-    })
+    let tensors = plan(file, encoding);
+    write_tensors(file, to, &gguf::header(file.all_metadata(), &tensors), &tensors, gguf::padding)
 }
 
+/// The format wants the elements of each tensor where they are aligned: so the wide ones are first.
 fn as_safetensors(file: &TensorFile, to: &Path) -> Result<()> {
-    let fail = |error| Error::file(to, format!("cannot be written as safetensors: {error}"));
-    let mut tensors = Vec::new();
-    for (name, stored) in plan(file, Encoding::F16) {
-        let Some(raw) = file.get(name) else { continue };
+    let mut tensors = plan(file, Encoding::F16);
+    tensors.sort_by_key(|(_, _, stored)| Reverse(stored.bytes(1)));
+    let mut end = 0;
+    let infos = tensors.iter().map(|(name, shape, stored)| {
+        let start = end;
+        end += stored.bytes(shape.len());
         let dtype = match stored {
             Stored::Plain(DType::F16) => safetensors::Dtype::F16,
             Stored::Plain(DType::I32) => safetensors::Dtype::I32,
             Stored::Plain(DType::I64) => safetensors::Dtype::I64,
             _ => safetensors::Dtype::F32,
         };
-        tensors.push((name, dtype, raw.shape.dims().to_vec(), stored.encode(&raw)));
-    }
-    let views = tensors
-        .iter()
-        .map(|(name, dtype, shape, bytes)| TensorView::new(*dtype, shape.clone(), bytes).map(|view| (*name, view)));
-    let views = views.collect::<Result<Vec<_>, _>>().map_err(fail)?;
+        let info = TensorInfo { dtype, shape: shape.dims().to_vec(), data_offsets: (start, end) };
+        ((*name).to_string(), info)
+    });
     let metadata = file.all_metadata().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-    write_atomically(to, &safetensors::serialize(views, Some(metadata)).map_err(fail)?)
+    let header = Metadata::new(Some(metadata), infos.collect()).map_err(|error| error.to_string());
+    let header = header.and_then(|header| serde_json::to_string(&header).map_err(|error| error.to_string()));
+    let mut header = header.map_err(|error| Error::file(to, format!("cannot be written as safetensors: {error}")))?;
+    header.extend(iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let header = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    write_tensors(file, to, &header, &tensors, |_| 0)
+}
+
+/// A header and the tensors behind it, encoded one by one, so that no two of them are held at once.
+fn write_tensors(
+    file: &TensorFile,
+    to: &Path,
+    header: &[u8],
+    tensors: &[Entry<'_>],
+    padding: fn(usize) -> usize,
+) -> Result<()> {
+    write_with(to, |out| {
+        out.write_all(header)?;
+        for (name, _, stored) in tensors {
+            let bytes = file.get(name).map(|raw| stored.encode(&raw)).unwrap_or_default();
+            out.write_all(&bytes)?;
+            out.write_all(&vec![0; padding(bytes.len())])?;
+        }
+        Ok(())
+    })
 }
 
 /// Every file of a folder and of those in it: weights anew, the rest as it is. Of weights that are there twice, those of

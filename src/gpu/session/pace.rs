@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::graph::{Graph, Node};
+
 /// Seconds that a submission may take: a few pictures of a desktop.
 pub(super) const BUDGET: f64 = 0.1;
 /// Operations a second of a device of which nothing is known: a slow one.
@@ -26,7 +28,17 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub fn new(costs: Vec<f64>) -> Self {
+    /// Nothing known but the graph: its nodes cost operations, and the elements that they read and write.
+    pub fn of(graph: &Graph) -> Self {
+        let cost = |node: &Node| {
+            let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));
+            let read: usize = (0..inputs.len()).map(|i| node.op.reads(&inputs, output, i)).sum();
+            node.op.flops(&inputs, output) as f64 + (read + output.device_len()) as f64
+        };
+        Self::new(graph.nodes.iter().map(cost).collect())
+    }
+
+    fn new(costs: Vec<f64>) -> Self {
         Self { costs, budget: BUDGET, seconds: None }
     }
 
