@@ -3,6 +3,7 @@
 
 mod admission;
 mod bench;
+mod chained;
 mod checkpoints;
 mod cli;
 mod controlnet;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let trials: Vec<Trial> = [
         admission::trials(),
         bench::trials(),
+        chained::trials(),
         checkpoints::trials(),
         cli::trials(),
         controlnet::trials(),

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use ornstein::gpu::session::Carry;
 use ornstein::gpu::{Gpu, Session};
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::ops::Kind;
+use ornstein::ops::add::Add;
 use ornstein::ops::layer_norm::LayerNorm;
 use ornstein::ops::matmul::MatMul;
 use ornstein::rng::Generator;
@@ -15,7 +17,11 @@ use ornstein::tensor::{DType, NoWeights, Tensor};
 use crate::support::on_gpu;
 
 pub fn trials() -> Vec<Trial> {
-    vec![on_gpu("session::a_run_in_many_submissions_gives_what_one_does".into(), many_submissions_give_what_one_does)]
+    vec![
+        on_gpu("session::a_run_in_many_submissions_gives_what_one_does".into(), many_submissions_give_what_one_does),
+        on_gpu("session::a_run_of_a_chain_reads_what_the_one_before_carried".into(), chained_runs),
+        on_gpu("session::what_a_chain_cannot_carry_or_write_is_an_error".into(), misfits),
+    ]
 }
 
 const LAYERS: usize = 4;
@@ -40,11 +46,10 @@ fn layers() -> Result<Graph, Failed> {
 }
 
 fn many_submissions_give_what_one_does(gpu: &Arc<Gpu>) -> Result<(), Failed> {
-    let storage = Storage { act: DType::F32, weight: DType::F32 };
     let x = Tensor::new([SIZE, SIZE], Generator::new(9).normal(SIZE * SIZE));
     let mut all = Vec::new();
     for (budget, wanted) in [(f64::INFINITY, 1), (0.0, 2 * LAYERS)] {
-        let session = Session::new(gpu, layers()?, &NoWeights, storage)?.within(budget);
+        let session = Session::new(gpu, layers()?, &NoWeights, EXACT)?.within(budget);
         // The first run is measured, the second follows what it found.
         for _ in 0..2 {
             session.poison();
@@ -58,4 +63,55 @@ fn many_submissions_give_what_one_does(gpu: &Arc<Gpu>) -> Result<(), Failed> {
         return Err("the runs differ".into());
     }
     Ok(())
+}
+
+const EXACT: Storage = Storage { act: DType::F32, weight: DType::F32 };
+
+/// `y = x + x`, of three entries, as a session.
+fn doubling(gpu: &Arc<Gpu>) -> Result<Session, Failed> {
+    let mut graph = Graph::new("doubling");
+    let x = graph.input("x", Kind::Act, [3, 5]);
+    let y = graph.node("double", Add, &[x, x])?;
+    graph.output("y", y);
+    Ok(Session::new(gpu, graph, &NoWeights, EXACT)?)
+}
+
+/// Each run puts twice the last entry into the first and twice the first into the last.
+fn chained_runs(gpu: &Arc<Gpu>) -> Result<(), Failed> {
+    let session = doubling(gpu)?;
+    let carry = |from, to| Carry { output: "y", from, input: "x", to };
+    let mut chain = session.chain(&["x"]);
+    for entry in 0..3 {
+        chain.write("x", entry, &Tensor::new([5], vec![entry as f32 + 1.0; 5]))?;
+    }
+    for _ in 0..3 {
+        chain.start(&[], &[carry(2, 0), carry(0, 2)])?;
+        chain.wait(1)?;
+    }
+    chain.write("x", 1, &Tensor::new([5], vec![-1.0; 5]))?;
+    let x = pollster::block_on(chain.read("x"))?;
+    match x.data.chunks_exact(5).map(|entry| entry[4]).collect::<Vec<_>>()[..] {
+        [24.0, -1.0, 8.0] => Ok(()),
+        _ => Err(format!("found {:?}", x.data).into()),
+    }
+}
+
+fn misfits(gpu: &Arc<Gpu>) -> Result<(), Failed> {
+    let session = doubling(gpu)?;
+    let x = Tensor::new([3, 5], vec![1.0; 15]);
+    let carry = |output, input| Carry { output, from: 0, input, to: 0 };
+    let start = |changing: &[&str], given: &[(&str, &Tensor)], carry| {
+        session.chain(changing).start(given, &[carry]).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let found = [
+        start(&["x"], &[], carry("z", "x")),
+        start(&["x"], &[], carry("y", "z")),
+        start(&[], &[], carry("y", "x")),
+        session.chain(&["x"]).write("x", 0, &x).err().map(|error| error.to_string()).unwrap_or_default(),
+    ];
+    let wanted = ["doubling has no z", "doubling has no z", "input x: is missing", "an entry of x cannot be [3, 5]"];
+    match found.iter().zip(wanted).all(|(found, wanted)| found.contains(wanted)) {
+        true => Ok(()),
+        false => Err(format!("{found:?}").into()),
+    }
 }

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
 use crate::gpu::device::{Adapter, Choice, adapters, select, without_gl};
 use crate::gpu::shader::Sources;
+use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
 use crate::graph::plan::Storage;
 use crate::ops::Kind;
@@ -184,6 +184,14 @@ impl Network {
             let outputs = self.pass(inputs, Some(&mut first)).await?;
             let Some(node) = first else { return Ok(outputs) };
             self.widen_from(node, tell).await?;
+        }
+    }
+
+    /// The session, if the network is whole on a device. Nothing looks for values that are not finite in its runs.
+    pub fn session(&self) -> Option<&Session> {
+        match &self.parts[..] {
+            [Part::Gpu(session)] => Some(session),
+            _ => None,
         }
     }
 

@@ -8,6 +8,7 @@ mod denoise;
 mod denoiser;
 mod kept;
 mod run;
+mod steps;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;

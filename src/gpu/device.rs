@@ -231,8 +231,13 @@ impl Gpu {
     /// Submits nothing and waits until everything submitted so far is done, which also frees the staging memory of
     /// finished uploads.
     pub(super) fn wait(&self) -> Result<()> {
-        self.queue.submit([]);
-        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        let nothing = self.queue.submit([]);
+        self.wait_for(nothing)
+    }
+
+    /// Waits until that submission and all before it are done.
+    pub(super) fn wait_for(&self, index: wgpu::SubmissionIndex) -> Result<()> {
+        let waited = self.device.poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None });
         waited.map_err(|e| Error::device(format!("{}: {e}", self.caps.name)))?;
         self.check()
     }

@@ -1,6 +1,7 @@
 //! A session: a graph on a device, everything made once (kernels, buffers, bind groups), run many times. A run is a
 //! compute pass, cut into submissions where it takes long, then one read-back.
 
+mod chain;
 mod guards;
 mod observe;
 mod pace;
@@ -21,6 +22,7 @@ use crate::graph::plan::{Plan, Storage, check_limits, device_bytes, plan};
 use crate::graph::{Graph, Node, Part, Source, ValueId};
 use crate::ops::{Binding, Kind, Launch};
 use crate::tensor::{DType, Tensor, Weights};
+pub use chain::{Carry, Chain};
 use guards::GUARD;
 use pace::Pace;
 use submission::Submission;
@@ -244,7 +246,7 @@ impl Session {
     /// # Errors
     /// If an input is missing or misshapen, or the device fails.
     pub async fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<HashMap<String, Tensor>> {
-        self.upload(inputs)?;
+        self.upload(inputs, &[])?;
         let submissions = self.pace().submissions();
         let Some(mut submissions) = submissions else {
             self.pace().measure(|nodes| self.measured(nodes))?;
@@ -301,8 +303,9 @@ impl Session {
         Ok(())
     }
 
-    fn upload(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
-        let inputs = self.graph.order_inputs(inputs, &|id| self.held.contains(&id))?;
+    /// All inputs but those that are held and these.
+    fn upload(&self, inputs: &[(&str, &Tensor)], but: &[ValueId]) -> Result<()> {
+        let inputs = self.graph.order_inputs(inputs, &|id| self.held.contains(&id) || but.contains(&id))?;
         inputs.into_iter().for_each(|(id, tensor)| self.write(id, tensor));
         Ok(())
     }

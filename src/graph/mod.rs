@@ -224,6 +224,32 @@ impl Graph {
         self.append(path, Arc::new(op), inputs)
     }
 
+    /// Has a node in front of all others compute what was the input `input`, from new inputs of these names and types.
+    ///
+    /// # Errors
+    /// If there is no such input, or the op does not make its type of these.
+    pub fn compute_input(
+        &mut self,
+        input: &str,
+        path: &str,
+        op: impl Op,
+        given: &[(&str, Ty)],
+    ) -> Result<Vec<ValueId>> {
+        let place = || self.input_place(input);
+        let output = self.input_named(input).ok_or_else(|| Error::shape("there is none").at(&place()))?;
+        let types: Vec<_> = given.iter().map(|(_, ty)| ty.clone()).collect();
+        let (made, wanted) = (op.output(&types)?, self.ty(output));
+        if made != *wanted {
+            return Err(Error::shape(format!("should be {wanted:?}, made as {made:?}")).at(&place()));
+        }
+        let given = given.iter().map(|(name, ty)| self.value(ty.clone(), Source::Input((*name).to_string())));
+        let inputs: Vec<_> = given.collect();
+        let name = format!("{}.{path}", self.network);
+        self.nodes.insert(0, Node { name, op: Arc::new(op), inputs: inputs.clone(), output });
+        self.renumber();
+        Ok(inputs)
+    }
+
     fn append(&mut self, path: &str, op: Arc<dyn Op>, inputs: &[ValueId]) -> Result<ValueId> {
         let name = format!("{}.{path}", self.network);
         let types = self.types(inputs);

@@ -33,6 +33,8 @@ pub mod layer_norm;
 pub mod matmul;
 pub mod matmul_geglu;
 pub(crate) mod product;
+pub mod sampler_input;
+pub mod sampler_step;
 pub mod scale;
 pub mod timestep_embedding;
 pub mod upsample;
@@ -67,6 +69,8 @@ pub const TABLE: &[Row] = &[
     ("upsample", upsample::cases),
     ("concat", concat::cases),
     ("scale", scale::cases),
+    ("sampler_input", sampler_input::cases),
+    ("sampler_step", sampler_step::cases),
     ("dequantize", dequantize::cases),
     ("winograd_weights", winograd_weights::cases),
     ("winograd_input", winograd_input::cases),

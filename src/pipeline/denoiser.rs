@@ -4,12 +4,12 @@
 //! runs once, too, for all rows together.
 
 use super::kept::Resident;
-use super::run::{Phase, Run, Wanted, sample_of};
+use super::run::{Phase, Run, Wanted};
 use crate::conditioning::{Conditioning, repeat_rows};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::models::{controlnet, unet};
-use crate::network::Outputs;
+use crate::network::{Network, Outputs};
 use crate::tensor::{Shape, Tensor};
 
 /// The UNet's input that the texts decide, and those that they and the time decide.
@@ -111,26 +111,44 @@ impl Denoiser {
         Ok(Self { network, timed, scales, texts, pictures })
     }
 
-    /// The UNet's output at a step, `[rows, H, W, C]`, for the scaled latents of all its rows.
+    /// The output of that name at a step, for all inputs.
     ///
     /// # Errors
     /// If the device fails, or a value is not finite even in f32.
-    pub async fn run(&mut self, run: &mut Run<'_>, step: usize, sample: &Tensor) -> Result<Tensor> {
+    pub async fn run(
+        &mut self,
+        run: &mut Run<'_>,
+        step: usize,
+        inputs: &[(&str, &Tensor)],
+        output: &str,
+    ) -> Result<Tensor> {
+        let mut outputs = run.pass(&mut self.network.network, inputs, &format!("step {}", step + 1)).await?;
+        outputs.remove(output).ok_or_else(|| Error::shape(format!("the UNet has no output {output}")))
+    }
+
+    /// What the UNet is given at a step beside the latents.
+    pub fn given(&self, step: usize) -> Outputs {
         // Cut when they are needed: all steps' rows for a large batch would be more than the latents by far.
         let timed = rows_of(&self.timed, step * self.texts, self.texts, self.pictures);
         let rows = self.texts * self.pictures;
         let scale =
             |(name, scales): &(String, Vec<f32>)| (name.clone(), Tensor::new([rows, 1], vec![scales[step]; rows]));
-        let scales: Vec<_> = self.scales.iter().map(scale).collect();
-        let named = timed.iter().chain(scales.iter().map(|(name, tensor)| (name, tensor)));
-        let inputs: Vec<_> = named.map(|(name, tensor)| (name.as_str(), tensor)).chain([("sample", sample)]).collect();
-        sample_of(run.pass(&mut self.network.network, &inputs, &format!("step {}", step + 1)).await?)
+        timed.into_iter().chain(self.scales.iter().map(scale)).collect()
+    }
+
+    /// The part that runs at every step.
+    pub fn network(&self) -> &Network {
+        &self.network.network
     }
 
     /// Lets go of the network, or keeps it for the next picture.
     pub fn release(self, run: &mut Run<'_>) {
         run.release(STEP, self.network);
     }
+}
+
+pub(super) fn by_name(tensors: &Outputs) -> impl Iterator<Item = (&str, &Tensor)> {
+    tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
 }
 
 /// What the part that runs at every step is called.
@@ -151,6 +169,7 @@ mod tests {
     use super::*;
     use crate::graph::plan::{Storage, session_bytes};
     use crate::lab::suite::Family;
+    use crate::pipeline::steps::sampling;
     use crate::tensor::DType;
 
     const F16: Storage = Storage { act: DType::F16, weight: DType::F16 };
@@ -163,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_step_of_sd15_takes_at_most_340_dispatches() {
-        let nodes = sd15().step.fused().nodes;
+        let nodes = sampling(sd15().step, 3, 1, 2).unwrap().fused().nodes;
         assert!(nodes.len() <= 340, "{}", nodes.len());
     }
 

@@ -1,13 +1,11 @@
 //! One call of [`Pipeline::generate`](super::Pipeline::generate), from texts to pixels.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use web_time::Instant;
 
 use super::control::Control;
-use super::denoise::{Picture, Rest, guide, scaled, start_latents, step};
-use super::denoiser::{Denoiser, Parts};
+use super::denoise::Rest;
 use super::kept::{Kept, Resident, made_for};
 use super::{Event, Pictures, Pipeline, Request, Seconds, Settings, Span};
 use crate::conditioning::{Conditioning, Encoder, Texts, condition};
@@ -16,19 +14,18 @@ use crate::graph::Graph;
 use crate::image::to_rgb8;
 use crate::models::controlnet::{image_input, scale_input};
 use crate::network::{Executor, Network, Outputs};
-use crate::samplers;
 use crate::tensor::{Shape, Tensor};
 use crate::weights::{Bundle, Changes, ComponentWeights};
 
 pub(super) struct Run<'a> {
-    pipeline: &'a Pipeline,
+    pub(super) pipeline: &'a Pipeline,
     pub(super) executor: &'a Executor,
     /// Where networks go that are not needed any more; without it they are let go.
     kept: Option<&'a mut Kept>,
-    request: &'a Request,
+    pub(super) request: &'a Request,
     /// Of the request's LoRA files.
     changes: Changes,
-    settings: Settings,
+    pub(super) settings: Settings,
     cancel: &'a AtomicBool,
     tell: &'a mut dyn FnMut(Event<'_>),
     begun: Instant,
@@ -161,7 +158,7 @@ impl<'a> Run<'a> {
     pub async fn pass(&mut self, network: &mut Network, inputs: &[(&str, &Tensor)], place: &str) -> Result<Outputs> {
         let tell = &mut |text: &str| (self.tell)(Event::Warning(&format!("{place}: {text}")));
         let outputs = network.run(inputs, tell).await?;
-        self.held(network.device_bytes());
+        self.holds(network.device_bytes());
         Ok(outputs)
     }
 
@@ -178,7 +175,7 @@ impl<'a> Run<'a> {
     }
 
     /// So much device memory is held now, beside what is kept.
-    fn held(&mut self, bytes: u64) {
+    pub fn holds(&mut self, bytes: u64) {
         let kept = self.kept.as_ref().map_or(0, |kept| kept.device_bytes());
         self.peak_device_bytes = self.peak_device_bytes.max(kept + bytes);
     }
@@ -195,6 +192,20 @@ impl<'a> Run<'a> {
         let scales = |control: &Control| (0..evaluations).map(|at| control.scale_at(at, evaluations)).collect();
         let named = |(index, control)| (scale_input(index), scales(control));
         self.request.controls.iter().enumerate().map(named).collect()
+    }
+
+    pub fn warn(&mut self, text: &str) {
+        (self.tell)(Event::Warning(text));
+    }
+
+    /// So many of all steps are done.
+    ///
+    /// # Errors
+    /// If the run is cancelled.
+    pub fn told_step(&mut self, done: usize, steps: usize) -> Result<()> {
+        self.mark(Phase::Denoise, "steps");
+        (self.tell)(Event::Step(done, steps));
+        self.stop_if_cancelled()
     }
 
     fn stop_if_cancelled(&self) -> Result<()> {
@@ -223,7 +234,7 @@ impl<'a> Run<'a> {
         let texts = Texts { texts, negative_absent: guided && negative.is_none() };
         let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
         let conditioning = condition(model, unet, &mut encoders, &texts, tell).await?;
-        self.held(conditioning.device_bytes);
+        self.holds(conditioning.device_bytes);
         if let Some(kept) = &mut self.kept {
             kept.put_encoders(made_for, encoders);
         }
@@ -241,7 +252,7 @@ impl<'a> Run<'a> {
         let mut rest = Rest::new(self.request.batch);
         let (mut latents, mut each) = (Vec::new(), Shape::default());
         while let Some((range, part)) = rest.next_part() {
-            match self.denoise_part(&conditioning, range.clone(), part).await {
+            match self.part(&conditioning, range.clone(), part).await {
                 Ok(made) => {
                     each = made.shape;
                     latents.extend(made.data);
@@ -257,46 +268,6 @@ impl<'a> Run<'a> {
             }
         }
         Ok(Tensor::new(each.with_batch(self.request.batch), latents))
-    }
-
-    /// The same of these pictures: part number `part` of `parts`.
-    async fn denoise_part(
-        &mut self,
-        conditioning: &Conditioning,
-        range: Range<usize>,
-        (part, parts): (usize, usize),
-    ) -> Result<Tensor> {
-        let Pipeline { unet, vae, schedule, .. } = self.pipeline;
-        let (request, settings) = (self.request, self.settings.clone());
-        let (batch, factor) = (range.len(), vae.factor());
-        let size = [settings.height / factor, settings.width / factor];
-        let mut pictures = Vec::with_capacity(batch);
-        for index in range.clone() {
-            let sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
-            pictures.push(Picture { sampler, noise: request.rng.seeded(request.seed.wrapping_add(index as u64)) });
-        }
-        let timesteps = pictures[0].sampler.timesteps().to_vec();
-        let texts = conditioning.context.shape.batch();
-        let controls: Vec<_> = self.pipeline.controls.iter().map(|control| control.config.clone()).collect();
-        let graphs = Parts::of(unet, &controls, size, batch, &conditioning.context.shape, timesteps.len())?;
-        let (height, width) = (settings.height as f32, settings.width as f32);
-        let sizes = [height, width, 0.0, 0.0, height, width];
-        let mut denoiser = Denoiser::load(self, graphs, conditioning, sizes, &timesteps, batch).await?;
-        // Only now: pictures that no memory holds have been refused.
-        let shape = [request.batch, unet.in_channels, size[0], size[1]].into();
-        let mut latents = start_latents(request, shape, range.clone(), &mut pictures)?;
-        let (steps_before, steps) = (part * timesteps.len(), parts * timesteps.len());
-        for index in 0..timesteps.len() {
-            let sample = scaled(&latents, pictures[0].sampler.input_scale(index), texts)?;
-            let output = denoiser.run(self, index, &sample).await?.to_channels_first()?;
-            let output = if settings.guided() { guide(&output.data, settings.guidance) } else { output.data };
-            step(&mut pictures, index, &output, &mut latents.data);
-            self.mark(Phase::Denoise, "steps");
-            (self.tell)(Event::Step(steps_before + index + 1, steps));
-            self.stop_if_cancelled()?;
-        }
-        denoiser.release(self);
-        Ok(latents)
     }
 
     /// Latents to pixels, one picture at a time: the VAE's activations are the largest of all.

@@ -40,6 +40,10 @@ impl Sampler for Ddim {
         &self.timesteps
     }
 
+    fn is_linear(&self) -> bool {
+        self.limit.is_none()
+    }
+
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
         let (alpha, next) = self.alphas[index];
         let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());

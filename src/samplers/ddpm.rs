@@ -64,6 +64,10 @@ impl Sampler for Ddpm {
         &self.timesteps
     }
 
+    fn is_linear(&self) -> bool {
+        self.limit.is_none()
+    }
+
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
         let (alpha, before) = (self.alphas[index], self.alphas[index + 1]);
         let picture = self.prediction.picture(output, latents, alpha.sqrt(), (1.0 - alpha).sqrt());

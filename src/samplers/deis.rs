@@ -74,6 +74,10 @@ impl Sampler for Deis {
         Some(&self.solver.sigmas)
     }
 
+    fn is_linear(&self) -> bool {
+        self.solver.limit.is_none()
+    }
+
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
         let picture = self.solver.picture(index, output, latents);
         let (from, to) = (self.solver.level(index), self.solver.level(index + 1));

@@ -87,6 +87,10 @@ impl Sampler for Dpmpp2S {
         Some(&self.solver.sigmas)
     }
 
+    fn is_linear(&self) -> bool {
+        self.solver.limit.is_none()
+    }
+
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
         let converted = self.algorithm.convert(&self.solver, index, output, latents);
         self.outputs.push_front(converted);

@@ -67,6 +67,10 @@ impl Sampler for Heun {
         unit_scale(self.sigmas[index])
     }
 
+    fn is_linear(&self) -> bool {
+        self.limit.is_none()
+    }
+
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
         let sigma = self.sigmas[index];
         let picture = self.limit.apply(self.prediction.picture_at_sigma(output, latents, sigma));

@@ -69,6 +69,10 @@ impl Sampler for Lcm {
         &self.timesteps
     }
 
+    fn is_linear(&self) -> bool {
+        self.limit.is_none()
+    }
+
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
         let alpha = self.alphas[index];
         let picture = self.prediction.picture(output, latents, alpha.sqrt(), (1.0 - alpha).sqrt());

@@ -4,6 +4,7 @@
 //! numbers: it knows neither networks nor devices.
 
 mod betas;
+mod chain;
 mod config;
 mod ddim;
 mod ddpm;
@@ -24,6 +25,7 @@ mod schedule;
 mod solver;
 mod unipc;
 
+pub use chain::{Chain, Link};
 pub use config::Config;
 
 use crate::error::{Error, Result};
@@ -50,6 +52,12 @@ pub trait Sampler: Send {
     /// What the latents are multiplied with for the network at evaluation `index`.
     fn input_scale(&self, _index: usize) -> f32 {
         1.0
+    }
+
+    /// Whether the next latents are a sum of all that `step` is given and was given, with factors that depend on the
+    /// schedule alone: whether the predicted picture is left as it is.
+    fn is_linear(&self) -> bool {
+        true
     }
 
     /// The latents after evaluation `index`. `noise(n)` gives `n` fresh unit normals, and is called as often as diffusers

@@ -139,6 +139,10 @@ impl Sampler for UniPc {
         Some(&self.solver.sigmas)
     }
 
+    fn is_linear(&self) -> bool {
+        self.solver.limit.is_none()
+    }
+
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
         let converted = if self.predict_x0 {
             self.solver.picture(index, output, latents)

@@ -29,7 +29,7 @@ impl Session {
         let groups = groups(&sizes, GROUP);
         let largest = groups.iter().map(|nodes| sizes[nodes.clone()].iter().sum()).max().unwrap_or(0);
         let readback = readback_buffer(&self.gpu, largest);
-        self.upload(inputs)?;
+        self.upload(inputs, &[])?;
         for nodes in groups {
             let mut submission = self.submission(&readback);
             for i in nodes.clone() {
