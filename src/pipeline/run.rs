@@ -16,7 +16,6 @@ use crate::graph::Graph;
 use crate::image::to_rgb8;
 use crate::models::controlnet::{image_input, scale_input};
 use crate::network::{Executor, Network, Outputs};
-use crate::samplers;
 use crate::tensor::{Shape, Tensor};
 use crate::weights::{Bundle, Changes, ComponentWeights};
 
@@ -197,6 +196,11 @@ impl<'a> Run<'a> {
         self.request.controls.iter().enumerate().map(named).collect()
     }
 
+    /// What a network that was distilled with guidance is told of it.
+    pub fn guidance_embedding(&self) -> Option<Vec<f32>> {
+        self.pipeline.unet.guidance_embedding(self.settings.guidance)
+    }
+
     fn stop_if_cancelled(&self) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
@@ -204,7 +208,7 @@ impl<'a> Run<'a> {
     /// Prompt to embeddings: the unconditional ones first, unless guidance needs none.
     async fn condition(&mut self) -> Result<Conditioning> {
         let (model, unet, request) = (&self.pipeline.model, &self.pipeline.unet, self.request);
-        let (negative, guided) = (request.negative.as_deref(), self.settings.guided());
+        let (negative, guided) = (request.negative.as_deref(), self.pipeline.guided(&self.settings));
         let both = [negative.unwrap_or(""), &request.prompt];
         let texts = if guided { &both[..] } else { &both[1..] };
         let loras = ["text_encoder", "text_encoder_2"].map(|component| self.changes.files(component)).join("; ");
@@ -266,13 +270,13 @@ impl<'a> Run<'a> {
         range: Range<usize>,
         (part, parts): (usize, usize),
     ) -> Result<Tensor> {
-        let Pipeline { unet, vae, schedule, .. } = self.pipeline;
+        let Pipeline { unet, vae, .. } = self.pipeline;
         let (request, settings) = (self.request, self.settings.clone());
         let (batch, factor) = (range.len(), vae.factor());
         let size = [settings.height / factor, settings.width / factor];
         let mut pictures = Vec::with_capacity(batch);
         for index in range.clone() {
-            let sampler = samplers::sampler(&settings.sampler, schedule, settings.steps)?;
+            let sampler = self.pipeline.sampler(&settings)?;
             pictures.push(Picture { sampler, noise: request.rng.seeded(request.seed.wrapping_add(index as u64)) });
         }
         let timesteps = pictures[0].sampler.timesteps().to_vec();
@@ -289,7 +293,8 @@ impl<'a> Run<'a> {
         for index in 0..timesteps.len() {
             let sample = scaled(&latents, pictures[0].sampler.input_scale(index), texts)?;
             let output = denoiser.run(self, index, &sample).await?.to_channels_first()?;
-            let output = if settings.guided() { guide(&output.data, settings.guidance) } else { output.data };
+            let output =
+                if self.pipeline.guided(&settings) { guide(&output.data, settings.guidance) } else { output.data };
             step(&mut pictures, index, &output, &mut latents.data);
             self.mark(Phase::Denoise, "steps");
             (self.tell)(Event::Step(steps_before + index + 1, steps));

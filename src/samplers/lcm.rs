@@ -14,13 +14,8 @@ use crate::error::Result;
 const SIGMA_DATA: f32 = 0.5;
 
 /// What the classes of distilled networks begin with.
-pub(super) const DEFAULTS: Defaults = Defaults {
-    start: 0.00085,
-    end: 0.012,
-    schedule: "scaled_linear",
-    curves: CURVES,
-    zero_snr: ZeroSnr::Exact,
-};
+pub(super) const DEFAULTS: Defaults =
+    Defaults { start: 0.00085, end: 0.012, schedule: "scaled_linear", curves: CURVES, zero_snr: ZeroSnr::Exact };
 
 pub(super) struct Lcm {
     timesteps: Vec<f32>,
