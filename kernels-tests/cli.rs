@@ -33,6 +33,9 @@ pub fn trials() -> Vec<Trial> {
         ("guidance_that_is_no_number_is_refused", |at| {
             refused(at, &["generate", "x", "--guidance", "nan"], 2, &["--guidance"])
         }),
+        ("an_eta_is_refused_by_samplers_without_one", |at| {
+            refused(at, &["generate", "x", "--sampler", "euler", "--eta", "0.5"], 2, &["--eta", "ddim and tcd"])
+        }),
         ("sizes_beyond_any_machine_are_refused", sizes_beyond_any_machine_are_refused),
         ("a_picture_larger_than_the_memory_is_refused", |at| {
             let size = ["--width", "131072", "--height", "131072"];

@@ -7,6 +7,7 @@ mod chained;
 mod checkpoints;
 mod cli;
 mod controlnet;
+mod few_steps;
 mod files;
 mod finite;
 mod floors;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         checkpoints::trials(),
         cli::trials(),
         controlnet::trials(),
+        few_steps::trials(),
         files::trials(),
         finite::trials(),
         floors::trials(),

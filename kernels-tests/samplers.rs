@@ -19,6 +19,7 @@ struct Case {
     sampler: String,
     steps: usize,
     config: serde_json::Value,
+    eta: Option<f64>,
     /// `None` where diffusers refuses the case.
     init_noise_sigma: Option<f64>,
 }
@@ -40,13 +41,15 @@ pub fn trials() -> Vec<Trial> {
         Some(folder) => vec![PathBuf::from(folder)],
         None => vec![data.join("plain"), data.join("crossed")],
     };
-    let behaviours: [(&str, Behaviour); 6] = [
+    let behaviours: [(&str, Behaviour); 8] = [
         ("every_name_makes_one_from_an_empty_config", every_name_makes_one),
         ("an_unknown_name_is_an_error_that_lists_the_known", unknown_name),
         ("no_steps_are_refused", no_steps),
         ("more_steps_than_training_steps_are_refused", too_many_steps),
         ("values_that_are_not_built_are_refused", refused_values),
         ("keys_of_other_classes_are_ignored", ignored_keys),
+        ("an_eta_that_is_no_share_is_refused", no_share),
+        ("an_eta_is_refused_where_it_means_nothing", eta_without_meaning),
     ];
     let behaviours = behaviours.into_iter().map(|(name, test)| Trial::test(format!("samplers::{name}"), test));
     behaviours.chain(folders.iter().flat_map(|folder| cases(folder))).collect()
@@ -81,7 +84,8 @@ fn read(bytes: &[u8], name: &str) -> Result<Reference, Failed> {
 }
 
 fn make(case: &Case) -> ornstein::error::Result<Box<dyn Sampler>> {
-    sampler(&case.sampler, &Config::from_json(&case.config.to_string(), "case")?, case.steps)
+    let config = Config::from_json(&case.config.to_string(), "case")?.with_eta(case.eta)?;
+    sampler(&case.sampler, &config, case.steps)
 }
 
 fn refused(case: &Case) -> Result<(), Failed> {
@@ -208,6 +212,9 @@ fn refused_values() -> Result<(), Failed> {
         ("unipc", "solver_p", "{}"),
         ("lcm", "original_inference_steps", "10"),
         ("lcm", "original_inference_steps", "2000"),
+        ("tcd", "original_inference_steps", "10"),
+        ("tcd", "trained_betas", "[0.1, 0.2]"),
+        ("tcd", "prediction_type", "\"flow\""),
         ("heun", "num_train_timesteps", "0"),
         ("heun", "num_train_timesteps", "1e18"),
         ("lms", "trained_betas", "[0.1, \"a\"]"),
@@ -225,4 +232,27 @@ fn ignored_keys() -> Result<(), Failed> {
     let plain = sampler("euler-a", &Config::default(), 10)?;
     let other = sampler("euler-a", &config, 10)?;
     if plain.sigmas() == other.sigmas() { Ok(()) } else { Err("a key that the class lacks counted".into()) }
+}
+
+fn no_share() -> Result<(), Failed> {
+    for eta in [-0.1, 1.5, f64::NAN] {
+        let error = Config::default().with_eta(Some(eta)).err().ok_or("it was taken")?.to_string();
+        if !error.contains("--eta") {
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+fn eta_without_meaning() -> Result<(), Failed> {
+    let config = Config::default().with_eta(Some(0.5))?;
+    for name in names() {
+        let (takes, made) = (["ddim", "tcd"].contains(&name), sampler(name, &config, 4));
+        match made {
+            Ok(_) if takes => {}
+            Err(ornstein::error::Error::Usage(error)) if !takes && error.contains("--eta") => {}
+            _ => return Err(name.into()),
+        }
+    }
+    Ok(())
 }

@@ -132,6 +132,9 @@ fn unet_inputs(config: &unet::Config, given: &mut Given) -> Result<(Tensors, [us
         inputs.insert("text_embeds".into(), given.take("text_embeds", 2)?);
         inputs.insert("time_ids".into(), given.take("time_ids", 2)?);
     }
+    if config.guidance_width.is_some() {
+        inputs.insert("timestep_cond".into(), given.take("timestep_cond", 2)?);
+    }
     Ok((inputs, [batch, height, width, tokens]))
 }
 

@@ -95,6 +95,8 @@ pub struct Parameters<'a> {
     /// A name of `--sampler`.
     pub sampler: &'a str,
     pub guidance: f32,
+    /// The share of fresh noise, for samplers with that choice.
+    pub eta: Option<f64>,
     pub seed: u64,
     /// Pixels.
     pub width: usize,
@@ -145,6 +147,9 @@ impl fmt::Display for Parameters<'_> {
         if let Some(skip) = self.clip_skip {
             write!(f, "Clip skip: {skip}, ")?;
         }
+        if let Some(eta) = self.eta {
+            write!(f, "{}: {eta}, ", if self.sampler == "ddim" { "Eta DDIM" } else { "Eta" })?;
+        }
         // The web UI reads brackets as weights unless it is told not to.
         if !self.emphasis && [prompt, negative].iter().any(|text| text.contains(['(', '['])) {
             f.write_str("Emphasis: None, ")?;
@@ -175,6 +180,7 @@ fn automatic1111_name(sampler: &str) -> &str {
         "deis" => "DEIS",
         "unipc" => "UniPC",
         "lcm" => "LCM",
+        "tcd" => "TCD",
         other => other,
     }
 }
@@ -195,6 +201,7 @@ mod tests {
             steps: 25,
             sampler: "ddim",
             guidance: 4.0,
+            eta: None,
             seed: 7,
             width: 64,
             height: 64,
@@ -249,6 +256,13 @@ mod tests {
         let brackets = |emphasis| Parameters { prompt: "(a)", emphasis, ..parameters() }.to_string();
         assert!(brackets(false).contains("Emphasis: None, RNG: CPU"), "{}", brackets(false));
         assert!(!brackets(true).contains("Emphasis"), "{}", brackets(true));
+    }
+
+    #[test]
+    fn an_eta_is_told_by_the_web_uis_name() {
+        let text = |sampler| Parameters { sampler, eta: Some(0.3), ..parameters() }.to_string();
+        assert!(text("ddim").contains("Model: shapes, Eta DDIM: 0.3, RNG"), "{}", text("ddim"));
+        assert!(text("tcd").contains("Sampler: TCD,") && text("tcd").contains(" Eta: 0.3,"), "{}", text("tcd"));
     }
 
     #[test]

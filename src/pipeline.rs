@@ -19,7 +19,7 @@ use crate::models::autoencoder::Autoencoder;
 use crate::models::unet;
 use crate::network::Executor;
 use crate::rng;
-use crate::samplers;
+use crate::samplers::{self, Sampler};
 use crate::tensor::Tensor;
 use crate::weights::{Changes, Lora, Model};
 pub use control::Control;
@@ -41,6 +41,8 @@ pub struct Request {
     pub steps: Option<usize>,
     pub guidance: Option<f32>,
     pub sampler: Option<String>,
+    /// [`samplers::Config::with_eta`]
+    pub eta: Option<f64>,
     /// Seed of the first picture; the others count up.
     pub seed: u64,
     /// Which generator the noise is of: the latents', and a stochastic sampler's, which goes on drawing from it.
@@ -65,6 +67,7 @@ pub struct Settings {
     pub steps: usize,
     pub guidance: f32,
     pub sampler: String,
+    pub eta: Option<f64>,
 }
 
 /// What happens on the way, for whoever shows it.
@@ -220,6 +223,7 @@ impl Pipeline {
             steps: request.steps.or(defaults.steps).unwrap_or(25),
             guidance: guidance.unwrap_or(if self.unet.is_sdxl() { 5.0 } else { 7.5 }),
             sampler,
+            eta: request.eta,
         };
         if !settings.guidance.is_finite() {
             return Err(Error::usage(format!("--guidance {} is not a number", settings.guidance)));
@@ -229,8 +233,17 @@ impl Pipeline {
         }
         check_size(settings.width, settings.height, request.batch)?;
         control::check(&self.controls, &request.controls)?;
-        samplers::sampler(&settings.sampler, &self.schedule, settings.steps)?;
+        self.sampler(&settings)?;
         Ok(settings)
+    }
+
+    fn sampler(&self, settings: &Settings) -> Result<Box<dyn Sampler>> {
+        samplers::sampler(&settings.sampler, &self.schedule.clone().with_eta(settings.eta)?, settings.steps)
+    }
+
+    /// Whether the unconditional pass is needed: not by a network that is told the guidance it was distilled with.
+    fn guided(&self, settings: &Settings) -> bool {
+        settings.guidance > 1.0 && self.unet.guidance_width.is_none()
     }
 
     /// What the request's LoRA files change in this model.
@@ -302,11 +315,4 @@ fn check_size(width: usize, height: usize, batch: usize) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-impl Settings {
-    /// Whether the unconditional pass is needed.
-    pub fn guided(&self) -> bool {
-        self.guidance > 1.0
-    }
 }

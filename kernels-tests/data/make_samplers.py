@@ -34,7 +34,7 @@ CLASSES = {
     "dpm2": "KDPM2DiscreteScheduler", "dpm2-a": "KDPM2AncestralDiscreteScheduler",
     "dpm++2m": "DPMSolverMultistepScheduler", "dpm++2m-sde": "DPMSolverMultistepScheduler",
     "dpm++2s": "DPMSolverSinglestepScheduler", "deis": "DEISMultistepScheduler", "unipc": "UniPCMultistepScheduler",
-    "lcm": "LCMScheduler",
+    "lcm": "LCMScheduler", "tcd": "TCDScheduler",
 }
 SD = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 VP = dict(prediction_type="v_prediction")
@@ -112,13 +112,21 @@ SOME = {
     "predict-noise": (("unipc",), SD | VP | dict(predict_x0=False, final_sigmas_type="sigma_min")),
     "no-corrector": (("unipc",), SD | dict(disable_corrector=[0, 2])),
     "lcm-4x": (("lcm",), SD | dict(original_inference_steps=100, timestep_scaling=5.0)),
+    "tcd-4x": (("tcd",), SD | dict(original_inference_steps=100)),
+    "eta": (("tcd",), SD | dict(eta=0.3)),
+    "eta-v": (("tcd",), SD | VP | dict(eta=0.45)),
+    "eta-sample": (("tcd",), SD | dict(eta=0.7, prediction_type="sample")),
+    "eta-one": (("tcd",), SD | dict(eta=1.0)),
+    "eta-ddim": (("ddim",), SD | dict(eta=0.3, clip_sample=False, set_alpha_to_one=False, steps_offset=1)),
+    "eta-ddim-v": (("ddim",), SD | VP | dict(eta=0.6, timestep_spacing="trailing", clip_sample=False)),
+    "eta-ddim-clip": (("ddim",), SD | dict(eta=1.0)),
 }
 PLAIN = {
     "ddpm": {"clip_sample": False}, "ddim": {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1},
     "pndm": {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}, "lms": {},
     "euler": {"steps_offset": 1, "timestep_spacing": "leading"}, "euler-a": {"steps_offset": 1, "timestep_spacing": "leading"},
     "heun": {}, "dpm2": {}, "dpm2-a": {}, "dpm++2m": {}, "dpm++2m-sde": {"algorithm_type": "sde-dpmsolver++"},
-    "dpm++2s": {}, "deis": {}, "unipc": {}, "lcm": {},
+    "dpm++2s": {}, "deis": {}, "unipc": {}, "lcm": {}, "tcd": {},
 }
 
 
@@ -158,7 +166,10 @@ def scheduler(sampler, config):
 
 def run(sampler, config, steps, seed):
     """The case's entry and tensors; None where diffusers ends in NaN or breaks, which no test can hold a sampler to."""
-    entry = {"sampler": sampler, "steps": steps, "config": config}
+    # An argument of a pipeline's call, which hands every sampler that takes it 0.
+    eta = config.get("eta", 0.0)
+    config = {key: value for key, value in config.items() if key != "eta"}
+    entry = {"sampler": sampler, "steps": steps, "config": config} | ({"eta": eta} if eta else {})
     generator = torch.Generator().manual_seed(seed)
     draws = []
     try:
@@ -175,7 +186,8 @@ def run(sampler, config, steps, seed):
         try:
             start = torch.randn((1, 3, 2, 4), generator=generator)
             x, trail = start * s.init_noise_sigma, []
-            takes = {"generator": generator} if "generator" in inspect.signature(s.step).parameters else {}
+            parameters = inspect.signature(s.step).parameters
+            takes = {key: value for key, value in {"generator": generator, "eta": eta}.items() if key in parameters}
             for t in s.timesteps:
                 inp = s.scale_model_input(x, t)
                 out = 0.3 * inp + 0.05 * torch.cos(torch.as_tensor(t, dtype=torch.float32) / 100)
@@ -201,7 +213,7 @@ def run(sampler, config, steps, seed):
 def accepted(sampler, config):
     """The keys of a config that count for a sampler."""
     keys = inspect.signature(getattr(diffusers, CLASSES[sampler]).__init__).parameters.keys()
-    return {k: v for k, v in config.items() if k in keys or k in ("sigma_min", "sigma_max")}
+    return {k: v for k, v in config.items() if k in keys or k in ("sigma_min", "sigma_max", "eta")}
 
 
 def cases(everything):
@@ -213,6 +225,8 @@ def cases(everything):
                     yield f"{sampler}.{prediction}.{steps}", sampler, config, steps
     crossed = [(name, sampler, config) for name, config in CROSSED.items() for sampler in CLASSES]
     crossed += [(name, sampler, config) for name, (samplers, config) in SOME.items() for sampler in samplers]
+    # After the others, whose numbers of steps and seeds stay as they were.
+    crossed.sort(key=lambda case: case[1] == "tcd" or "eta" in case[2])
     seen = set()
     for name, sampler, config in crossed:
         same = (sampler, json.dumps(accepted(sampler, config), sort_keys=True))

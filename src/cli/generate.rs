@@ -60,6 +60,9 @@ pub(super) struct Generate {
     seed: Option<u64>,
     #[arg(long, value_name = "NAME", help = super::sampler_help("[default: the model's]"))]
     sampler: Option<String>,
+    /// For ddim and tcd: how much of the noise of a step is fresh, from 0 to 1 [default: 0]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    eta: Option<f64>,
     /// Whose noise a seed gives: PyTorch's on the CPU or on CUDA
     #[arg(long, value_name = "RNG", default_value = "cpu")]
     rng: Rng,
@@ -209,6 +212,7 @@ impl Generate {
             steps: self.steps,
             guidance: self.guidance,
             sampler: self.sampler.clone(),
+            eta: self.eta,
             seed,
             rng: self.rng.source(),
             batch: self.batch,
@@ -309,6 +313,7 @@ fn png(pipeline: &Pipeline, job: &Job, pictures: &Pictures, pixels: &[u8], seed:
         steps: settings.steps,
         sampler: &settings.sampler,
         guidance: settings.guidance,
+        eta: settings.eta,
         seed,
         width: settings.width,
         height: settings.height,

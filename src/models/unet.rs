@@ -31,6 +31,8 @@ struct Inputs {
     context: ValueId,
     /// SDXL's pooled text `[B, P]` and sizes of pictures `[B, 6]`.
     added: Option<[ValueId; 2]>,
+    /// What a network is told that was distilled with guidance, `[B, G]`.
+    guidance: Option<ValueId>,
 }
 
 /// What every block is given beside the picture.
@@ -49,7 +51,8 @@ impl Config {
     /// The forward pass on latents of any size, `height` x `width`, and `tokens` tokens of text.
     ///
     /// Inputs: `sample` `[B, H, W, C]`, `timestep` `[B]` in training steps, `encoder_hidden_states` `[B, T, D]`; SDXL also
-    /// `text_embeds` `[B, P]` and `time_ids` `[B, 6]`. Output: `sample` `[B, H, W, C]`.
+    /// `text_embeds` `[B, P]` and `time_ids` `[B, 6]`, and a network with [`Config::guidance_width`] `timestep_cond` `[B, G]`,
+    /// rows of [`Config::guidance_embedding`]. Output: `sample` `[B, H, W, C]`.
     ///
     /// # Errors
     /// If the configuration contradicts itself (heads or groups that do not divide the channels), naming the node.
@@ -105,7 +108,21 @@ impl Config {
             }
             None => None,
         };
-        Ok(Inputs { sample, timestep, context, added })
+        let mut guidance = |width| root.input("timestep_cond", Kind::Act, [batch, width]);
+        let guidance = self.guidance_width.map(&mut guidance).transpose()?;
+        Ok(Inputs { sample, timestep, context, added, guidance })
+    }
+
+    /// The sines and cosines that tell a network the guidance it was distilled with; none if it takes none. In f32 as
+    /// diffusers' `get_guidance_scale_embedding` has them.
+    pub fn guidance_embedding(&self, guidance: f32) -> Option<Vec<f32>> {
+        let half = self.guidance_width? / 2;
+        let step = -(10_000f64.ln() as f32 / (half - 1) as f32);
+        // The angles reach thousands, so a frequency is rounded but once.
+        let frequency = |i| f64::from(i as f32 * step).exp() as f32;
+        let angle = |i| (guidance - 1.0) * 1000.0 * frequency(i);
+        let angles: Vec<f32> = (0..half).map(angle).collect();
+        Some(angles.iter().map(|angle| angle.sin()).chain(angles.iter().map(|angle| angle.cos())).collect())
     }
 
     fn conv_in(&self, m: &mut Module, inputs: &Inputs) -> Result<ValueId> {
@@ -119,7 +136,12 @@ impl Config {
     /// The embedding of the timestep and, in SDXL, of the pooled text and the picture's sizes, `[B, E]`, and the text. Every
     /// block applies SiLU to the embedding first, so it is done here, once.
     fn condition(&self, m: &mut Module, inputs: &Inputs) -> Result<Condition> {
-        let t = self.sinusoids(m, "time_proj", inputs.timestep, self.levels[0].channels)?;
+        let mut t = self.sinusoids(m, "time_proj", inputs.timestep, self.levels[0].channels)?;
+        if let (Some(_), Some(guidance)) = (self.guidance_width, inputs.guidance) {
+            let mut m = m.child("time_embedding");
+            let told = m.linear_without_bias("cond_proj", guidance, self.levels[0].channels)?;
+            t = m.add("add", t, told)?;
+        }
         let mut emb = self.two_layers(&mut m.child("time_embedding"), t)?;
         if let (Some(added), Some([text, ids])) = (self.text_time, inputs.added) {
             let ids = self.sinusoids(m, "add_time_proj", ids, added.id_width)?;

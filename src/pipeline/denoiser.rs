@@ -14,7 +14,7 @@ use crate::tensor::{Shape, Tensor};
 
 /// The UNet's input that the texts decide, and those that they and the time decide.
 const OF_TEXT: [&str; 1] = ["encoder_hidden_states"];
-const OF_TIME: [&str; 3] = ["timestep", "text_embeds", "time_ids"];
+const OF_TIME: [&str; 4] = ["timestep", "text_embeds", "time_ids", "timestep_cond"];
 
 /// The part of the UNet that runs at every step, with what the other parts gave it.
 pub(super) struct Denoiser {
@@ -100,6 +100,9 @@ impl Denoiser {
             let all = Tensor::new([rows, pooled.shape.channels()], pooled.data.repeat(timesteps.len()));
             given.push(("text_embeds", all));
             given.push(("time_ids", Tensor::new([rows, unet::TIME_IDS], sizes.repeat(rows))));
+        }
+        if let Some(embedding) = run.guidance_embedding() {
+            given.push(("timestep_cond", Tensor::new([rows, embedding.len()], embedding.repeat(rows))));
         }
         let given: Vec<_> = given.iter().map(|(name, tensor)| (*name, tensor)).collect();
         let timed = run.once(wanted("UNet's part for times", parts.time), &given, "the schedule").await?;

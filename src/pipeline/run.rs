@@ -208,6 +208,11 @@ impl<'a> Run<'a> {
         self.stop_if_cancelled()
     }
 
+    /// What a network that was distilled with guidance is told of it.
+    pub fn guidance_embedding(&self) -> Option<Vec<f32>> {
+        self.pipeline.unet.guidance_embedding(self.settings.guidance)
+    }
+
     fn stop_if_cancelled(&self) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
@@ -215,7 +220,7 @@ impl<'a> Run<'a> {
     /// Prompt to embeddings: the unconditional ones first, unless guidance needs none.
     async fn condition(&mut self) -> Result<Conditioning> {
         let (model, unet, request) = (&self.pipeline.model, &self.pipeline.unet, self.request);
-        let (negative, guided) = (request.negative.as_deref(), self.settings.guided());
+        let (negative, guided) = (request.negative.as_deref(), self.pipeline.guided(&self.settings));
         let both = [negative.unwrap_or(""), &request.prompt];
         let texts = if guided { &both[..] } else { &both[1..] };
         let loras = ["text_encoder", "text_encoder_2"].map(|component| self.changes.files(component)).join("; ");

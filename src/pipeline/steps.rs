@@ -59,7 +59,7 @@ impl Run<'_> {
     }
 
     fn sampler(&self) -> Result<Box<dyn Sampler>> {
-        samplers::sampler(&self.settings.sampler, &self.pipeline.schedule, self.settings.steps)
+        self.pipeline.sampler(&self.settings)
     }
 
     /// The pictures, the UNet, changed by `graph`, and the latents to start from.
@@ -100,7 +100,7 @@ impl Run<'_> {
             let given = denoiser.given(index);
             let inputs: Vec<_> = by_name(&given).chain([("sample", &sample)]).collect();
             let output = denoiser.run(self, index, &inputs, "sample").await?.to_channels_first()?;
-            let (guided, guidance) = (self.settings.guided(), self.settings.guidance);
+            let (guided, guidance) = (self.pipeline.guided(&self.settings), self.settings.guidance);
             let output = if guided { guide(&output.data, guidance) } else { output.data };
             step(&mut pictures, index, &output, &mut latents.data);
             self.step_done(share, index + 1, steps)?;

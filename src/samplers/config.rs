@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 pub struct Config {
     place: String,
     keys: Map<String, Value>,
+    /// Not of the file.
+    eta: Option<f64>,
 }
 
 impl Config {
@@ -23,7 +25,27 @@ impl Config {
     pub fn from_json(text: &str, place: &str) -> Result<Self> {
         let keys = serde_json::from_str(&quote_bare_words(text))
             .map_err(|error| Error::config(place, format!("not a JSON object: {error}")))?;
-        Ok(Self { place: place.to_string(), keys })
+        Ok(Self { place: place.to_string(), keys, eta: None })
+    }
+
+    /// The same with another `eta` than 0, diffusers' argument of a pipeline's call: how much of a step's noise is fresh,
+    /// from 0, nothing, to 1.
+    ///
+    /// # Errors
+    /// If it does not lie between these.
+    pub fn with_eta(self, eta: Option<f64>) -> Result<Self> {
+        match eta.filter(|eta| !(0.0..=1.0).contains(eta)) {
+            Some(eta) => Err(Error::usage(format!("--eta {eta} does not lie from 0 to 1"))),
+            None => Ok(Self { eta, ..self }),
+        }
+    }
+
+    pub(super) fn has_eta(&self) -> bool {
+        self.eta.is_some()
+    }
+
+    pub(super) fn eta(&self) -> f64 {
+        self.eta.unwrap_or(0.0)
     }
 
     /// An error that names a key and its value.

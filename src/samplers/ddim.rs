@@ -1,7 +1,7 @@
-//! DDIM: Song et al., "Denoising Diffusion Implicit Models" (2021), equation 12 with no noise; diffusers' `DDIMScheduler`
-//! with its default `eta` of 0.
+//! DDIM: Song et al., "Denoising Diffusion Implicit Models" (2021), equations 12 and 16; diffusers' `DDIMScheduler`.
 //!
-//! The predicted picture and noise are mixed anew, for the noise level of the next timestep.
+//! The predicted picture and noise are mixed anew, for the noise level of the next timestep. With an `eta`, some of that
+//! noise is fresh: with 1 as much as in DDPM.
 
 use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
@@ -14,6 +14,7 @@ pub(super) struct Ddim {
     timesteps: Vec<f32>,
     /// For each evaluation, the picture's share of the variance at its timestep and at the one it goes to.
     alphas: Vec<(f32, f32)>,
+    eta: f64,
     prediction: Prediction,
     limit: Limit,
 }
@@ -29,6 +30,7 @@ impl Ddim {
         Ok(Self {
             alphas: timesteps.iter().map(|t| (training.alphas[*t], target(*t))).collect(),
             timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
+            eta: config.eta(),
             prediction: Prediction::read(config, PREDICTIONS)?,
             limit: Limit::read(config, Some(true))?,
         })
@@ -44,11 +46,17 @@ impl Sampler for Ddim {
         self.limit.is_none()
     }
 
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
+    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
         let (alpha, next) = self.alphas[index];
         let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
         let picture = self.limit.apply(self.prediction.picture(output, latents, signal, sigma));
-        let noise = self.prediction.noise(output, latents, signal, sigma);
-        mix(&[(next.sqrt(), &picture), ((1.0 - next).sqrt(), &noise)])
+        let predicted = self.prediction.noise(output, latents, signal, sigma);
+        if self.eta == 0.0 {
+            return mix(&[(next.sqrt(), &picture), ((1.0 - next).sqrt(), &predicted)]);
+        }
+        let variance = (1.0 - next) / (1.0 - alpha) * (1.0 - alpha / next);
+        let fresh = self.eta as f32 * variance.sqrt();
+        let rest = (1.0 - next - fresh * fresh).sqrt();
+        mix(&[(next.sqrt(), &picture), (rest, &predicted), (fresh, &noise(latents.len()))])
     }
 }

@@ -13,6 +13,10 @@ use crate::error::Result;
 /// The standard deviation of the data, which the boundary condition at timestep 0 is scaled by.
 const SIGMA_DATA: f32 = 0.5;
 
+/// What the classes of distilled networks begin with.
+pub(super) const DEFAULTS: Defaults =
+    Defaults { start: 0.00085, end: 0.012, schedule: "scaled_linear", curves: CURVES, zero_snr: ZeroSnr::Exact };
+
 pub(super) struct Lcm {
     timesteps: Vec<f32>,
     /// The picture's share of the variance at each timestep.
@@ -24,21 +28,10 @@ pub(super) struct Lcm {
 
 impl Lcm {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let defaults = Defaults {
-            start: 0.00085,
-            end: 0.012,
-            schedule: "scaled_linear",
-            curves: CURVES,
-            zero_snr: ZeroSnr::Exact,
-        };
-        let training = Training::new(config, &defaults)?;
+        let training = Training::new(config, &DEFAULTS)?;
         let timesteps = distilled_timesteps(config, &training, steps)?;
-        let known = |t: &usize| {
-            let short = || config.refused("trained_betas", "list", &format!("is too short for timestep {t}"));
-            training.alphas.get(*t).copied().ok_or_else(short)
-        };
         Ok(Self {
-            alphas: timesteps.iter().map(known).collect::<Result<_>>()?,
+            alphas: timesteps.iter().map(|t| training.alphas[*t]).collect(),
             timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
             timestep_scaling: config.number("timestep_scaling", 10.0)? as f32,
             prediction: Prediction::read(config, PREDICTIONS)?,
@@ -47,7 +40,8 @@ impl Lcm {
     }
 }
 
-fn distilled_timesteps(config: &Config, training: &Training, steps: usize) -> Result<Vec<usize>> {
+/// Evenly spaced ones of the timesteps that the network was distilled with, in descending order.
+pub(super) fn distilled_timesteps(config: &Config, training: &Training, steps: usize) -> Result<Vec<usize>> {
     check_steps(config, training, steps)?;
     let original = config.count("original_inference_steps", 50)?;
     if original > training.steps {
@@ -55,13 +49,17 @@ fn distilled_timesteps(config: &Config, training: &Training, steps: usize) -> Re
         return Err(config.refused("original_inference_steps", original, &why));
     }
     if original < steps {
-        let why = format!("is fewer than --steps {steps}; lcm picks from these, and needs 4 to 8 steps");
+        let why = format!("is fewer than --steps {steps}, which are picked from these; 4 to 8 are enough");
         return Err(config.refused("original_inference_steps", original, &why));
     }
     let ratio = training.steps / original;
     // Evenly spaced places in the descending list of the distilled timesteps.
     let place = |i: usize| (i as f64 * (original as f64 / steps as f64)) as usize;
-    Ok((0..steps).map(|i| (original - place(i)) * ratio - 1).collect())
+    let timesteps: Vec<_> = (0..steps).map(|i| (original - place(i)) * ratio - 1).collect();
+    match timesteps.iter().find(|t| **t >= training.alphas.len()) {
+        Some(t) => Err(config.refused("trained_betas", "list", &format!("is too short for timestep {t}"))),
+        None => Ok(timesteps),
+    }
 }
 
 impl Sampler for Lcm {

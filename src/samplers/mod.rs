@@ -23,6 +23,7 @@ mod pndm;
 mod prediction;
 mod schedule;
 mod solver;
+mod tcd;
 mod unipc;
 
 pub use chain::{Chain, Link};
@@ -78,7 +79,7 @@ struct Entry {
     build: fn(&Config, usize) -> Result<Box<dyn Sampler>>,
 }
 
-const TABLE: [Entry; 15] = [
+const TABLE: [Entry; 16] = [
     Entry { name: "ddpm", class: "DDPMScheduler", build: |c, n| Ok(Box::new(ddpm::Ddpm::new(c, n)?)) },
     Entry { name: "ddim", class: "DDIMScheduler", build: |c, n| Ok(Box::new(ddim::Ddim::new(c, n)?)) },
     Entry { name: "pndm", class: "PNDMScheduler", build: |c, n| Ok(Box::new(pndm::Pndm::new(c, n)?)) },
@@ -114,7 +115,11 @@ const TABLE: [Entry; 15] = [
     Entry { name: "deis", class: "DEISMultistepScheduler", build: |c, n| Ok(Box::new(deis::Deis::new(c, n)?)) },
     Entry { name: "unipc", class: "UniPCMultistepScheduler", build: |c, n| Ok(Box::new(unipc::UniPc::new(c, n)?)) },
     Entry { name: "lcm", class: "LCMScheduler", build: |c, n| Ok(Box::new(lcm::Lcm::new(c, n)?)) },
+    Entry { name: "tcd", class: "TCDScheduler", build: |c, n| Ok(Box::new(tcd::Tcd::new(c, n)?)) },
 ];
+
+/// The samplers that take [`Config::with_eta`].
+const WITH_ETA: [&str; 2] = ["ddim", "tcd"];
 
 /// The names that `--sampler` takes.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -127,12 +132,16 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// accepts, and its class's defaults for the rest.
 ///
 /// # Errors
-/// If there is no such sampler, it cannot take that many steps, or the config asks for what is not built.
+/// If there is no such sampler, it cannot take that many steps or an `eta`, or the config asks for what is not built.
 pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Box<dyn Sampler>> {
     let Some(entry) = TABLE.iter().find(|entry| entry.name == name) else {
         let known = names().collect::<Vec<_>>().join(", ");
         return Err(Error::usage(format!("no sampler is called {name:?}; choose one of: {known}")));
     };
+    if config.has_eta() && !WITH_ETA.contains(&name) {
+        let takers = WITH_ETA.join(" and ");
+        return Err(Error::usage(format!("--eta is for the samplers {takers}: {name} has no such choice")));
+    }
     (entry.build)(config, steps)
 }
 

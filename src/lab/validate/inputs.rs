@@ -76,6 +76,9 @@ fn of_unet(config: &unet::Config, normal: &mut dyn FnMut(Shape) -> Tensor) -> Ve
         let ids = [1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0].repeat(BATCH);
         inputs.push(("time_ids", Tensor::new([BATCH, TIME_IDS], ids)));
     }
+    if let Some(embedding) = config.guidance_embedding(8.5) {
+        inputs.push(("timestep_cond", Tensor::new([BATCH, embedding.len()], embedding.repeat(BATCH))));
+    }
     inputs
 }
 

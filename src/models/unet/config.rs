@@ -18,6 +18,8 @@ pub struct Config {
     pub cross_attention_dim: usize,
     /// What SDXL adds to the time embedding.
     pub text_time: Option<TextTime>,
+    /// Width of the guidance embedding that a network takes which was distilled with guidance (`time_cond_proj_dim`).
+    pub guidance_width: Option<usize>,
     pub(super) levels: Vec<Level>,
     pub(super) mid: Option<Middle>,
     pub(super) groups: usize,
@@ -75,6 +77,7 @@ impl Config {
             sample_size: sample_size(keys)?,
             cross_attention_dim: cross_attention_dim(keys, channels.len())?,
             text_time: text_time(keys)?,
+            guidance_width: guidance_width(keys)?,
             levels,
             mid,
             groups: keys.count("norm_num_groups", 32)?,
@@ -127,7 +130,6 @@ fn refuse_what_is_not_built(keys: &mut Keys) -> Result<()> {
         ("time_embedding_type", json!("positional")),
         ("time_embedding_act_fn", json!(null)),
         ("timestep_post_act", json!(null)),
-        ("time_cond_proj_dim", json!(null)),
         ("attention_type", json!("default")),
         ("mid_block_only_cross_attention", json!(false)),
         ("cross_attention_norm", json!(null)),
@@ -158,6 +160,20 @@ fn cross_attention_dim(keys: &mut Keys, blocks: usize) -> Result<usize> {
         return Ok(dims[0]);
     }
     Err(keys.error(format!("cross_attention_dim is {dims:?}, supported: the same for all blocks")))
+}
+
+fn guidance_width(keys: &mut Keys) -> Result<Option<usize>> {
+    let key = "time_cond_proj_dim";
+    if keys.is_null(key) {
+        keys.ignore(&[key]);
+        return Ok(None);
+    }
+    match keys.count(key, 0)? {
+        width if width < 4 || width % 2 != 0 => {
+            Err(keys.error(format!("{key} is {width}, supported: even numbers from 4 on")))
+        }
+        width => Ok(Some(width)),
+    }
 }
 
 fn text_time(keys: &mut Keys) -> Result<Option<TextTime>> {
@@ -250,6 +266,8 @@ mod tests {
             (r#"{"a_new_key": 1}"#, "a_new_key = 1"),
             (r#"{"block_out_channels": [320]}"#, "they must agree"),
             (r#"{"attention_head_dim": 0}"#, "attention_head_dim has 0"),
+            (r#"{"time_cond_proj_dim": 7}"#, "time_cond_proj_dim is 7"),
+            (r#"{"time_cond_proj_dim": 0}"#, "time_cond_proj_dim has 0"),
             (r#"{"layers_per_block": [1, 2]}"#, "layers_per_block has 2 entries"),
         ] {
             assert!(message(json).contains(part), "{json}: {}", message(json));

@@ -61,6 +61,7 @@ impl Config {
             ("conditioning_channels", json!(IMAGE_CHANNELS)),
             ("controlnet_conditioning_channel_order", json!("rgb")),
             ("global_pool_conditions", json!(false)),
+            ("time_cond_proj_dim", json!(null)),
         ])?;
         let stages = keys.counts("conditioning_embedding_out_channels", &[16, 32, 96, 256])?;
         if stages.len() > MOST_STAGES {

@@ -1,0 +1,58 @@
+//! TCD: Zheng et al., "Trajectory Consistency Distillation" (2024), with strategic stochastic sampling (algorithm 4);
+//! diffusers' `TCDScheduler`.
+//!
+//! The network is trained to follow the trajectory from any timestep to any earlier one. A step goes by it below the next
+//! timestep, to `1 - eta` of it, and comes up to that by fresh noise; `eta` is the paper's gamma.
+
+use super::betas::Training;
+use super::config::Config;
+use super::lcm::{DEFAULTS, distilled_timesteps};
+use super::prediction::{PREDICTIONS, Prediction, mix};
+use super::{Noise, Sampler};
+use crate::error::Result;
+
+pub(super) struct Tcd {
+    timesteps: Vec<f32>,
+    /// The picture's share of the variance: at each timestep, where the network's step from there ends, and where noise
+    /// takes it up to.
+    alphas: Vec<[f32; 3]>,
+    eta: f64,
+    prediction: Prediction,
+}
+
+impl Tcd {
+    pub fn new(config: &Config, steps: usize) -> Result<Self> {
+        let training = Training::new(config, &DEFAULTS)?;
+        let timesteps = distilled_timesteps(config, &training, steps)?;
+        let eta = config.eta();
+        // In f32, as PyTorch multiplies a timestep.
+        let below = |t: usize| ((1.0 - eta) as f32 * t as f32).floor() as usize;
+        let next = timesteps.iter().skip(1).copied().chain([0]);
+        let levels = |(from, to): (&usize, usize)| [*from, below(to), to].map(|t| training.alphas[t]);
+        Ok(Self {
+            alphas: timesteps.iter().zip(next).map(levels).collect(),
+            timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
+            eta,
+            prediction: Prediction::read(config, PREDICTIONS)?,
+        })
+    }
+}
+
+impl Sampler for Tcd {
+    fn timesteps(&self) -> &[f32] {
+        &self.timesteps
+    }
+
+    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+        let [from, below, to] = self.alphas[index];
+        let (signal, sigma) = (from.sqrt(), (1.0 - from).sqrt());
+        let picture = self.prediction.picture(output, latents, signal, sigma);
+        let predicted = self.prediction.noise(output, latents, signal, sigma);
+        let reached = mix(&[(below.sqrt(), &picture), ((1.0 - below).sqrt(), &predicted)]);
+        if self.eta == 0.0 || index + 1 == self.timesteps.len() {
+            return reached;
+        }
+        let kept = to / below;
+        mix(&[(kept.sqrt(), &reached), ((1.0 - kept).sqrt(), &noise(latents.len()))])
+    }
+}
