@@ -19,6 +19,9 @@ mod quantize;
 mod split;
 mod winograd;
 
+/// No network has so many nodes. A configuration may ask for any number of layers, and should not fill the memory.
+const MOST_NODES: usize = 1 << 15;
+
 /// Index of a value in its graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub usize);
@@ -252,6 +255,10 @@ impl Graph {
 
     fn append(&mut self, path: &str, op: Arc<dyn Op>, inputs: &[ValueId]) -> Result<ValueId> {
         let name = format!("{}.{path}", self.network);
+        if self.nodes.len() == MOST_NODES {
+            let what = format!("is more than the {MOST_NODES} nodes that a network may have: it has too many layers");
+            return Err(Error::shape(what).at(&name));
+        }
         let types = self.types(inputs);
         let ty = op.output(&types).map_err(|e| e.at(&name))?;
         let output = self.value(ty, Source::Node(self.nodes.len()));

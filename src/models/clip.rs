@@ -310,6 +310,13 @@ mod tests {
     }
 
     #[test]
+    fn more_layers_than_a_network_may_have_are_refused() {
+        let c = config(r#"{"num_hidden_layers": 1048576}"#).unwrap();
+        let error = c.graph("text_encoder", 1, 7).unwrap_err().to_string();
+        assert!(error.starts_with("text_encoder.text_model.encoder.layers.") && error.contains("too many"), "{error}");
+    }
+
+    #[test]
     fn what_is_not_supported_is_named() {
         assert!(message(r#"{"hidden_act": "relu"}"#).contains(r#"hidden_act has "relu", supported: quick_gelu, gelu"#));
         assert!(message(r#"{"architectures": ["T5EncoderModel"]}"#).contains("T5EncoderModel"));

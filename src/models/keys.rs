@@ -11,6 +11,9 @@ use crate::error::{Error, Result, ten};
 /// far from overflow.
 const LARGEST: usize = 1 << 20;
 
+/// Each block but one halves or doubles the sides: more are a mistake.
+const MOST_BLOCKS: usize = 16;
+
 /// A value for all blocks, or one for each. A list is always the latter, even where the value itself may be a list.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
@@ -60,7 +63,13 @@ impl<'a> Keys<'a> {
         self.check_count(key, n)
     }
 
-    fn check_count(&self, key: &str, n: usize) -> Result<usize> {
+    /// The same of a key that may be null, which is `None`.
+    pub fn optional_count(&mut self, key: &str) -> Result<Option<usize>> {
+        let n: Option<usize> = self.get(key, None)?;
+        n.map(|n| self.check_count(key, n)).transpose()
+    }
+
+    pub fn check_count(&self, key: &str, n: usize) -> Result<usize> {
         if (1..=LARGEST).contains(&n) {
             return Ok(n);
         }
@@ -72,6 +81,9 @@ impl<'a> Keys<'a> {
         let list = self.get(key, default.to_vec())?;
         if list.is_empty() {
             return Err(self.error(format!("{key} is empty, expected a number for each block")));
+        }
+        if list.len() > MOST_BLOCKS {
+            return Err(self.error(format!("{key} has more than {MOST_BLOCKS} entries")));
         }
         list.into_iter().map(|n| self.check_count(key, n)).collect()
     }
@@ -200,6 +212,15 @@ mod tests {
         assert!(keys(r#"{"n": 0}"#).count("n", 1).is_err());
         assert!(keys(r#"{"n": 18446744073709551615}"#).count("n", 1).is_err());
         assert!(keys(r#"{"n": []}"#).counts("n", &[1]).is_err());
+        assert!(keys(r#"{"n": 0}"#).optional_count("n").is_err());
+        assert_eq!(keys(r#"{"n": null}"#).optional_count("n").unwrap(), None);
+    }
+
+    #[test]
+    fn more_blocks_than_sides_can_be_halved_are_refused() {
+        let counts = |n: usize| keys(&format!(r#"{{"n": {:?}}}"#, vec![1; n])).counts("n", &[1]).map(|list| list.len());
+        assert_eq!(counts(16).unwrap(), 16);
+        assert_eq!(counts(17).unwrap_err().to_string(), "config.json: n has more than 16 entries");
     }
 
     #[test]

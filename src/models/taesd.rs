@@ -16,9 +16,6 @@ use crate::ops::scale::Scale;
 use crate::ops::upsample::Upsample;
 use crate::tensor::{Shape, Tensor};
 
-/// Each stage but one doubles the sides: more are a mistake.
-const MOST_STAGES: usize = 16;
-
 /// A tiny autoencoder's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -78,9 +75,6 @@ impl Config {
             encoder,
             decoder,
         };
-        if config.decoder.blocks.len() > MOST_STAGES {
-            return Err(keys.error(format!("num_decoder_blocks has more than {MOST_STAGES} entries")));
-        }
         if config.encoder.blocks.len() != config.decoder.blocks.len() {
             return Err(keys.error("num_encoder_blocks and num_decoder_blocks differ in length: they must agree"));
         }

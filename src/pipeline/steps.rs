@@ -17,7 +17,7 @@ use crate::ops::sampler_input::SamplerInput;
 use crate::ops::sampler_step::{FACTORS, SamplerStep};
 use crate::ops::{Kind, Ty};
 use crate::rng::Generator;
-use crate::samplers::{self, Chain, Link, Sampler};
+use crate::samplers::{Chain, Link, Sampler};
 use crate::tensor::{Shape, Tensor};
 
 /// Inputs of a step's graph that does a [`Link`].

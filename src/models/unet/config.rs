@@ -7,6 +7,9 @@ use super::levels::{Level, Middle, Way, levels};
 use crate::error::Result;
 use crate::models::keys::{Keys, OneOrMany};
 
+/// No kernel is wider or higher than this: the product of a convolution's four dimensions stays far from overflow.
+const MOST_TAPS: usize = 31;
+
 /// A UNet's `config.json`, with what diffusers derives from it. Shown, it is what sets a UNet apart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -86,13 +89,13 @@ impl Config {
             downsample_padding: keys.get("downsample_padding", 1)?,
             conv_in_kernel: keys.count("conv_in_kernel", 3)?,
             conv_out_kernel: keys.count("conv_out_kernel", 3)?,
-            time_embed_dim: keys.get("time_embedding_dim", None)?.unwrap_or(4 * channels[0]),
+            time_embed_dim: keys.optional_count("time_embedding_dim")?.unwrap_or(4 * channels[0]),
             flip_sin_to_cos: keys.get("flip_sin_to_cos", true)?,
             freq_shift: keys.get("freq_shift", 0.0)?,
         };
         for (key, value) in [("conv_in_kernel", config.conv_in_kernel), ("conv_out_kernel", config.conv_out_kernel)] {
-            if value % 2 == 0 {
-                return Err(keys.error(format!("{key} is {value}, supported: odd numbers")));
+            if value % 2 == 0 || value > MOST_TAPS {
+                return Err(keys.error(format!("{key} is {value}, supported: odd numbers up to {MOST_TAPS}")));
             }
         }
         if config.downsample_padding > 1 {
@@ -144,11 +147,12 @@ fn refuse_what_is_not_built(keys: &mut Keys) -> Result<()> {
 }
 
 fn sample_size(keys: &mut Keys) -> Result<Option<[usize; 2]>> {
+    let side = |keys: &Keys, n| keys.check_count("sample_size", n);
     match keys.get("sample_size", None)? {
         None => Ok(None),
-        Some(OneOrMany::One(n)) => Ok(Some([n, n])),
+        Some(OneOrMany::One(n)) => Ok(Some([side(keys, n)?; 2])),
         Some(OneOrMany::Many(list)) => match list[..] {
-            [height, width] => Ok(Some([height, width])),
+            [height, width] => Ok(Some([side(keys, height)?, side(keys, width)?])),
             _ => Err(keys.error(format!("sample_size is {list:?}, expected a number or height and width"))),
         },
     }
@@ -262,6 +266,10 @@ mod tests {
             (r#"{"addition_embed_type": "text"}"#, "addition_embed_type is \"text\""),
             (r#"{"downsample_padding": 2}"#, "downsample_padding is 2"),
             (r#"{"conv_in_kernel": 2}"#, "conv_in_kernel is 2"),
+            (r#"{"conv_out_kernel": 33}"#, "conv_out_kernel is 33"),
+            (r#"{"time_embedding_dim": 18446744073709551615}"#, "time_embedding_dim has 18446744073709551615"),
+            (r#"{"sample_size": [64, 18446744073709551615]}"#, "sample_size has 18446744073709551615"),
+            (r#"{"layers_per_block": 1000000}"#, "layers_per_block has [1000000"),
             (r#"{"cross_attention_dim": [1, 2, 3, 4]}"#, "cross_attention_dim is [1, 2, 3, 4]"),
             (r#"{"a_new_key": 1}"#, "a_new_key = 1"),
             (r#"{"block_out_channels": [320]}"#, "they must agree"),

@@ -32,6 +32,9 @@ pub enum Way {
 /// Numbers of transformer blocks: for each level one for all its layers or one for each.
 type Depths = Vec<OneOrMany<usize>>;
 
+/// More layers of a block, or transformer blocks of a layer, are a mistake.
+const MOST_LAYERS: usize = 1000;
+
 /// The levels from the highest resolution to the lowest, and the middle block, if there is one.
 pub fn levels(keys: &mut Keys, channels: &[usize], way: Way) -> Result<(Vec<Level>, Option<Middle>)> {
     const CROSS_DOWN: &str = "CrossAttnDownBlock2D";
@@ -58,6 +61,9 @@ pub fn levels(keys: &mut Keys, channels: &[usize], way: Way) -> Result<(Vec<Leve
     }
     let heads = heads(keys, n)?;
     let layers = keys.count_per_block("layers_per_block", 2, n)?;
+    if layers.iter().any(|layers| *layers > MOST_LAYERS) {
+        return Err(keys.error(format!("layers_per_block has {layers:?}, each should be at most {MOST_LAYERS}")));
+    }
     let (down_depths, up_depths) = depths(keys, n, way)?;
     let mid: Option<String> = keys.get("mid_block_type", Some(MID.to_string()))?;
     let mid = match mid.as_deref() {
@@ -119,13 +125,12 @@ fn depths(keys: &mut Keys, blocks: usize, way: Way) -> Result<(Depths, Depths)> 
 
 /// The depths of one level's layers. 0 is allowed: a transformer of its two projections only.
 fn depth_of(keys: &Keys, depths: &OneOrMany<usize>, layers: usize) -> Result<Vec<usize>> {
-    const MOST: usize = 1000;
     let list = match depths {
         OneOrMany::One(depth) => vec![*depth; layers],
         OneOrMany::Many(list) => list.iter().copied().take(layers).collect(),
     };
-    if list.len() == layers && list.iter().all(|depth| *depth <= MOST) {
+    if list.len() == layers && list.iter().all(|depth| *depth <= MOST_LAYERS) {
         return Ok(list);
     }
-    Err(keys.error(format!("transformer_layers_per_block has {list:?} for {layers} layers, each up to {MOST}")))
+    Err(keys.error(format!("transformer_layers_per_block has {list:?} for {layers} layers, each up to {MOST_LAYERS}")))
 }
