@@ -284,8 +284,7 @@ pub fn storages(act: DType, graph: &Graph, weights: &dyn Weights) -> Vec<Storage
 /// How a network's values are stored with activations of this type: matrices stay in f16 where the file has them in f16,
 /// and are rounded to it where activations are f16 too.
 pub fn storage(act: DType, graph: &Graph, weights: &dyn Weights) -> Storage {
-    let is_f16 = |key: &String| weights.get(key).is_some_and(|raw| raw.dtype == DType::F16);
     let mut matrices = graph.parameters().filter(|(id, _)| graph.ty(*id).kind == Kind::Weight);
-    let narrow = act == DType::F16 || matrices.all(|(_, p)| p.keys.iter().all(is_f16));
+    let narrow = act == DType::F16 || matrices.all(|(_, p)| p.is_narrow(weights));
     Storage { act, weight: if narrow { DType::F16 } else { DType::F32 } }
 }

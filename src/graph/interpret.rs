@@ -4,34 +4,74 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::plan::{last_reads, peak_host_len};
-use super::{Graph, Parameter, Source, ValueId};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+
+use super::plan::{last_reads, peak_host_len, widest_node};
+use super::{Graph, Node, Parameter, Source, ValueId};
 use crate::error::{Error, Result, ten};
 use crate::tensor::{RawTensor, Tensor, Weights};
 
 /// Is shown a node's index and its output.
 pub type Observe<'a> = dyn FnMut(usize, &Tensor) + 'a;
 
+/// Elements that a thread widens at a time.
+const WIDENED_AT_ONCE: usize = 1 << 16;
+
 /// A graph with its parameters in memory.
 #[derive(Debug)]
 pub struct Interpreter {
     graph: Graph,
     known: HashMap<ValueId, Arc<Tensor>>,
+    /// Matrices that stay as narrow as their file has them.
+    narrow: HashMap<ValueId, Vec<f16>>,
     last_reads: Vec<Option<usize>>,
 }
 
 impl Interpreter {
+    /// All parameters in f32.
+    ///
     /// # Errors
     /// If a parameter is missing or holds values that are not finite.
     pub fn new(graph: Graph, weights: &dyn Weights) -> Result<Self> {
-        let mut known = load_parameters(&graph, weights, |p, raw| Ok(Arc::new(p.pack.to_tensor(raw, &p.file_shape)?)))?;
+        Self::keeping(graph, weights, false)
+    }
+
+    /// The same, but matrices that their file has in f16 stay so, and each is widened whenever a node reads it: the same
+    /// outputs, more slowly, in less memory ([`super::plan::narrow_host_bytes`]).
+    ///
+    /// # Errors
+    /// As [`Interpreter::new`].
+    pub fn narrow(graph: Graph, weights: &dyn Weights) -> Result<Self> {
+        Self::keeping(graph, weights, true)
+    }
+
+    fn keeping(graph: Graph, weights: &dyn Weights, keep_narrow: bool) -> Result<Self> {
+        let loaded = load_parameters(&graph, weights, |p, raw| {
+            let tensor = p.pack.to_tensor(raw, &p.file_shape)?;
+            Ok(if keep_narrow && p.is_narrow(weights) {
+                let mut narrow = vec![f16::ZERO; tensor.data.len()];
+                narrow.convert_from_f32_slice(&tensor.data);
+                Err(narrow)
+            } else {
+                Ok(Arc::new(tensor))
+            })
+        })?;
+        let (mut known, mut narrow) = (HashMap::new(), HashMap::new());
+        for (id, parameter) in loaded {
+            match parameter {
+                Ok(wide) => drop(known.insert(id, wide)),
+                Err(stays) => drop(narrow.insert(id, stays)),
+            }
+        }
         for (i, value) in graph.values.iter().enumerate() {
             if let Source::Constant(tensor) = &value.source {
                 known.insert(ValueId(i), Arc::clone(tensor));
             }
         }
         let last_reads = last_reads(&graph);
-        Ok(Self { graph, known, last_reads })
+        Ok(Self { graph, known, narrow, last_reads })
     }
 
     pub fn graph(&self) -> &Graph {
@@ -66,22 +106,37 @@ impl Interpreter {
         observe: &mut Observe<'_>,
     ) -> Result<HashMap<String, Tensor>> {
         let mut live: HashMap<ValueId, Tensor> = HashMap::new();
-        let mut memory = Memory { free: Vec::new(), held: 0, most: peak_host_len(&self.graph) };
+        let widened = widest_node(&self.graph, |id| self.narrow.contains_key(&id));
+        let mut memory = Memory { free: Vec::new(), held: 0, most: peak_host_len(&self.graph) + widened };
         let given: HashMap<ValueId, &Tensor> = {
             let held = |id| self.known.contains_key(&id);
             self.graph.order_inputs(inputs, &held)?.into_iter().collect()
         };
         for (i, node) in self.graph.nodes.iter().enumerate() {
+            live.extend(self.widened(node, &mut memory));
             let read: Vec<&Tensor> = node.inputs.iter().map(|id| self.find(*id, &given, &live)).collect();
             let shape = self.graph.shape(node.output);
             let mut output = Tensor::new(shape.clone(), memory.take(shape.len()));
             node.op.execute(&read, &mut output);
             observe(i, &output);
             live.insert(node.output, output);
-            let done = |id: &ValueId| self.last_reads[id.0].is_none_or(|last| last <= i);
+            let done =
+                |id: &ValueId| self.narrow.contains_key(id) || self.last_reads[id.0].is_none_or(|last| last <= i);
             memory.free.extend(live.extract_if(|id, _| done(id)).map(|(_, tensor)| tensor.data));
         }
         Ok(self.graph.outputs.iter().map(|(name, id)| (name.clone(), self.find(*id, &given, &live).clone())).collect())
+    }
+
+    /// The narrow matrices that a node reads, in f32.
+    fn widened(&self, node: &Node, memory: &mut Memory) -> Vec<(ValueId, Tensor)> {
+        let narrow = node.inputs.iter().filter_map(|id| Some((*id, self.narrow.get(id)?)));
+        let widen = |(id, narrow): (ValueId, &Vec<f16>)| {
+            let mut data = memory.take(narrow.len());
+            let parts = data.par_chunks_mut(WIDENED_AT_ONCE).zip(narrow.par_chunks(WIDENED_AT_ONCE));
+            parts.for_each(|(wide, narrow)| narrow.convert_to_f32_slice(wide));
+            (id, Tensor::new(self.graph.shape(id).clone(), data))
+        };
+        narrow.map(widen).collect()
     }
 
     fn find<'a>(
@@ -147,6 +202,58 @@ pub fn load_parameters<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::plan::{narrow_host_bytes, peak_host_bytes};
+    use crate::ops::Kind;
+    use crate::ops::matmul::MatMul;
+    use crate::pack::Pack;
+    use crate::tensor::{DType, Shape};
+
+    /// Two products by one matrix `m` in f16, a bias in f16 and a matrix in f32.
+    struct Given;
+
+    impl Weights for Given {
+        fn place(&self) -> String {
+            "here".into()
+        }
+
+        fn get(&self, name: &str) -> Option<RawTensor<'_>> {
+            let values = |n: usize| (0..n).map(|i| (i as f32 * 0.37).sin());
+            let narrow = |n: usize| values(n).flat_map(|v| f16::from_f32(v).to_le_bytes()).collect::<Vec<u8>>();
+            let (dtype, shape, bytes) = match name {
+                "m" => (DType::F16, Shape::from([8, 8]), narrow(64)),
+                "bias" => (DType::F16, Shape::from([8]), narrow(8)),
+                _ => (DType::F32, Shape::from([8, 8]), values(64).flat_map(f32::to_le_bytes).collect()),
+            };
+            Some(RawTensor { dtype, shape, bytes: bytes.into() })
+        }
+
+        fn names(&self) -> Vec<String> {
+            ["m", "bias", "wide"].map(String::from).into()
+        }
+    }
+
+    fn products() -> Graph {
+        let mut graph = Graph::new("net");
+        let mut x = graph.input("x", Kind::Act, [3, 8]);
+        let bias = graph.vector("bias", 8, Pack::Plain);
+        for (path, key) in [("a", "m"), ("b", "wide"), ("c", "m")] {
+            let matrix = graph.matrix(key, [8, 8], Pack::Linear);
+            x = graph.node(path, MatMul::new(true), &[x, matrix, bias]).unwrap();
+        }
+        graph.output("y", x);
+        graph
+    }
+
+    #[test]
+    fn matrices_that_stay_narrow_give_the_same_in_less_memory() {
+        let x = Tensor::new([3, 8], (0..24).map(|i| (i as f32).cos()).collect());
+        let [wide, narrow] = [Interpreter::new, Interpreter::narrow].map(|load| load(products(), &Given).unwrap());
+        assert_eq!(wide.run(&[("x", &x)]).unwrap(), narrow.run(&[("x", &x)]).unwrap());
+        assert_eq!((narrow.narrow.len(), narrow.known.len()), (1, 2), "not the bias, nor what the file has in f32");
+        // Two bytes for each of 64 elements instead of four, and four for those of the widest node.
+        let (all, less) = (peak_host_bytes(&products()), narrow_host_bytes(&products(), &Given));
+        assert_eq!(less, all - 2 * 64 + 4 * 64);
+    }
 
     #[test]
     fn memory_is_used_again_and_no_more_is_held_than_may_be() {

@@ -58,6 +58,12 @@ impl Parameter {
         self.file_shape.with_batch(self.file_shape.batch() / self.keys.len())
     }
 
+    /// Whether it is a matrix that the file has in f16.
+    pub fn is_narrow(&self, weights: &dyn Weights) -> bool {
+        let f16 = |key: &String| weights.get(key).is_some_and(|raw| raw.dtype == DType::F16);
+        self.file_shape.rank() > 1 && self.keys.iter().all(f16)
+    }
+
     /// The tensor or tensors as the file has them; if their types differ, in f32.
     ///
     /// # Errors

@@ -4,13 +4,13 @@
 //! range. So values are given *slots that are whole buffers*, as a compiler gives variables registers: a slot is free
 //! again once the last node that reads its value has run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Graph, Source, ValueId};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::Kind;
-use crate::tensor::DType;
+use crate::tensor::{DType, Weights};
 
 /// How a session stores its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +121,19 @@ pub fn check_limits(graph: &Graph, storage: Storage, caps: &Caps) -> Result<()> 
 pub fn peak_host_bytes(graph: &Graph) -> u64 {
     let parameters: usize = graph.parameters().map(|(id, _)| graph.shape(id).len()).sum();
     4 * (parameters + peak_host_len(graph)) as u64
+}
+
+/// The same where matrices that their file has in f16 stay so, and are in f32 only while a node reads them.
+pub fn narrow_host_bytes(graph: &Graph, weights: &dyn Weights) -> u64 {
+    let narrow: HashSet<ValueId> = graph.parameters().filter(|(_, p)| p.is_narrow(weights)).map(|(id, _)| id).collect();
+    let saved: usize = narrow.iter().map(|id| graph.shape(*id).len()).sum();
+    peak_host_bytes(graph) - 2 * saved as u64 + 4 * widest_node(graph, |id| narrow.contains(&id)) as u64
+}
+
+/// The most elements that the inputs of a node have for which `counts` holds.
+pub fn widest_node(graph: &Graph, counts: impl Fn(ValueId) -> bool) -> usize {
+    let elements = |ids: &[ValueId]| ids.iter().filter(|id| counts(**id)).map(|id| graph.shape(*id).len()).sum();
+    graph.nodes.iter().map(|node| elements(&node.inputs)).max().unwrap_or(0)
 }
 
 /// The most elements that the nodes' outputs have at one time.
