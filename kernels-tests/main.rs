@@ -15,6 +15,7 @@ mod hlsl;
 mod layout;
 mod loaded;
 mod lora;
+mod memory;
 mod models;
 mod networks;
 mod parity;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         hlsl::trials(),
         loaded::trials(),
         lora::trials(),
+        memory::trials(),
         models::trials(),
         networks::trials(),
         parity::trials(),

@@ -275,20 +275,31 @@ impl<'a> Run<'a> {
         Ok(Tensor::new(each.with_batch(self.request.batch), latents))
     }
 
-    /// Latents to pixels, one picture at a time: the VAE's activations are the largest of all.
+    /// Latents to pixels. What all the steps made is not lost to a device that cannot hold the decoder: the CPU decodes.
     async fn decode(&mut self, latents: &Tensor) -> Result<Vec<Vec<u8>>> {
-        let [batch, _, height, width] = latents.shape.image()?;
-        let vae = &self.pipeline.vae;
         let mut executor = self.executor.clone();
         // SDXL's decoder overflows f16; its configuration says so.
-        if vae.force_upcast() && self.pipeline.unet.is_sdxl() {
+        if self.pipeline.vae.force_upcast() && self.pipeline.unet.is_sdxl() {
             executor = executor.in_f32();
         }
+        match (self.decode_on(&executor, latents).await, &executor) {
+            (Err(Error::TooLarge(why)), Executor::Gpu(..)) => {
+                self.warn(&format!("the VAE's decoder runs on the CPU: {why}"));
+                self.decode_on(&Executor::Cpu, latents).await
+            }
+            (decoded, _) => decoded,
+        }
+    }
+
+    /// One picture at a time: the VAE's activations are the largest of all.
+    async fn decode_on(&mut self, executor: &Executor, latents: &Tensor) -> Result<Vec<Vec<u8>>> {
+        let [batch, _, height, width] = latents.shape.image()?;
+        let vae = &self.pipeline.vae;
         let z = latents.to_channels_last()?;
         let (graph, parameters) = (vae.decoder(1, height, width)?, vae.wanted()?);
         let wanted = Wanted { what: "VAE's decoder", component: "vae", graph, parameters: &parameters };
         let what = wanted.what;
-        let mut network = self.load(&executor, wanted).await?;
+        let mut network = self.load(executor, wanted).await?;
         let mut pixels = Vec::with_capacity(batch);
         for picture in z.data.chunks_exact(z.data.len() / batch) {
             let z = Tensor::new([1, height, width, vae.latent_channels()], vae.unscale(picture));
