@@ -38,6 +38,7 @@ pub fn trials() -> Vec<Trial> {
         within("sample", &told["sample"], &part("unet.out.")?["sample"], NETWORK[kind])
     }));
     trials.extend([
+        test("few_steps::a_spacing_may_be_given_beside_the_model", spacing_beside_the_model),
         test("few_steps::a_guidance_is_told_as_diffusers_tells_it", guidance_embedding),
         test("few_steps::a_network_that_is_not_told_its_guidance_says_so", not_told),
         test("few_steps::a_network_that_is_told_its_guidance_draws_once_a_step", drawn_once_a_step),
@@ -96,7 +97,11 @@ fn model(case: Case, at: &Path) -> Result<Model, Failed> {
 }
 
 fn draw(name: &str, executor: &Executor, change: impl FnOnce(&mut Request)) -> Result<Pictures, Failed> {
-    let (case, folder) = (case(name)?, tempfile::tempdir()?);
+    draw_case(case(name)?, executor, change)
+}
+
+fn draw_case(case: Case, executor: &Executor, change: impl FnOnce(&mut Request)) -> Result<Pictures, Failed> {
+    let folder = tempfile::tempdir()?;
     let mut request = Request {
         prompt: "a photo of a cat".into(),
         seed: 7,
@@ -119,6 +124,13 @@ fn told(inputs: Tensors, executor: &Executor) -> Result<Tensors, Failed> {
     let model = model(case(TOLD)?, folder.path())?;
     let changes = Changes::default();
     Ok(pollster::block_on(forward(&model, &changes, Component::Unet, inputs, executor, &mut |_| {}))?)
+}
+
+fn spacing_beside_the_model() -> Result<(), Failed> {
+    let mut case = case("lightning-2")?;
+    case.scheduler["timestep_spacing"] = "leading".into();
+    let drawn = draw_case(case, &Executor::Cpu, |request| request.spacing = Some("trailing".into()))?;
+    within("latents", &drawn.latents, &reference("lightning-2")?, PICTURE[0])
 }
 
 fn guidance_embedding() -> Result<(), Failed> {
