@@ -33,6 +33,12 @@ pub fn trials() -> Vec<Trial> {
         ("guidance_that_is_no_number_is_refused", |at| {
             refused(at, &["generate", "x", "--guidance", "nan"], 2, &["--guidance"])
         }),
+        ("a_spacing_is_refused_by_samplers_without_one", |at| {
+            refused(at, &["generate", "x", "--sampler", "lcm", "--spacing", "trailing"], 2, &["--spacing", "lcm"])
+        }),
+        ("an_unknown_spacing_is_refused_with_the_known", |at| {
+            refused(at, &["generate", "x", "--spacing", "even"], 2, &["even", "leading, trailing, linspace"])
+        }),
         ("an_eta_is_refused_by_samplers_without_one", |at| {
             refused(at, &["generate", "x", "--sampler", "euler", "--eta", "0.5"], 2, &["--eta", "ddim and tcd"])
         }),

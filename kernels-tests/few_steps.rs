@@ -13,17 +13,19 @@ use ornstein::lab::validate::{Selection, network};
 use ornstein::models::unet;
 use ornstein::network::Executor;
 use ornstein::pipeline::{Pictures, Pipeline, Request};
-use ornstein::tensor::{Shape, Tensor};
+use ornstein::tensor::{DType, Tensor};
 use ornstein::weights::{Changes, Model, read_tensors, write_tensors};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::checkpoints::kept::{Kept, Tensors, values};
+use crate::checkpoints::kept::{Kept, Tensors, values, write};
 use crate::networks::{NETWORK, PICTURE, data, on_each_executor, within};
 use crate::support::{ensure, on_gpu, test};
 
 /// The picture of `pictures.json` whose network is told its guidance.
 const TOLD: &str = "lcm-whole-4";
+/// The tensor that it has beside another's.
+const PROJECTION: &str = "time_embedding.cond_proj.weight";
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
@@ -34,11 +36,13 @@ pub fn trials() -> Vec<Trial> {
         }));
     }
     trials.extend(on_each_executor("few_steps::a_network_that_is_told_its_guidance", |executor, kind| {
-        let told = told(part("unet.in.")?, executor)?;
-        within("sample", &told["sample"], &part("unet.out.")?["sample"], NETWORK[kind])
+        let folder = tempfile::tempdir()?;
+        told(&model(case(TOLD)?, folder.path())?, part("unet.in.")?, executor, NETWORK[kind])
     }));
     trials.extend([
+        test("few_steps::a_spacing_may_be_given_beside_the_model", spacing_beside_the_model),
         test("few_steps::a_guidance_is_told_as_diffusers_tells_it", guidance_embedding),
+        test("few_steps::one_file_tells_that_its_network_is_told_its_guidance", one_file),
         test("few_steps::a_network_that_is_not_told_its_guidance_says_so", not_told),
         test("few_steps::a_network_that_is_told_its_guidance_draws_once_a_step", drawn_once_a_step),
         on_gpu("few_steps::validate_runs_every_node_of_one".into(), validate_runs_every_node),
@@ -87,16 +91,23 @@ fn model(case: Case, at: &Path) -> Result<Model, Failed> {
     if let Some(width) = width {
         let path = at.join("unet/model.safetensors");
         let mut tensors: Tensors = read_tensors(&path)?.into_iter().map(|(name, (_, t))| (name, t)).collect();
-        let (name, shape) = ("time_embedding.cond_proj.weight", [channels, width as usize]);
-        tensors.insert(name.into(), Tensor::new(Shape::new(shape.to_vec()), values("unet", name, &shape)));
+        tensors.insert(PROJECTION.into(), projection([channels, width as usize]));
         let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         write_tensors(&path, &tensors)?;
     }
     Ok(model)
 }
 
+fn projection(shape: [usize; 2]) -> Tensor {
+    Tensor::new(shape, values("unet", PROJECTION, &shape))
+}
+
 fn draw(name: &str, executor: &Executor, change: impl FnOnce(&mut Request)) -> Result<Pictures, Failed> {
-    let (case, folder) = (case(name)?, tempfile::tempdir()?);
+    draw_case(case(name)?, executor, change)
+}
+
+fn draw_case(case: Case, executor: &Executor, change: impl FnOnce(&mut Request)) -> Result<Pictures, Failed> {
+    let folder = tempfile::tempdir()?;
     let mut request = Request {
         prompt: "a photo of a cat".into(),
         seed: 7,
@@ -114,11 +125,26 @@ fn draw(name: &str, executor: &Executor, change: impl FnOnce(&mut Request)) -> R
 }
 
 /// A pass of the network that is told its guidance.
-fn told(inputs: Tensors, executor: &Executor) -> Result<Tensors, Failed> {
-    let folder = tempfile::tempdir()?;
-    let model = model(case(TOLD)?, folder.path())?;
+fn told(model: &Model, inputs: Tensors, executor: &Executor, limit: f64) -> Result<(), Failed> {
     let changes = Changes::default();
-    Ok(pollster::block_on(forward(&model, &changes, Component::Unet, inputs, executor, &mut |_| {}))?)
+    let found = pollster::block_on(forward(model, &changes, Component::Unet, inputs, executor, &mut |_| {}))?;
+    within("sample", &found["sample"], &part("unet.out.")?["sample"], limit)
+}
+
+fn one_file() -> Result<(), Failed> {
+    let (folder, kept) = (tempfile::tempdir()?, Kept::of("sdxl")?);
+    let path = folder.path().join("model.safetensors");
+    let mut tensors = kept.tensors();
+    tensors.insert(format!("model.diffusion_model.{PROJECTION}"), projection([64, 256]));
+    write(&path, &tensors, DType::F16, &kept.metadata)?;
+    told(&Model::open(&path)?, part("unet.in.")?, &Executor::Cpu, NETWORK[0])
+}
+
+fn spacing_beside_the_model() -> Result<(), Failed> {
+    let mut case = case("lightning-2")?;
+    case.scheduler["timestep_spacing"] = "leading".into();
+    let drawn = draw_case(case, &Executor::Cpu, |request| request.spacing = Some("trailing".into()))?;
+    within("latents", &drawn.latents, &reference("lightning-2")?, PICTURE[0])
 }
 
 fn guidance_embedding() -> Result<(), Failed> {
@@ -133,7 +159,9 @@ fn guidance_embedding() -> Result<(), Failed> {
 fn not_told() -> Result<(), Failed> {
     let mut inputs = part("unet.in.")?;
     inputs.remove("timestep_cond");
-    let error = told(inputs, &Executor::Cpu).err().ok_or("it ran")?;
+    let folder = tempfile::tempdir()?;
+    let model = model(case(TOLD)?, folder.path())?;
+    let error = told(&model, inputs, &Executor::Cpu, NETWORK[0]).err().ok_or("it ran")?;
     ensure(error.message().is_some_and(|text| text.contains("no timestep_cond")), format!("{error:?}"))
 }
 

@@ -118,6 +118,8 @@ pub struct Parameters<'a> {
     /// A name of `--sampler`.
     pub sampler: &'a str,
     pub guidance: f32,
+    /// How the steps are spread, if not as the model has it.
+    pub spacing: Option<&'a str>,
     /// The share of fresh noise, for samplers with that choice.
     pub eta: Option<f64>,
     pub seed: u64,
@@ -169,6 +171,9 @@ impl fmt::Display for Parameters<'_> {
         write!(f, "Model: {}, ", quoted(self.model))?;
         if let Some(skip) = self.clip_skip {
             write!(f, "Clip skip: {skip}, ")?;
+        }
+        if let Some(spacing) = self.spacing {
+            write!(f, "Timestep spacing: {spacing}, ")?;
         }
         if let Some(eta) = self.eta {
             write!(f, "{}: {eta}, ", if self.sampler == "ddim" { "Eta DDIM" } else { "Eta" })?;
@@ -224,6 +229,7 @@ mod tests {
             steps: 25,
             sampler: "ddim",
             guidance: 4.0,
+            spacing: None,
             eta: None,
             seed: 7,
             width: 64,
@@ -319,9 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn an_eta_is_told_by_the_web_uis_name() {
-        let text = |sampler| Parameters { sampler, eta: Some(0.3), ..parameters() }.to_string();
-        assert!(text("ddim").contains("Model: shapes, Eta DDIM: 0.3, RNG"), "{}", text("ddim"));
+    fn a_spacing_and_an_eta_are_told() {
+        let text =
+            |sampler| Parameters { sampler, eta: Some(0.3), spacing: Some("trailing"), ..parameters() }.to_string();
+        assert!(
+            text("ddim").contains("Model: shapes, Timestep spacing: trailing, Eta DDIM: 0.3, RNG"),
+            "{}",
+            text("ddim")
+        );
         assert!(text("tcd").contains("Sampler: TCD,") && text("tcd").contains(" Eta: 0.3,"), "{}", text("tcd"));
     }
 

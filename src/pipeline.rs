@@ -41,6 +41,8 @@ pub struct Request {
     pub steps: Option<usize>,
     pub guidance: Option<f32>,
     pub sampler: Option<String>,
+    /// [`samplers::Config::with_spacing`]
+    pub spacing: Option<String>,
     /// [`samplers::Config::with_eta`]
     pub eta: Option<f64>,
     /// Seed of the first picture; the others count up.
@@ -67,6 +69,7 @@ pub struct Settings {
     pub steps: usize,
     pub guidance: f32,
     pub sampler: String,
+    pub spacing: Option<String>,
     pub eta: Option<f64>,
 }
 
@@ -223,6 +226,7 @@ impl Pipeline {
             steps: request.steps.or(defaults.steps).unwrap_or(25),
             guidance: guidance.unwrap_or(if self.unet.is_sdxl() { 5.0 } else { 7.5 }),
             sampler,
+            spacing: request.spacing.clone(),
             eta: request.eta,
         };
         if !settings.guidance.is_finite() {
@@ -238,7 +242,8 @@ impl Pipeline {
     }
 
     fn sampler(&self, settings: &Settings) -> Result<Box<dyn Sampler>> {
-        samplers::sampler(&settings.sampler, &self.schedule.clone().with_eta(settings.eta)?, settings.steps)
+        let schedule = self.schedule.clone().with_spacing(settings.spacing.as_deref()).with_eta(settings.eta)?;
+        samplers::sampler(&settings.sampler, &schedule, settings.steps)
     }
 
     /// Whether the unconditional pass is needed: not by a network that is told the guidance it was distilled with.

@@ -17,6 +17,7 @@ use crate::image::{ControlParameters, Parameters, encode_png};
 use crate::network::Executor;
 use crate::pipeline::{Control, Pictures, Pipeline, Request, Seconds, Settings};
 use crate::rng;
+use crate::samplers::SPACINGS;
 use crate::tensor::Tensor;
 use crate::weights::{check_writable, read_tensors, write_atomically, write_tensors};
 use interrupt::Interrupt;
@@ -60,6 +61,9 @@ pub(super) struct Generate {
     seed: Option<u64>,
     #[arg(long, value_name = "NAME", help = super::sampler_help("[default: the model's]"))]
     sampler: Option<String>,
+    /// How steps are spread over the training steps; distilled models want `trailing` [default: the model's]
+    #[arg(long, value_name = "HOW", value_parser = SPACINGS)]
+    spacing: Option<String>,
     /// For ddim and tcd: how much of the noise of a step is fresh, from 0 to 1 [default: 0]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     eta: Option<f64>,
@@ -212,6 +216,7 @@ impl Generate {
             steps: self.steps,
             guidance: self.guidance,
             sampler: self.sampler.clone(),
+            spacing: self.spacing.clone(),
             eta: self.eta,
             seed,
             rng: self.rng.source(),
@@ -313,6 +318,7 @@ fn png(pipeline: &Pipeline, job: &Job, pictures: &Pictures, pixels: &[u8], seed:
         steps: settings.steps,
         sampler: &settings.sampler,
         guidance: settings.guidance,
+        spacing: settings.spacing.as_deref(),
         eta: settings.eta,
         seed,
         width: settings.width,

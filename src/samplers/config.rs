@@ -12,7 +12,11 @@ pub struct Config {
     keys: Map<String, Value>,
     /// Not of the file.
     eta: Option<f64>,
+    spaced: bool,
 }
+
+/// The key that tells how timesteps are spread over the training steps.
+pub(super) const SPACING: &str = "timestep_spacing";
 
 impl Config {
     /// Parses the text of a `scheduler_config.json`; `place` names it in error messages.
@@ -25,7 +29,7 @@ impl Config {
     pub fn from_json(text: &str, place: &str) -> Result<Self> {
         let keys = serde_json::from_str(&quote_bare_words(text))
             .map_err(|error| Error::config(place, format!("not a JSON object: {error}")))?;
-        Ok(Self { place: place.to_string(), keys, eta: None })
+        Ok(Self { place: place.to_string(), keys, eta: None, spaced: false })
     }
 
     /// The same with another `eta` than 0, diffusers' argument of a pipeline's call: how much of a step's noise is fresh,
@@ -38,6 +42,21 @@ impl Config {
             Some(eta) => Err(Error::usage(format!("--eta {eta} does not lie from 0 to 1"))),
             None => Ok(Self { eta, ..self }),
         }
+    }
+
+    /// The same with another `timestep_spacing` than the file's: few-step models are published with a few words on it
+    /// beside the file of the model that they were distilled from.
+    pub fn with_spacing(mut self, spacing: Option<&str>) -> Self {
+        if let Some(spacing) = spacing {
+            self.keys.insert(SPACING.into(), spacing.into());
+            self.spaced = true;
+        }
+        self
+    }
+
+    /// Whether [`Config::with_spacing`] gave it a spacing.
+    pub(super) fn is_spaced(&self) -> bool {
+        self.spaced
     }
 
     pub(super) fn has_eta(&self) -> bool {

@@ -121,6 +121,12 @@ const TABLE: [Entry; 16] = [
 /// The samplers that take [`Config::with_eta`].
 const WITH_ETA: [&str; 2] = ["ddim", "tcd"];
 
+/// The samplers that space their timesteps in their own way.
+const WITHOUT_SPACING: [&str; 3] = ["dpm++2s", "lcm", "tcd"];
+
+/// The values of `timestep_spacing`.
+pub const SPACINGS: [&str; 3] = ["leading", "trailing", "linspace"];
+
 /// The names that `--sampler` takes.
 pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|entry| entry.name)
@@ -132,7 +138,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// accepts, and its class's defaults for the rest.
 ///
 /// # Errors
-/// If there is no such sampler, it cannot take that many steps or an `eta`, or the config asks for what is not built.
+/// If there is no such sampler, it cannot take that many steps, an `eta` or a spacing, or the config asks for what is not built.
 pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Box<dyn Sampler>> {
     let Some(entry) = TABLE.iter().find(|entry| entry.name == name) else {
         let known = names().collect::<Vec<_>>().join(", ");
@@ -141,6 +147,11 @@ pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Box<dyn Samp
     if config.has_eta() && !WITH_ETA.contains(&name) {
         let takers = WITH_ETA.join(" and ");
         return Err(Error::usage(format!("--eta is for the samplers {takers}: {name} has no such choice")));
+    }
+    if config.is_spaced() && WITHOUT_SPACING.contains(&name) {
+        return Err(Error::usage(format!(
+            "--spacing is not for the sampler {name}, which spaces timesteps in its own way"
+        )));
     }
     (entry.build)(config, steps)
 }

@@ -2,7 +2,7 @@
 //! the way back from a sigma to a timestep. Arithmetic is f64 or f32 where NumPy's is, since some timesteps are rounded.
 
 use super::betas::Training;
-use super::config::Config;
+use super::config::{Config, SPACING};
 use crate::error::{Error, Result};
 
 /// `timestep_spacing`: table 2 of Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2023).
@@ -19,7 +19,7 @@ pub(super) enum Spacing {
 impl Spacing {
     pub fn read(config: &Config, default: &str) -> Result<Self> {
         let options = [("linspace", Self::Linspace), ("leading", Self::Leading), ("trailing", Self::Trailing)];
-        config.choice("timestep_spacing", default, &options)
+        config.choice(SPACING, default, &options)
     }
 
     /// `steps` timesteps in descending order; those of `Linspace` may lie between training steps.

@@ -130,6 +130,7 @@ pub fn unet(unet: &Seen, side: usize) -> Value {
         "cross_attention_dim",
         unet.dims_of_any("attn2.to_k.weight").and_then(|dims| dims.get(1).copied()),
     );
+    put(&mut config, "time_cond_proj_dim", unet.dim("time_embedding.cond_proj.weight", 1));
     put(&mut config, "num_class_embeds", unet.dim("class_embedding.weight", 0));
     let added = unet.dim("add_embedding.linear_1.weight", 1);
     put(&mut config, "projection_class_embeddings_input_dim", added);
