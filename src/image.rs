@@ -3,13 +3,14 @@
 //! The parameters stand in a text chunk `parameters`, written as AUTOMATIC1111's web UI writes it and as other programs
 //! read it: `tEXt` where the text is Latin-1, else `iTXt`, which is what Python's `PIL.PngImagePlugin.PngInfo` does.
 
+mod decode;
 mod resize;
 
 use std::fmt;
-use std::io::Cursor;
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+pub use decode::decode_png;
 
 const KEYWORD: &str = "parameters";
 
@@ -64,49 +65,6 @@ impl Picture {
         let bytes = resize::resize(&self.rgb, [self.width, self.height], [width, height]);
         Tensor::new([1, height, width, 3], bytes.into_iter().map(|byte| f32::from(byte) / 255.0).collect())
     }
-}
-
-/// Reads a PNG of any colour type as RGB; `place` is what an error calls it.
-///
-/// # Errors
-/// What is no PNG, or so large that the header must be wrong or the memory is not to be filled with it.
-pub fn decode_png(place: &str, file: &[u8]) -> Result<Picture> {
-    let fail = |error: &dyn fmt::Display| Error::file(place, format!("cannot be read as PNG: {error}"));
-    let mut reader = png::Decoder::new(Cursor::new(file)).read_info().map_err(|error| fail(&error))?;
-    check_size(reader.info(), file.len()).map_err(|what| Error::file(place, what))?;
-    let picture =
-        image::load_from_memory_with_format(file, image::ImageFormat::Png).map_err(|error| fail(&error))?.into_rgb8();
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let parameters = reader.finish().and_then(|()| read_parameters(reader.info())).map_err(|error| fail(&error))?;
-    Ok(Picture { width, height, rgb: picture.into_raw(), parameters })
-}
-
-/// Whether the pixels that a header tells of are worth making room for; an error says why not.
-fn check_size(info: &png::Info, file: usize) -> Result<(), String> {
-    // In bytes, as RGB with transparency: 8192 x 8192 pixels.
-    const MOST: u64 = 1 << 28;
-    // Deflate makes no more of one byte.
-    const EXPANSION: usize = 1032;
-    let png::Info { width, height, .. } = *info;
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels.saturating_mul(info.bytes_per_pixel().max(4) as u64) > MOST {
-        return Err(format!("is a picture of {width}x{height} pixels, which is too large; make it smaller"));
-    }
-    if info.raw_bytes() > file.saturating_mul(EXPANSION) {
-        return Err(format!("is damaged: its {file} bytes cannot hold the {width}x{height} pixels it tells of"));
-    }
-    Ok(())
-}
-
-fn read_parameters(info: &png::Info) -> Result<Option<String>, png::DecodingError> {
-    if let Some(text) = info.uncompressed_latin1_text.iter().find(|text| text.keyword == KEYWORD) {
-        return Ok(Some(text.text.clone()));
-    }
-    let Some(text) = info.utf8_text.iter().find(|text| text.keyword == KEYWORD) else { return Ok(None) };
-    let mut text = text.clone();
-    // This first: it stops at 2 MiB, however much the chunk would unpack to.
-    text.decompress_text()?;
-    text.get_text().map(Some)
 }
 
 /// What made a picture, as the `parameters` chunk tells it.
@@ -271,48 +229,6 @@ mod tests {
     fn a_size_that_is_not_that_of_the_pixels_is_an_error() {
         assert!(encode_png(2, 2, &[0; 11], "").is_err());
         assert!(encode_png(0, 2, &[], "").is_err());
-    }
-
-    /// A PNG of one pixel whose header tells of another size.
-    fn of_size(width: u32, height: u32) -> Vec<u8> {
-        let mut file = encode_png(1, 1, &[0; 3], "").unwrap();
-        file[16..24].copy_from_slice(&[width.to_be_bytes(), height.to_be_bytes()].concat());
-        let mut crc = flate2::Crc::new();
-        crc.update(&file[12..29]);
-        file[29..33].copy_from_slice(&crc.sum().to_be_bytes());
-        file
-    }
-
-    #[test]
-    fn a_size_that_the_file_does_not_bear_out_is_refused() {
-        let message = |width, height| decode_png("a.png", &of_size(width, height)).unwrap_err().to_string();
-        assert!(message(1000, 1000).contains("bytes cannot hold the 1000x1000 pixels"), "{}", message(1000, 1000));
-        for [width, height] in [[8193, 8192], [u32::MAX >> 1, u32::MAX >> 1], [1, u32::MAX >> 1]] {
-            assert!(message(width, height).contains("too large"), "{}", message(width, height));
-        }
-        assert!(decode_png("a.png", &of_size(1, 1)).is_ok());
-    }
-
-    #[test]
-    fn parameters_that_unpack_to_more_than_a_file_would_hold_are_an_error() {
-        let mut info = png::Info::with_size(1, 1);
-        info.color_type = png::ColorType::Rgb;
-        info.bit_depth = png::BitDepth::Eight;
-        let mut text = png::text_metadata::ITXtChunk::new(KEYWORD, "a".repeat(3 << 20));
-        text.compressed = true;
-        text.compress_text().unwrap();
-        info.utf8_text.push(text);
-        let mut file = Vec::new();
-        let mut writer = png::Encoder::with_info(&mut file, info).unwrap().write_header().unwrap();
-        writer.write_image_data(&[0; 3]).unwrap();
-        writer.finish().unwrap();
-        let error = decode_png("a.png", &file).unwrap_err().to_string();
-        assert!(error.starts_with("a.png: cannot be read as PNG"), "{error}");
-    }
-
-    #[test]
-    fn what_is_no_png_is_an_error() {
-        assert!(decode_png("a.png", b"GIF89a").unwrap_err().to_string().starts_with("a.png: "));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
         test("convert::blocks_are_those_of_the_gguf_package", blocks_are_those_of_the_package),
         test("convert::a_folder_draws_what_it_did_but_for_its_encodings_error", folders_draw_what_they_did),
         test("convert::a_checkpoint_is_of_the_same_family_and_smaller", a_checkpoint_stays_what_it_is),
+        test("convert::a_file_without_tensors_becomes_one_without_tensors", without_tensors),
         test("convert::what_cannot_be_written_is_refused", what_cannot_be_written_is_refused),
     ]
 }
@@ -95,6 +96,14 @@ fn a_checkpoint_stays_what_it_is() -> Result<(), Failed> {
         ensure(size(&converted)? < size(&path)?, format!("{name} is no smaller"))?;
     }
     Ok(())
+}
+
+fn without_tensors() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let [from, to] = ["from.safetensors", "to.safetensors"].map(|name| folder.path().join(name));
+    std::fs::write(&from, [&2u64.to_le_bytes()[..], b"{}"].concat())?;
+    convert(&from, &to, Encoding::F16)?;
+    ensure(read_tensors(&to)?.is_empty(), "there are tensors")
 }
 
 fn what_cannot_be_written_is_refused() -> Result<(), Failed> {

@@ -1,7 +1,7 @@
 //! Models written anew with smaller weights: matrices of linear layers in blocks of a few bits, the rest in f16.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::{fs, iter};
 
@@ -130,8 +130,11 @@ fn as_safetensors(file: &TensorFile, to: &Path) -> Result<()> {
         let info = TensorInfo { dtype, shape: shape.dims().to_vec(), data_offsets: (start, end) };
         ((*name).to_string(), info)
     });
-    let metadata = file.all_metadata().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-    let header = Metadata::new(Some(metadata), infos.collect()).map_err(|error| error.to_string());
+    let metadata = file.all_metadata().map(|(key, value)| (key.to_string(), value.to_string()));
+    let metadata: HashMap<_, _> = metadata.collect();
+    // safetensors 0.8 makes no JSON of an empty table in a file without tensors.
+    let metadata = Some(metadata).filter(|metadata| !metadata.is_empty());
+    let header = Metadata::new(metadata, infos.collect()).map_err(|error| error.to_string());
     let header = header.and_then(|header| serde_json::to_string(&header).map_err(|error| error.to_string()));
     let mut header = header.map_err(|error| Error::file(to, format!("cannot be written as safetensors: {error}")))?;
     header.extend(iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
