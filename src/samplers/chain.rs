@@ -94,10 +94,9 @@ impl Chain {
             let placed_noise = last[noise].map(|_| slots.put(noise));
             let mut sum = vec![0.0; slots.0.len()];
             for (vector, factor) in terms.iter().filter(|(vector, _)| *vector != output) {
-                // A term is there: it is used here, and so was kept.
-                sum[slots.of(*vector).unwrap_or_default()] = *factor;
+                sum[slots.of(*vector)] = *factor;
             }
-            let seen = slots.of(latents).unwrap_or_default();
+            let seen = slots.of(latents);
             slots.keep(|vector| last[vector] > Some(index));
             links.push(Link {
                 latents: seen,
@@ -127,8 +126,9 @@ impl Slots {
         free
     }
 
-    fn of(&self, vector: usize) -> Option<usize> {
-        self.0.iter().position(|held| *held == Some(vector))
+    fn of(&self, vector: usize) -> usize {
+        let place = self.0.iter().position(|held| *held == Some(vector));
+        place.expect("a vector is kept from where it is made to where it is last used")
     }
 
     fn keep(&mut self, wanted: impl Fn(usize) -> bool) {
