@@ -2,8 +2,7 @@
 """Pictures on the CPU: ours against stable-diffusion.cpp, on all cores that this process may use.
 
     pip install torch diffusers transformers accelerate safetensors
-    CMAKE_ARGS="-DGGML_NATIVE=ON -DGGML_LLAMAFILE=ON -DSD_WEBP=OFF -DSD_WEBM=OFF" pip install --no-binary :all: \\
-        --no-deps stable-diffusion-cpp-python
+    CMAKE_ARGS="-DGGML_NATIVE=ON -DGGML_LLAMAFILE=ON -DSD_WEBP=OFF -DSD_WEBM=OFF" pip install stable-diffusion-cpp-python
     cargo build --release
     python kernels-tests/data/make_single_file.py --full sd15 sd15.safetensors
     python benches/compare/cpu/sdcpp.py sd15.safetensors
