@@ -6,6 +6,7 @@ mod bench;
 mod checkpoints;
 mod cli;
 mod controlnet;
+mod fetch;
 mod files;
 mod finite;
 mod floors;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         checkpoints::trials(),
         cli::trials(),
         controlnet::trials(),
+        fetch::trials(),
         files::trials(),
         finite::trials(),
         floors::trials(),
