@@ -41,6 +41,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("safetensors::", &["weights"]),
     ("memmap2::", &["weights"]),
     ("flate2::", &["weights"]),
+    ("ureq::", &["weights"]),
+    ("sha2::", &["weights"]),
     ("tokenizers::", &["tokenizer"]),
     ("png::", &["image"]),
     ("clap::", &["cli"]),

@@ -8,6 +8,7 @@ mod checkpoints;
 mod cli;
 mod controlnet;
 mod few_steps;
+mod fetch;
 mod files;
 mod finite;
 mod floors;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         cli::trials(),
         controlnet::trials(),
         few_steps::trials(),
+        fetch::trials(),
         files::trials(),
         finite::trials(),
         floors::trials(),

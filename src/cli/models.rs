@@ -1,13 +1,15 @@
 //! `ornstein models`
 
 use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{print, print_json};
-use crate::error::{Result, ten};
+use crate::error::{Error, Result, ten};
 use crate::inspect::{Inspection, inspect, verify};
 use crate::weights::Model;
-use crate::weights::manifest;
+use crate::weights::fetch::{HUB, Hub, Progress, fetch};
+use crate::weights::manifest::{self, Kind};
 
 #[derive(Debug, Args)]
 pub(super) struct Models {
@@ -22,6 +24,14 @@ enum Command {
         /// One JSON document instead of text
         #[arg(long)]
         json: bool,
+    },
+    /// Download a model that has a name into the folder of models, $ORNSTEIN_MODELS or ~/.cache/ornstein/models
+    ///
+    /// What was interrupted goes on where it stopped. HF_ENDPOINT names a mirror of https://huggingface.co to take
+    /// instead; HF_TOKEN is sent to huggingface.co alone, for models that ask who you are.
+    Fetch {
+        /// A name from `ornstein models list`
+        name: String,
     },
     /// Tell what a model is: its family, components, parameters and their types
     Inspect {
@@ -42,6 +52,7 @@ impl Models {
     pub(super) fn run(self) -> Result<()> {
         match self.command {
             Command::List { json } => list(json),
+            Command::Fetch { name } => fetch_named(&name),
             Command::Inspect { model, json } => {
                 let found = inspect(&Model::resolve(Some(&model))?)?;
                 if json { print_json(&json!(found)) } else { print(text(&found).as_bytes()) }
@@ -70,6 +81,41 @@ fn list(as_json: bool) -> Result<()> {
         format!("{:<32} {here:<5} {}\n", entry.name, entry.about)
     };
     print(manifest::entries().iter().map(row).collect::<String>().as_bytes())
+}
+
+fn fetch_named(name: &str) -> Result<()> {
+    let entry = manifest::find(name).ok_or_else(|| {
+        let names: Vec<&str> = manifest::entries().iter().map(|entry| entry.name.as_str()).collect();
+        Error::usage(format!("no model is called {name}; known are {}", names.join(", ")))
+    })?;
+    if entry.kind == Kind::BuiltIn {
+        super::tell(&format!("{name} is part of the program: there is nothing to fetch"));
+        return Ok(());
+    }
+    let folder = manifest::models_folder().ok_or_else(|| {
+        Error::usage("this machine names no home folder; set ORNSTEIN_MODELS to the folder that shall hold your models")
+    })?;
+    let folder = folder.join(&entry.name);
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    let url = variable("HF_ENDPOINT").unwrap_or_else(|| HUB.into());
+    let hub = Hub { url: url.trim_end_matches('/').into(), token: variable("HF_TOKEN") };
+    let bar = ProgressBar::new(0).with_style(
+        ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left, {msg}")
+            .unwrap_or(ProgressStyle::default_bar()),
+    );
+    let mut tell = |progress: Progress| match progress {
+        Progress::Here(path) => bar.suspend(|| super::tell(&format!("{} is here", path.display()))),
+        Progress::Bytes(path, done, all) => {
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            bar.set_message(file.trim_end_matches(".part").to_string());
+            bar.set_length(all.unwrap_or(done));
+            bar.set_position(done);
+        }
+    };
+    let fetched = fetch(entry, &folder, &hub, &mut tell);
+    bar.finish_and_clear();
+    fetched?;
+    print(format!("{}\n", folder.display()).as_bytes())
 }
 
 fn text(found: &Inspection) -> String {

@@ -73,11 +73,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Where the file can be downloaded, for a model that is published.
-    pub fn url(&self, file: &File) -> Option<String> {
+    /// Where the file can be downloaded from a hub such as `https://huggingface.co`, for a model that is published.
+    pub fn url(&self, hub: &str, file: &File) -> Option<String> {
         let repository = self.repository.as_ref()?;
         let revision = self.revision.as_deref().unwrap_or("main");
-        Some(format!("https://huggingface.co/{repository}/resolve/{revision}/{}", file.path))
+        Some(format!("{hub}/{repository}/resolve/{revision}/{}", file.path))
     }
 }
 
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn a_url_names_the_revision() {
         let entry = find("sdxl").unwrap();
-        let url = entry.url(&entry.files[0]).unwrap();
+        let url = entry.url("https://huggingface.co", &entry.files[0]).unwrap();
         assert_eq!(
             url,
             "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/\

@@ -13,6 +13,8 @@ mod checkpoint;
 mod component;
 mod convert;
 mod extended;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod fetch;
 mod file;
 mod gguf;
 mod lora;

@@ -110,8 +110,9 @@ impl Model {
         if !path.exists() {
             let repository = entry.repository.as_deref().unwrap_or("its author");
             let what = format!(
-                "is a known model, but {} does not exist; put its {} (from {repository}) there, or give another path",
+                "is a known model, but {} does not exist; `ornstein models fetch {}` downloads its {} from {repository}",
                 path.display(),
+                entry.name,
                 if is_file { "checkpoint" } else { "diffusers folder" }
             );
             return Err(Error::file(&entry.name, what));

@@ -101,7 +101,7 @@ fn new_file(folder: &Path) -> io::Result<NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
-fn unwritable(path: &Path, error: &io::Error) -> Error {
+pub(super) fn unwritable(path: &Path, error: &io::Error) -> Error {
     let what = match error.kind() {
         io::ErrorKind::PermissionDenied => "may not be written; choose another folder or change its permissions".into(),
         io::ErrorKind::ReadOnlyFilesystem => "is on a read-only file system; choose another folder".into(),
