@@ -118,5 +118,7 @@ fn what_cannot_be_written_is_refused() -> Result<(), Failed> {
     refused(&values, "a.bin", "should end in .gguf or .safetensors")?;
     refused(&values, "nowhere/a.gguf", "create it first")?;
     refused(Path::new("nowhere.safetensors"), "a.gguf", "no such file")?;
+    refused(folder.path(), "inside/it", "give a folder outside of it")?;
+    refused(folder.path(), "", "give a folder outside of it")?;
     ensure(std::fs::read_dir(folder.path())?.next().is_none(), "something was left behind")
 }

@@ -82,10 +82,21 @@ impl Stored {
 /// whatever else it has.
 ///
 /// # Errors
-/// If the model cannot be read, the output cannot be written, or an ending does not fit the encoding.
+/// If the model cannot be read, the output cannot be written or is a folder in the model's own, or an ending does not fit
+/// the encoding.
 pub fn convert(from: &Path, to: &Path, encoding: Encoding) -> Result<()> {
     let metadata = fs::metadata(from).map_err(|error| unreadable(from, &error))?;
-    if metadata.is_dir() { folder(from, to, encoding) } else { file(from, to, encoding) }
+    if !metadata.is_dir() {
+        return file(from, to, encoding);
+    }
+    // What is written would be read as well.
+    let whole = from.canonicalize().map_err(|error| unreadable(from, &error))?;
+    let target = std::path::absolute(to).map_err(|error| unreadable(to, &error))?;
+    let existing = target.ancestors().find_map(|folder| folder.canonicalize().ok());
+    if existing.is_some_and(|existing| existing.starts_with(&whole)) {
+        return Err(Error::file(to, format!("lies in {}; give a folder outside of it", from.display())));
+    }
+    folder(from, to, encoding)
 }
 
 fn file(from: &Path, to: &Path, encoding: Encoding) -> Result<()> {
