@@ -4,20 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-use rayon::prelude::*;
-
 use super::plan::{last_reads, peak_host_len, widest_node};
 use super::{Graph, Node, Parameter, Source, ValueId};
 use crate::error::{Error, Result, ten};
-use crate::tensor::{RawTensor, Tensor, Weights};
+use crate::tensor::{Narrow, RawTensor, Tensor, Weights};
 
 /// Is shown a node's index and its output.
 pub type Observe<'a> = dyn FnMut(usize, &Tensor) + 'a;
-
-/// Elements that a thread widens at a time.
-const WIDENED_AT_ONCE: usize = 1 << 16;
 
 /// A graph with its parameters in memory.
 #[derive(Debug)]
@@ -25,7 +18,7 @@ pub struct Interpreter {
     graph: Graph,
     known: HashMap<ValueId, Arc<Tensor>>,
     /// Matrices that stay as narrow as their file has them.
-    narrow: HashMap<ValueId, Vec<f16>>,
+    narrow: HashMap<ValueId, Narrow>,
     last_reads: Vec<Option<usize>>,
 }
 
@@ -50,13 +43,7 @@ impl Interpreter {
     fn keeping(graph: Graph, weights: &dyn Weights, keep_narrow: bool) -> Result<Self> {
         let loaded = load_parameters(&graph, weights, |p, raw| {
             let tensor = p.pack.to_tensor(raw, &p.file_shape)?;
-            Ok(if keep_narrow && p.is_narrow(weights) {
-                let mut narrow = vec![f16::ZERO; tensor.data.len()];
-                narrow.convert_from_f32_slice(&tensor.data);
-                Err(narrow)
-            } else {
-                Ok(Arc::new(tensor))
-            })
+            Ok(if keep_narrow && p.is_narrow(weights) { Err(Narrow::of(&tensor.data)) } else { Ok(Arc::new(tensor)) })
         })?;
         let (mut known, mut narrow) = (HashMap::new(), HashMap::new());
         for (id, parameter) in loaded {
@@ -130,10 +117,9 @@ impl Interpreter {
     /// The narrow matrices that a node reads, in f32.
     fn widened(&self, node: &Node, memory: &mut Memory) -> Vec<(ValueId, Tensor)> {
         let narrow = node.inputs.iter().filter_map(|id| Some((*id, self.narrow.get(id)?)));
-        let widen = |(id, narrow): (ValueId, &Vec<f16>)| {
+        let widen = |(id, narrow): (ValueId, &Narrow)| {
             let mut data = memory.take(narrow.len());
-            let parts = data.par_chunks_mut(WIDENED_AT_ONCE).zip(narrow.par_chunks(WIDENED_AT_ONCE));
-            parts.for_each(|(wide, narrow)| narrow.convert_to_f32_slice(wide));
+            narrow.widen(&mut data);
             (id, Tensor::new(self.graph.shape(id).clone(), data))
         };
         narrow.map(widen).collect()
@@ -201,6 +187,8 @@ pub fn load_parameters<T>(
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
+
     use super::*;
     use crate::graph::plan::{narrow_host_bytes, peak_host_bytes};
     use crate::ops::Kind;
