@@ -62,11 +62,12 @@ def plot(measured, path):
             what = "larger pictures" if grown == 1 else f"more of {sizes[0]} pixels"
             for axes, column in ((time, 4), (memory, 5)):
                 axes.plot([row[3] for row in rows], [row[column] for row in rows], style, marker=marker, label=f"{label}, {what}")
-    for axes, title in ((time, "seconds of a pass"), (memory, "memory, GB")):
-        axes.set(xscale="log", yscale="log", xlabel="GFLOP of a pass", title=title)
+    for axes, title, scale in ((time, "seconds of a pass", "log"), (memory, "memory, GB", "linear")):
+        axes.set(xscale="log", yscale=scale, xlabel="GFLOP of a pass", title=title)
         axes.grid(True, which="both", alpha=0.3)
+    memory.set_ylim(bottom=0)
     time.legend()
-    figure.suptitle(measured[0][6])
+    figure.suptitle(f"Stable Diffusion 1.5, device: {measured[0][6]}")
     figure.savefig(path, metadata={"Date": None})
 
 
