@@ -12,6 +12,12 @@ use crate::tensor::{Narrow, RawTensor, Tensor, Weights};
 /// Is shown a node's index and its output.
 pub type Observe<'a> = dyn FnMut(usize, &Tensor) + 'a;
 
+/// How a parameter is kept.
+enum Kept {
+    Wide(Arc<Tensor>),
+    Narrow(Narrow),
+}
+
 /// A graph with its parameters in memory.
 #[derive(Debug)]
 pub struct Interpreter {
@@ -43,13 +49,14 @@ impl Interpreter {
     fn keeping(graph: Graph, weights: &dyn Weights, keep_narrow: bool) -> Result<Self> {
         let loaded = load_parameters(&graph, weights, |p, raw| {
             let tensor = p.pack.to_tensor(raw, &p.file_shape)?;
-            Ok(if keep_narrow && p.is_narrow(weights) { Err(Narrow::of(&tensor.data)) } else { Ok(Arc::new(tensor)) })
+            let stays = keep_narrow && p.is_narrow(weights);
+            Ok(if stays { Kept::Narrow(Narrow::of(&tensor.data)) } else { Kept::Wide(Arc::new(tensor)) })
         })?;
         let (mut known, mut narrow) = (HashMap::new(), HashMap::new());
-        for (id, parameter) in loaded {
-            match parameter {
-                Ok(wide) => drop(known.insert(id, wide)),
-                Err(stays) => drop(narrow.insert(id, stays)),
+        for (id, kept) in loaded {
+            match kept {
+                Kept::Wide(tensor) => drop(known.insert(id, tensor)),
+                Kept::Narrow(elements) => drop(narrow.insert(id, elements)),
             }
         }
         for (i, value) in graph.values.iter().enumerate() {

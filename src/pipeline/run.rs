@@ -313,7 +313,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The output of a UNet and of a VAE's decoder.
-pub(super) fn sample_of(mut outputs: Outputs) -> Result<Tensor> {
+/// The output of a VAE's decoder.
+fn sample_of(mut outputs: Outputs) -> Result<Tensor> {
     outputs.remove("sample").ok_or_else(|| Error::shape("the network has no output sample"))
 }
