@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::tensor::{DType, RawTensor, Shape, Tensor, pad4};
+use crate::tensor::{DType, Elements, RawTensor, Shape, Tensor, pad4};
 
 /// A parameter's way from the file to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,6 +74,28 @@ impl Pack {
         let mut data = vec![0f32; file.len()];
         self.write_f32(raw, file, &mut data, |x| x)?;
         Ok(Tensor { shape: self.packed(file), data })
+    }
+
+    /// The same elements in the type that the file has them in.
+    ///
+    /// # Errors
+    /// As [`Pack::to_tensor`].
+    pub fn to_elements(self, raw: &RawTensor, file: &Shape) -> Result<Elements> {
+        Ok(match raw.dtype {
+            DType::F32 => Elements::F32(self.copied(raw, file, |x: f32| x.is_finite())?),
+            DType::F16 => Elements::F16(self.copied(raw, file, |x: f16| x.is_finite())?),
+            DType::BF16 => Elements::BF16(self.copied(raw, file, |x: bf16| x.is_finite())?),
+            DType::I32 | DType::I64 => return Err(Error::shape(format!("cannot be {}", raw.dtype))),
+        })
+    }
+
+    fn copied<T>(self, raw: &RawTensor, file: &Shape, is_finite: fn(T) -> bool) -> Result<Vec<T>>
+    where
+        T: AnyBitPattern + NoUninit + Default + Send + Sync,
+    {
+        let mut data = vec![T::default(); file.len()];
+        self.place(&finite::<T>(raw, is_finite)?, file, &mut data, |x| x, |from, to| to.copy_from_slice(from));
+        Ok(data)
     }
 
     /// The contents of a device buffer, as words since those are aligned: rows padded with zeros to a multiple of four, and the channels that a product

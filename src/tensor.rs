@@ -8,11 +8,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+
+mod elements;
+
+pub use elements::Elements;
 
 /// An element type, of a file or of a device buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -185,39 +187,6 @@ fn swap_inner(data: &[f32], batch: usize, rows: usize, columns: usize) -> Vec<f3
     out
 }
 
-/// Elements kept in f16: without loss, if they came from there.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Narrow(Vec<f16>);
-
-impl Narrow {
-    /// Elements that a thread widens at a time.
-    const AT_ONCE: usize = 1 << 16;
-
-    pub fn of(wide: &[f32]) -> Self {
-        let mut narrow = vec![f16::ZERO; wide.len()];
-        narrow.convert_from_f32_slice(wide);
-        Self(narrow)
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The same in f32, into as many elements.
-    ///
-    /// # Panics
-    /// If there are more or fewer.
-    pub fn widen(&self, wide: &mut [f32]) {
-        assert_eq!(wide.len(), self.len(), "elements to widen into");
-        let parts = wide.par_chunks_mut(Self::AT_ONCE).zip(self.0.par_chunks(Self::AT_ONCE));
-        parts.for_each(|(wide, narrow)| narrow.convert_to_f32_slice(wide));
-    }
-}
-
 /// A tensor as its file stores it, usually a window of a memory map. Little-endian, row-major.
 #[derive(Debug, Clone)]
 pub struct RawTensor<'a> {
@@ -254,6 +223,11 @@ pub trait Weights: Send + Sync {
     /// Its shape, which may be known without reading it.
     fn shape(&self, name: &str) -> Option<Shape> {
         self.get(name).map(|tensor| tensor.shape)
+    }
+
+    /// Its type, likewise.
+    fn dtype(&self, name: &str) -> Option<DType> {
+        self.get(name).map(|tensor| tensor.dtype)
     }
 
     /// Every name there is, for listing what a network did not ask for.

@@ -82,19 +82,19 @@ impl Session {
         check_limits(&graph, storage, &gpu.caps)?;
         let plan = plan(&graph, storage);
         let mut uploads = Uploads { gpu, pending: 0, total: 0 };
-        let mut fixed = load_parameters(&graph, weights, |parameter, raw| {
-            if parameter.part == Part::Quants {
-                let bytes = memory::to_bytes(
-                    &parameter.pack.to_tensor(raw, &parameter.file_shape)?,
-                    Kind::Bytes,
-                    storage.weight,
-                );
-                return uploads.buffer(&parameter.name(), &bytes);
-            }
-            let rank = parameter.file_shape.rank();
-            let dtype = if rank < 2 { DType::F32 } else { storage.weight };
-            let words = parameter.pack.to_words(raw, &parameter.file_shape, dtype)?;
-            uploads.buffer(&parameter.name(), bytemuck::cast_slice(&words))
+        let mut fixed = HashMap::new();
+        load_parameters(&graph, weights, |id, parameter, raw| {
+            let buffer = if parameter.part == Part::Quants {
+                let quants = parameter.pack.to_tensor(raw, &parameter.file_shape)?;
+                uploads.buffer(&parameter.name(), &memory::to_bytes(&quants, Kind::Bytes, storage.weight))?
+            } else {
+                let rank = parameter.file_shape.rank();
+                let dtype = if rank < 2 { DType::F32 } else { storage.weight };
+                let words = parameter.pack.to_words(raw, &parameter.file_shape, dtype)?;
+                uploads.buffer(&parameter.name(), bytemuck::cast_slice(&words))?
+            };
+            fixed.insert(id, buffer);
+            Ok(())
         })?;
         for (i, value) in graph.values.iter().enumerate() {
             let id = ValueId(i);

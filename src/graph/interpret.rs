@@ -4,68 +4,49 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::plan::{last_reads, peak_host_len, widest_node};
-use super::{Graph, Node, Parameter, Source, ValueId};
+use super::plan::{last_reads, packed_parameters, peak_host_len};
+use super::{Graph, Parameter, Source, ValueId};
 use crate::error::{Error, Result, ten};
-use crate::tensor::{Narrow, RawTensor, Tensor, Weights};
+use crate::ops::host::matrix::Matrix;
+use crate::tensor::{RawTensor, Tensor, Weights};
 
 /// Is shown a node's index and its output.
 pub type Observe<'a> = dyn FnMut(usize, &Tensor) + 'a;
-
-/// How a parameter is kept.
-enum Kept {
-    Wide(Arc<Tensor>),
-    Narrow(Narrow),
-}
 
 /// A graph with its parameters in memory.
 #[derive(Debug)]
 pub struct Interpreter {
     graph: Graph,
     known: HashMap<ValueId, Arc<Tensor>>,
-    /// Matrices that stay as narrow as their file has them.
-    narrow: HashMap<ValueId, Narrow>,
+    /// The parameters that are matrices to every node.
+    packed: HashMap<ValueId, Matrix>,
     last_reads: Vec<Option<usize>>,
 }
 
 impl Interpreter {
-    /// All parameters in f32.
+    /// Matrices stay in the type that their file has them in; everything else is in f32.
     ///
     /// # Errors
     /// If a parameter is missing or holds values that are not finite.
     pub fn new(graph: Graph, weights: &dyn Weights) -> Result<Self> {
-        Self::keeping(graph, weights, false)
-    }
-
-    /// The same, but matrices that their file has in f16 stay so, and each is widened whenever a node reads it: the same
-    /// outputs, more slowly, in less memory ([`super::plan::narrow_host_bytes`]).
-    ///
-    /// # Errors
-    /// As [`Interpreter::new`].
-    pub fn narrow(graph: Graph, weights: &dyn Weights) -> Result<Self> {
-        Self::keeping(graph, weights, true)
-    }
-
-    fn keeping(graph: Graph, weights: &dyn Weights, keep_narrow: bool) -> Result<Self> {
-        let loaded = load_parameters(&graph, weights, |p, raw| {
-            let tensor = p.pack.to_tensor(raw, &p.file_shape)?;
-            let stays = keep_narrow && p.is_narrow(weights);
-            Ok(if stays { Kept::Narrow(Narrow::of(&tensor.data)) } else { Kept::Wide(Arc::new(tensor)) })
-        })?;
-        let (mut known, mut narrow) = (HashMap::new(), HashMap::new());
-        for (id, kept) in loaded {
-            match kept {
-                Kept::Wide(tensor) => drop(known.insert(id, tensor)),
-                Kept::Narrow(elements) => drop(narrow.insert(id, elements)),
+        let matrices = packed_parameters(&graph);
+        let (mut known, mut packed) = (HashMap::new(), HashMap::new());
+        load_parameters(&graph, weights, |id, p, raw| {
+            if matrices.contains(&id) {
+                let rows = p.pack.to_elements(raw, &p.file_shape)?;
+                packed.insert(id, Matrix::new(p.pack.packed(&p.file_shape), &rows));
+            } else {
+                known.insert(id, Arc::new(p.pack.to_tensor(raw, &p.file_shape)?));
             }
-        }
+            Ok(())
+        })?;
         for (i, value) in graph.values.iter().enumerate() {
             if let Source::Constant(tensor) = &value.source {
                 known.insert(ValueId(i), Arc::clone(tensor));
             }
         }
         let last_reads = last_reads(&graph);
-        Ok(Self { graph, known, narrow, last_reads })
+        Ok(Self { graph, known, packed, last_reads })
     }
 
     pub fn graph(&self) -> &Graph {
@@ -100,36 +81,26 @@ impl Interpreter {
         observe: &mut Observe<'_>,
     ) -> Result<HashMap<String, Tensor>> {
         let mut live: HashMap<ValueId, Tensor> = HashMap::new();
-        let widened = widest_node(&self.graph, |id| self.narrow.contains_key(&id));
-        let mut memory = Memory { free: Vec::new(), held: 0, most: peak_host_len(&self.graph) + widened };
+        let mut memory = Memory { free: Vec::new(), held: 0, most: peak_host_len(&self.graph) };
         let given: HashMap<ValueId, &Tensor> = {
             let held = |id| self.known.contains_key(&id);
             self.graph.order_inputs(inputs, &held)?.into_iter().collect()
         };
         for (i, node) in self.graph.nodes.iter().enumerate() {
-            live.extend(self.widened(node, &mut memory));
-            let read: Vec<&Tensor> = node.inputs.iter().map(|id| self.find(*id, &given, &live)).collect();
+            let tensors = node.inputs.iter().filter(|id| !self.packed.contains_key(id));
+            let read: Vec<&Tensor> = tensors.map(|id| self.find(*id, &given, &live)).collect();
             let shape = self.graph.shape(node.output);
             let mut output = Tensor::new(shape.clone(), memory.take(shape.len()));
-            node.op.execute(&read, &mut output);
+            match node.inputs.get(1).and_then(|id| self.packed.get(id)).zip(node.op.weighted()) {
+                Some((w, op)) => op.execute_packed(&read, w, &mut output),
+                None => node.op.execute(&read, &mut output),
+            }
             observe(i, &output);
             live.insert(node.output, output);
-            let done =
-                |id: &ValueId| self.narrow.contains_key(id) || self.last_reads[id.0].is_none_or(|last| last <= i);
+            let done = |id: &ValueId| self.last_reads[id.0].is_none_or(|last| last <= i);
             memory.free.extend(live.extract_if(|id, _| done(id)).map(|(_, tensor)| tensor.data));
         }
         Ok(self.graph.outputs.iter().map(|(name, id)| (name.clone(), self.find(*id, &given, &live).clone())).collect())
-    }
-
-    /// The narrow matrices that a node reads, in f32.
-    fn widened(&self, node: &Node, memory: &mut Memory) -> Vec<(ValueId, Tensor)> {
-        let narrow = node.inputs.iter().filter_map(|id| Some((*id, self.narrow.get(id)?)));
-        let widen = |(id, narrow): (ValueId, &Narrow)| {
-            let mut data = memory.take(narrow.len());
-            narrow.widen(&mut data);
-            (id, Tensor::new(self.graph.shape(id).clone(), data))
-        };
-        narrow.map(widen).collect()
     }
 
     fn find<'a>(
@@ -170,26 +141,24 @@ impl Memory {
     }
 }
 
-/// Reads every parameter of a graph through `convert`.
+/// Shows every parameter of a graph, as its file has it, to `take`.
 ///
 /// # Errors
-/// One that lists all parameters that are missing or could not be converted.
-pub fn load_parameters<T>(
+/// One that lists all parameters that are missing or that `take` refuses.
+pub fn load_parameters(
     graph: &Graph,
     weights: &dyn Weights,
-    mut convert: impl FnMut(&Parameter, &RawTensor) -> Result<T>,
-) -> Result<HashMap<ValueId, T>> {
-    let mut loaded = HashMap::new();
+    mut take: impl FnMut(ValueId, &Parameter, &RawTensor) -> Result<()>,
+) -> Result<()> {
     let mut wrong = Vec::new();
     for (id, parameter) in graph.parameters() {
         let read = parameter.read(weights);
-        match read.and_then(|raw| convert(parameter, &raw)).map_err(|e| e.at(&parameter.name())) {
-            Ok(value) => drop(loaded.insert(id, value)),
+        match read.and_then(|raw| take(id, parameter, &raw)).map_err(|e| e.at(&parameter.name())) {
             Err(Error::Shape { node, what }) => wrong.push(format!("{node} {what}")),
-            Err(other) => return Err(other),
+            taken => taken?,
         }
     }
-    if wrong.is_empty() { Ok(loaded) } else { Err(Error::weights(weights.place(), ten(&wrong))) }
+    if wrong.is_empty() { Ok(()) } else { Err(Error::weights(weights.place(), ten(&wrong))) }
 }
 
 #[cfg(test)]
@@ -197,9 +166,10 @@ mod tests {
     use half::f16;
 
     use super::*;
-    use crate::graph::plan::{narrow_host_bytes, peak_host_bytes};
-    use crate::ops::Kind;
+    use crate::graph::plan::peak_host_bytes;
+    use crate::ops::case::compare;
     use crate::ops::matmul::MatMul;
+    use crate::ops::{Kind, Op};
     use crate::pack::Pack;
     use crate::tensor::{DType, Shape};
 
@@ -240,14 +210,22 @@ mod tests {
     }
 
     #[test]
-    fn matrices_that_stay_narrow_give_the_same_in_less_memory() {
+    fn matrices_stay_in_the_type_of_their_file() {
+        let interpreter = Interpreter::new(products(), &Given).unwrap();
+        assert_eq!((interpreter.packed.len(), interpreter.known.len()), (2, 1), "not the bias");
         let x = Tensor::new([3, 8], (0..24).map(|i| (i as f32).cos()).collect());
-        let [wide, narrow] = [Interpreter::new, Interpreter::narrow].map(|load| load(products(), &Given).unwrap());
-        assert_eq!(wide.run(&[("x", &x)]).unwrap(), narrow.run(&[("x", &x)]).unwrap());
-        assert_eq!((narrow.narrow.len(), narrow.known.len()), (1, 2), "not the bias, nor what the file has in f32");
-        // Two bytes for each of 64 elements instead of four, and four for those of the widest node.
-        let (all, less) = (peak_host_bytes(&products()), narrow_host_bytes(&products(), &Given));
-        assert_eq!(less, all - 2 * 64 + 4 * 64);
+        let mut wanted = x.clone();
+        for name in ["m", "wide", "m"] {
+            let [w, bias] = [name, "bias"].map(|name| {
+                let raw = Given.get(name).unwrap();
+                if name == "bias" { Pack::Plain } else { Pack::Linear }.to_tensor(&raw, &raw.shape).unwrap()
+            });
+            wanted = MatMul::new(true).reference(&[&wanted, &w, &bias], &x.shape);
+        }
+        let found = interpreter.run(&[("x", &x)]).unwrap().remove("y").unwrap();
+        assert!(compare(&found, &wanted).relative < 1e-6, "{found:?} should be {wanted:?}");
+        // Two and four bytes for each of 8 rows of 16 columns, four for the bias and for two values of 24.
+        assert_eq!(peak_host_bytes(&products(), &Given), 8 * 16 * (2 + 4) + 4 * 8 + 4 * 2 * 24);
     }
 
     #[test]

@@ -58,10 +58,16 @@ impl Parameter {
         self.file_shape.with_batch(self.file_shape.batch() / self.keys.len())
     }
 
+    /// The type that its tensors have in the file, if all are there and have the same.
+    pub fn dtype(&self, weights: &dyn Weights) -> Option<DType> {
+        let mut types = self.keys.iter().map(|key| weights.dtype(key));
+        let first = types.next()??;
+        types.all(|dtype| dtype == Some(first)).then_some(first)
+    }
+
     /// Whether it is a matrix that the file has in f16.
     pub fn is_narrow(&self, weights: &dyn Weights) -> bool {
-        let f16 = |key: &String| weights.get(key).is_some_and(|raw| raw.dtype == DType::F16);
-        self.file_shape.rank() > 1 && self.keys.iter().all(f16)
+        self.file_shape.rank() > 1 && self.dtype(weights) == Some(DType::F16)
     }
 
     /// The tensor or tensors as the file has them; if their types differ, in f32.

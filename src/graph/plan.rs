@@ -6,10 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Graph, Source, ValueId};
+use super::{Graph, Node, Parameter, Source, ValueId};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::Kind;
+use crate::ops::host::matrix::Matrix;
 use crate::tensor::{DType, Weights};
 
 /// How a session stores its values.
@@ -117,23 +118,27 @@ pub fn check_limits(graph: &Graph, storage: Storage, caps: &Caps) -> Result<()> 
     Ok(())
 }
 
-/// The most bytes that the values of a run on the CPU hold at one time, in f32 and with the parameters.
-pub fn peak_host_bytes(graph: &Graph) -> u64 {
-    let parameters: usize = graph.parameters().map(|(id, _)| graph.shape(id).len()).sum();
-    4 * (parameters + peak_host_len(graph)) as u64
+/// The most bytes that the values of a run on the CPU hold at one time, parameters included: matrices in their file's
+/// type, everything else in f32.
+pub fn peak_host_bytes(graph: &Graph, weights: &dyn Weights) -> u64 {
+    let packed = packed_parameters(graph);
+    let bytes = |(id, p): (ValueId, &Parameter)| match packed.contains(&id) {
+        true => Matrix::bytes(graph.shape(id), p.dtype(weights).map_or(4, DType::size)),
+        false => 4 * graph.shape(id).len(),
+    };
+    (graph.parameters().map(bytes).sum::<usize>() + 4 * peak_host_len(graph)) as u64
 }
 
-/// The same where matrices that their file has in f16 stay so, and are in f32 only while a node reads them.
-pub fn narrow_host_bytes(graph: &Graph, weights: &dyn Weights) -> u64 {
-    let narrow: HashSet<ValueId> = graph.parameters().filter(|(_, p)| p.is_narrow(weights)).map(|(id, _)| id).collect();
-    let saved: usize = narrow.iter().map(|id| graph.shape(*id).len()).sum();
-    peak_host_bytes(graph) - 2 * saved as u64 + 4 * widest_node(graph, |id| narrow.contains(&id)) as u64
-}
-
-/// The most elements that the inputs of a node have for which `counts` holds.
-pub fn widest_node(graph: &Graph, counts: impl Fn(ValueId) -> bool) -> usize {
-    let elements = |ids: &[ValueId]| ids.iter().filter(|id| counts(**id)).map(|id| graph.shape(*id).len()).sum();
-    graph.nodes.iter().map(|node| elements(&node.inputs)).max().unwrap_or(0)
+/// The parameters that are matrices to every node that reads them.
+pub fn packed_parameters(graph: &Graph) -> HashSet<ValueId> {
+    let elsewhere = |node: &Node| {
+        let weight = node.op.weighted().map(|_| 1);
+        let others = node.inputs.iter().enumerate().filter(move |(input, _)| Some(*input) != weight);
+        others.map(|(_, id)| *id).collect::<Vec<_>>()
+    };
+    let read = graph.nodes.iter().flat_map(elsewhere).chain(graph.outputs.iter().map(|(_, id)| *id));
+    let read: HashSet<ValueId> = read.collect();
+    graph.parameters().map(|(id, _)| id).filter(|id| !read.contains(id)).collect()
 }
 
 /// The most elements that the nodes' outputs have at one time.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Session;
 use crate::graph::Graph;
 use crate::graph::interpret::{Interpreter, Observe};
-use crate::graph::plan::{Storage, narrow_host_bytes, peak_host_bytes};
+use crate::graph::plan::{Storage, peak_host_bytes};
 use crate::host::check_memory;
 use crate::tensor::{DType, Tensor, Weights};
 
@@ -46,12 +46,8 @@ impl Part {
             }
             tell(&format!("{} runs on the CPU", graph.network));
         }
-        if check_memory(&graph.network, peak_host_bytes(&graph)).is_ok() {
-            return Ok(Self::Cpu(Box::new(Interpreter::new(graph, weights)?)));
-        }
-        check_memory(&graph.network, narrow_host_bytes(&graph, weights))?;
-        tell(&format!("{}: its weights stay in f16, since memory is short: slower, the same picture", graph.network));
-        Ok(Self::Cpu(Box::new(Interpreter::narrow(graph, weights)?)))
+        check_memory(&graph.network, peak_host_bytes(&graph, weights))?;
+        Ok(Self::Cpu(Box::new(Interpreter::new(graph, weights)?)))
     }
 
     /// Keeps those of the inputs that the graph has, for all runs.

@@ -11,9 +11,11 @@ use rayon::prelude::*;
 
 use super::epilogue::{Act, Epilogue, rows_per_batch};
 use super::gemm::{self, Size};
+use super::host::matrix::Matrix;
 use super::host::winograd::Conv3x3;
-use super::product::{Mat, MatMut, Threads, in_blocks, product};
+use super::product::{Threads, in_blocks};
 use super::upsample::{Upsample, nearest, scale};
+use super::weight::{Weight, Weighted};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -106,9 +108,9 @@ impl Conv2d {
     }
 
     /// The definition: sums over patches, which exist for some rows of y and some taps at a time.
-    fn sum_patches(&self, inputs: &[&Tensor], y: &mut Tensor) {
-        let (x, w) = (inputs[0], inputs[1]);
-        let g = self.geometry(&x.shape, &w.shape).expect("the graph checked the shapes");
+    fn sum_patches(&self, inputs: &[&Tensor], w: Weight, y: &mut Tensor) {
+        let x = inputs[0];
+        let g = self.checked(x, w);
         let (taps, operands) = (g.taps[0] * g.taps[1], self.epilogue.operands(inputs, &y.shape));
         let group = GROUP_LEN.div_ceil(g.channels).min(taps);
         in_blocks(&mut y.data, g.n, group * g.channels, |first, block, threads| {
@@ -125,26 +127,42 @@ impl Conv2d {
                     Threads::One => patches.chunks_exact_mut(k).enumerate().for_each(fill),
                     Threads::All => patches.par_chunks_exact_mut(k).enumerate().for_each(fill),
                 }
-                let w = Mat::new(&w.data[tap * g.channels * g.n..][..k * g.n], k, g.n);
-                let so_far = if tap == 0 { 0.0 } else { 1.0 };
-                product(MatMut::new(block, rows, g.n), so_far, Mat::new(patches, rows, k), w, 1.0, threads);
+                let first = tap * g.channels;
+                w.product(block, tap > 0, patches, first..first + k, threads);
             }
             operands.finish(first, block, threads);
         });
     }
 
     /// The convolution as one of 3x3 with stride 1, if it is one for which Winograd's algorithm pays.
-    fn winograd<'a>(&self, inputs: &[&'a Tensor]) -> Option<(Geometry, Conv3x3<'a>)> {
-        let [x, w, ..] = inputs else { return None };
-        let g = self.geometry(&x.shape, &w.shape).expect("the graph checked the shapes");
-        let conv = Conv3x3 { w: &w.data, channels: g.channels, n: g.n, batch: g.batch, size: g.out_size };
+    fn winograd<'a>(&self, x: &Tensor, w: Weight<'a>) -> Option<(Geometry, Conv3x3<'a>)> {
+        let g = self.checked(x, w);
+        let conv = Conv3x3 { w, channels: g.channels, n: g.n, batch: g.batch, size: g.out_size };
         (self.stride == 1 && g.taps == [3, 3] && conv.pays()).then_some((g, conv))
+    }
+
+    /// On the CPU, the fastest way. w may be missing among the inputs.
+    fn convolve(&self, inputs: &[&Tensor], w: Weight, y: &mut Tensor) {
+        let Some((g, conv)) = self.winograd(inputs[0], w) else { return self.sum_patches(inputs, w, y) };
+        let (x, operands) = (&inputs[0].data, self.epilogue.operands(inputs, &y.shape));
+        let pixel = |b, i, j| self.pixel(&g, x, b, [i, j], [0, 0]);
+        conv.run(&mut y.data, pixel, |first, block| operands.finish(first, block, Threads::One));
+    }
+
+    fn checked(&self, x: &Tensor, w: Weight) -> Geometry {
+        self.geometry(&x.shape, w.shape()).expect("the graph checked the shapes")
     }
 }
 
 /// Terms of the sum that a product on the CPU takes at once, at least: so many that the output is seldom rewritten, and
 /// so few that the patches of many pixels stay in the cache.
 const GROUP_LEN: usize = 1024;
+
+impl Weighted for Conv2d {
+    fn execute_packed(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor) {
+        self.convolve(others, Weight::Packed(w), y);
+    }
+}
 
 impl Op for Conv2d {
     fn name(&self) -> &'static str {
@@ -163,15 +181,16 @@ impl Op for Conv2d {
 
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
         let mut y = Tensor::zeros(output.clone());
-        self.sum_patches(inputs, &mut y);
+        self.sum_patches(inputs, Weight::Plain(inputs[1]), &mut y);
         y
     }
 
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
-        let Some((g, conv)) = self.winograd(inputs) else { return self.sum_patches(inputs, y) };
-        let (x, operands) = (&inputs[0].data, self.epilogue.operands(inputs, &y.shape));
-        let pixel = |b, i, j| self.pixel(&g, x, b, [i, j], [0, 0]);
-        conv.run(&mut y.data, pixel, |first, block| operands.finish(first, block, Threads::One));
+        self.convolve(inputs, Weight::Plain(inputs[1]), y);
+    }
+
+    fn weighted(&self) -> Option<&dyn Weighted> {
+        Some(self)
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
@@ -349,7 +368,7 @@ mod tests {
             let operands = op.epilogue.operand_types(&[2, g.out_size[0], g.out_size[1], 64].into());
             let case = Case::new(op, types.clone().into_iter().chain(operands));
             let tensors = case.tensors(3, DType::F32, DType::F32);
-            assert!(op.winograd(&tensors.iter().collect::<Vec<_>>()).is_some());
+            assert!(op.winograd(&tensors[0], Weight::Plain(&tensors[1])).is_some());
             executor_agrees(&case);
         }
     }

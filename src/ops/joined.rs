@@ -5,7 +5,8 @@
 use std::any::Any;
 
 use super::concat::Concat;
-use super::{Binding, Inputs, Launch, Op, Ty, Variant};
+use super::host::matrix::Matrix;
+use super::{Binding, Inputs, Launch, Op, Ty, Variant, Weighted};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
@@ -63,6 +64,13 @@ impl<O: Op> Joined<O> {
     }
 }
 
+impl<O: Op> Weighted for Joined<O> {
+    fn execute_packed(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor) {
+        let op = self.0.weighted().expect("an op with a packed matrix is one that takes it");
+        Self::on_whole(others, |others| op.execute_packed(others, w, y));
+    }
+}
+
 impl<O: Op> Op for Joined<O> {
     fn name(&self) -> &'static str {
         self.0.name()
@@ -78,6 +86,10 @@ impl<O: Op> Op for Joined<O> {
 
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
         Self::on_whole(inputs, |inputs| self.0.execute(inputs, y));
+    }
+
+    fn weighted(&self) -> Option<&dyn Weighted> {
+        self.0.weighted().map(|_| self as &dyn Weighted)
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {

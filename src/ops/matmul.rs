@@ -6,9 +6,11 @@ use std::any::Any;
 use super::epilogue::{Act, Epilogue, rows_per_batch};
 use super::geglu::Geglu;
 use super::gemm::{self, Size};
+use super::host::matrix::Matrix;
 use super::joined::Joined;
 use super::matmul_geglu::MatMulGeglu;
-use super::product::{Mat, MatMut, in_blocks, product};
+use super::product::in_blocks;
+use super::weight::{Weight, Weighted};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -47,6 +49,25 @@ pub(super) fn matmul_variants(
     })
 }
 
+impl MatMul {
+    /// On the CPU. w may be missing among the inputs.
+    fn multiply(&self, inputs: &[&Tensor], w: Weight, y: &mut Tensor) {
+        let (x, operands) = (inputs[0], self.epilogue.operands(inputs, &y.shape));
+        let (k, n) = (x.shape.channels(), y.shape.channels());
+        in_blocks(&mut y.data, n, k, |first, block, threads| {
+            let rows = block.len() / n;
+            w.product(block, false, &x.data[first * k..][..rows * k], 0..k, threads);
+            operands.finish(first, block, threads);
+        });
+    }
+}
+
+impl Weighted for MatMul {
+    fn execute_packed(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor) {
+        self.multiply(others, Weight::Packed(w), y);
+    }
+}
+
 impl Op for MatMul {
     fn name(&self) -> &'static str {
         "matmul"
@@ -74,15 +95,11 @@ impl Op for MatMul {
     }
 
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
-        let (k, n) = (inputs[0].shape.channels(), y.shape.channels());
-        let operands = self.epilogue.operands(inputs, &y.shape);
-        let (x, w) = (&inputs[0].data, Mat::new(&inputs[1].data, k, n));
-        in_blocks(&mut y.data, n, k, |first, block, threads| {
-            let rows = block.len() / n;
-            let x = Mat::new(&x[first * k..][..rows * k], rows, k);
-            product(MatMut::new(block, rows, n), 0.0, x, w, 1.0, threads);
-            operands.finish(first, block, threads);
-        });
+        self.multiply(inputs, Weight::Plain(inputs[1]), y);
+    }
+
+    fn weighted(&self) -> Option<&dyn Weighted> {
+        Some(self)
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {

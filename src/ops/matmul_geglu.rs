@@ -6,8 +6,10 @@ use rayon::prelude::*;
 
 use super::epilogue::Epilogue;
 use super::geglu::{Geglu, gate};
+use super::host::matrix::Matrix;
 use super::matmul::{MatMul, matmul_variants};
-use super::product::{Mat, MatMut, Threads, in_blocks, product};
+use super::product::{Threads, in_blocks};
+use super::weight::{Weight, Weighted};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -18,6 +20,28 @@ pub struct MatMulGeglu;
 
 /// The product that is gated.
 const PRODUCT: MatMul = MatMul { epilogue: Epilogue::bias(true) };
+
+/// On the CPU. w may be missing among the inputs.
+fn multiply(inputs: &[&Tensor], w: Weight, y: &mut Tensor) {
+    let (x, (k, n)) = (inputs[0], (inputs[0].shape.channels(), y.shape.channels()));
+    let operands = PRODUCT.epilogue.operands(inputs, &y.shape.with_channels(2 * n));
+    in_blocks(&mut y.data, n, k + 2 * n, |first, block, threads| {
+        let rows = block.len() / n;
+        let mut pairs = vec![0.0; rows * 2 * n];
+        w.product(&mut pairs, false, &x.data[first * k..][..rows * k], 0..k, threads);
+        operands.finish(first, &mut pairs, threads);
+        match threads {
+            Threads::One => gate(&pairs, block),
+            Threads::All => block.par_chunks_mut(n).zip(pairs.par_chunks(2 * n)).for_each(|(y, x)| gate(x, y)),
+        }
+    });
+}
+
+impl Weighted for MatMulGeglu {
+    fn execute_packed(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor) {
+        multiply(others, Weight::Packed(w), y);
+    }
+}
 
 impl Op for MatMulGeglu {
     fn name(&self) -> &'static str {
@@ -40,20 +64,11 @@ impl Op for MatMulGeglu {
     }
 
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
-        let (k, n) = (inputs[0].shape.channels(), y.shape.channels());
-        let operands = PRODUCT.epilogue.operands(inputs, &y.shape.with_channels(2 * n));
-        in_blocks(&mut y.data, n, k + 2 * n, |first, block, threads| {
-            let rows = block.len() / n;
-            let mut pairs = vec![0.0; rows * 2 * n];
-            let (x, w) =
-                (Mat::new(&inputs[0].data[first * k..][..rows * k], rows, k), Mat::new(&inputs[1].data, k, 2 * n));
-            product(MatMut::new(&mut pairs, rows, 2 * n), 0.0, x, w, 1.0, threads);
-            operands.finish(first, &mut pairs, threads);
-            match threads {
-                Threads::One => gate(&pairs, block),
-                Threads::All => block.par_chunks_mut(n).zip(pairs.par_chunks(2 * n)).for_each(|(y, x)| gate(x, y)),
-            }
-        });
+        multiply(inputs, Weight::Plain(inputs[1]), y);
+    }
+
+    fn weighted(&self) -> Option<&dyn Weighted> {
+        Some(self)
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {

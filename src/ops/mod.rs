@@ -27,7 +27,7 @@ mod gemm;
 pub mod group_norm;
 pub mod group_norm_stats;
 pub mod group_norm_whole;
-pub(crate) mod host;
+pub mod host;
 pub mod joined;
 pub mod layer_norm;
 pub mod matmul;
@@ -38,6 +38,7 @@ pub mod sampler_step;
 pub mod scale;
 pub mod timestep_embedding;
 pub mod upsample;
+pub mod weight;
 pub mod winograd;
 pub mod winograd_input;
 pub mod winograd_output;
@@ -45,6 +46,7 @@ pub mod winograd_product;
 pub mod winograd_weights;
 
 pub use case::Case;
+pub use weight::Weighted;
 
 /// An op's name (the stem of its files) and its cases.
 pub type Row = (&'static str, fn() -> Vec<Case>);
@@ -256,6 +258,11 @@ pub trait Op: Any + Debug + Send + Sync {
     /// there is a way that is faster than the definition, by that.
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
         *y = self.reference(inputs, &y.shape);
+    }
+
+    /// This op, if its second input is a matrix that the CPU executor may pack.
+    fn weighted(&self) -> Option<&dyn Weighted> {
+        None
     }
 
     /// The dispatch that computes it on a device, or an error if this device cannot (a limit, a shape).

@@ -1,6 +1,6 @@
 //! The weights of several networks that run as one graph: a UNet with its ControlNets.
 
-use crate::tensor::{BlockLayout, Quantized, RawTensor, Shape, Weights};
+use crate::tensor::{BlockLayout, DType, Quantized, RawTensor, Shape, Weights};
 
 /// The weights of `own` under their names, and those of each of `others` under a path and theirs.
 pub struct Bundle<W, O> {
@@ -36,6 +36,11 @@ impl<W: Weights, O: Weights> Weights for Bundle<W, O> {
     fn shape(&self, name: &str) -> Option<Shape> {
         let (weights, name) = self.find(name);
         weights.shape(name)
+    }
+
+    fn dtype(&self, name: &str) -> Option<DType> {
+        let (weights, name) = self.find(name);
+        weights.dtype(name)
     }
 
     fn names(&self) -> Vec<String> {

@@ -13,7 +13,7 @@ use super::quant::Blocks;
 use super::unreadable;
 use super::view::View;
 use crate::error::{Error, Result, ten};
-use crate::tensor::{BlockLayout, Quantized, RawTensor, Shape, Weights};
+use crate::tensor::{BlockLayout, DType, Quantized, RawTensor, Shape, Weights};
 
 /// A component's files, best first: diffusers' names and then transformers', full precision before f16.
 const FILES: [&str; 10] = [
@@ -187,6 +187,11 @@ impl Weights for ComponentWeights {
     fn shape(&self, name: &str) -> Option<Shape> {
         let stored = self.tensors.get(name)?;
         Some(stored.view.shape(self.files[stored.file].shape(&stored.name)?))
+    }
+
+    fn dtype(&self, name: &str) -> Option<DType> {
+        let stored = self.tensors.get(name)?;
+        self.files[stored.file].dtype(&stored.name)
     }
 
     fn names(&self) -> Vec<String> {

@@ -39,6 +39,13 @@ impl<W: Weights> Weights for Extended<W> {
         }
     }
 
+    fn dtype(&self, name: &str) -> Option<DType> {
+        match &self.table {
+            Some((key, table)) if key == name => Some(table.dtype),
+            _ => self.inner.dtype(name),
+        }
+    }
+
     fn names(&self) -> Vec<String> {
         self.inner.names()
     }
@@ -76,6 +83,9 @@ mod tests {
 
     #[test]
     fn other_tensors_and_a_table_without_additions_stay_as_they_are() {
+        for name in ["table", "other"] {
+            assert_eq!(extended(2).dtype(name), extended(2).get(name).map(|tensor| tensor.dtype));
+        }
         assert_eq!(extended(2).get("other").unwrap().dtype, DType::F16);
         assert_eq!(extended(0).get("table").unwrap().dtype, DType::F16);
         assert_eq!(extended(2).names(), ["other", "table"]);

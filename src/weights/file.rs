@@ -165,6 +165,10 @@ impl TensorFile {
         Some(&self.header.index.get(name)?.shape)
     }
 
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        Some(self.header.index.get(name)?.dtype)
+    }
+
     /// What its elements are called: `f16`, `q8_0`.
     pub fn stored_as(&self, name: &str) -> Option<String> {
         let entry = self.header.index.get(name)?;

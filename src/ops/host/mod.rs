@@ -7,6 +7,7 @@
 
 use pulp::{Arch, Simd};
 
+pub mod matrix;
 pub(crate) mod panel;
 pub(crate) mod winograd;
 

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::panel::{PANEL, multiply};
 use super::{both, load, scaled, store, times};
+use crate::ops::weight::Weight;
 
 const ROOT_2: f32 = std::f32::consts::SQRT_2;
 const ROOT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
@@ -34,7 +35,8 @@ const APART: usize = 16;
 /// A convolution with stride 1.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Conv3x3<'a> {
-    pub w: &'a [f32],
+    /// `[3, 3, channels, n]`.
+    pub w: Weight<'a>,
     pub channels: usize,
     pub n: usize,
     pub batch: usize,
@@ -271,14 +273,17 @@ impl Conv3x3<'_> {
         plane: usize,
     ) {
         let zero = simd.splat_f32s(0.0);
+        let mut taps = [[0.0; PANEL]; 9];
         for c in 0..depth {
+            for (tap, row) in taps.iter_mut().enumerate() {
+                self.w.copy_row(tap * self.channels + from + c, first, &mut row[..block]);
+            }
             for o in (0..block).step_by(S::F32_LANES) {
                 let mut lines = [[zero; 3]; IN];
                 for v in 0..3 {
                     let mut w = [zero; 3];
                     for (u, tap) in w.iter_mut().enumerate() {
-                        let at = ((u * 3 + v) * self.channels + from + c) * self.n + first + o;
-                        *tap = load::<S>(&self.w[at..]);
+                        *tap = load::<S>(&taps[u * 3 + v][o..]);
                     }
                     for (line, value) in lines.iter_mut().zip(spread(simd, w)) {
                         line[v] = value;
@@ -369,19 +374,21 @@ fn output<S: Simd>(simd: S, m: [S::f32s; IN]) -> [S::f32s; OUT] {
 mod tests {
     use super::*;
     use crate::rng::Generator;
+    use crate::tensor::Tensor;
 
     /// The largest distance from the definition in f64, where outputs are about 1.
     fn error(batch: usize, size: [usize; 2], channels: usize, n: usize) -> f64 {
         let [height, width] = size;
         let x = Generator::new(1).normal(batch * height * width * channels);
         let scale = (9.0 * channels as f32).sqrt().recip();
-        let w: Vec<f32> = Generator::new(2).normal(9 * channels * n).iter().map(|w| w * scale).collect();
+        let w = Generator::new(2).normal(9 * channels * n).iter().map(|w| w * scale).collect();
+        let w = Tensor::new([3, 3, channels, n], w);
         let pixel = |b: usize, i: usize, j: usize| {
             let (i, j) = (i.wrapping_sub(1), j.wrapping_sub(1));
             (i < height && j < width).then(|| &x[((b * height + i) * width + j) * channels..][..channels])
         };
         let mut y = vec![f32::NAN; batch * height * width * n];
-        let conv = Conv3x3 { w: &w, channels, n, batch, size };
+        let conv = Conv3x3 { w: Weight::Plain(&w), channels, n, batch, size };
         conv.run(&mut y, pixel, |first, y| y.iter_mut().enumerate().for_each(|(i, y)| *y += (first * n + i) as f32));
         let mut worst = 0f64;
         for (at, y) in y.iter().enumerate().step_by(7) {
@@ -389,7 +396,7 @@ mod tests {
             let (b, i, j) = (place / (height * width), place / width % height, place % width);
             let mut sum = at as f64;
             for (tap, x) in (0..9).filter_map(|tap| Some((tap, pixel(b, i + tap / 3, j + tap % 3)?))) {
-                let w = |c: usize| f64::from(w[(tap * channels + c) * n + o]);
+                let w = |c: usize| f64::from(w.data[(tap * channels + c) * n + o]);
                 sum += x.iter().enumerate().map(|(c, x)| f64::from(*x) * w(c)).sum::<f64>();
             }
             // What was added to y costs digits of its own.
@@ -436,7 +443,9 @@ mod tests {
 
     #[test]
     fn it_pays_for_many_pixels_and_whole_vectors_alone() {
-        let pays = |size, channels, n| Conv3x3 { w: &[], channels, n, batch: 1, size: [size; 2] }.pays();
+        let w = Tensor::zeros([0]);
+        let conv = |size, channels, n| Conv3x3 { w: Weight::Plain(&w), channels, n, batch: 1, size: [size; 2] };
+        let pays = |size, channels, n| conv(size, channels, n).pays();
         assert!(pays(64, 320, 320) && pays(16, 1280, 1280));
         assert!(!pays(4, 1280, 1280), "one tile");
         assert!(!pays(64, 320, 4) && !pays(64, 4, 320), "few channels");

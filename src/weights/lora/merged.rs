@@ -62,6 +62,10 @@ impl<W: Weights> Weights for Merged<W> {
         self.inner.shape(name)
     }
 
+    fn dtype(&self, name: &str) -> Option<DType> {
+        if self.changes.contains_key(name) { Some(DType::F32) } else { self.inner.dtype(name) }
+    }
+
     fn names(&self) -> Vec<String> {
         self.inner.names()
     }
