@@ -5,6 +5,7 @@
 //! K running over taps and channels.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use bytemuck::{AnyBitPattern, NoUninit};
 use half::slice::HalfFloatSliceExt;
@@ -37,8 +38,9 @@ struct Extents {
     t: usize,
 }
 
-/// Channels that one task transposes: few enough for all taps of a block to stay in the first-level cache.
-const BLOCK: usize = 32;
+/// Elements of a file's row, and rows, that are transposed at a time: few enough to stay in the cache.
+const STRETCH: usize = 128;
+const COLUMNS: usize = 64;
 
 impl Pack {
     /// The shape that the kernel sees.
@@ -58,11 +60,11 @@ impl Pack {
         }
     }
 
-    /// Where the file's column number `n` of `count` goes.
-    fn column(self, n: usize, count: usize) -> usize {
+    /// The file's row that becomes column number `column` of `count`.
+    fn file_row(self, column: usize, count: usize) -> usize {
         match self {
-            Self::LinearPairs | Self::Pairs => 2 * (n % (count / 2)) + n / (count / 2),
-            Self::Plain | Self::Linear | Self::Conv => n,
+            Self::LinearPairs | Self::Pairs => column / 2 + column % 2 * (count / 2),
+            Self::Plain | Self::Linear | Self::Conv => column,
         }
     }
 
@@ -76,26 +78,42 @@ impl Pack {
         Ok(Tensor { shape: self.packed(file), data })
     }
 
-    /// The same elements in the type that the file has them in.
+    /// The same elements in the type that the file has them in, with N cut into panels of so many columns, one after the
+    /// other and the last one padded with zeros to a multiple of `whole`: each `[.., width of the panel]`.
     ///
     /// # Errors
     /// As [`Pack::to_tensor`].
-    pub fn to_elements(self, raw: &RawTensor, file: &Shape) -> Result<Elements> {
+    pub fn to_panels(self, raw: &RawTensor, file: &Shape, columns: usize, whole: usize) -> Result<Elements> {
+        let panels = (columns, whole);
         Ok(match raw.dtype {
-            DType::F32 => Elements::F32(self.copied(raw, file, |x: f32| x.is_finite())?),
-            DType::F16 => Elements::F16(self.copied(raw, file, |x: f16| x.is_finite())?),
-            DType::BF16 => Elements::BF16(self.copied(raw, file, |x: bf16| x.is_finite())?),
+            DType::F32 => Elements::F32(self.place_panels(&finite(raw, |x: f32| x.is_finite())?, file, panels)),
+            DType::F16 => Elements::F16(self.place_panels(&finite(raw, |x: f16| x.is_finite())?, file, panels)),
+            DType::BF16 => Elements::BF16(self.place_panels(&finite(raw, |x: bf16| x.is_finite())?, file, panels)),
             DType::I32 | DType::I64 => return Err(Error::shape(format!("cannot be {}", raw.dtype))),
         })
     }
 
-    fn copied<T>(self, raw: &RawTensor, file: &Shape, is_finite: fn(T) -> bool) -> Result<Vec<T>>
+    fn place_panels<T>(self, source: &[T], file: &Shape, (columns, whole): (usize, usize)) -> Vec<T>
     where
-        T: AnyBitPattern + NoUninit + Default + Send + Sync,
+        T: Copy + Default + Send + Sync,
     {
-        let mut data = vec![T::default(); file.len()];
-        self.place(&finite::<T>(raw, is_finite)?, file, &mut data, |x| x, |from, to| to.copy_from_slice(from));
-        Ok(data)
+        let Extents { n, i, t } = self.extents(file);
+        let k = i * t;
+        let mut out = vec![T::default(); k * n.next_multiple_of(whole)];
+        out.par_chunks_mut((k * columns).max(1)).enumerate().for_each_init(Vec::new, |buffer, (panel, out)| {
+            let (first, width) = (panel * columns, out.len() / k);
+            for channels in blocks(i, t) {
+                let tile =
+                    self.tile(source, [n, i, t], first..n.min(first + width), channels.clone(), buffer, |from, to| {
+                        to.copy_from_slice(from);
+                    });
+                for (channel, tap) in channels.clone().flat_map(|channel| (0..t).map(move |tap| (channel, tap))) {
+                    let row = &mut out[(tap * i + channel) * width..][..width];
+                    tile.column((channel - channels.start) * t + tap, row);
+                }
+            }
+        });
+        out
     }
 
     /// The contents of a device buffer, as words since those are aligned: rows padded with zeros to a multiple of four, and the channels that a product
@@ -169,23 +187,66 @@ impl Pack {
             return;
         }
         // For each block of channels, where it goes in each tap.
-        let mut blocks: Vec<Vec<&mut [T]>> = (0..pad(i).div_ceil(BLOCK)).map(|_| Vec::with_capacity(t)).collect();
+        let size = blocks(pad(i), t).next().map_or(1, |first| first.len());
+        let mut parts: Vec<Vec<&mut [T]>> = blocks(pad(i), t).map(|_| Vec::with_capacity(t)).collect();
         for tap in out.chunks_mut(pad(i) * row) {
-            tap.chunks_mut(BLOCK * row).zip(&mut blocks).for_each(|(target, block)| block.push(target));
+            tap.chunks_mut(size * row).zip(&mut parts).for_each(|(target, part)| part.push(target));
         }
-        blocks.into_par_iter().enumerate().for_each(|(block, mut taps)| {
-            let channels = (block * BLOCK).min(i)..((block + 1) * BLOCK).min(i);
-            let mut stretch = vec![T::default(); channels.len() * t];
-            for column in 0..n {
-                convert(&source[column * i * t..][channels.start * t..channels.end * t], &mut stretch);
-                for (channel, values) in stretch.chunks_exact(t).enumerate() {
-                    for (tap, value) in taps.iter_mut().zip(values) {
-                        tap[channel * row + self.column(column, n)] = *value;
+        parts.into_par_iter().zip(blocks(i, t).collect::<Vec<_>>()).for_each_init(
+            Vec::new,
+            |buffer, (mut taps, channels)| {
+                for first in (0..n).step_by(COLUMNS) {
+                    let columns = first..n.min(first + COLUMNS);
+                    let tile = self.tile(source, [n, i, t], columns.clone(), channels.clone(), buffer, convert);
+                    for channel in 0..channels.len() {
+                        for (tap, out) in taps.iter_mut().enumerate() {
+                            tile.column(channel * t + tap, &mut out[channel * row + first..][..columns.len()]);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     }
+
+    /// Some columns of some channels, converted, in `buffer`.
+    fn tile<'b, S, T: Copy + Default>(
+        self,
+        source: &[S],
+        [n, i, t]: [usize; 3],
+        columns: Range<usize>,
+        channels: Range<usize>,
+        buffer: &'b mut Vec<T>,
+        convert: impl Fn(&[S], &mut [T]),
+    ) -> Tile<'b, T> {
+        let len = channels.len() * t;
+        buffer.resize(columns.len() * len, T::default());
+        for (column, stretch) in columns.zip(buffer.chunks_exact_mut(len)) {
+            let at = self.file_row(column, n) * i * t + channels.start * t;
+            convert(&source[at..at + len], stretch);
+        }
+        Tile { rows: buffer, len }
+    }
+}
+
+/// A part of a matrix whose rows are to become columns: `[.., len]`.
+struct Tile<'b, T> {
+    rows: &'b [T],
+    len: usize,
+}
+
+impl<T: Copy> Tile<'_, T> {
+    /// Copies that column, which may be shorter than `to`.
+    fn column(&self, column: usize, to: &mut [T]) {
+        for (to, row) in to.iter_mut().zip(self.rows.chunks_exact(self.len)) {
+            *to = row[column];
+        }
+    }
+}
+
+/// So many channels of so many taps, a block at a time.
+fn blocks(channels: usize, taps: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = STRETCH.div_ceil(taps.max(1));
+    (0..channels).step_by(size).map(move |first| first..channels.min(first + size))
 }
 
 /// The elements of a file's tensor, if all are finite. Looks at every one without a branch for each, so that it costs no

@@ -33,8 +33,7 @@ impl Interpreter {
         let (mut known, mut packed) = (HashMap::new(), HashMap::new());
         load_parameters(&graph, weights, |id, p, raw| {
             if matrices.contains(&id) {
-                let rows = p.pack.to_elements(raw, &p.file_shape)?;
-                packed.insert(id, Matrix::new(p.pack.packed(&p.file_shape), &rows));
+                packed.insert(id, Matrix::new(p.pack, raw, &p.file_shape)?);
             } else {
                 known.insert(id, Arc::new(p.pack.to_tensor(raw, &p.file_shape)?));
             }

@@ -59,7 +59,21 @@ mod tests {
     use super::*;
     use crate::ops::TABLE;
     use crate::ops::case::compare;
-    use crate::tensor::{DType, Elements};
+    use crate::pack::Pack;
+    use crate::tensor::{DType, RawTensor};
+
+    /// `[.., C, N]` through a file, which has `[N, C, ..]`.
+    fn packed(w: &Tensor) -> Matrix {
+        let (c, n) = (w.shape.dims()[w.shape.rank() - 2], w.shape.channels());
+        let taps = w.shape.rows() / c;
+        let value = |i: usize| w.data[(i % taps * c + i / taps % c) * n + i / taps / c];
+        let bytes: Vec<u8> = (0..w.shape.len()).flat_map(|i| value(i).to_le_bytes()).collect();
+        let (pack, file) = match *w.shape.dims() {
+            [height, width, ..] if w.shape.rank() == 4 => (Pack::Conv, Shape::from([n, c, height, width])),
+            _ => (Pack::Linear, [n, c].into()),
+        };
+        Matrix::new(pack, &RawTensor { dtype: DType::F32, shape: file.clone(), bytes: bytes.into() }, &file).unwrap()
+    }
 
     #[test]
     fn an_op_computes_the_same_with_a_packed_matrix() {
@@ -69,7 +83,7 @@ mod tests {
             let (types, tensors) = (case.types(), case.tensors(3, DType::F32, DType::F32));
             let inputs: Vec<&Tensor> = tensors.iter().collect();
             let wanted = case.op.reference(&inputs, &case.op.output(&types).unwrap().shape);
-            let w = Matrix::new(inputs[1].shape.clone(), &Elements::F32(inputs[1].data.clone()));
+            let w = packed(inputs[1]);
             let mut y = Tensor::new(wanted.shape.clone(), vec![f32::NAN; wanted.shape.len()]);
             op.execute_packed(&[&inputs[..1], &inputs[2..]].concat(), &w, &mut y);
             let difference = compare(&y, &wanted);

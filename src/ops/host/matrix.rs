@@ -8,8 +8,10 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::panel::{PANEL, multiply};
+use crate::error::Result;
 use crate::ops::product::Threads;
-use crate::tensor::{Elements, Shape};
+use crate::pack::Pack;
+use crate::tensor::{Elements, RawTensor, Shape};
 
 /// Columns that a panel's width is a multiple of; those past the matrix hold zeros.
 const WHOLE: usize = 16;
@@ -36,18 +38,12 @@ thread_local! {
 }
 
 impl Matrix {
-    /// From rows, one after the other.
+    /// A parameter as its file has it, in a shape that `pack` makes a matrix of.
     ///
-    /// # Panics
-    /// If their elements are not the shape's.
-    pub fn new(shape: Shape, rows: &Elements) -> Self {
-        assert_eq!(shape.len(), rows.len(), "elements of a matrix of shape {shape}");
-        let elements = match rows {
-            Elements::F32(rows) => Elements::F32(panels(rows, &shape)),
-            Elements::F16(rows) => Elements::F16(panels(rows, &shape)),
-            Elements::BF16(rows) => Elements::BF16(panels(rows, &shape)),
-        };
-        Self { shape, elements }
+    /// # Errors
+    /// If a value is not finite, or the file holds integers.
+    pub fn new(pack: Pack, raw: &RawTensor, file: &Shape) -> Result<Self> {
+        Ok(Self { shape: pack.packed(file), elements: pack.to_panels(raw, file, PANEL, WHOLE)? })
     }
 
     pub fn shape(&self) -> &Shape {
@@ -136,20 +132,6 @@ impl Matrix {
     }
 }
 
-/// Rows of this shape in panels.
-fn panels<T: Copy + Default + Send + Sync>(rows: &[T], shape: &Shape) -> Vec<T> {
-    let (k, n) = (shape.rows(), shape.channels());
-    let mut panels = vec![T::default(); k * n.next_multiple_of(WHOLE)];
-    panels.par_chunks_mut(k * PANEL).enumerate().for_each(|(panel, out)| {
-        let (first, width) = (panel * PANEL, out.len() / k);
-        for (out, row) in out.chunks_mut(width).zip(rows.chunks(n)) {
-            let row = &row[first..n.min(first + width)];
-            out[..row.len()].copy_from_slice(row);
-        }
-    });
-    panels
-}
-
 /// Some rows of x times a panel.
 struct Part<'a> {
     w: &'a Matrix,
@@ -185,17 +167,25 @@ impl WithSimd for Task<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use half::f16;
 
     use super::*;
     use crate::rng::Generator;
+    use crate::tensor::DType;
 
-    /// Rows of w, and the same in f16, and as f16 holds them.
+    /// Rows of w as f16 holds them, and the matrix in f16 and in f32.
     fn matrices(k: usize, n: usize) -> (Vec<f32>, [Matrix; 2]) {
         let narrow: Vec<f16> = Generator::new(2).normal(k * n).into_iter().map(f16::from_f32).collect();
         let wide: Vec<f32> = narrow.iter().map(|x| x.to_f32()).collect();
-        let matrices = [Elements::F16(narrow), Elements::F32(wide.clone())].map(|w| Matrix::new([k, n].into(), &w));
-        (wide, matrices)
+        let matrices = [(DType::F16, bytemuck::cast_slice(&narrow)), (DType::F32, bytemuck::cast_slice(&wide))];
+        let file = Shape::from([n, k]);
+        let matrices = matrices.map(|(dtype, bytes)| {
+            let raw = RawTensor { dtype, shape: file.clone(), bytes: Cow::Borrowed(bytes) };
+            Matrix::new(Pack::Linear, &raw, &file).unwrap()
+        });
+        ((0..k * n).map(|i| wide[i % n * k + i / n]).collect(), matrices)
     }
 
     #[test]
