@@ -3,6 +3,7 @@
 
 mod chain;
 mod guards;
+mod load;
 mod observe;
 mod pace;
 mod submission;
@@ -17,18 +18,12 @@ use super::device::Gpu;
 use super::memory;
 use super::shader::Dialect;
 use crate::error::{Error, Result};
-use crate::graph::interpret::load_parameters;
-use crate::graph::plan::{Plan, Storage, check_limits, device_bytes, plan};
-use crate::graph::{Graph, Node, Part, Source, ValueId};
-use crate::ops::{Binding, Kind, Launch};
-use crate::tensor::{DType, Tensor, Weights};
+use crate::graph::plan::{Plan, Storage, device_bytes};
+use crate::graph::{Graph, Node, ValueId};
+use crate::tensor::{Tensor, Weights};
 pub use chain::{Carry, Chain};
-use guards::GUARD;
 use pace::Pace;
 use submission::Submission;
-
-/// Bytes of uploads in flight before the session waits for them, which bounds the staging memory.
-const UPLOAD_CHUNK: u64 = 64 << 20;
 
 /// Picks a node's variant: the node's place in its graph to the variant's place in the op's list.
 pub type Choose<'a> = dyn Fn(usize) -> usize + 'a;
@@ -68,75 +63,6 @@ impl Session {
         Self::choosing(gpu, graph, weights, storage, &|_| 0)
     }
 
-    /// As [`Session::new`], with the variants that `choose` picks.
-    ///
-    /// # Panics
-    /// If a node has no variant at the place that `choose` gives.
-    pub fn choosing(
-        gpu: &Arc<Gpu>,
-        graph: Graph,
-        weights: &dyn Weights,
-        storage: Storage,
-        choose: &Choose<'_>,
-    ) -> Result<Self> {
-        check_limits(&graph, storage, &gpu.caps)?;
-        let plan = plan(&graph, storage);
-        let mut uploads = Uploads { gpu, pending: 0, total: 0 };
-        let mut fixed = HashMap::new();
-        load_parameters(&graph, weights, |id, parameter, raw| {
-            let buffer = if parameter.part == Part::Quants {
-                let quants = parameter.pack.to_tensor(raw, &parameter.file_shape)?;
-                uploads.buffer(&parameter.name(), &memory::to_bytes(&quants, Kind::Bytes, storage.weight))?
-            } else {
-                let rank = parameter.file_shape.rank();
-                let dtype = if rank < 2 { DType::F32 } else { storage.weight };
-                let words = parameter.pack.to_words(raw, &parameter.file_shape, dtype)?;
-                uploads.buffer(&parameter.name(), bytemuck::cast_slice(&words))?
-            };
-            fixed.insert(id, buffer);
-            Ok(())
-        })?;
-        for (i, value) in graph.values.iter().enumerate() {
-            let id = ValueId(i);
-            match &value.source {
-                Source::Constant(tensor) => {
-                    let dtype = if value.ty.kind == Kind::Weight { storage.weight } else { storage.act };
-                    fixed.insert(id, uploads.buffer("constant", &memory::to_bytes(tensor, value.ty.kind, dtype))?);
-                }
-                Source::Input(name) => {
-                    fixed.insert(id, uploads.empty(name, device_bytes(&graph, id, storage)));
-                }
-                Source::Parameter(_) | Source::Node(_) => {}
-            }
-        }
-        let slots = plan
-            .slots
-            .iter()
-            .map(|bytes| uploads.empty("slot", (bytes + GUARD).min(gpu.caps.max_buffer.max(*bytes))))
-            .collect();
-        let readback_bytes = graph.outputs.iter().map(|(_, id)| device_bytes(&graph, *id, storage)).sum::<u64>();
-        let readback = readback_buffer(gpu, readback_bytes);
-        let bytes = uploads.total + readback_bytes;
-        let pace = Mutex::new(Pace::of(&graph));
-        gpu.wait()?;
-        let mut session = Self {
-            gpu: Arc::clone(gpu),
-            graph,
-            storage,
-            slots,
-            fixed,
-            plan,
-            dispatches: Vec::new(),
-            readback,
-            bytes,
-            held: HashSet::new(),
-            pace,
-        };
-        session.dispatches = session.prepare(choose)?;
-        gpu.check()?;
-        Ok(session)
-    }
-
     /// How values are stored.
     pub fn storage(&self) -> Storage {
         self.storage
@@ -149,77 +75,6 @@ impl Session {
 
     pub fn graph(&self) -> &Graph {
         &self.graph
-    }
-
-    /// Kernels, parameters and bind groups of every node.
-    fn prepare(&self, choose: &Choose<'_>) -> Result<Vec<Dispatch>> {
-        let nodes = self.graph.nodes.iter().enumerate();
-        let launches: Vec<Launch> = nodes.map(|(i, node)| self.launch(node, choose(i))).collect::<Result<_>>()?;
-        let wanted: Vec<_> = launches.iter().zip(&self.graph.nodes).map(|(l, node)| (l, self.dialect(node))).collect();
-        self.gpu.kernels.warm(&self.gpu, &wanted)?;
-        let align = self.gpu.device.limits().min_uniform_buffer_offset_alignment as usize;
-        let mut params = Vec::new();
-        let mut ranges = Vec::new();
-        for launch in &launches {
-            let start = params.len();
-            params.extend(launch.params.iter().flat_map(|(_, bits)| bits.to_le_bytes()));
-            ranges.push(start as u64..params.len() as u64);
-            params.resize(params.len().next_multiple_of(align.max(16)), 0);
-        }
-        let mut uploads = Uploads { gpu: &self.gpu, pending: 0, total: 0 };
-        let params = uploads.buffer("params", &params)?;
-        let absent = uploads.empty("absent", 16);
-        let nodes = self.graph.nodes.iter().zip(&launches).zip(&ranges);
-        nodes.map(|((node, launch), range)| self.dispatch(node, launch, (&params, range), &absent)).collect()
-    }
-
-    fn launch(&self, node: &Node, variant: usize) -> Result<Launch> {
-        let caps = self.gpu.caps.storing(self.storage.act, self.storage.weight);
-        let variants = node.op.variants(&self.graph.types(&node.inputs), self.graph.ty(node.output), &caps);
-        let mut variants = variants.map_err(|e| e.at(&node.name))?;
-        let launch = variants.swap_remove(variant).launch;
-        if launch.workgroups.iter().any(|n| *n > caps.max_workgroups) {
-            return Err(Error::TooLarge(format!(
-                "{}: {:?} workgroups are more than {} dispatches; a smaller picture needs fewer",
-                node.name, launch.workgroups, caps.name
-            )));
-        }
-        Ok(launch)
-    }
-
-    fn dispatch(
-        &self,
-        node: &Node,
-        launch: &Launch,
-        params: (&wgpu::Buffer, &Range<u64>),
-        absent: &wgpu::Buffer,
-    ) -> Result<Dispatch> {
-        let kernel = self.gpu.kernels.get(&self.gpu, launch, self.dialect(node))?;
-        let entries: Vec<_> = launch
-            .bindings
-            .iter()
-            .enumerate()
-            .map(|(i, binding)| wgpu::BindGroupEntry {
-                binding: i as u32,
-                resource: match binding {
-                    Binding::Input(input) => self.window(node.inputs[*input], 0),
-                    Binding::Output => self.window(node.output, GUARD),
-                    Binding::Absent => absent.as_entire_binding(),
-                    Binding::Params => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer: params.0,
-                        offset: params.1.start,
-                        size: wgpu::BufferSize::new(params.1.end - params.1.start),
-                    }),
-                },
-            })
-            .collect();
-        let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(&node.name),
-            layout: &kernel.layout,
-            entries: &entries,
-        });
-        self.gpu.check().map_err(|e| e.on(&node.name))?;
-        Ok(Dispatch { pipeline: kernel.pipeline, bind_group, workgroups: launch.workgroups })
     }
 
     fn dialect(&self, node: &Node) -> Dialect {
@@ -365,38 +220,4 @@ fn readback_buffer(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
         usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
         mapped_at_creation: false,
     })
-}
-
-/// Makes buffers and counts their bytes.
-struct Uploads<'a> {
-    gpu: &'a Gpu,
-    pending: u64,
-    total: u64,
-}
-
-impl Uploads<'_> {
-    fn empty(&mut self, label: &str, bytes: u64) -> wgpu::Buffer {
-        let size = bytes.max(16).next_multiple_of(4);
-        self.total += size;
-        self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage: wgpu::BufferUsages::STORAGE
-                | wgpu::BufferUsages::UNIFORM
-                | wgpu::BufferUsages::COPY_DST
-                | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        })
-    }
-
-    fn buffer(&mut self, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer> {
-        let buffer = self.empty(label, bytes.len() as u64);
-        self.gpu.queue.write_buffer(&buffer, 0, bytes);
-        self.pending += bytes.len() as u64;
-        if self.pending > UPLOAD_CHUNK {
-            self.pending = 0;
-            self.gpu.wait()?;
-        }
-        Ok(buffer)
-    }
 }

@@ -1,0 +1,225 @@
+//! Making a session: the weights go to the device while the driver compiles the kernels; then every node gets its
+//! bindings.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use super::guards::GUARD;
+use super::pace::Pace;
+use super::{Choose, Dispatch, Session, memory, readback_buffer};
+use crate::error::{Error, Result};
+use crate::gpu::device::Gpu;
+use crate::graph::interpret::load_parameters;
+use crate::graph::plan::{Storage, check_limits, device_bytes, plan};
+use crate::graph::{Graph, Node, Part, Source, ValueId};
+use crate::ops::{Binding, Kind, Launch};
+use crate::tensor::{DType, Weights};
+
+/// Bytes of uploads in flight before the session waits for them, which bounds the staging memory.
+const UPLOAD_CHUNK: u64 = 64 << 20;
+
+impl Session {
+    /// As [`Session::new`], with the variants that `choose` picks.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// If a node has no variant at the place that `choose` gives.
+    pub fn choosing(
+        gpu: &Arc<Gpu>,
+        graph: Graph,
+        weights: &dyn Weights,
+        storage: Storage,
+        choose: &Choose<'_>,
+    ) -> Result<Self> {
+        check_limits(&graph, storage, &gpu.caps)?;
+        let plan = plan(&graph, storage);
+        let readback_bytes = graph.outputs.iter().map(|(_, id)| device_bytes(&graph, *id, storage)).sum::<u64>();
+        let mut session = Self {
+            gpu: Arc::clone(gpu),
+            storage,
+            slots: Vec::new(),
+            fixed: HashMap::new(),
+            plan,
+            dispatches: Vec::new(),
+            readback: readback_buffer(gpu, readback_bytes),
+            bytes: 0,
+            held: HashSet::new(),
+            pace: Mutex::new(Pace::of(&graph)),
+            graph,
+        };
+        let nodes = session.graph.nodes.iter();
+        let launches: Vec<Launch> =
+            nodes.clone().enumerate().map(|(i, node)| session.launch(node, choose(i))).collect::<Result<_>>()?;
+        let wanted: Vec<_> = launches.iter().zip(nodes.map(|node| session.dialect(node))).collect();
+        let (warmed, uploaded) = at_once(|| gpu.kernels.warm(gpu, &wanted), || session.upload_all(weights));
+        let buffers = uploaded?;
+        warmed?;
+        session.bytes = buffers.bytes + readback_bytes;
+        (session.fixed, session.slots) = (buffers.fixed, buffers.slots);
+        session.dispatches = session.prepare(&launches)?;
+        gpu.check()?;
+        Ok(session)
+    }
+
+    /// All buffers but the read-back's, with parameters and constants in them.
+    fn upload_all(&self, weights: &dyn Weights) -> Result<Buffers> {
+        let Self { gpu, graph, storage, plan, .. } = self;
+        let mut uploads = Uploads { gpu, pending: 0, total: 0 };
+        let mut fixed = HashMap::new();
+        load_parameters(graph, weights, |id, parameter, raw| {
+            let buffer = if parameter.part == Part::Quants {
+                let quants = parameter.pack.to_tensor(raw, &parameter.file_shape)?;
+                uploads.buffer(&parameter.name(), &memory::to_bytes(&quants, Kind::Bytes, storage.weight))?
+            } else {
+                let rank = parameter.file_shape.rank();
+                let dtype = if rank < 2 { DType::F32 } else { storage.weight };
+                let words = parameter.pack.to_words(raw, &parameter.file_shape, dtype)?;
+                uploads.buffer(&parameter.name(), bytemuck::cast_slice(&words))?
+            };
+            fixed.insert(id, buffer);
+            Ok(())
+        })?;
+        for (i, value) in graph.values.iter().enumerate() {
+            let id = ValueId(i);
+            match &value.source {
+                Source::Constant(tensor) => {
+                    let dtype = if value.ty.kind == Kind::Weight { storage.weight } else { storage.act };
+                    fixed.insert(id, uploads.buffer("constant", &memory::to_bytes(tensor, value.ty.kind, dtype))?);
+                }
+                Source::Input(name) => {
+                    fixed.insert(id, uploads.empty(name, device_bytes(graph, id, *storage)));
+                }
+                Source::Parameter(_) | Source::Node(_) => {}
+            }
+        }
+        let slots = plan
+            .slots
+            .iter()
+            .map(|bytes| uploads.empty("slot", (bytes + GUARD).min(gpu.caps.max_buffer.max(*bytes))))
+            .collect();
+        gpu.wait()?;
+        Ok(Buffers { bytes: uploads.total, fixed, slots })
+    }
+
+    /// Kernels, the launches' numbers and bind groups of every node.
+    fn prepare(&self, launches: &[Launch]) -> Result<Vec<Dispatch>> {
+        let align = self.gpu.device.limits().min_uniform_buffer_offset_alignment as usize;
+        let mut params = Vec::new();
+        let mut ranges = Vec::new();
+        for launch in launches {
+            let start = params.len();
+            params.extend(launch.params.iter().flat_map(|(_, bits)| bits.to_le_bytes()));
+            ranges.push(start as u64..params.len() as u64);
+            params.resize(params.len().next_multiple_of(align.max(16)), 0);
+        }
+        let mut uploads = Uploads { gpu: &self.gpu, pending: 0, total: 0 };
+        let params = uploads.buffer("params", &params)?;
+        let absent = uploads.empty("absent", 16);
+        let nodes = self.graph.nodes.iter().zip(launches).zip(&ranges);
+        nodes.map(|((node, launch), range)| self.dispatch(node, launch, (&params, range), &absent)).collect()
+    }
+
+    fn launch(&self, node: &Node, variant: usize) -> Result<Launch> {
+        let caps = self.gpu.caps.storing(self.storage.act, self.storage.weight);
+        let variants = node.op.variants(&self.graph.types(&node.inputs), self.graph.ty(node.output), &caps);
+        let mut variants = variants.map_err(|e| e.at(&node.name))?;
+        let launch = variants.swap_remove(variant).launch;
+        if launch.workgroups.iter().any(|n| *n > caps.max_workgroups) {
+            return Err(Error::TooLarge(format!(
+                "{}: {:?} workgroups are more than {} dispatches; a smaller picture needs fewer",
+                node.name, launch.workgroups, caps.name
+            )));
+        }
+        Ok(launch)
+    }
+
+    fn dispatch(
+        &self,
+        node: &Node,
+        launch: &Launch,
+        params: (&wgpu::Buffer, &Range<u64>),
+        absent: &wgpu::Buffer,
+    ) -> Result<Dispatch> {
+        let kernel = self.gpu.kernels.get(&self.gpu, launch, self.dialect(node))?;
+        let entries: Vec<_> = launch
+            .bindings
+            .iter()
+            .enumerate()
+            .map(|(i, binding)| wgpu::BindGroupEntry {
+                binding: i as u32,
+                resource: match binding {
+                    Binding::Input(input) => self.window(node.inputs[*input], 0),
+                    Binding::Output => self.window(node.output, GUARD),
+                    Binding::Absent => absent.as_entire_binding(),
+                    Binding::Params => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: params.0,
+                        offset: params.1.start,
+                        size: wgpu::BufferSize::new(params.1.end - params.1.start),
+                    }),
+                },
+            })
+            .collect();
+        let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&node.name),
+            layout: &kernel.layout,
+            entries: &entries,
+        });
+        self.gpu.check().map_err(|e| e.on(&node.name))?;
+        Ok(Dispatch { pipeline: kernel.pipeline, bind_group, workgroups: launch.workgroups })
+    }
+}
+
+/// Buffers, and how many bytes they have.
+struct Buffers {
+    fixed: HashMap<ValueId, wgpu::Buffer>,
+    slots: Vec<wgpu::Buffer>,
+    bytes: u64,
+}
+
+/// Both, side by side where there are threads: a browser's objects stay on the thread that made them.
+#[cfg(not(target_arch = "wasm32"))]
+fn at_once<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
+    rayon::join(a, b)
+}
+
+#[cfg(target_arch = "wasm32")]
+fn at_once<A, B>(a: impl FnOnce() -> A, b: impl FnOnce() -> B) -> (A, B) {
+    (a(), b())
+}
+
+/// Makes buffers and counts their bytes.
+struct Uploads<'a> {
+    gpu: &'a Gpu,
+    pending: u64,
+    total: u64,
+}
+
+impl Uploads<'_> {
+    fn empty(&mut self, label: &str, bytes: u64) -> wgpu::Buffer {
+        let size = bytes.max(16).next_multiple_of(4);
+        self.total += size;
+        self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage: wgpu::BufferUsages::STORAGE
+                | wgpu::BufferUsages::UNIFORM
+                | wgpu::BufferUsages::COPY_DST
+                | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        })
+    }
+
+    fn buffer(&mut self, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer> {
+        let buffer = self.empty(label, bytes.len() as u64);
+        self.gpu.queue.write_buffer(&buffer, 0, bytes);
+        self.pending += bytes.len() as u64;
+        if self.pending > UPLOAD_CHUNK {
+            self.pending = 0;
+            self.gpu.wait()?;
+        }
+        Ok(buffer)
+    }
+}
