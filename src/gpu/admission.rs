@@ -101,9 +101,10 @@ impl Admission {
         self.with(caps, |verdicts| verdicts.tuned.clone())
     }
 
-    /// The name of the fastest variant for a class, where that is known.
-    fn fastest(&self, caps: &Caps, class: &str) -> Option<String> {
-        self.with(caps, |verdicts| verdicts.tuned.get(class)?.fastest().map(str::to_string))
+    /// The name of the fastest of these variants for a class, where that is known.
+    fn fastest(&self, caps: &Caps, class: &str, kernels: u64) -> Option<String> {
+        let of_these = |tuned: &&Tuned| tuned.kernels == kernels;
+        self.with(caps, |verdicts| verdicts.tuned.get(class).filter(of_these)?.fastest().map(str::to_string))
     }
 }
 
@@ -188,8 +189,8 @@ impl Asked<'_> {
     /// The fastest right variant. While it is known and right, no other is checked.
     async fn fastest(&self, gpu: &Arc<Gpu>, storage: Storage, say: &mut dyn FnMut(Notice)) -> Result<usize> {
         let ids: Vec<_> = self.variants.iter().map(|v| self.ids(gpu, v)).collect::<Result<_>>()?;
-        let class = tune::class(self.graph, self.node, storage, hash(&ids));
-        let known = gpu.admission.fastest(&gpu.caps, &class);
+        let (class, kernels) = (tune::class(self.graph, self.node, storage), hash(&ids));
+        let known = gpu.admission.fastest(&gpu.caps, &class, kernels);
         if let Some(index) = self.variants.iter().position(|v| known.as_deref() == Some(v.name))
             && self.is_right(index, gpu, storage, say).await?
         {
@@ -202,7 +203,8 @@ impl Asked<'_> {
                 right.push(index);
             }
         }
-        let tuned = tune::time(gpu, self.graph, self.node, storage, self.variants, &right).await?;
+        let seconds = tune::time(gpu, self.graph, self.node, storage, self.variants, &right).await?;
+        let tuned = Tuned { kernels, seconds };
         let index = self.variants.iter().position(|v| tuned.fastest() == Some(v.name)).unwrap_or(first);
         gpu.admission.keep(&gpu.caps, |verdicts| drop(verdicts.tuned.insert(class, tuned)));
         Ok(index)

@@ -16,14 +16,18 @@ use crate::ops::Variant;
 use crate::ops::case::{Case, Fill};
 use crate::tensor::NoWeights;
 
-/// What was measured for a class of shapes: seconds of one run of each right variant, by name.
+/// What was measured for a class of shapes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Tuned(pub BTreeMap<String, f64>);
+pub struct Tuned {
+    /// For which variants: a hash of their texts and constants. Of others nothing is known.
+    pub kernels: u64,
+    /// Of one run of each right variant, by name.
+    pub seconds: BTreeMap<String, f64>,
+}
 
 impl Tuned {
     pub fn fastest(&self) -> Option<&str> {
-        self.0.iter().min_by(|a, b| a.1.total_cmp(b.1)).map(|(name, _)| name.as_str())
+        self.seconds.iter().min_by(|a, b| a.1.total_cmp(b.1)).map(|(name, _)| name.as_str())
     }
 }
 
@@ -33,20 +37,20 @@ pub fn pays(caps: &Caps) -> bool {
     caps.device_type != DeviceType::Software
 }
 
-/// The class of a node of this graph, for one set of kernels to choose from (a hash of their texts and constants).
-pub(super) fn class(graph: &Graph, node: &Node, storage: Storage, kernels: u64) -> String {
+/// The class of a node of this graph.
+pub(super) fn class(graph: &Graph, node: &Node, storage: Storage) -> String {
     let (inputs, output) = (graph.types(&node.inputs), &graph.ty(node.output).shape);
     let (rows, columns) = (output.rows().next_power_of_two(), output.channels());
     let terms = node.op.sum_length(&inputs).unwrap_or(1);
     let Storage { act, weight } = storage;
-    format!("{} {act}-{weight} rows {rows} columns {columns} terms {terms} {kernels:016x}", node.op.name())
+    format!("{} {act}-{weight} rows {rows} columns {columns} terms {terms}", node.op.name())
 }
 
 /// Samples of a variant, of which the least counts, and seconds that one should last at least.
 const SAMPLES: usize = 5;
 const LEAST_SECONDS: f64 = 1e-3;
 
-/// Times the variants at these places of the op's list on the node's own shapes.
+/// Times the variants at these places of the op's list, by name, on the node's own shapes.
 ///
 /// # Errors
 /// If the device fails or cannot hold the node's values.
@@ -57,7 +61,7 @@ pub(super) async fn time(
     storage: Storage,
     variants: &[Variant],
     candidates: &[usize],
-) -> Result<Tuned> {
+) -> Result<BTreeMap<String, f64>> {
     let timer = Timer::new(gpu)?;
     let types = graph.types(&node.inputs);
     // No kernel is faster or slower for other numbers.
@@ -65,7 +69,7 @@ pub(super) async fn time(
         case.fill(input, Fill::With(|i| (i % 13) as f32 / 64.0))
     });
     let inputs = case.tensors(1, storage.act, storage.weight);
-    let mut tried = Tuned::default();
+    let mut tried: BTreeMap<String, f64> = BTreeMap::new();
     for &index in candidates {
         let graph = Graph::of_case(&case, inputs.clone())?;
         let session = Session::choosing(gpu, graph, &NoWeights, storage, &|_| index)?;
@@ -73,12 +77,12 @@ pub(super) async fn time(
         let once = timer.whole(&session, 1)?.max(timer.resolution()).max(1e-9);
         let repeats = (LEAST_SECONDS / once).ceil().clamp(1.0, 1000.0) as usize;
         // What is far behind at the first look is not looked at again.
-        let hopeless = tried.0.values().any(|best| once > 4.0 * best);
+        let hopeless = tried.values().any(|best| once > 4.0 * best);
         let mut least = once;
         for _ in 0..if hopeless { 0 } else { SAMPLES } {
             least = least.min(timer.whole(&session, repeats)? / repeats as f64);
         }
-        tried.0.insert(variants[index].name.to_string(), least);
+        tried.insert(variants[index].name.to_string(), least);
     }
     Ok(tried)
 }

@@ -123,8 +123,8 @@ impl Report {
         for device in self.devices.iter().filter(|device| !device.tuned.is_empty()) {
             let _ = writeln!(out, "\n{}: the fastest variants of the networks met so far", device.label);
             for (class, tuned) in &device.tuned {
-                let class = class.rsplit_once(' ').map_or(class.as_str(), |(class, _hash)| class);
-                let tried: Vec<_> = tuned.0.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
+                let tried: Vec<_> =
+                    tuned.seconds.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
                 let _ = writeln!(out, "  {class}: {} of {}", tuned.fastest().unwrap_or_default(), tried.join(", "));
             }
         }
