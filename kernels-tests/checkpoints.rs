@@ -14,7 +14,7 @@ use ornstein::forward::{Component, forward};
 use ornstein::models::{clip, unet, vae};
 use ornstein::network::Executor;
 use ornstein::pipeline::{Pipeline, Request};
-use ornstein::tensor::DType;
+use ornstein::tensor::{DType, Weights};
 use ornstein::tokenizer::Tokenizer;
 use ornstein::weights::{Changes, Model};
 use tempfile::TempDir;
@@ -44,6 +44,7 @@ pub fn trials() -> Vec<Trial> {
         }
     }
     trials.push(test("checkpoints::padding_is_each_encoders_own", padding_is_each_encoders_own));
+    trials.push(test("checkpoints::a_tensors_type_is_told_without_reading_it", types_are_told));
     trials
 }
 
@@ -100,6 +101,23 @@ pub fn agree(model: &Model, family: &str, executor: &Executor, limit: f64) -> Re
         }
     }
     Ok(names.len())
+}
+
+fn types_are_told() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let quantised = folder.path().join("model.gguf");
+    gguf::write_gguf(&quantised, &Kept::of("sd2")?.tensors())?;
+    let (_folder, bf16) = checkpoint("sd2", DType::BF16)?;
+    for (path, wanted) in [(quantised, DType::F32), (bf16, DType::BF16)] {
+        for component in ["unet", "text_encoder", "vae"] {
+            let weights = Model::open(&path)?.weights(component)?;
+            let told = |name: &String| (weights.dtype(name), weights.get(name).map(|tensor| tensor.dtype));
+            let wrong: Vec<_> =
+                weights.names().into_iter().filter(|name| told(name) != (Some(wanted), Some(wanted))).collect();
+            assert!(wrong.is_empty(), "{component}: {wrong:?}");
+        }
+    }
+    Ok(())
 }
 
 /// What is inferred from the tensors is what diffusers wrote of the pipeline.

@@ -12,7 +12,7 @@ use ornstein::weights::fetch::{Hub, Progress, fetch};
 use ornstein::weights::manifest::{Defaults, Entry, Family, File, Kind};
 use tempfile::TempDir;
 
-use crate::support::{ensure, test};
+use crate::support::{copy_model, ensure, test};
 
 /// The file, and its SHA-256.
 const BYTES: &[u8] = b"the weights of a very small model";
@@ -34,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
         ("the_token_is_not_sent_to_other_hubs", token),
         ("a_hub_that_is_not_there_is_named", unreachable),
         ("the_command_takes_the_endpoint_from_the_environment", command),
+        ("a_model_is_listed_as_here_once_it_is_whole", listed),
     ];
     tests.into_iter().map(|(name, run)| test(format!("fetch::{name}"), run)).collect()
 }
@@ -232,4 +233,22 @@ fn command() -> Result<(), Failed> {
     assert!(status == Some(2) && text.contains("no model is called nonesuch; known are shapes"), "{text}");
     let (status, text) = run("shapes")?;
     ensure(status == Some(0) && text.contains("part of the program"), text)
+}
+
+fn listed() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let model = folder.path().join("sd15");
+    let is_here = || -> Result<bool, Failed> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ornstein"));
+        let output = command.args(["models", "list", "--json"]).env("ORNSTEIN_MODELS", folder.path()).output()?;
+        let list: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let mut rows = list["models"].as_array().ok_or("no list")?.iter();
+        Ok(rows.any(|row| row["name"] == "sd15" && row["here"] == true))
+    };
+    ensure(!is_here()?, "without a folder")?;
+    copy_model(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model"), &model)?;
+    ensure(is_here()?, "with all of it")?;
+    let unet = model.join("unet/diffusion_pytorch_model.safetensors");
+    fs::rename(&unet, unet.with_extension("safetensors.part"))?;
+    ensure(!is_here()?, "with half of its UNet")
 }

@@ -144,5 +144,9 @@ fn only_changed_tensors_are_touched() -> Result<(), Failed> {
     let changed: Vec<String> = plain.names().into_iter().filter(differ).collect();
     let in_file = read_tensors(&file("peft-alpha"))?.len() / 2;
     ensure(changed.len() == in_file && changed.iter().all(|name| name.ends_with(".weight")), format!("{changed:?}"))?;
+    ensure(
+        plain.names().iter().all(|name| merged.dtype(name) == merged.get(name).map(|t| t.dtype)),
+        "a type is wrong",
+    )?;
     ensure(changes.files("text_encoder").is_empty(), "the text encoder is changed")
 }

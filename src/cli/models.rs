@@ -69,8 +69,13 @@ impl Models {
     }
 }
 
+/// Whether the model of this name can be opened, with the weights that every model has.
+fn is_here(name: &str) -> bool {
+    let whole = |model: Model| ["text_encoder", "unet", "vae"].iter().all(|component| model.weights(component).is_ok());
+    Model::resolve(Some(name)).is_ok_and(whole)
+}
+
 fn list(as_json: bool) -> Result<()> {
-    let is_here = |name: &str| Model::resolve(Some(name)).is_ok();
     if as_json {
         let row =
             |entry: &manifest::Entry| json!({"name": entry.name, "about": entry.about, "here": is_here(&entry.name)});

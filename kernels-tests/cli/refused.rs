@@ -1,0 +1,195 @@
+//! What is refused: by which status, and with what line.
+
+use std::path::Path;
+
+use libtest_mimic::Failed;
+use ornstein::tensor::Tensor;
+use ornstein::weights::write_tensors;
+
+use super::{Check, draw, refused, write_picture};
+use crate::controlnet::write_for_the_built_in_model;
+use crate::support::{change_tensor, copy_of_the_model};
+
+pub const CHECKS: &[(&str, Check)] = &[
+    ("an_unknown_sampler_is_refused_with_the_list", |at| {
+        refused(at, &["generate", "x", "--sampler", "nonsense"], 2, &["nonsense", "euler"])
+    }),
+    ("an_unknown_op_is_refused_with_the_list", |at| {
+        refused(at, &["validate", "nonsense"], 2, &["nonsense", "matmul, matmul_geglu"])
+    }),
+    ("the_reference_is_not_validated_against_itself", |at| {
+        refused(at, &["validate", "--device", "cpu"], 2, &["--device cpu", "ornstein devices"])
+    }),
+    ("zero_steps_are_refused", |at| refused(at, &["generate", "x", "--steps", "0"], 2, &["steps"])),
+    ("a_width_off_the_grid_is_refused_with_the_nearest", |at| {
+        refused(at, &["generate", "x", "--width", "63"], 2, &["--width 63", "multiple of 4", "60"])
+    }),
+    ("a_width_of_zero_is_refused", |at| refused(at, &["generate", "x", "--width", "0"], 2, &["--width 0"])),
+    ("an_empty_batch_is_refused", |at| refused(at, &["generate", "x", "--batch", "0"], 2, &["--batch"])),
+    ("guidance_that_is_no_number_is_refused", |at| {
+        refused(at, &["generate", "x", "--guidance", "nan"], 2, &["--guidance"])
+    }),
+    ("a_spacing_is_refused_by_samplers_without_one", |at| {
+        refused(at, &["generate", "x", "--sampler", "lcm", "--spacing", "trailing"], 2, &["--spacing", "lcm"])
+    }),
+    ("an_unknown_spacing_is_refused_with_the_known", |at| {
+        refused(at, &["generate", "x", "--spacing", "even"], 2, &["even", "leading, trailing, linspace"])
+    }),
+    ("an_eta_is_refused_by_samplers_without_one", |at| {
+        refused(at, &["generate", "x", "--sampler", "euler", "--eta", "0.5"], 2, &["--eta", "ddim and tcd"])
+    }),
+    ("sizes_beyond_any_machine_are_refused", sizes_beyond_any_machine_are_refused),
+    ("a_picture_larger_than_the_memory_is_refused", |at| {
+        let size = ["--width", "131072", "--height", "131072"];
+        refused(at, &[&["generate", "x", "--device", "cpu"], &size[..]].concat(), 1, &["memory", "--width"])
+    }),
+    ("wrong_usage_is_one_line", |at| refused(at, &["generate", "x", "--dtype", "f8"], 2, &["f8", "f16", "--help"])),
+    ("latents_and_picture_in_one_file_are_refused", |at| {
+        refused(at, &["generate", "x", "--output", "a", "--save-latents", "a"], 2, &["--save-latents"])
+    }),
+    ("an_empty_device_name_fits_none", |at| refused(at, &["generate", "x", "--device", ""], 1, &["--device"])),
+    ("a_missing_model_folder_is_named", |at| {
+        refused(at, &["generate", "x", "--model", "no/such/model"], 1, &["no/such/model"])
+    }),
+    ("a_device_that_is_not_there_is_never_replaced", |at| {
+        refused(at, &["generate", "x", "--device", "voodoo"], 1, &["voodoo", "--device cpu"])
+    }),
+    ("two_documents_on_stdout_are_refused", |at| {
+        refused(at, &["generate", "x", "--json", "--output", "-"], 2, &["--json"])
+    }),
+    ("an_output_in_a_missing_folder_is_refused_before_the_work", |at| {
+        refused(at, &["generate", "x", "--output", "missing/picture.png"], 1, &["missing/picture.png"])
+    }),
+    ("a_folder_as_output_is_refused", |at| refused(at, &["generate", "x", "--output", "."], 1, &["."])),
+    ("a_full_disk_is_an_error", |at| {
+        refused(at, &["generate", "x", "--steps", "1", "--device", "cpu", "--output", "/dev/full"], 1, &["/dev/full"])
+    }),
+    ("init_latents_of_another_size_are_refused", init_latents_of_another_size_are_refused),
+    ("truncated_weights_are_named", truncated_weights_are_named),
+    ("weights_that_are_not_a_number_are_named", weights_that_are_not_a_number_are_named),
+    ("a_tensor_of_another_shape_is_named", a_tensor_of_another_shape_is_named),
+    ("an_unknown_configuration_value_is_named", an_unknown_configuration_value_is_named),
+    ("merges_that_are_empty_are_named", |at| {
+        std::fs::write(copy_of_the_model(at)?.join("tokenizer/merges.txt"), "")?;
+        refused(at, DRAW_MODEL, 1, &["merges.txt", "empty"])
+    }),
+    ("forward_shows_shapes_as_the_file_has_them", |at| {
+        forward_refuses(at, Tensor::zeros([1, 5, 8, 6]), 2, &["[B, 4, H, W]", "[1, 5, 8, 6]"])
+    }),
+    ("forward_refuses_an_input_that_is_not_a_number", |at| {
+        forward_refuses(at, Tensor::new([1, 4, 1, 1], vec![0.0, 0.0, f32::NAN, 0.0]), 1, &["z", "element 2"])
+    }),
+    ("forward_lists_the_inputs_that_it_misses", forward_lists_the_inputs_that_it_misses),
+    ("a_pickled_embedding_is_refused_with_how_to_convert_it", |at| {
+        std::fs::write(at.join("cat.pt"), "")?;
+        refused(at, &["generate", "x", "--embedding", "cat.pt"], 1, &["cat.pt", "pickle", "safetensors.torch"])
+    }),
+    ("more_skipped_layers_than_there_are_are_refused", |at| {
+        refused(at, &["generate", "x", "--device", "cpu", "--clip-skip", "4"], 2, &["--clip-skip 4", "3 layers"])
+    }),
+    ("a_folder_without_an_autoencoder_is_refused", |at| {
+        refused(at, &["generate", "x", "--vae", "nowhere"], 1, &["nowhere/config.json", "a VAE alone"])
+    }),
+    ("a_controlnet_without_its_image_is_refused", |at| {
+        let said = ["--control-image is given 0 times and --control once", "in the same order"];
+        refused(at, &["generate", "x", "--control", "guide"], 2, &said)
+    }),
+    ("a_scale_too_many_is_refused", |at| {
+        write_picture(&at.join("p.png"))?;
+        let arguments = ["generate", "x", "--control", "a", "--control-image", "p.png", "--control-scale", "1"];
+        refused(at, &[&arguments[..], &["--control-scale", "2"]].concat(), 2, &["--control-scale is given 2 times"])
+    }),
+    ("a_controlnet_that_is_not_there_is_named", |at| {
+        write_picture(&at.join("p.png"))?;
+        let arguments = ["generate", "x", "--control", "nowhere", "--control-image", "p.png"];
+        refused(at, &arguments, 1, &["nowhere", "no such file or folder"])
+    }),
+    ("a_control_image_that_is_none_is_named", |at| {
+        std::fs::write(at.join("p.png"), "GIF89a")?;
+        let arguments = |image| ["generate", "x", "--control", "guide", "--control-image", image];
+        refused(at, &arguments("p.png"), 1, &["p.png", "cannot be read as PNG"])?;
+        refused(at, &arguments("q.png"), 1, &["q.png", "give a PNG"])
+    }),
+    ("a_part_of_the_steps_that_is_none_is_refused", |at| {
+        write_for_the_built_in_model(&at.join("guide"))?;
+        write_picture(&at.join("p.png"))?;
+        let arguments = ["generate", "x", "--control", "guide", "--control-image", "p.png", "--control-start", "1"];
+        refused(at, &arguments, 2, &["--control-start 1", "--control-end 1", "start < end"])
+    }),
+    ("a_controlnet_alone_draws_nothing", |at| {
+        write_for_the_built_in_model(&at.join("guide"))?;
+        refused(at, &["generate", "x", "--model", "guide"], 1, &["guide: is a ControlNet", "--control"])
+    }),
+    ("an_unknown_shader_is_refused_with_where_the_list_is", |at| {
+        refused(at, &["shader", "matmull"], 2, &["matmull", "ornstein shader", "activation"])
+    }),
+    ("an_unknown_variant_is_refused_with_the_list", |at| {
+        refused(at, &["shader", "matmul", "--variant", "nonsense"], 2, &["nonsense", "tile16, tile64"])
+    }),
+    ("an_unknown_target_is_refused_with_the_list", |at| {
+        refused(at, &["shader", "matmul", "--to", "dxil"], 2, &["dxil", "wgsl, spirv, msl, hlsl"])
+    }),
+    ("a_shared_part_is_not_translated_as_a_kernel", |at| {
+        refused(at, &["shader", "shared/flat"], 2, &["shared/flat is no op's kernel"])
+    }),
+    ("spirv_as_json_is_refused", |at| refused(at, &["shader", "add", "--to", "spirv", "--json"], 2, &["--json"])),
+];
+
+const DRAW_MODEL: &[&str] = &["generate", "x", "--steps", "1", "--device", "cpu", "--model", "model"];
+
+fn sizes_beyond_any_machine_are_refused(at: &Path) -> Result<(), Failed> {
+    for (option, value) in [
+        ("--width", "4294967296"),
+        ("--width", "18446744073709551612"),
+        ("--batch", "1000000000"),
+        ("--batch", "18446744073709551615"),
+    ] {
+        refused(at, &["generate", "x", option, value, "--device", "cpu"], 2, &[value, option])?;
+    }
+    Ok(())
+}
+
+fn truncated_weights_are_named(at: &Path) -> Result<(), Failed> {
+    let path = copy_of_the_model(at)?.join("unet/diffusion_pytorch_model.safetensors");
+    let bytes = std::fs::read(&path)?;
+    std::fs::write(&path, &bytes[..bytes.len() / 2])?;
+    refused(at, DRAW_MODEL, 1, &["unet/diffusion_pytorch_model.safetensors"])
+}
+
+fn weights_that_are_not_a_number_are_named(at: &Path) -> Result<(), Failed> {
+    let path = copy_of_the_model(at)?.join("unet/diffusion_pytorch_model.safetensors");
+    change_tensor(&path, "conv_in.weight", |_| f32::NAN)?;
+    refused(at, DRAW_MODEL, 1, &["conv_in.weight", "NaN"])
+}
+
+fn a_tensor_of_another_shape_is_named(at: &Path) -> Result<(), Failed> {
+    let path = copy_of_the_model(at)?.join("text_encoder/config.json");
+    let config = std::fs::read_to_string(&path)?.replace("\"intermediate_size\": 512", "\"intermediate_size\": 256");
+    std::fs::write(&path, config)?;
+    refused(at, DRAW_MODEL, 1, &["mlp.fc1.weight", "[256, 128]", "[512, 128]"])
+}
+
+fn an_unknown_configuration_value_is_named(at: &Path) -> Result<(), Failed> {
+    let path = copy_of_the_model(at)?.join("unet/config.json");
+    let config = std::fs::read_to_string(&path)?.replace("\"act_fn\": \"silu\"", "\"act_fn\": \"mish\"");
+    std::fs::write(&path, config)?;
+    refused(at, DRAW_MODEL, 1, &["act_fn", "mish"])
+}
+
+fn init_latents_of_another_size_are_refused(at: &Path) -> Result<(), Failed> {
+    draw(at, &["x", "--seed", "1", "--width", "32", "--save-latents", "latents.safetensors"])?;
+    refused(at, &["generate", "x", "--init-latents", "latents.safetensors", "--device", "cpu"], 2, &["[1, 4, 16, 8]"])
+}
+
+fn forward_lists_the_inputs_that_it_misses(at: &Path) -> Result<(), Failed> {
+    draw(at, &["x", "--seed", "1", "--save-latents", "latents.safetensors"])?;
+    let arguments =
+        ["forward", "unet", "--inputs", "latents.safetensors", "--outputs", "out.safetensors", "--device", "cpu"];
+    refused(at, &arguments, 2, &["sample", "latents"])
+}
+
+fn forward_refuses(at: &Path, z: Tensor, status: i32, words: &[&str]) -> Result<(), Failed> {
+    write_tensors(&at.join("z.safetensors"), &[("z", &z)])?;
+    let files = ["--inputs", "z.safetensors", "--outputs", "out.safetensors"];
+    refused(at, &[&["forward", "vae-decoder", "--device", "cpu"], &files[..]].concat(), status, words)
+}
