@@ -2,8 +2,6 @@
 
 use half::{bf16, f16};
 
-use super::DType;
-
 /// Finite numbers of one type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Elements {
@@ -13,26 +11,6 @@ pub enum Elements {
 }
 
 impl Elements {
-    pub fn dtype(&self) -> DType {
-        match self {
-            Self::F32(_) => DType::F32,
-            Self::F16(_) => DType::F16,
-            Self::BF16(_) => DType::BF16,
-        }
-    }
-
-    pub fn len(&self) -> usize {
-        match self {
-            Self::F32(elements) => elements.len(),
-            Self::F16(elements) => elements.len(),
-            Self::BF16(elements) => elements.len(),
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// As many elements as `wide` has, from number `first` on, in f32.
     ///
     /// # Panics
@@ -94,7 +72,7 @@ mod tests {
         let bf16s: Vec<bf16> = all.map(bf16::from_bits).filter(|x| x.is_finite()).collect();
         let wanted = [f16s.iter().map(|x| x.to_f32()).collect::<Vec<_>>(), bf16s.iter().map(|x| x.to_f32()).collect()];
         for (elements, wanted) in [Elements::F16(f16s), Elements::BF16(bf16s)].into_iter().zip(wanted) {
-            let mut wide = vec![0.0; elements.len()];
+            let mut wide = vec![0.0; wanted.len()];
             elements.widen(0, &mut wide);
             assert!(wide.iter().zip(&wanted).all(|(found, wanted)| found.to_bits() == wanted.to_bits()));
         }
