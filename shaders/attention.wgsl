@@ -6,6 +6,7 @@
 #import core
 
 struct Params {
+    first_tile: u32, // of queries
     queries: u32,
     keys: u32,
     heads: u32,

@@ -11,6 +11,7 @@ override TAPS_X: u32 = 3u; // width of the kernel, at least 1
 override UPSAMPLED: bool = false; // x is read as height x width, else it has that size
 
 struct Params {
+    first_tile: u32, // of rows
     rows: u32, // batch * output height * out_width
     taps: u32,
     c4: u32,

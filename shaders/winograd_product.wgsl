@@ -5,6 +5,7 @@
 override HAS_BEFORE: bool = false;
 
 struct Params {
+    first_tile: u32, // of rows
     rows: u32, // of all products together
     taps: u32, // 1
     c4: u32,

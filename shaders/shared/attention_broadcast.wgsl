@@ -93,7 +93,8 @@ fn scaled(out: Weights, by: vec4<f32>) -> Weights {
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let head = head_of(id.y);
-    let query = id.x * TILE + 4u * lane;
+    let first = (params.first_tile + id.x) * TILE;
+    let query = first + 4u * lane;
     let places = query_places(head, query);
     let chunk = id.z * CHUNK_VECTORS;
     // Queries of a head that is not split stay in registers.
@@ -107,7 +108,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     }
     var top = vec4(LOWEST);
     var total = vec4(0.0);
-    let keys = select(params.keys, min(params.keys, (id.x + 1u) * TILE), CAUSAL);
+    let keys = select(params.keys, min(params.keys, first + TILE), CAUSAL);
     for (var key = 0u; key < keys; key += LANES) {
         // Keys beyond the last repeat it, and no query sees them.
         let token = min(key + lane, params.keys - 1u) * params.kv_row;

@@ -259,7 +259,7 @@ fn main(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let head = head_of(id.y);
-    let query = id.x * QUERIES;
+    let query = (params.first_tile + id.x) * QUERIES;
     let first_row = subgroup * MATRIX; // of the subgroup
     let parts = LANES / MATRIX;
     let lane_row = first_row + lane / parts;

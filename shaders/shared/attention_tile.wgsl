@@ -94,7 +94,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
     let tx = local.x;
     let ty = local.y;
     let head = head_of(id.y);
-    let query = id.x * TILE;
+    let query = (params.first_tile + id.x) * TILE;
     let vector = id.z * CHUNKS * SIDE + tx;
     let keys = select(params.keys, min(params.keys, query + TILE), CAUSAL);
 

@@ -16,14 +16,13 @@ fn store8(sums: Sums, row: u32, n4: u32) {
     store_y(sums.r7, row + 7u, n4);
 }
 
-// Workgroups are numbered along N by x, and along the rows by y and z (see `ops::fold_groups`).
 @compute @workgroup_size(LANES)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let first_row = (group.z * groups.y + group.y) * ROW_GROUPS * LANES;
+    let first_row = tile_of(group, groups) * ROW_GROUPS * LANES;
     let n4 = group.x * LANES + lane;
     let place0 = place_x(first_row + lane);
     let place1 = place_x(first_row + LANES + lane);

@@ -176,7 +176,6 @@ fn store_row(row: u32, at: Stand) {
     }
 }
 
-// Workgroups are numbered along N by x, and along the rows by y and z (see `ops::fold_groups`).
 @compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -184,7 +183,7 @@ fn main(
     @builtin(local_invocation_index) thread: u32,
     @builtin(subgroup_id) subgroup: u32,
 ) {
-    let first_row = (group.z * groups.y + group.y) * TILE_ROWS;
+    let first_row = tile_of(group, groups) * TILE_ROWS;
     let at = Stand(thread, subgroup, first_row, group.x * (TILE_COLUMNS / 4u));
     let group_row = subgroup % TILE_GROUPS / COLUMN_GROUPS * ROW_PIECES * MATRIX;
     let group_column = subgroup % COLUMN_GROUPS * SPAN;

@@ -5,14 +5,13 @@
 const ROWS: u32 = 16u;
 const COLUMNS4: u32 = 16u;
 
-// Workgroups are numbered along N by x, and along the rows by y and z (see `ops::fold_groups`).
 @compute @workgroup_size(COLUMNS4, ROWS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_id) local: vec3<u32>,
 ) {
-    let row = (group.z * groups.y + group.y) * ROWS + local.y;
+    let row = tile_of(group, groups) * ROWS + local.y;
     let n4 = group.x * COLUMNS4 + local.x;
     // Threads beyond the last column repeat it; they store nothing.
     var from_w = first_w(row, min(n4, params.n4 - 1u));

@@ -23,14 +23,13 @@ fn load_w(row: u32, tap: u32, c: u32, n4: u32) -> vec4<f32> {
     return load_weight(w[first_w(row, n4) + (tap * 4u * params.c4 + c) * step_w()]);
 }
 
-// Workgroups are numbered along N by x, and along the rows by y and z (see `ops::fold_groups`).
 @compute @workgroup_size(16, ROW_THREADS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_id) local: vec3<u32>,
 ) {
-    let first_row = (group.z * groups.y + group.y) * TILE_ROWS;
+    let first_row = tile_of(group, groups) * TILE_ROWS;
     let first_n4 = group.x * TILE_N4;
     let thread = local.y * TILE_N4 + local.x;
     // There are as many threads as vectors in the tile of x: each loads one, always of the same row.

@@ -1,7 +1,7 @@
 // What every core of a matrix product shares: y [rows, N] = epilogue(sum over taps and c of x(row, tap, c) w[tap, c]).
 //
-// The shader declares `w` [taps * 4 c4, n4], `y` [rows, n4] and `params` (with rows, taps, c4, n4; all but rows and taps
-// count vectors of four), and says what x is:
+// The shader declares `w` [taps * 4 c4, n4], `y` [rows, n4] and `params` (with first_tile, rows, taps, c4, n4; the last
+// two count vectors of four), and says what x is:
 //     place_x(row) -> Place       what is to know of a row, computed once
 //     run_x(place, tap) -> Run    where that row's c4 vectors of a tap stand
 //     read_x(run, c4) -> x_vector one of them; zeros where x has none
@@ -9,3 +9,9 @@
 // a finished sum is kept: store_y(sum, row, n4), which leaves out what is beyond y.
 // A core has `main`, how a device's threads share the work, and says what they read at once: `x_vector` and `w_vector`, of
 // VECTOR_FOURS vectors of four.
+
+// The tile of rows of a workgroup. Workgroups are numbered along N by x, and along the rows by y and z (see
+// `ops::fold_groups`), from params.first_tile on.
+fn tile_of(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return params.first_tile + group.z * groups.y + group.y;
+}

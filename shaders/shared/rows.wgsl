@@ -2,6 +2,7 @@
 #import one_w
 
 struct Params {
+    first_tile: u32, // of rows
     rows: u32,
     taps: u32, // 1
     c4: u32,

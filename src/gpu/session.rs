@@ -20,9 +20,10 @@ use super::shader::Dialect;
 use crate::error::{Error, Result};
 use crate::graph::plan::{Plan, Storage, device_bytes};
 use crate::graph::{Graph, Node, ValueId};
+use crate::ops::Launch;
 use crate::tensor::{Tensor, Weights};
 pub use chain::{Carry, Chain};
-use pace::Pace;
+use pace::{Pace, Share};
 use submission::Submission;
 
 /// Picks a node's variant: the node's place in its graph to the variant's place in the op's list.
@@ -35,6 +36,15 @@ struct Dispatch {
     workgroups: [u32; 3],
 }
 
+impl Dispatch {
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        let [x, y, z] = self.workgroups;
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
 #[derive(Debug)]
 pub struct Session {
     gpu: Arc<Gpu>,
@@ -45,6 +55,8 @@ pub struct Session {
     /// Buffers of inputs, constants and parameters.
     fixed: HashMap<ValueId, wgpu::Buffer>,
     plan: Plan,
+    launches: Vec<Launch>,
+    /// One per node, of its launch.
     dispatches: Vec<Dispatch>,
     readback: wgpu::Buffer,
     bytes: u64,
@@ -104,14 +116,14 @@ impl Session {
         self.upload(inputs, &[])?;
         let submissions = self.pace().submissions();
         let Some(mut submissions) = submissions else {
-            self.pace().measure(|nodes| self.measured(nodes))?;
+            self.pace().measure(|share| self.measured(share))?;
             return self.outputs(self.submission(&self.readback)).await;
         };
         let start = Instant::now();
-        let last = submissions.pop().unwrap_or_default();
-        submissions.into_iter().for_each(|nodes| self.submit(nodes));
+        let last = submissions.pop().unwrap_or(Share::Nodes(0..0));
+        submissions.into_iter().try_for_each(|share| self.submit(share))?;
         let mut submission = self.submission(&self.readback);
-        self.encode_pass(&mut submission.encoder, last, 1, None);
+        self.encode(&mut submission.encoder, last)?;
         let outputs = self.outputs(submission).await?;
         self.pace().correct(start.elapsed().as_secs_f64());
         Ok(outputs)
@@ -121,9 +133,10 @@ impl Session {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same session with so many seconds that a submission may take; one that a single node exceeds has that alone.
-    pub fn within(mut self, seconds: f64) -> Self {
-        self.pace = Mutex::new(Pace::of(&self.graph).within(seconds));
+    /// The same session with so many seconds that a submission may take; one that a single node exceeds has that alone, or
+    /// some of its tiles.
+    pub fn within(self, seconds: f64) -> Self {
+        self.pace().set_budget(seconds);
         self
     }
 
@@ -132,16 +145,17 @@ impl Session {
         Some(self.pace().submissions()?.len())
     }
 
-    fn submit(&self, nodes: Range<usize>) {
+    fn submit(&self, share: Share) -> Result<()> {
         let mut encoder = self.submission(&self.readback).encoder;
-        self.encode_pass(&mut encoder, nodes, 1, None);
+        self.encode(&mut encoder, share)?;
         self.gpu.queue.submit([encoder.finish()]);
+        Ok(())
     }
 
-    /// Seconds from a submission of these nodes until they are done.
-    fn measured(&self, nodes: Range<usize>) -> Result<f64> {
+    /// Seconds from a submission until it is done.
+    fn measured(&self, share: Share) -> Result<f64> {
         let start = Instant::now();
-        self.submit(nodes);
+        self.submit(share)?;
         self.gpu.wait()?;
         Ok(start.elapsed().as_secs_f64())
     }
@@ -190,13 +204,22 @@ impl Session {
         let label = Some(self.graph.network.as_str());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes });
         for _ in 0..repeats {
-            for dispatch in &self.dispatches[nodes.clone()] {
-                let [x, y, z] = dispatch.workgroups;
-                pass.set_pipeline(&dispatch.pipeline);
-                pass.set_bind_group(0, &dispatch.bind_group, &[]);
-                pass.dispatch_workgroups(x, y, z);
+            self.dispatches[nodes.clone()].iter().for_each(|dispatch| dispatch.encode(&mut pass));
+        }
+    }
+
+    /// A share in one compute pass.
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, share: Share) -> Result<()> {
+        match share {
+            Share::Nodes(nodes) => self.encode_pass(encoder, nodes, 1, None),
+            Share::Tiles(node, tiles) => {
+                let launch = self.launches[node].part(tiles, &self.gpu.caps);
+                let part = self.dispatches_of(&[(&self.graph.nodes[node], &launch)])?;
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                part.iter().for_each(|dispatch| dispatch.encode(&mut pass));
             }
         }
+        Ok(())
     }
 
     async fn read_back(&self, readback: &wgpu::Buffer) -> Result<Vec<u8>> {

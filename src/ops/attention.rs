@@ -9,11 +9,8 @@
 
 mod coop;
 
-use rayon::prelude::*;
-
-use super::host::{exp, vectorized};
-use super::product::{Mat, MatMut, Threads, product};
-use super::{Binding, Case, Inputs, Kind, Launch, Op, Ty, Variant, expect_inputs, expect_kind, expect_shape};
+use super::host::attention::Heads;
+use super::{Binding, Case, Inputs, Kind, Launch, Op, Tiles, Ty, Variant, expect_inputs, expect_kind, expect_shape};
 use crate::caps::{Caps, DeviceType};
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
@@ -32,84 +29,6 @@ const TILE: usize = 32;
 const MOST_CHUNKS: usize = 5;
 /// Output channels of a workgroup of the core for software devices, whose compiler takes minutes for more.
 const BROADCAST_CHANNELS: usize = 80;
-
-/// Queries and keys whose scores the CPU holds at a time.
-const BLOCK_QUERIES: usize = 64;
-const BLOCK_KEYS: usize = 512;
-
-/// One head of some queries, with the keys and values of its batch entry.
-struct Head<'a> {
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-    d: usize,
-    /// From one token to the next: of y, of q, of k and v.
-    width: usize,
-    q_row: usize,
-    kv_row: usize,
-    keys: usize,
-    /// The token that the first query is, if the future is hidden from it.
-    causal_from: Option<usize>,
-}
-
-impl Head<'_> {
-    /// Adds to y, which is zero, the head's output for `rows` queries.
-    fn attend(&self, y: &mut [f32], rows: usize, scores: &mut [f32]) {
-        let &Self { d, width, q_row, kv_row, .. } = self;
-        let mut softmax = vec![(f32::NEG_INFINITY, 0.0); rows];
-        let end = self.causal_from.map_or(self.keys, |first| self.keys.min(first + rows));
-        for key in (0..end).step_by(BLOCK_KEYS) {
-            let n = BLOCK_KEYS.min(end - key);
-            let scores = &mut scores[..rows * n];
-            let q = Mat::strided(self.q, [rows, d], [q_row, 1]);
-            let k_transposed = Mat::strided(&self.k[key * kv_row..], [d, n], [1, kv_row]);
-            let scale = (d as f32).sqrt().recip();
-            product(MatMut::new(scores, rows, n), 0.0, q, k_transposed, scale, Threads::One);
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (row, (scores, state)) in scores.chunks_mut(n).zip(&mut softmax).enumerate() {
-                        let seen = self.causal_from.map_or(n, |first| (first + row + 1).saturating_sub(key).min(n));
-                        let shrink = exponentiate(scores, seen, state);
-                        y[row * width..][..d].iter_mut().for_each(|y| *y *= shrink);
-                    }
-                },
-            );
-            let v = Mat::strided(&self.v[key * kv_row..], [n, d], [kv_row, 1]);
-            product(MatMut::strided(y, [rows, d], width), 1.0, Mat::new(scores, rows, n), v, 1.0, Threads::One);
-        }
-        for (row, (_, total)) in softmax.into_iter().enumerate() {
-            y[row * width..][..d].iter_mut().for_each(|y| *y /= total);
-        }
-    }
-}
-
-/// Turns the first `seen` scores into their exponentials relative to the largest so far, and the others into zero.
-/// `state` is that largest score and the sum of exponentials; returned is the factor by which earlier sums shrink.
-#[inline(always)]
-fn exponentiate(scores: &mut [f32], seen: usize, state: &mut (f32, f32)) -> f32 {
-    let (seen, hidden) = scores.split_at_mut(seen);
-    hidden.fill(0.0);
-    let (top, total) = *state;
-    let new_top = fold_lanes(seen, top, |a, b| if b > a { b } else { a });
-    // Infinite less infinite is no number.
-    let shrink = if new_top == top { 1.0 } else { (top - new_top).exp() };
-    seen.iter_mut().for_each(|score| *score = exp(*score - new_top));
-    let sum = fold_lanes(seen, 0.0, |a, b| a + b);
-    *state = (new_top, total * shrink + sum);
-    shrink
-}
-
-/// Folds sixteen interleaved parts of the values, then those: in one chain each step would wait for the one before.
-#[inline(always)]
-fn fold_lanes(values: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
-    let (whole, rest) = values.as_chunks::<16>();
-    let mut lanes = [start; 16];
-    for chunk in whole {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane = f(*lane, *value));
-    }
-    lanes.iter().chain(rest).copied().fold(start, f)
-}
 
 /// Where q, k and v are among the inputs.
 struct Layout {
@@ -204,32 +123,10 @@ impl Op for Attention {
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
         let Layout { q_row, kv_row, at, input, .. } = Layout::of(&inputs.iter().map(|x| &x.shape).collect::<Vec<_>>());
         let [q, k, v] = [0, 1, 2].map(|i| &inputs[input[i]].data[at[i]..]);
-        let (queries, keys, width) = (tokens(&y.shape), tokens(&keys_of(inputs).shape), y.shape.channels());
-        let d = width / self.heads;
-        // Small blocks where there are few queries, so that every thread has some.
-        let block = (y.shape.rows() / (4 * rayon::current_num_threads())).clamp(8, BLOCK_QUERIES);
-        let work = |batch: usize, first: usize, y: &mut [f32]| {
-            let rows = y.len() / width;
-            let mut scores = vec![0.0; rows * keys.min(BLOCK_KEYS)];
-            for at in (0..width).step_by(d) {
-                let head = Head {
-                    q: &q[(batch * queries + first) * q_row + at..],
-                    k: &k[batch * keys * kv_row + at..],
-                    v: &v[batch * keys * kv_row + at..],
-                    d,
-                    width,
-                    q_row,
-                    kv_row,
-                    keys,
-                    causal_from: self.causal.then_some(first),
-                };
-                head.attend(&mut y[at..], rows, &mut scores);
-            }
-        };
-        y.data.fill(0.0);
-        y.data.par_chunks_mut(queries * width).enumerate().for_each(|(batch, y)| {
-            y.par_chunks_mut(block * width).enumerate().for_each(|(i, y)| work(batch, i * block, y));
-        });
+        let (queries, keys) = (tokens(&y.shape), tokens(&keys_of(inputs).shape));
+        let &Self { heads, causal } = self;
+        let d = y.shape.channels() / heads;
+        Heads { q, k, v, q_row, kv_row, queries, keys, heads, d, causal }.attend(&mut y.data);
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
@@ -249,8 +146,10 @@ impl Op for Attention {
         let bindings: Vec<_> =
             input.map(Binding::Input).into_iter().chain([Binding::Output, Binding::Params]).collect();
         let launch = |tile: usize, chunks: usize| {
+            let tiles = Tiles { count: queries.div_ceil(tile), folded: false };
             Launch::new("attention", 3)
                 .bindings(bindings.clone())
+                .tiled(tiles)
                 .constant("CAUSAL", self.causal)
                 .param("queries", queries)
                 .param("keys", keys)
@@ -261,7 +160,7 @@ impl Op for Attention {
                 .param("k_first", at[1] / 4)
                 .param("v_first", at[2] / 4)
                 .param_f32("scale", (d as f32).sqrt().recip())
-                .workgroups([queries.div_ceil(tile), pairs, chunks].map(|n| n as u32))
+                .workgroups([tiles.count, pairs, chunks].map(|n| n as u32))
         };
         let ends = |rounds: usize| caps.loop_rounds.is_none_or(|most| rounds <= most as usize);
         let mut variants = Vec::new();
@@ -347,6 +246,7 @@ pub fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::host::attention::BLOCK_KEYS;
     use crate::rng::Generator;
     use crate::tensor::DType;
 

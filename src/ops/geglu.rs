@@ -16,7 +16,7 @@ use crate::tensor::{Shape, Tensor};
 pub struct Geglu;
 
 /// Values times their gates' GELU.
-pub(super) fn gate(pairs: &[f32], y: &mut [f32]) {
+fn gate(pairs: &[f32], y: &mut [f32]) {
     vectorized(
         #[inline(always)]
         || {

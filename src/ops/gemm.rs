@@ -5,7 +5,7 @@ mod coop;
 
 use coop::Coop;
 
-use super::{Launch, Variant, fold_groups};
+use super::{Launch, Tiles, Variant, fold_groups};
 use crate::caps::{Caps, DeviceType};
 
 /// One core with one size of tile.
@@ -50,8 +50,9 @@ pub(super) struct Size {
 /// The launches of a shader that imports a core, for one with its own bindings and constants; `finish` adds its params.
 pub(super) fn variants(shader: &Launch, size: Size, caps: &Caps, finish: impl Fn(Launch) -> Launch) -> Vec<Variant> {
     let variant = |name, [rows, columns]: [usize; 2], with_core: &dyn Fn(Launch) -> Launch| {
-        let [y, z, _] = fold_groups((size.matrices * size.rows).div_ceil(rows), caps);
-        let launch = with_core(shader.clone());
+        let tiles = Tiles { count: (size.matrices * size.rows).div_ceil(rows), folded: true };
+        let [y, z, _] = fold_groups(tiles.count, caps);
+        let launch = with_core(shader.clone()).tiled(tiles);
         Variant { name, launch: finish(launch.workgroups([size.n.div_ceil(columns) as u32, y, z])) }
     };
     let plain = |tile: Tile| {

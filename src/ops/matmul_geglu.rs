@@ -2,14 +2,12 @@
 //! `[.., N]`. A [`MatMul`](super::matmul::MatMul) with the [`Geglu`] after it, whose input is the largest activation of
 //! the U-Net and here is never stored. 2N is a multiple of eight, so that halves of vectors make up whole rows of y.
 
-use rayon::prelude::*;
-
 use super::epilogue::Epilogue;
-use super::geglu::{Geglu, gate};
+use super::geglu::Geglu;
 use super::host::matrix::Matrix;
 use super::matmul::{MatMul, matmul_variants};
-use super::product::{Threads, in_blocks};
-use super::weight::{Weight, Weighted};
+use super::product::in_blocks;
+use super::weight::Weighted;
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -21,25 +19,13 @@ pub struct MatMulGeglu;
 /// The product that is gated.
 const PRODUCT: MatMul = MatMul { epilogue: Epilogue::bias(true) };
 
-/// On the CPU. w may be missing among the inputs.
-fn multiply(inputs: &[&Tensor], w: Weight, y: &mut Tensor) {
-    let (x, (k, n)) = (inputs[0], (inputs[0].shape.channels(), y.shape.channels()));
-    let operands = PRODUCT.epilogue.operands(inputs, &y.shape.with_channels(2 * n));
-    in_blocks(&mut y.data, n, k + 2 * n, |first, block, threads| {
-        let rows = block.len() / n;
-        let mut pairs = vec![0.0; rows * 2 * n];
-        w.product(&mut pairs, false, &x.data[first * k..][..rows * k], 0..k, threads);
-        operands.finish(first, &mut pairs, threads);
-        match threads {
-            Threads::One => gate(&pairs, block),
-            Threads::All => block.par_chunks_mut(n).zip(pairs.par_chunks(2 * n)).for_each(|(y, x)| gate(x, y)),
-        }
-    });
-}
-
 impl Weighted for MatMulGeglu {
     fn execute_packed(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor) {
-        multiply(others, Weight::Packed(w), y);
+        let &[x, bias] = others else { unreachable!("the graph checked how many inputs there are") };
+        let (k, n) = (x.shape.channels(), y.shape.channels());
+        in_blocks(&mut y.data, n, k + 2 * n, |first, block, threads| {
+            w.gated(block, &x.data[first * k..][..block.len() / n * k], &bias.data, threads);
+        });
     }
 }
 
@@ -58,13 +44,8 @@ impl Op for MatMulGeglu {
     }
 
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let mut y = Tensor::zeros(output.clone());
-        self.execute(inputs, &mut y);
-        y
-    }
-
-    fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
-        multiply(inputs, Weight::Plain(inputs[1]), y);
+        let pairs = PRODUCT.reference(inputs, &output.with_channels(2 * output.channels()));
+        Geglu.reference(&[&pairs], output)
     }
 
     fn weighted(&self) -> Option<&dyn Weighted> {

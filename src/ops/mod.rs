@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::ops::Range;
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -155,6 +156,16 @@ pub struct Launch {
     /// What stands at `@group(0) @binding(i)`.
     pub bindings: Vec<Binding>,
     pub workgroups: [u32; 3],
+    /// Along the output's rows, if the kernel can do some of them alone.
+    pub tiles: Option<Tiles>,
+}
+
+/// Workgroups along the output's rows, each with as many of them. A kernel counts them from `params.first_tile` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiles {
+    pub count: usize,
+    /// They are the grid's dimensions y and z (see [`fold_groups`]), or else its x.
+    pub folded: bool,
 }
 
 impl Launch {
@@ -169,7 +180,28 @@ impl Launch {
             params: Vec::new(),
             bindings,
             workgroups: [1, 1, 1],
+            tiles: None,
         }
+    }
+
+    /// A launch whose first param says from which tile on; all workgroups are set apart from this.
+    pub fn tiled(mut self, tiles: Tiles) -> Self {
+        self.tiles = Some(tiles);
+        self.param("first_tile", 0)
+    }
+
+    /// The launch for some of its tiles alone; all of it, if it has none.
+    pub fn part(&self, tiles: Range<usize>, caps: &Caps) -> Self {
+        let mut part = self.clone();
+        let [x, y, z] = &mut part.workgroups;
+        match self.tiles {
+            None => return part,
+            Some(Tiles { folded: false, .. }) => *x = tiles.len() as u32,
+            Some(Tiles { folded: true, .. }) => [*y, *z, _] = fold_groups(tiles.len(), caps),
+        }
+        let first = part.params.iter_mut().filter(|(name, _)| *name == "first_tile");
+        first.for_each(|(_, value)| *value = tiles.start as u32);
+        part
     }
 
     /// The core that the shader imports.
@@ -345,5 +377,17 @@ mod tests {
         assert_eq!(fold_groups(65_536, &caps), [32_768, 2, 1]);
         let [x, y, _] = fold_groups(200_001, &caps);
         assert!(x as usize * y as usize >= 200_001);
+    }
+
+    #[test]
+    fn a_part_of_a_launch_has_its_own_tiles_and_all_else() {
+        let caps = Caps::webgpu_default();
+        let launch = |folded| Launch::new("conv2d", 2).tiled(Tiles { count: 80_000, folded }).param("rows", 9);
+        let rows = launch(true).workgroups([3, 40_000, 2]).part(70_000..80_000, &caps);
+        assert_eq!((rows.workgroups, &rows.params[..]), ([3, 10_000, 1], &[("first_tile", 70_000), ("rows", 9)][..]));
+        let queries = launch(false).workgroups([80_000, 8, 4]).part(0..7, &caps);
+        assert_eq!((queries.workgroups, queries.params[0]), ([7, 8, 4], ("first_tile", 0)));
+        let whole = Launch::new("add", 2).workgroups([5, 1, 1]);
+        assert_eq!(whole.part(0..1, &caps), whole);
     }
 }

@@ -70,8 +70,8 @@ impl Chain<'_> {
         let begun = Instant::now();
         let submissions = session.pace().submissions();
         match submissions {
-            Some(submissions) => submissions.into_iter().for_each(|nodes| session.submit(nodes)),
-            None => session.pace().measure(|nodes| session.measured(nodes))?,
+            Some(submissions) => submissions.into_iter().try_for_each(|share| session.submit(share))?,
+            None => session.pace().measure(|share| session.measured(share))?,
         }
         let mut last = session.submission(&session.readback);
         carries.iter().try_for_each(|carry| session.copy_entry(&mut last.encoder, carry))?;

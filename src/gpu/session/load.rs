@@ -37,6 +37,9 @@ impl Session {
         check_limits(&graph, storage, &gpu.caps)?;
         let plan = plan(&graph, storage);
         let readback_bytes = graph.outputs.iter().map(|(_, id)| device_bytes(&graph, *id, storage)).sum::<u64>();
+        let nodes = graph.nodes.iter().enumerate();
+        let launches: Vec<Launch> =
+            nodes.map(|(i, node)| launch(gpu, &graph, node, choose(i), storage)).collect::<Result<_>>()?;
         let mut session = Self {
             gpu: Arc::clone(gpu),
             storage,
@@ -47,19 +50,19 @@ impl Session {
             readback: readback_buffer(gpu, readback_bytes),
             bytes: 0,
             held: HashSet::new(),
-            pace: Mutex::new(Pace::of(&graph)),
+            pace: Mutex::new(Pace::of(&graph, &launches)),
+            launches,
             graph,
         };
-        let nodes = session.graph.nodes.iter();
-        let launches: Vec<Launch> =
-            nodes.clone().enumerate().map(|(i, node)| session.launch(node, choose(i))).collect::<Result<_>>()?;
-        let wanted: Vec<_> = launches.iter().zip(nodes.map(|node| session.dialect(node))).collect();
+        let dialects = session.graph.nodes.iter().map(|node| session.dialect(node));
+        let wanted: Vec<_> = session.launches.iter().zip(dialects).collect();
         let (warmed, uploaded) = at_once(|| gpu.kernels.warm(gpu, &wanted), || session.upload_all(weights));
         let buffers = uploaded?;
         warmed?;
         session.bytes = buffers.bytes + readback_bytes;
         (session.fixed, session.slots) = (buffers.fixed, buffers.slots);
-        session.dispatches = session.prepare(&launches)?;
+        session.dispatches =
+            session.dispatches_of(&session.graph.nodes.iter().zip(&session.launches).collect::<Vec<_>>())?;
         gpu.check()?;
         Ok(session)
     }
@@ -104,12 +107,12 @@ impl Session {
         Ok(Buffers { bytes: uploads.total, fixed, slots })
     }
 
-    /// Kernels, the launches' numbers and bind groups of every node.
-    fn prepare(&self, launches: &[Launch]) -> Result<Vec<Dispatch>> {
+    /// Kernels, the launches' numbers and bind groups of some nodes.
+    pub(super) fn dispatches_of(&self, nodes: &[(&Node, &Launch)]) -> Result<Vec<Dispatch>> {
         let align = self.gpu.device.limits().min_uniform_buffer_offset_alignment as usize;
         let mut params = Vec::new();
         let mut ranges = Vec::new();
-        for launch in launches {
+        for (_, launch) in nodes {
             let start = params.len();
             params.extend(launch.params.iter().flat_map(|(_, bits)| bits.to_le_bytes()));
             ranges.push(start as u64..params.len() as u64);
@@ -118,22 +121,8 @@ impl Session {
         let mut uploads = Uploads { gpu: &self.gpu, pending: 0, total: 0 };
         let params = uploads.buffer("params", &params)?;
         let absent = uploads.empty("absent", 16);
-        let nodes = self.graph.nodes.iter().zip(launches).zip(&ranges);
+        let nodes = nodes.iter().zip(&ranges);
         nodes.map(|((node, launch), range)| self.dispatch(node, launch, (&params, range), &absent)).collect()
-    }
-
-    fn launch(&self, node: &Node, variant: usize) -> Result<Launch> {
-        let caps = self.gpu.caps.storing(self.storage.act, self.storage.weight);
-        let variants = node.op.variants(&self.graph.types(&node.inputs), self.graph.ty(node.output), &caps);
-        let mut variants = variants.map_err(|e| e.at(&node.name))?;
-        let launch = variants.swap_remove(variant).launch;
-        if launch.workgroups.iter().any(|n| *n > caps.max_workgroups) {
-            return Err(Error::TooLarge(format!(
-                "{}: {:?} workgroups are more than {} dispatches; a smaller picture needs fewer",
-                node.name, launch.workgroups, caps.name
-            )));
-        }
-        Ok(launch)
     }
 
     fn dispatch(
@@ -170,6 +159,21 @@ impl Session {
         self.gpu.check().map_err(|e| e.on(&node.name))?;
         Ok(Dispatch { pipeline: kernel.pipeline, bind_group, workgroups: launch.workgroups })
     }
+}
+
+/// How a node is launched.
+fn launch(gpu: &Gpu, graph: &Graph, node: &Node, variant: usize, storage: Storage) -> Result<Launch> {
+    let caps = gpu.caps.storing(storage.act, storage.weight);
+    let variants = node.op.variants(&graph.types(&node.inputs), graph.ty(node.output), &caps);
+    let mut variants = variants.map_err(|e| e.at(&node.name))?;
+    let launch = variants.swap_remove(variant).launch;
+    if launch.workgroups.iter().any(|n| *n > caps.max_workgroups) {
+        return Err(Error::TooLarge(format!(
+            "{}: {:?} workgroups are more than {} dispatches; a smaller picture needs fewer",
+            node.name, launch.workgroups, caps.name
+        )));
+    }
+    Ok(launch)
 }
 
 /// Buffers, and how many bytes they have.

@@ -7,14 +7,12 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::panel::{PANEL, multiply};
+use super::gelu::Gate;
+use super::panel::{PANEL, WHOLE, multiply};
 use crate::error::Result;
 use crate::ops::product::Threads;
 use crate::pack::Pack;
 use crate::tensor::{Elements, RawTensor, Shape};
-
-/// Columns that a panel's width is a multiple of; those past the matrix hold zeros.
-const WHOLE: usize = 16;
 
 /// Rows of w that are in f32 at a time: a block that stays in the second-level cache.
 const DEPTH: usize = 256;
@@ -25,7 +23,8 @@ const ROWS: usize = 128;
 /// Rows of x for a task, at least, where there are several for the same columns.
 const TASK_ROWS: usize = 48;
 
-/// `[.., C, N]` seen as `[K, N]`: one panel of columns after the other, each `[K, width]`.
+/// `[.., C, N]` seen as `[K, N]`: one panel of columns after the other, each `[K, width]`; columns past the matrix hold
+/// zeros.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Matrix {
     shape: Shape,
@@ -76,20 +75,60 @@ impl Matrix {
     /// # Panics
     /// If the dimensions do not fit each other.
     pub(crate) fn product(&self, c: &mut [f32], add: bool, x: &[f32], rows: Range<usize>, threads: Threads) {
-        let (k, n) = (rows.len(), self.shape.channels());
-        assert!(rows.end <= self.shape.rows() && x.len() / k * n == c.len(), "a product's dimensions");
+        self.products(c, self.shape.channels(), x, rows, threads, |panel, sums, c| {
+            let c = c[panel..].iter_mut().zip(sums);
+            match add {
+                false => c.for_each(|(c, sum)| *c = *sum),
+                true => c.for_each(|(c, sum)| *c += sum),
+            }
+        });
+    }
+
+    /// `y[m, i] = p[m, 2i] * gelu(p[m, 2i + 1])` of `p = x·w + bias`: x `[M, K]`, bias `[N]`, y `[M, N/2]`.
+    ///
+    /// # Panics
+    /// If the dimensions do not fit each other.
+    pub(crate) fn gated(&self, y: &mut [f32], x: &[f32], bias: &[f32], threads: Threads) {
+        let width = self.shape.channels() / 2;
+        self.products(y, width, x, 0..self.shape.rows(), threads, |panel, sums, y| {
+            let y = &mut y[panel / 2..][..sums.len() / 2];
+            Arch::new().dispatch(Gate { pairs: [sums, &bias[panel..]], y });
+        });
+    }
+
+    /// Computes `x·w` with some of w's rows, and has `put` make rows of y, so many elements each, of it: `put` is given the
+    /// first column of a panel, the sums of a row for this panel's columns, and the row of y.
+    fn products(
+        &self,
+        y: &mut [f32],
+        width: usize,
+        x: &[f32],
+        rows: Range<usize>,
+        threads: Threads,
+        put: impl Fn(usize, &[f32], &mut [f32]) + Sync,
+    ) {
+        let k = rows.len();
+        assert!(rows.end <= self.shape.rows() && x.len() / k * width == y.len(), "a product's dimensions");
         match threads {
-            Threads::All => self.product_at_once(c, add, x, rows, threads),
+            Threads::All => self.products_at_once(y, width, x, rows, threads, &put),
             Threads::One => {
-                let parts = c.chunks_mut(ROWS * n).zip(x.chunks(ROWS * k));
-                parts.for_each(|(c, x)| self.product_at_once(c, add, x, rows.clone(), threads));
+                let parts = y.chunks_mut(ROWS * width).zip(x.chunks(ROWS * k));
+                parts.for_each(|(y, x)| self.products_at_once(y, width, x, rows.clone(), threads, &put));
             }
         }
     }
 
-    fn product_at_once(&self, c: &mut [f32], add: bool, x: &[f32], rows: Range<usize>, threads: Threads) {
+    fn products_at_once(
+        &self,
+        y: &mut [f32],
+        width: usize,
+        x: &[f32],
+        rows: Range<usize>,
+        threads: Threads,
+        put: &(impl Fn(usize, &[f32], &mut [f32]) + Sync),
+    ) {
         let (k, n) = (rows.len(), self.shape.channels());
-        let (m, columns) = (c.len() / n, n.next_multiple_of(WHOLE));
+        let (m, columns) = (y.len() / width, n.next_multiple_of(WHOLE));
         let mut sums = SCRATCH.take();
         if sums.len() < m * columns {
             sums.resize(m * columns, 0.0);
@@ -114,19 +153,15 @@ impl Matrix {
                 parts.collect::<Vec<_>>().into_par_iter().for_each_init(Vec::new, multiply);
             }
         }
-        let sums_of = |row: usize, panel: usize| &sums[panel * m * PANEL + row * PANEL.min(columns - panel * PANEL)..];
-        let put = |(row, c): (usize, &mut [f32])| {
-            for (panel, c) in c.chunks_mut(PANEL).enumerate() {
-                let sums = sums_of(row, panel);
-                match add {
-                    false => c.copy_from_slice(&sums[..c.len()]),
-                    true => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum),
-                }
+        let put_row = |(row, y): (usize, &mut [f32])| {
+            for (panel, sums) in sums[..m * columns].chunks(m * PANEL).enumerate() {
+                let (first, width) = (panel * PANEL, sums.len() / m);
+                put(first, &sums[row * width..][..width.min(n - first)], y);
             }
         };
         match threads {
-            Threads::One => c.chunks_mut(n).enumerate().for_each(put),
-            Threads::All => c.par_chunks_mut(n).with_min_len(TASK_ROWS).enumerate().for_each(put),
+            Threads::One => y.chunks_mut(width).enumerate().for_each(put_row),
+            Threads::All => y.par_chunks_mut(width).with_min_len(TASK_ROWS).enumerate().for_each(put_row),
         }
         SCRATCH.set(sums);
     }
@@ -160,7 +195,7 @@ impl WithSimd for Task<'_> {
             let depth = DEPTH.min(k - from);
             let (at, width) = w.find(rows.start + from, column);
             let block = w.elements.in_f32(at, depth * width, buffer);
-            multiply(simd, (&x[from..], k), (block, depth), (&mut *sums, width), from > 0);
+            multiply(simd, (&x[from..], k), (block, [depth, width]), (&mut *sums, width), from > 0);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What the CPU computes in another way than the definition says, because that is faster, and the vectors that it
 //! computes with. Every function here is held by a test against the definition.
-
 //!
 //! Whatever computes with vectors is `#[inline(always)]` and without closures: a function or a closure that stays one of
 //! its own is compiled for the oldest processor.
 
 use pulp::{Arch, Simd};
 
+pub(crate) mod attention;
+mod gelu;
 pub mod matrix;
 pub(crate) mod panel;
 pub(crate) mod winograd;
@@ -70,6 +71,36 @@ pub(crate) fn exp(x: f32) -> f32 {
     if small { 0.0 } else { power * scale }
 }
 
+/// `2^x` for x up to 0, to 2e-7 relative, and 0 where f32 has not all digits of it any more. NaN gives NaN.
+#[inline(always)]
+fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    /// See [`exp`].
+    const ROUND: f32 = (3 << 22) as f32;
+    let small = simd.less_than_f32s(x, simd.splat_f32s(-126.0));
+    let whole = simd.add_f32s(x, simd.splat_f32s(ROUND));
+    let f = simd.sub_f32s(x, simd.sub_f32s(whole, simd.splat_f32s(ROUND)));
+    let mut power = simd.splat_f32s(POWERS_OF_TWO[0]);
+    for coefficient in &POWERS_OF_TWO[1..] {
+        power = simd.mul_add_e_f32s(power, f, simd.splat_f32s(*coefficient));
+    }
+    let exponent = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(whole), simd.splat_u32s(23));
+    let scale = simd.transmute_f32s_u32s(simd.add_u32s(exponent, simd.splat_u32s(1f32.to_bits())));
+    simd.select_f32s(small, simd.splat_f32s(0.0), simd.mul_f32s(power, scale))
+}
+
+/// Coefficients of the Taylor series of `2^x`, from the seventh power's on down: |x| is at most a half, and the first term
+/// left out below 6e-9.
+const POWERS_OF_TWO: [f32; 8] = {
+    let (mut series, mut term) = ([0.0; 8], 1.0);
+    let mut i = 0;
+    while i < 8 {
+        series[7 - i] = term as f32;
+        i += 1;
+        term *= std::f64::consts::LN_2 / i as f64;
+    }
+    series
+};
+
 /// Coefficients of the Taylor series of `e^x`, from the tenth power's on down.
 const TAYLOR: [f64; 11] = {
     let mut series = [1.0; 11];
@@ -99,7 +130,40 @@ pub(crate) fn exp_f64(x: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use pulp::WithSimd;
+
     use super::*;
+
+    struct Exp2<'a>(&'a mut [f32]);
+
+    impl WithSimd for Exp2<'_> {
+        type Output = ();
+
+        fn with_simd<S: Simd>(self, simd: S) {
+            for x in self.0.chunks_mut(S::F32_LANES) {
+                let power = exp2(simd, load::<S>(x));
+                store::<S>(x, power);
+            }
+        }
+    }
+
+    #[test]
+    fn exp2_is_exact_to_the_digits_of_its_type() {
+        let x: Vec<f32> = (0..200_000).map(|i| i as f32 * -6.3e-4).collect();
+        let mut powers = x.clone();
+        Arch::new().dispatch(Exp2(&mut powers));
+        for (x, power) in x.iter().zip(powers) {
+            let wanted = f64::from(*x).exp2();
+            assert!((f64::from(power) / wanted - 1.0).abs() < 2e-7, "2^{x} = {power} should be {wanted}");
+        }
+        let mut ends = [0.0, -127.0, f32::NEG_INFINITY, f32::NAN, -1.0, -126.0, -1e9, -2.0].repeat(2);
+        Arch::new().dispatch(Exp2(&mut ends));
+        assert_eq!(
+            (ends[..3].to_vec(), ends[4..8].to_vec()),
+            (vec![1.0, 0.0, 0.0], vec![0.5, 2f32.powi(-126), 0.0, 0.25])
+        );
+        assert!(ends[3].is_nan());
+    }
 
     #[test]
     fn exp_is_exact_to_the_digits_of_its_type() {

@@ -254,7 +254,7 @@ impl WithSimd for Products<'_> {
             for (place, (m, u)) in m.chunks_mut(plane).zip(u.chunks(u_plane)).enumerate() {
                 let v = &v[place * channels + from..];
                 let v = &v[..v.len().min(tiles * stride)];
-                multiply(simd, (v, stride), (u, depth), (&mut m[..tiles * block], block), from > 0);
+                multiply(simd, (v, stride), (u, [depth, block]), (&mut m[..tiles * block], block), from > 0);
             }
         }
     }
