@@ -63,8 +63,8 @@ def draw_theirs(setting, pixels, seed, file):
                                      progress_callback=lambda *_: marks.append(time.perf_counter()))
     picture.convert("RGB").save(file)
     decoder = re.search(r"decode_first_stage completed, taking ([\d.]+)s", "".join(log))
-    # The first pass has buffers to make.
-    print(json.dumps({"UNet": (marks[-1] - marks[0]) / (len(marks) - 1), "decoder": float(decoder[1])}))
+    # A mark stands at the end of each pass, and one may before the first. That one has buffers to make.
+    print(json.dumps({"UNet": (marks[-1] - marks[-STEPS]) / (STEPS - 1), "decoder": float(decoder[1])}))
 
 
 def theirs(folder, setting, pixels):
