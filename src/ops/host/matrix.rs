@@ -107,63 +107,51 @@ impl Matrix {
         threads: Threads,
         put: impl Fn(usize, &[f32], &mut [f32]) + Sync,
     ) {
-        let k = rows.len();
-        assert!(rows.end <= self.shape.rows() && x.len() / k * width == y.len(), "a product's dimensions");
-        match threads {
-            Threads::All => self.products_at_once(y, width, x, rows, threads, &put),
-            Threads::One => {
-                let parts = y.chunks_mut(ROWS * width).zip(x.chunks(ROWS * k));
-                parts.for_each(|(y, x)| self.products_at_once(y, width, x, rows.clone(), threads, &put));
-            }
-        }
-    }
-
-    fn products_at_once(
-        &self,
-        y: &mut [f32],
-        width: usize,
-        x: &[f32],
-        rows: Range<usize>,
-        threads: Threads,
-        put: &(impl Fn(usize, &[f32], &mut [f32]) + Sync),
-    ) {
         let (k, n) = (rows.len(), self.shape.channels());
-        let (m, columns) = (y.len() / width, n.next_multiple_of(WHOLE));
-        let mut sums = SCRATCH.take();
-        if sums.len() < m * columns {
-            sums.resize(m * columns, 0.0);
-        }
-        let panels = sums[..m * columns].chunks_mut(m * PANEL).enumerate();
-        let part = |panel: usize, x, sums| Part { w: self, rows: rows.clone(), column: panel * PANEL, x, sums };
-        let multiply = |buffer: &mut Vec<f32>, part| Arch::new().dispatch(Task { part, buffer });
-        match threads {
-            Threads::One => {
-                let mut buffer = Vec::new();
-                panels.for_each(|(panel, sums)| multiply(&mut buffer, part(panel, x, sums)));
-            }
-            Threads::All => {
-                // More than one task for a thread, so that all end at about the same time.
-                let groups = (4 * rayon::current_num_threads()).div_ceil(columns.div_ceil(PANEL));
-                let group = m.div_ceil(groups).max(TASK_ROWS);
-                let parts = panels.flat_map(|(panel, sums)| {
-                    let width = sums.len() / m;
-                    let groups = sums.chunks_mut(group * width).zip(x.chunks(group * k));
-                    groups.map(move |(sums, x)| part(panel, x, sums))
-                });
-                parts.collect::<Vec<_>>().into_par_iter().for_each_init(Vec::new, multiply);
-            }
-        }
-        let put_row = |(row, y): (usize, &mut [f32])| {
-            for (panel, sums) in sums[..m * columns].chunks(m * PANEL).enumerate() {
-                let (first, width) = (panel * PANEL, sums.len() / m);
-                put(first, &sums[row * width..][..width.min(n - first)], y);
-            }
+        assert!(rows.end <= self.shape.rows() && x.len() / k * width == y.len(), "a product's dimensions");
+        let columns = n.next_multiple_of(WHOLE);
+        let at_once = match threads {
+            Threads::One => ROWS,
+            Threads::All => (y.len() / width).max(1),
         };
-        match threads {
-            Threads::One => y.chunks_mut(width).enumerate().for_each(put_row),
-            Threads::All => y.par_chunks_mut(width).with_min_len(TASK_ROWS).enumerate().for_each(put_row),
+        for (y, x) in y.chunks_mut(at_once * width).zip(x.chunks(at_once * k)) {
+            let m = y.len() / width;
+            let mut sums = SCRATCH.take();
+            if sums.len() < m * columns {
+                sums.resize(m * columns, 0.0);
+            }
+            let panels = sums[..m * columns].chunks_mut(m * PANEL).enumerate();
+            let part = |panel: usize, x, sums| Part { w: self, rows: rows.clone(), column: panel * PANEL, x, sums };
+            let multiply = |buffer: &mut Vec<f32>, part| Arch::new().dispatch(Task { part, buffer });
+            match threads {
+                Threads::One => {
+                    let mut buffer = Vec::new();
+                    panels.for_each(|(panel, sums)| multiply(&mut buffer, part(panel, x, sums)));
+                }
+                Threads::All => {
+                    // More than one task for a thread, so that all end at about the same time.
+                    let groups = (4 * rayon::current_num_threads()).div_ceil(columns.div_ceil(PANEL));
+                    let group = m.div_ceil(groups).max(TASK_ROWS);
+                    let parts = panels.flat_map(|(panel, sums)| {
+                        let width = sums.len() / m;
+                        let groups = sums.chunks_mut(group * width).zip(x.chunks(group * k));
+                        groups.map(move |(sums, x)| part(panel, x, sums))
+                    });
+                    parts.collect::<Vec<_>>().into_par_iter().for_each_init(Vec::new, multiply);
+                }
+            }
+            let put_row = |(row, y): (usize, &mut [f32])| {
+                for (panel, sums) in sums[..m * columns].chunks(m * PANEL).enumerate() {
+                    let (first, width) = (panel * PANEL, sums.len() / m);
+                    put(first, &sums[row * width..][..width.min(n - first)], y);
+                }
+            };
+            match threads {
+                Threads::One => y.chunks_mut(width).enumerate().for_each(put_row),
+                Threads::All => y.par_chunks_mut(width).with_min_len(TASK_ROWS).enumerate().for_each(put_row),
+            }
+            SCRATCH.set(sums);
         }
-        SCRATCH.set(sums);
     }
 }
 
