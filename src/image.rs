@@ -73,11 +73,13 @@ pub struct Parameters<'a> {
     pub prompt: &'a str,
     pub negative: &'a str,
     pub steps: usize,
-    /// A name of `--sampler`.
+    /// By its name in the web UI.
     pub sampler: &'a str,
     pub guidance: f32,
     /// How the steps are spread, if not as the model has it.
     pub spacing: Option<&'a str>,
+    /// What the network predicts, if not what the model says.
+    pub prediction: Option<&'a str>,
     /// The share of fresh noise, for samplers with that choice.
     pub eta: Option<f64>,
     pub seed: u64,
@@ -123,8 +125,7 @@ impl fmt::Display for Parameters<'_> {
         if !negative.is_empty() {
             writeln!(f, "Negative prompt: {negative}")?;
         }
-        let Self { steps, guidance, seed, width, height, .. } = self;
-        let sampler = automatic1111_name(self.sampler);
+        let Self { steps, sampler, guidance, seed, width, height, .. } = self;
         write!(f, "Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, Seed: {seed}, Size: {width}x{height}, ")?;
         write!(f, "Model: {}, ", quoted(self.model))?;
         if let Some(skip) = self.clip_skip {
@@ -133,8 +134,11 @@ impl fmt::Display for Parameters<'_> {
         if let Some(spacing) = self.spacing {
             write!(f, "Timestep spacing: {spacing}, ")?;
         }
+        if let Some(prediction) = self.prediction {
+            write!(f, "Prediction: {prediction}, ")?;
+        }
         if let Some(eta) = self.eta {
-            write!(f, "{}: {eta}, ", if self.sampler == "ddim" { "Eta DDIM" } else { "Eta" })?;
+            write!(f, "{}: {eta}, ", if self.sampler == "DDIM" { "Eta DDIM" } else { "Eta" })?;
         }
         // The web UI reads brackets as weights unless it is told not to.
         if !self.emphasis && [prompt, negative].iter().any(|text| text.contains(['(', '['])) {
@@ -145,29 +149,6 @@ impl fmt::Display for Parameters<'_> {
             write!(f, "ControlNet {index}: {}, ", quoted(&control.to_string()))?;
         }
         write!(f, "Version: ornstein {}", env!("CARGO_PKG_VERSION"))
-    }
-}
-
-/// What the web UI calls a sampler, for those who read its files; another keeps its own name.
-fn automatic1111_name(sampler: &str) -> &str {
-    match sampler {
-        "ddpm" => "DDPM",
-        "ddim" => "DDIM",
-        "pndm" => "PLMS",
-        "lms" => "LMS",
-        "euler" => "Euler",
-        "euler-a" => "Euler a",
-        "heun" => "Heun",
-        "dpm2" => "DPM2",
-        "dpm2-a" => "DPM2 a",
-        "dpm++2m" => "DPM++ 2M",
-        "dpm++2m-sde" => "DPM++ 2M SDE",
-        "dpm++2s" => "DPM++ 2S",
-        "deis" => "DEIS",
-        "unipc" => "UniPC",
-        "lcm" => "LCM",
-        "tcd" => "TCD",
-        other => other,
     }
 }
 
@@ -185,9 +166,10 @@ mod tests {
             prompt: "a red circle",
             negative: "",
             steps: 25,
-            sampler: "ddim",
+            sampler: "DDIM",
             guidance: 4.0,
             spacing: None,
+            prediction: None,
             eta: None,
             seed: 7,
             width: 64,
@@ -241,15 +223,17 @@ mod tests {
     }
 
     #[test]
-    fn a_spacing_and_an_eta_are_told() {
-        let text =
-            |sampler| Parameters { sampler, eta: Some(0.3), spacing: Some("trailing"), ..parameters() }.to_string();
+    fn what_replaces_the_models_schedule_is_told() {
+        let text = |sampler| {
+            Parameters { sampler, eta: Some(0.3), spacing: Some("trailing"), prediction: Some("v"), ..parameters() }
+                .to_string()
+        };
         assert!(
-            text("ddim").contains("Model: shapes, Timestep spacing: trailing, Eta DDIM: 0.3, RNG"),
+            text("DDIM").contains("Model: shapes, Timestep spacing: trailing, Prediction: v, Eta DDIM: 0.3, RNG"),
             "{}",
-            text("ddim")
+            text("DDIM")
         );
-        assert!(text("tcd").contains("Sampler: TCD,") && text("tcd").contains(" Eta: 0.3,"), "{}", text("tcd"));
+        assert!(text("TCD").contains("Sampler: TCD,") && text("TCD").contains(" Eta: 0.3,"), "{}", text("TCD"));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Request {
     pub sampler: Option<String>,
     /// [`samplers::Config::with_spacing`]
     pub spacing: Option<String>,
+    /// [`samplers::Config::with_prediction`]
+    pub prediction: Option<String>,
     /// [`samplers::Config::with_eta`]
     pub eta: Option<f64>,
     /// Seed of the first picture; the others count up.
@@ -70,6 +72,7 @@ pub struct Settings {
     pub guidance: f32,
     pub sampler: String,
     pub spacing: Option<String>,
+    pub prediction: Option<String>,
     pub eta: Option<f64>,
 }
 
@@ -227,6 +230,7 @@ impl Pipeline {
             guidance: guidance.unwrap_or(if self.unet.is_sdxl() { 5.0 } else { 7.5 }),
             sampler,
             spacing: request.spacing.clone(),
+            prediction: request.prediction.clone(),
             eta: request.eta,
         };
         if !settings.guidance.is_finite() {
@@ -242,7 +246,8 @@ impl Pipeline {
     }
 
     fn sampler(&self, settings: &Settings) -> Result<Box<dyn Sampler>> {
-        let schedule = self.schedule.clone().with_spacing(settings.spacing.as_deref()).with_eta(settings.eta)?;
+        let schedule = self.schedule.clone().with_spacing(settings.spacing.as_deref());
+        let schedule = schedule.with_prediction(settings.prediction.as_deref()).with_eta(settings.eta)?;
         samplers::sampler(&settings.sampler, &schedule, settings.steps)
     }
 

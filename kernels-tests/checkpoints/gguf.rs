@@ -40,10 +40,18 @@ fn blocks() -> Result<(), Failed> {
 
 const Q8_0: u32 = 8;
 
-/// A tensor as ggml type, bytes, and the values that they stand for: q8_0 where its rows are whole blocks, otherwise f32.
-fn packed(tensor: &Tensor) -> (u32, Vec<u8>, Tensor) {
+/// A tensor as ggml type, bytes, and the values that they stand for.
+type Packed = (u32, Vec<u8>, Tensor);
+
+/// As f32.
+pub fn plain(tensor: &Tensor) -> Packed {
+    (0, tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect(), tensor.clone())
+}
+
+/// As q8_0 where its rows are whole blocks, otherwise as f32.
+fn packed(tensor: &Tensor) -> Packed {
     if tensor.shape.rank() < 2 || !tensor.shape.channels().is_multiple_of(32) {
-        return (0, tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect(), tensor.clone());
+        return plain(tensor);
     }
     let (mut bytes, mut values) = (Vec::new(), Vec::new());
     for block in tensor.data.chunks_exact(32) {
@@ -58,15 +66,35 @@ fn packed(tensor: &Tensor) -> (u32, Vec<u8>, Tensor) {
     (Q8_0, bytes, Tensor::new(tensor.shape.clone(), values))
 }
 
-/// Writes a GGUF file of these tensors, and gives the values that it holds.
+/// Writes a GGUF file of these tensors in blocks, and gives the values that it holds.
 pub fn write_gguf(path: &Path, tensors: &Tensors) -> Result<Tensors, Failed> {
+    write_gguf_of(path, tensors, &HashMap::new(), packed)
+}
+
+/// The same with metadata, and with the tensors packed in some way.
+pub fn write_gguf_of(
+    path: &Path,
+    tensors: &Tensors,
+    metadata: &HashMap<String, String>,
+    pack: fn(&Tensor) -> Packed,
+) -> Result<Tensors, Failed> {
+    const TEXT: u32 = 8;
     let (mut header, mut data, mut values) = (Vec::new(), Vec::new(), Tensors::new());
-    header.extend([&b"GGUF"[..], &3u32.to_le_bytes(), &(tensors.len() as u64).to_le_bytes(), &[0; 8]].concat());
+    let counts = [tensors.len() as u64, metadata.len() as u64].map(u64::to_le_bytes).concat();
+    header.extend([&b"GGUF"[..], &3u32.to_le_bytes(), &counts].concat());
+    let put_text = |header: &mut Vec<u8>, text: &str| {
+        header.extend((text.len() as u64).to_le_bytes());
+        header.extend(text.as_bytes());
+    };
+    for (key, value) in metadata {
+        put_text(&mut header, key);
+        header.extend(TEXT.to_le_bytes());
+        put_text(&mut header, value);
+    }
     for (name, tensor) in tensors {
-        let (kind, bytes, held) = packed(tensor);
+        let (kind, bytes, held) = pack(tensor);
         let dims = tensor.shape.dims();
-        header.extend((name.len() as u64).to_le_bytes());
-        header.extend(name.as_bytes());
+        put_text(&mut header, name);
         header.extend((dims.len() as u32).to_le_bytes());
         dims.iter().rev().for_each(|n| header.extend((*n as u64).to_le_bytes()));
         header.extend(kind.to_le_bytes());

@@ -1,6 +1,6 @@
 //! Checkpoints in the original key layout, made again from what `data/make_single_file.py` kept of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -75,17 +75,25 @@ impl Kept {
         self.tensors.iter().map(tensor).collect()
     }
 
+    /// The pipeline's tensors of a component, by their names there.
+    pub fn component(&self, component: &str) -> Tensors {
+        let mut tensors = Tensors::new();
+        for (_, names, lie, shape) in self.tensors.values().filter(|(of, ..)| of == component) {
+            let part = lie.part(shape);
+            tensors.extend(
+                names
+                    .iter()
+                    .map(|name| (name.clone(), Tensor::new(Shape::new(part.clone()), values(component, name, &part)))),
+            );
+        }
+        tensors
+    }
+
     /// The same weights and configurations as a diffusers folder.
     pub fn write_folder(&self, folder: &Path) -> Result<Model, Failed> {
-        let mut components: BTreeMap<&str, Tensors> = BTreeMap::new();
-        for (component, names, lie, shape) in self.tensors.values() {
-            let part = lie.part(shape);
-            for name in names {
-                let tensor = Tensor::new(Shape::new(part.clone()), values(component, name, &part));
-                components.entry(component).or_default().insert(name.clone(), tensor);
-            }
-        }
-        for (component, tensors) in components {
+        let components: BTreeSet<_> = self.tensors.values().map(|(component, ..)| component).collect();
+        for component in components {
+            let tensors = self.component(component);
             std::fs::create_dir_all(folder.join(component))?;
             let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
             write_tensors(&folder.join(component).join("model.safetensors"), &tensors)?;

@@ -37,7 +37,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// A model of these tensors in f16.
-fn opened(tensors: &Tensors, metadata: &[(&str, &str)]) -> ornstein::error::Result<Model> {
+pub fn opened(tensors: &Tensors, metadata: &[(&str, &str)]) -> ornstein::error::Result<Model> {
     let folder = tempfile::tempdir().expect("a folder for a test");
     let path = folder.path().join("model.safetensors");
     let metadata = metadata.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
@@ -195,9 +195,11 @@ fn inpainting() -> Result<(), Failed> {
 }
 
 /// The prediction type that is recognised, and whether the schedule ends in pure noise.
-fn predicted(tensors: &Tensors, metadata: &[(&str, &str)]) -> Result<(String, bool), Failed> {
+pub fn predicted(tensors: &Tensors, metadata: &[(&str, &str)]) -> Result<(String, bool), Failed> {
     let config: serde_json::Value = opened(tensors, metadata)?.json("scheduler/scheduler_config.json")?;
-    Ok((config["prediction_type"].as_str().ok_or("none")?.into(), config["rescale_betas_zero_snr"] == true))
+    // Stable Diffusion 1's published file does not have the key.
+    let kind = config["prediction_type"].as_str().unwrap_or("epsilon");
+    Ok((kind.into(), config["rescale_betas_zero_snr"] == true))
 }
 
 fn prediction() -> Result<(), Failed> {

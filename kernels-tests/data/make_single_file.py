@@ -208,6 +208,15 @@ SD2_PREFIX = SD1_PREFIX | {"text_encoder": "cond_stage_model.model."}
 SDXL_PREFIX = SD1_PREFIX | {"text_encoder": "conditioner.embedders.0.transformer.",
                             "text_encoder_2": "conditioner.embedders.1.model."}
 PNDM = (PNDMScheduler, dict(skip_prk_steps=True, set_alpha_to_one=False, **BETAS))
+# The keys of the scheduler_config.json that are published with each family, by its class: some are of other classes, and
+# what is not there takes the default of the class that reads it.
+SHARED = BETAS | dict(num_train_timesteps=1000, clip_sample=False, set_alpha_to_one=False, skip_prk_steps=True)
+PUBLISHED = {
+    PNDMScheduler: SHARED,
+    DDIMScheduler: SHARED | dict(prediction_type="v_prediction"),
+    EulerDiscreteScheduler: SHARED | dict(prediction_type="epsilon", timestep_spacing="leading",
+                                          interpolation_type="linear", sample_max_value=1.0),
+}
 SMALL_VAE = (32, 64, 64)
 
 
@@ -359,13 +368,13 @@ def small(name, family):
         file = os.path.join(folder, "model.safetensors")
         save_file(tidy(tensors), file)
         confirm(family, modules, file)
-    scheduler, options = family.scheduler
+    scheduler, _ = family.scheduler
     configs = {component: json.loads(module.config.to_json_string()) if component.startswith("text")
                else dict(module.config) for component, module in modules.items()}
     for component in configs:
         if component.startswith("text"):
             configs[component]["architectures"] = [type(modules[component]).__name__]
-    configs["scheduler"] = dict(scheduler(**options).config) | {"_class_name": scheduler.__name__}
+    configs["scheduler"] = PUBLISHED[scheduler] | {"_class_name": scheduler.__name__}
     doc = {"tensors": keys, "configs": configs, "metadata": family.metadata}
     text = json.dumps(doc, separators=(",", ":"), default=list, sort_keys=True)
     with open(os.path.join(OUT, f"{name}.json.gz"), "wb") as f:

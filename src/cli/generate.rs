@@ -17,7 +17,7 @@ use crate::image::{ControlParameters, Parameters, encode_png};
 use crate::network::Executor;
 use crate::pipeline::{Control, Pictures, Pipeline, Request, Seconds, Settings};
 use crate::rng;
-use crate::samplers::SPACINGS;
+use crate::samplers::{SPACINGS, web_ui_name};
 use crate::tensor::Tensor;
 use crate::weights::{check_writable, read_tensors, write_atomically, write_tensors};
 use interrupt::Interrupt;
@@ -64,6 +64,9 @@ pub(super) struct Generate {
     /// How steps are spread over the training steps; distilled models want `trailing` [default: the model's]
     #[arg(long, value_name = "HOW", value_parser = SPACINGS)]
     spacing: Option<String>,
+    /// What the network predicts, for a file that says it wrongly or not at all [default: as `models inspect` tells]
+    #[arg(long, value_name = "WHAT", value_parser = ["epsilon", "v", "sample"])]
+    prediction: Option<String>,
     /// For ddim and tcd: how much of the noise of a step is fresh, from 0 to 1 [default: 0]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     eta: Option<f64>,
@@ -217,6 +220,7 @@ impl Generate {
             guidance: self.guidance,
             sampler: self.sampler.clone(),
             spacing: self.spacing.clone(),
+            prediction: self.prediction.clone(),
             eta: self.eta,
             seed,
             rng: self.rng.source(),
@@ -316,9 +320,10 @@ fn png(pipeline: &Pipeline, job: &Job, pictures: &Pictures, pixels: &[u8], seed:
         prompt: &job.prompt,
         negative: request.negative.as_deref().unwrap_or_default(),
         steps: settings.steps,
-        sampler: &settings.sampler,
+        sampler: web_ui_name(&settings.sampler),
         guidance: settings.guidance,
         spacing: settings.spacing.as_deref(),
+        prediction: settings.prediction.as_deref(),
         eta: settings.eta,
         seed,
         width: settings.width,

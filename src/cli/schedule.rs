@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{print, print_json};
+use super::{print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::samplers;
 
@@ -34,6 +34,9 @@ impl Schedule {
             None => samplers::Config::from_json("{}", "the sampler's defaults")?,
         };
         let sampler = samplers::sampler(&self.sampler, &config, self.steps)?;
+        if let Some(warning) = samplers::warning(&self.sampler, &config)? {
+            warn(&warning);
+        }
         let (timesteps, sigmas) = (sampler.timesteps(), sampler.sigmas().unwrap_or_default());
         if self.json {
             return print_json(&serde_json::json!({ "timesteps": timesteps, "sigmas": sigmas }));

@@ -14,6 +14,7 @@ use crate::graph::Graph;
 use crate::image::to_rgb8;
 use crate::models::controlnet::{image_input, scale_input};
 use crate::network::{Executor, Network, Outputs};
+use crate::samplers;
 use crate::tensor::{Shape, Tensor};
 use crate::weights::{Bundle, Changes, ComponentWeights};
 
@@ -90,6 +91,9 @@ impl<'a> Run<'a> {
     /// # Errors
     /// As [`Pipeline::generate`](super::Pipeline::generate).
     pub async fn pictures(mut self) -> Result<Pictures> {
+        if let Some(warning) = samplers::warning(&self.settings.sampler, &self.pipeline.schedule)? {
+            self.warn(&warning);
+        }
         let conditioning = self.condition().await?;
         let latents = self.denoise(conditioning).await?;
         let pixels = self.decode(&latents).await?;

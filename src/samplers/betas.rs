@@ -65,7 +65,7 @@ impl Training {
     pub fn new(config: &Config, defaults: &Defaults) -> Result<Self> {
         let steps = config.count("num_train_timesteps", 1000)?;
         let mut betas = read_betas(config, defaults, steps)?;
-        let zero_snr = defaults.zero_snr != ZeroSnr::Ignored && config.flag("rescale_betas_zero_snr", false)?;
+        let zero_snr = defaults.zero_snr != ZeroSnr::Ignored && config.zero_snr()?;
         if zero_snr {
             rescale_to_zero_snr(&mut betas);
         }

@@ -17,6 +17,10 @@ pub struct Config {
 
 /// The key that tells how timesteps are spread over the training steps.
 pub(super) const SPACING: &str = "timestep_spacing";
+/// The key that tells what the network's output is.
+pub(super) const PREDICTION: &str = "prediction_type";
+/// The key of a noise schedule that is changed to end in pure noise.
+pub(super) const ZERO_SNR: &str = "rescale_betas_zero_snr";
 
 impl Config {
     /// Parses the text of a `scheduler_config.json`; `place` names it in error messages.
@@ -50,6 +54,16 @@ impl Config {
         if let Some(spacing) = spacing {
             self.keys.insert(SPACING.into(), spacing.into());
             self.spaced = true;
+        }
+        self
+    }
+
+    /// The same of a network that predicts something else than the file says: `epsilon`, `v_prediction` (or `v`) or
+    /// `sample`.
+    pub fn with_prediction(mut self, prediction: Option<&str>) -> Self {
+        if let Some(prediction) = prediction {
+            let kind = if prediction == "v" { "v_prediction" } else { prediction };
+            self.keys.insert(PREDICTION.into(), kind.into());
         }
         self
     }
@@ -144,6 +158,47 @@ impl Config {
                 values.iter().map(|value| self.as_number(key, value)).collect::<Result<_>>().map(Some)
             }
             Some(value) => Err(self.wrong_type(key, value, "a list of numbers")),
+        }
+    }
+
+    /// Whether the noise schedule is changed to end in pure noise.
+    ///
+    /// # Errors
+    /// If the file says neither yes nor no.
+    pub(super) fn zero_snr(&self) -> Result<bool> {
+        self.flag(ZERO_SNR, false)
+    }
+
+    /// Refuses models that are trained with another noise than every sampler here undoes, which is that of betas: under any
+    /// sampler their pictures would be wrong. `known` says whether a class is in the table of samplers.
+    pub(super) fn check_noise(&self, known: impl Fn(&str) -> bool) -> Result<()> {
+        let set =
+            |key: &str| self.keys.get(key).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
+        let class = self.class().unwrap_or_default();
+        let refuse = |key: &str, why: &str| {
+            let value = self.keys.get(key).map_or_else(|| class.into(), Value::to_string);
+            Err(self.refused(key, value, why))
+        };
+        const EDM: &str = "is for models trained with EDM's noise levels (Playground 2.5 and its like), which are not \
+                           supported";
+        const FLOW: &str = "is for models that flow straight from noise to picture, which are not supported";
+        if class.starts_with("EDM") {
+            return refuse("_class_name", EDM);
+        } else if set("sigma_data") {
+            return refuse("sigma_data", EDM);
+        } else if class.starts_with("FlowMatch") {
+            return refuse("_class_name", FLOW);
+        } else if let Some(key) = ["use_flow_sigmas", "use_dynamic_shifting"].into_iter().find(|key| set(key)) {
+            return refuse(key, FLOW);
+        } else if self.keys.get(PREDICTION).and_then(Value::as_str).is_some_and(|kind| kind.starts_with("flow")) {
+            return refuse(PREDICTION, FLOW);
+        }
+        let has_betas = ["beta_start", "beta_end", "beta_schedule", "trained_betas"].into_iter().any(set);
+        match self.class() {
+            Some(class) if !known(class) && !has_betas => {
+                refuse("_class_name", "is not built, and without betas no other sampler knows the model's noise levels")
+            }
+            _ => Ok(()),
         }
     }
 

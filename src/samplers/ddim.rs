@@ -5,10 +5,13 @@
 
 use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
-use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
+use super::prediction::{Limit, Prediction, mix};
 use super::schedule::discrete_timesteps;
 use super::{Noise, Sampler};
 use crate::error::Result;
+
+/// The class's own noise schedule.
+pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Exact);
 
 pub(super) struct Ddim {
     timesteps: Vec<f32>,
@@ -21,17 +24,18 @@ pub(super) struct Ddim {
 
 impl Ddim {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &Defaults::new(ZeroSnr::Exact))?;
+        let training = Training::new(config, &DEFAULTS)?;
         let timesteps = discrete_timesteps(config, &training, steps)?;
         let last = if config.flag("set_alpha_to_one", true)? { 1.0 } else { training.alphas[0] };
         // A step goes down by the whole ratio, whatever the spacing.
         let ratio = training.steps / steps;
         let target = |t: usize| t.checked_sub(ratio).map_or(last, |t| training.alphas[t]);
+        let alphas: Vec<_> = timesteps.iter().map(|t| (training.alphas[*t], target(*t))).collect();
         Ok(Self {
-            alphas: timesteps.iter().map(|t| (training.alphas[*t], target(*t))).collect(),
+            prediction: Prediction::read_with(config, alphas.iter().map(|(alpha, _)| *alpha))?,
+            alphas,
             timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
             eta: config.eta(),
-            prediction: Prediction::read(config, PREDICTIONS)?,
             limit: Limit::read(config, Some(true))?,
         })
     }

@@ -4,7 +4,7 @@
 
 use super::betas::{CURVES, Curve, Defaults, Training, ZeroSnr};
 use super::config::Config;
-use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
+use super::prediction::{Limit, Prediction, mix};
 use super::schedule::discrete_timesteps;
 use super::{Noise, Sampler};
 use crate::error::Result;
@@ -21,6 +21,9 @@ enum Variance {
     Large,
 }
 
+/// The class's own noise schedule.
+pub(super) const DEFAULTS: Defaults = Defaults { curves: ALL_CURVES, ..Defaults::new(ZeroSnr::Exact) };
+
 pub(super) struct Ddpm {
     timesteps: Vec<f32>,
     /// Each timestep's share of the picture's variance, then that of the finished picture.
@@ -32,9 +35,9 @@ pub(super) struct Ddpm {
 
 impl Ddpm {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &Defaults { curves: ALL_CURVES, ..Defaults::new(ZeroSnr::Exact) })?;
+        let training = Training::new(config, &DEFAULTS)?;
         let timesteps = discrete_timesteps(config, &training, steps)?;
-        let alphas = timesteps.iter().map(|t| training.alphas[*t]).chain([1.0]).collect();
+        let alphas: Vec<f32> = timesteps.iter().map(|t| training.alphas[*t]).chain([1.0]).collect();
         let variance = match config.word("variance_type", "fixed_small")? {
             None => Variance::Small,
             // The logarithms are another way to the same numbers. (diffusers takes the root of the large one's logarithm,
@@ -51,8 +54,8 @@ impl Ddpm {
         };
         Ok(Self {
             timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
+            prediction: Prediction::read_with(config, alphas.iter().copied())?,
             alphas,
-            prediction: Prediction::read(config, PREDICTIONS)?,
             limit: Limit::read(config, Some(true))?,
             variance,
         })

@@ -13,6 +13,9 @@ use super::solver::{Last, Layout, Solver};
 use super::{Noise, Sampler};
 use crate::error::Result;
 
+/// The class's own noise schedule.
+pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Ignored);
+
 pub(super) struct Deis {
     solver: Solver,
     order: usize,
@@ -23,7 +26,7 @@ pub(super) struct Deis {
 
 impl Deis {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &Defaults::new(ZeroSnr::Ignored))?;
+        let training = Training::new(config, &DEFAULTS)?;
         // Other solvers' names stand for this class's only one, as there.
         config.choice("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"].map(|name| (name, ())))?;
         let kinds = ["logrho", "midpoint", "heun", "bh1", "bh2"].map(|name| (name, ()));

@@ -14,6 +14,9 @@ use super::solver::{Last, Layout, Solver, unclipped_steps};
 use super::{Noise, Sampler};
 use crate::error::Result;
 
+/// The class's own noise schedule.
+pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Floored);
+
 pub(super) struct Dpmpp2M {
     solver: Solver,
     algorithm: Algorithm,
@@ -28,7 +31,7 @@ pub(super) struct Dpmpp2M {
 
 impl Dpmpp2M {
     pub fn new(config: &Config, steps: usize, stochastic: bool) -> Result<Self> {
-        let training = Training::new(config, &Defaults::new(ZeroSnr::Floored))?;
+        let training = Training::new(config, &DEFAULTS)?;
         refuse_learned_variance(config)?;
         let algorithm = read_algorithm(config, stochastic)?;
         let order = config.count("solver_order", 2)?.min(3);

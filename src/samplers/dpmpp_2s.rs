@@ -14,6 +14,9 @@ use super::solver::{Last, Layout, Solver, unclipped_steps};
 use super::{Noise, Sampler};
 use crate::error::Result;
 
+/// The class's own noise schedule.
+pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Ignored);
+
 pub(super) struct Dpmpp2S {
     solver: Solver,
     algorithm: Algorithm,
@@ -28,7 +31,7 @@ pub(super) struct Dpmpp2S {
 
 impl Dpmpp2S {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &Defaults::new(ZeroSnr::Ignored))?;
+        let training = Training::new(config, &DEFAULTS)?;
         refuse_learned_variance(config)?;
         let options = [
             ("dpmsolver++", Algorithm::Picture),

@@ -10,6 +10,9 @@ use super::schedule::{Ladder, Rungs, Spread, log, unit_scale};
 use super::{Noise, Sampler};
 use crate::error::Result;
 
+/// The class's own noise schedule.
+pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Floored);
+
 pub(super) struct Euler {
     ladder: Ladder,
     prediction: Prediction,
@@ -17,7 +20,7 @@ pub(super) struct Euler {
 
 impl Euler {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &Defaults::new(ZeroSnr::Floored))?;
+        let training = Training::new(config, &DEFAULTS)?;
         config.choice("interpolation_type", "linear", &[("linear", ())])?;
         let options = &[PREDICTIONS[0], PREDICTIONS[1], PREDICTIONS[2], ("original_sample", Prediction::Sample)];
         let prediction = Prediction::read(config, options)?;

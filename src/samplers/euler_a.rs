@@ -9,6 +9,9 @@ use super::schedule::{Ladder, Rungs, unit_scale};
 use super::{Noise, Sampler};
 use crate::error::Result;
 
+/// The class's own noise schedule.
+pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Floored);
+
 pub(super) struct EulerA {
     ladder: Ladder,
     prediction: Prediction,
@@ -16,7 +19,7 @@ pub(super) struct EulerA {
 
 impl EulerA {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &Defaults::new(ZeroSnr::Floored))?;
+        let training = Training::new(config, &DEFAULTS)?;
         let rungs = Rungs { spread: None, limits: false, rounded: false, last: 0.0 };
         let ladder = Ladder::new(config, &training, steps, &rungs)?;
         Ok(Self { ladder, prediction: Prediction::read(config, &PREDICTIONS[..2])? })

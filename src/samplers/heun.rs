@@ -18,6 +18,9 @@ pub(super) const NARROW: Defaults =
 
 const ALL_CURVES: &[(&str, Curve)] = &[CURVES[0], CURVES[1], CURVES[2], ("exp", Curve::Exponential)];
 
+/// The class's own noise schedule.
+pub(super) const DEFAULTS: Defaults = Defaults { curves: ALL_CURVES, ..NARROW };
+
 pub(super) struct Heun {
     timesteps: Vec<f32>,
     sigmas: Vec<f32>,
@@ -30,7 +33,7 @@ pub(super) struct Heun {
 
 impl Heun {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &Defaults { curves: ALL_CURVES, ..NARROW })?;
+        let training = Training::new(config, &DEFAULTS)?;
         let spread = Spread::read(config, false)?;
         let rungs = Rungs { spread, limits: true, rounded: false, last: 0.0 };
         let ladder = Ladder::new(config, &training, steps, &rungs)?;

@@ -5,7 +5,7 @@
 
 use super::betas::{CURVES, Defaults, Training, ZeroSnr};
 use super::config::Config;
-use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
+use super::prediction::{Limit, Prediction, mix};
 use super::schedule::check_steps;
 use super::{Noise, Sampler};
 use crate::error::Result;
@@ -30,11 +30,12 @@ impl Lcm {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
         let training = Training::new(config, &DEFAULTS)?;
         let timesteps = distilled_timesteps(config, &training, steps)?;
+        let alphas: Vec<f32> = timesteps.iter().map(|t| training.alphas[*t]).collect();
         Ok(Self {
-            alphas: timesteps.iter().map(|t| training.alphas[*t]).collect(),
+            prediction: Prediction::read_with(config, alphas.iter().copied())?,
+            alphas,
             timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
             timestep_scaling: config.number("timestep_scaling", 10.0)? as f32,
-            prediction: Prediction::read(config, PREDICTIONS)?,
             limit: Limit::read(config, Some(false))?,
         })
     }

@@ -15,6 +15,9 @@ use crate::error::Result;
 
 const ORDER: usize = 4;
 
+/// The class's own noise schedule.
+pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Ignored);
+
 pub(super) struct Lms {
     ladder: Ladder,
     prediction: Prediction,
@@ -24,7 +27,7 @@ pub(super) struct Lms {
 
 impl Lms {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &Defaults::new(ZeroSnr::Ignored))?;
+        let training = Training::new(config, &DEFAULTS)?;
         let spread = Spread::read(config, false)?;
         // This class alone has Karras sigmas without sigma_min and sigma_max.
         let rungs = Rungs { spread, limits: spread != Some(Spread::Karras), rounded: false, last: 0.0 };

@@ -26,8 +26,10 @@ mod solver;
 mod tcd;
 mod unipc;
 
+use betas::{Defaults, ZeroSnr};
 pub use chain::{Chain, Link};
 pub use config::Config;
+use config::ZERO_SNR;
 
 use crate::error::{Error, Result};
 
@@ -72,57 +74,85 @@ pub trait Sampler: Send {
 /// Gives so many fresh unit normals.
 pub type Noise<'a> = dyn FnMut(usize) -> Vec<f32> + 'a;
 
-/// A name of the command line, the diffusers class that it stands for, and how to make one.
+/// A sampler: what it is called, and what it can do.
 struct Entry {
+    /// On the command line.
     name: &'static str,
+    /// In AUTOMATIC1111's web UI and its pictures' parameters.
+    web_ui: &'static str,
+    /// In diffusers.
     class: &'static str,
-    build: fn(&Config, usize) -> Result<Box<dyn Sampler>>,
+    /// Its class's noise schedule, and what that does with one that ends in pure noise.
+    defaults: &'static Defaults,
+    /// Whether it takes [`Config::with_eta`].
+    takes_eta: bool,
+    /// Whether it takes [`Config::with_spacing`], or spaces its timesteps in its own way.
+    takes_spacing: bool,
+    build: Build,
 }
 
+type Build = fn(&Config, usize) -> Result<Box<dyn Sampler>>;
+
+impl Entry {
+    const fn new(names: [&'static str; 3], defaults: &'static Defaults, build: Build) -> Self {
+        let [name, web_ui, class] = names;
+        Self { name, web_ui, class, defaults, takes_eta: false, takes_spacing: true, build }
+    }
+
+    const fn with_eta(self) -> Self {
+        Self { takes_eta: true, ..self }
+    }
+
+    const fn with_own_spacing(self) -> Self {
+        Self { takes_spacing: false, ..self }
+    }
+
+    /// Whether its class pays no heed to a schedule that ends in pure noise.
+    fn ignores_zero_snr(&self) -> bool {
+        self.defaults.zero_snr == ZeroSnr::Ignored
+    }
+}
+
+/// One row a sampler.
 const TABLE: [Entry; 16] = [
-    Entry { name: "ddpm", class: "DDPMScheduler", build: |c, n| Ok(Box::new(ddpm::Ddpm::new(c, n)?)) },
-    Entry { name: "ddim", class: "DDIMScheduler", build: |c, n| Ok(Box::new(ddim::Ddim::new(c, n)?)) },
-    Entry { name: "pndm", class: "PNDMScheduler", build: |c, n| Ok(Box::new(pndm::Pndm::new(c, n)?)) },
-    Entry { name: "lms", class: "LMSDiscreteScheduler", build: |c, n| Ok(Box::new(lms::Lms::new(c, n)?)) },
-    Entry { name: "euler", class: "EulerDiscreteScheduler", build: |c, n| Ok(Box::new(euler::Euler::new(c, n)?)) },
-    Entry {
-        name: "euler-a",
-        class: "EulerAncestralDiscreteScheduler",
-        build: |c, n| Ok(Box::new(euler_a::EulerA::new(c, n)?)),
-    },
-    Entry { name: "heun", class: "HeunDiscreteScheduler", build: |c, n| Ok(Box::new(heun::Heun::new(c, n)?)) },
-    Entry { name: "dpm2", class: "KDPM2DiscreteScheduler", build: |c, n| Ok(Box::new(dpm2::Dpm2::new(c, n)?)) },
-    Entry {
-        name: "dpm2-a",
-        class: "KDPM2AncestralDiscreteScheduler",
-        build: |c, n| Ok(Box::new(dpm2_a::Dpm2A::new(c, n)?)),
-    },
-    Entry {
-        name: "dpm++2m",
-        class: "DPMSolverMultistepScheduler",
-        build: |c, n| Ok(Box::new(dpmpp_2m::Dpmpp2M::new(c, n, false)?)),
-    },
-    Entry {
-        name: "dpm++2m-sde",
-        class: "DPMSolverMultistepScheduler",
-        build: |c, n| Ok(Box::new(dpmpp_2m::Dpmpp2M::new(c, n, true)?)),
-    },
-    Entry {
-        name: "dpm++2s",
-        class: "DPMSolverSinglestepScheduler",
-        build: |c, n| Ok(Box::new(dpmpp_2s::Dpmpp2S::new(c, n)?)),
-    },
-    Entry { name: "deis", class: "DEISMultistepScheduler", build: |c, n| Ok(Box::new(deis::Deis::new(c, n)?)) },
-    Entry { name: "unipc", class: "UniPCMultistepScheduler", build: |c, n| Ok(Box::new(unipc::UniPc::new(c, n)?)) },
-    Entry { name: "lcm", class: "LCMScheduler", build: |c, n| Ok(Box::new(lcm::Lcm::new(c, n)?)) },
-    Entry { name: "tcd", class: "TCDScheduler", build: |c, n| Ok(Box::new(tcd::Tcd::new(c, n)?)) },
+    Entry::new(["ddpm", "DDPM", "DDPMScheduler"], &ddpm::DEFAULTS, |c, n| boxed(ddpm::Ddpm::new(c, n))),
+    Entry::new(["ddim", "DDIM", "DDIMScheduler"], &ddim::DEFAULTS, |c, n| boxed(ddim::Ddim::new(c, n))).with_eta(),
+    Entry::new(["pndm", "PLMS", "PNDMScheduler"], &pndm::DEFAULTS, |c, n| boxed(pndm::Pndm::new(c, n))),
+    Entry::new(["lms", "LMS", "LMSDiscreteScheduler"], &lms::DEFAULTS, |c, n| boxed(lms::Lms::new(c, n))),
+    Entry::new(["euler", "Euler", "EulerDiscreteScheduler"], &euler::DEFAULTS, |c, n| boxed(euler::Euler::new(c, n))),
+    Entry::new(["euler-a", "Euler a", "EulerAncestralDiscreteScheduler"], &euler_a::DEFAULTS, |c, n| {
+        boxed(euler_a::EulerA::new(c, n))
+    }),
+    Entry::new(["heun", "Heun", "HeunDiscreteScheduler"], &heun::DEFAULTS, |c, n| boxed(heun::Heun::new(c, n))),
+    Entry::new(["dpm2", "DPM2", "KDPM2DiscreteScheduler"], &heun::NARROW, |c, n| boxed(dpm2::Dpm2::new(c, n))),
+    Entry::new(["dpm2-a", "DPM2 a", "KDPM2AncestralDiscreteScheduler"], &heun::NARROW, |c, n| {
+        boxed(dpm2_a::Dpm2A::new(c, n))
+    }),
+    Entry::new(["dpm++2m", "DPM++ 2M", "DPMSolverMultistepScheduler"], &dpmpp_2m::DEFAULTS, |c, n| {
+        boxed(dpmpp_2m::Dpmpp2M::new(c, n, false))
+    }),
+    Entry::new(["dpm++2m-sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"], &dpmpp_2m::DEFAULTS, |c, n| {
+        boxed(dpmpp_2m::Dpmpp2M::new(c, n, true))
+    }),
+    Entry::new(["dpm++2s", "DPM++ 2S", "DPMSolverSinglestepScheduler"], &dpmpp_2s::DEFAULTS, |c, n| {
+        boxed(dpmpp_2s::Dpmpp2S::new(c, n))
+    })
+    .with_own_spacing(),
+    Entry::new(["deis", "DEIS", "DEISMultistepScheduler"], &deis::DEFAULTS, |c, n| boxed(deis::Deis::new(c, n))),
+    Entry::new(["unipc", "UniPC", "UniPCMultistepScheduler"], &unipc::DEFAULTS, |c, n| boxed(unipc::UniPc::new(c, n))),
+    Entry::new(["lcm", "LCM", "LCMScheduler"], &lcm::DEFAULTS, |c, n| boxed(lcm::Lcm::new(c, n))).with_own_spacing(),
+    Entry::new(["tcd", "TCD", "TCDScheduler"], &lcm::DEFAULTS, |c, n| boxed(tcd::Tcd::new(c, n)))
+        .with_eta()
+        .with_own_spacing(),
 ];
 
-/// The samplers that take [`Config::with_eta`].
-const WITH_ETA: [&str; 2] = ["ddim", "tcd"];
+fn boxed<S: Sampler + 'static>(sampler: Result<S>) -> Result<Box<dyn Sampler>> {
+    Ok(Box::new(sampler?))
+}
 
-/// The samplers that space their timesteps in their own way.
-const WITHOUT_SPACING: [&str; 3] = ["dpm++2s", "lcm", "tcd"];
+/// The sampler of models whose schedule ends in pure noise, where the class that their file names knows nothing of it: it
+/// starts from a large noise level instead of an infinite one, so it can do with whatever the network predicts.
+const FOR_ZERO_SNR: &str = "euler";
 
 /// The values of `timestep_spacing`.
 pub const SPACINGS: [&str; 3] = ["leading", "trailing", "linspace"];
@@ -130,6 +160,18 @@ pub const SPACINGS: [&str; 3] = ["leading", "trailing", "linspace"];
 /// The names that `--sampler` takes.
 pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|entry| entry.name)
+}
+
+fn find(name: &str) -> Result<&'static Entry> {
+    TABLE.iter().find(|entry| entry.name == name).ok_or_else(|| {
+        let known = names().collect::<Vec<_>>().join(", ");
+        Error::usage(format!("no sampler is called {name:?}; choose one of: {known}"))
+    })
+}
+
+/// What AUTOMATIC1111's web UI calls the sampler of that name; one that is not in the table keeps its own.
+pub fn web_ui_name(name: &str) -> &str {
+    find(name).map_or(name, |entry| entry.web_ui)
 }
 
 /// The sampler of that name, for so many steps of a model with this `scheduler_config.json`.
@@ -140,15 +182,14 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// If there is no such sampler, it cannot take that many steps, an `eta` or a spacing, or the config asks for what is not built.
 pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Box<dyn Sampler>> {
-    let Some(entry) = TABLE.iter().find(|entry| entry.name == name) else {
-        let known = names().collect::<Vec<_>>().join(", ");
-        return Err(Error::usage(format!("no sampler is called {name:?}; choose one of: {known}")));
-    };
-    if config.has_eta() && !WITH_ETA.contains(&name) {
-        let takers = WITH_ETA.join(" and ");
+    let entry = find(name)?;
+    config.check_noise(is_class)?;
+    if config.has_eta() && !entry.takes_eta {
+        let takers: Vec<_> = TABLE.iter().filter(|entry| entry.takes_eta).map(|entry| entry.name).collect();
+        let takers = takers.join(" and ");
         return Err(Error::usage(format!("--eta is for the samplers {takers}: {name} has no such choice")));
     }
-    if config.is_spaced() && WITHOUT_SPACING.contains(&name) {
+    if config.is_spaced() && !entry.takes_spacing {
         return Err(Error::usage(format!(
             "--spacing is not for the sampler {name}, which spaces timesteps in its own way"
         )));
@@ -156,17 +197,42 @@ pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Box<dyn Samp
     (entry.build)(config, steps)
 }
 
+/// What is to be said of drawing with the sampler of that name, if anything: that its class ignores a schedule's end in pure
+/// noise, as diffusers' does, which leaves very dark and very bright pictures out of its reach.
+///
+/// # Errors
+/// If there is no such sampler, or the config's key for it is neither true nor false.
+pub fn warning(name: &str, config: &Config) -> Result<Option<String>> {
+    if !config.zero_snr()? || !find(name)?.ignores_zero_snr() {
+        return Ok(None);
+    }
+    let others: Vec<_> = TABLE.iter().filter(|entry| !entry.ignores_zero_snr()).map(|entry| entry.name).collect();
+    Ok(Some(format!(
+        "the model's noise schedule ends in pure noise ({ZERO_SNR}), which the sampler {name} ignores: dark and bright \
+         pictures come out grey; choose one of: {}",
+        others.join(", ")
+    )))
+}
+
+fn is_class(class: &str) -> bool {
+    TABLE.iter().any(|entry| entry.class == class)
+}
+
 impl Config {
-    /// The name of the sampler that the file was written for, by its `_class_name` and `algorithm_type`.
+    /// The name of the sampler that the file was written for, by its `_class_name` and `algorithm_type`; of one that honours
+    /// the file's `rescale_betas_zero_snr`, where that class does not.
     ///
     /// # Errors
-    /// If the file names no class, or one that is not built.
+    /// If the file names no class, one that is not built, or is for models that no sampler here draws with.
     pub fn default_sampler(&self) -> Result<&'static str> {
+        self.check_noise(is_class)?;
         let class = self.class().unwrap_or("missing");
         let stochastic = self.word("algorithm_type", "")?.is_some_and(|word| word.starts_with("sde-"));
         let of_class = || TABLE.iter().filter(|entry| entry.class == class);
         let entry = of_class().find(|entry| entry.name.ends_with("-sde") == stochastic).or(of_class().next());
-        entry.map(|entry| entry.name).ok_or_else(|| {
+        let ends_in_noise = self.zero_snr()?;
+        let name = |entry: &Entry| if ends_in_noise && entry.ignores_zero_snr() { FOR_ZERO_SNR } else { entry.name };
+        entry.map(name).ok_or_else(|| {
             let known = names().collect::<Vec<_>>().join(", ");
             self.refused("_class_name", class, &format!("is not built; choose a --sampler: {known}"))
         })
@@ -194,11 +260,84 @@ mod tests {
         }
     }
 
+    fn config(text: &str) -> Config {
+        Config::from_json(text, "x").unwrap()
+    }
+
     #[test]
     fn a_class_that_is_not_built_has_no_default() {
-        let config = Config::from_json(r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#, "x").unwrap();
+        let config = config(r#"{"_class_name": "SASolverScheduler", "beta_start": 0.00085}"#);
         let error = config.default_sampler().unwrap_err().to_string();
-        assert!(error.contains("_class_name: FlowMatchEulerDiscreteScheduler"), "{error}");
+        assert!(error.contains("_class_name: SASolverScheduler") && error.contains("choose a --sampler"), "{error}");
+        assert!(sampler("euler", &config, 5).is_ok());
         assert!(Config::default().default_sampler().is_err());
+    }
+
+    #[test]
+    fn models_of_another_noise_are_refused_under_every_sampler_and_nothing_is_advised() {
+        for text in [
+            r#"{"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_max": 80.0}"#,
+            r#"{"_class_name": "EDMEulerScheduler", "beta_start": 0.1}"#,
+            r#"{"_class_name": "EulerDiscreteScheduler", "sigma_data": 0.5, "beta_start": 0.1}"#,
+            r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}"#,
+            r#"{"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": true}"#,
+            r#"{"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction"}"#,
+            r#"{"_class_name": "ScoreSdeVeScheduler"}"#,
+        ] {
+            let config = config(text);
+            let default = config.default_sampler().map(String::from);
+            let each = names().map(|name| sampler(name, &config, 5).map(|_| name.to_string()));
+            for made in each.chain([default]) {
+                let error = made.expect_err(text).to_string();
+                assert!(error.starts_with("x: ") && !error.contains("--sampler"), "{text}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_schedule_that_ends_in_pure_noise_is_drawn_by_a_sampler_that_knows_it() {
+        for entry in &TABLE {
+            let text = |zero| {
+                format!(
+                    r#"{{"_class_name": "{}", "rescale_betas_zero_snr": {zero}, "prediction_type": "v_prediction",
+                        "timestep_spacing": "trailing", "skip_prk_steps": true}}"#,
+                    entry.class
+                )
+            };
+            let [with, without] = [true, false].map(|zero| config(&text(zero)));
+            let timesteps_and_step = |config: &Config| {
+                let mut made = sampler(entry.name, config, 5).unwrap();
+                let latents = made.step(0, &[0.5], &[0.25], &mut |n| vec![0.1; n]);
+                (made.init_noise_sigma(), made.sigmas().map(<[f32]>::to_vec), latents)
+            };
+            let differ = timesteps_and_step(&with) != timesteps_and_step(&without);
+            assert_eq!(differ, !entry.ignores_zero_snr(), "{}", entry.name);
+            assert_eq!(warning(entry.name, &with).unwrap().is_some(), entry.ignores_zero_snr(), "{}", entry.name);
+            assert_eq!(warning(entry.name, &without).unwrap(), None);
+            let default = find(with.default_sampler().unwrap()).unwrap();
+            assert!(!default.ignores_zero_snr(), "{} is drawn with {}", entry.class, default.name);
+        }
+    }
+
+    #[test]
+    fn noise_alone_predicts_nothing_where_no_picture_is_left() {
+        let config = config(r#"{"rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}"#);
+        for name in names() {
+            match sampler(name, &config, 5) {
+                Ok(mut made) => {
+                    let start = made.init_noise_sigma();
+                    let next = made.step(0, &[0.5], &[0.25 * start], &mut |n| vec![0.1; n]);
+                    assert!(next[0].is_finite(), "{name}: {next:?}");
+                }
+                Err(error) => assert!(error.to_string().contains("choose --sampler euler"), "{name}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_prediction_replaces_the_files() {
+        let v = config(r#"{"prediction_type": "epsilon"}"#).with_prediction(Some("v"));
+        assert_eq!(v.word("prediction_type", "").unwrap(), Some("v_prediction"));
+        assert!(sampler("ddim", &v.with_prediction(Some("wavelets")), 5).is_err());
     }
 }

@@ -14,6 +14,9 @@ use crate::error::Result;
 
 const ORDER: usize = 4;
 
+/// The class's own noise schedule.
+pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Ignored);
+
 pub(super) struct Pndm {
     timesteps: Vec<f32>,
     /// The same as whole numbers, to look up.
@@ -35,7 +38,7 @@ pub(super) struct Pndm {
 
 impl Pndm {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &Defaults::new(ZeroSnr::Ignored))?;
+        let training = Training::new(config, &DEFAULTS)?;
         let descending = discrete_timesteps(config, &training, steps)?;
         let ratio = training.steps / steps;
         let skip = config.flag("skip_prk_steps", false)?;

@@ -2,7 +2,7 @@
 //!
 //! Latents are `alpha * picture + sigma * noise`. Samplers that count in sigmas alone have `alpha = 1`.
 
-use super::config::Config;
+use super::config::{Config, PREDICTION};
 use crate::error::Result;
 
 /// `prediction_type`: what the network's output is.
@@ -22,7 +22,18 @@ pub(super) const PREDICTIONS: &[(&str, Prediction)] =
 
 impl Prediction {
     pub fn read(config: &Config, options: &[(&str, Self)]) -> Result<Self> {
-        config.choice("prediction_type", "epsilon", options)
+        config.choice(PREDICTION, "epsilon", options)
+    }
+
+    /// The same for a sampler that divides by the root of the picture's share of the variance at its timesteps.
+    pub fn read_with(config: &Config, mut alphas: impl Iterator<Item = f32>) -> Result<Self> {
+        let prediction = Self::read(config, PREDICTIONS)?;
+        if prediction == Self::Epsilon && alphas.any(|alpha| alpha <= 0.0) {
+            let why = "cannot start from a noise schedule that ends in pure noise (rescale_betas_zero_snr) with this \
+                       sampler; choose --sampler euler";
+            return Err(config.refused(PREDICTION, "epsilon", why));
+        }
+        Ok(prediction)
     }
 
     /// The picture, where `alpha^2 + sigma^2 = 1`.

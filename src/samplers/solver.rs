@@ -57,8 +57,6 @@ impl Level {
 
 impl Solver {
     pub fn new(config: &Config, training: &Training, steps: usize, layout: &Layout) -> Result<Self> {
-        // Latents that flow straight from noise to picture are another family of models.
-        config.refuse(&["use_flow_sigmas", "use_dynamic_shifting"])?;
         check_steps(config, training, steps)?;
         let table = training.sigmas();
         let smallest = table[0];

@@ -7,7 +7,7 @@
 use super::betas::Training;
 use super::config::Config;
 use super::lcm::{DEFAULTS, distilled_timesteps};
-use super::prediction::{PREDICTIONS, Prediction, mix};
+use super::prediction::{Prediction, mix};
 use super::{Noise, Sampler};
 use crate::error::Result;
 
@@ -29,11 +29,12 @@ impl Tcd {
         let below = |t: usize| ((1.0 - eta) as f32 * t as f32).floor() as usize;
         let next = timesteps.iter().skip(1).copied().chain([0]);
         let levels = |(from, to): (&usize, usize)| [*from, below(to), to].map(|t| training.alphas[t]);
+        let alphas: Vec<[f32; 3]> = timesteps.iter().zip(next).map(levels).collect();
         Ok(Self {
-            alphas: timesteps.iter().zip(next).map(levels).collect(),
+            prediction: Prediction::read_with(config, alphas.iter().map(|[from, ..]| *from))?,
+            alphas,
             timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
             eta,
-            prediction: Prediction::read(config, PREDICTIONS)?,
         })
     }
 }

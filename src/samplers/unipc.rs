@@ -14,6 +14,9 @@ use super::solver::{Last, Layout, Solver};
 use super::{Noise, Sampler};
 use crate::error::Result;
 
+/// The class's own noise schedule.
+pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Floored);
+
 pub(super) struct UniPc {
     solver: Solver,
     /// Whether predictions of the picture are followed, or those of the noise.
@@ -32,7 +35,7 @@ pub(super) struct UniPc {
 
 impl UniPc {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &Defaults::new(ZeroSnr::Floored))?;
+        let training = Training::new(config, &DEFAULTS)?;
         config.refuse(&["solver_p", "shift_terminal"])?;
         let spread = Spread::read(config, false)?;
         let smallest = if spread.is_none() { Last::Smallest } else { Last::Repeated };

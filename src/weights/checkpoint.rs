@@ -7,9 +7,10 @@
 mod infer;
 mod keys;
 mod original;
+mod prediction;
 mod refuse;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,13 +20,12 @@ use super::component::{ComponentWeights, Stored};
 use super::file::TensorFile;
 use super::manifest::Family;
 use super::names::canonical;
-use super::view::View;
 use super::vocabulary;
 use crate::error::{Error, Result, ten};
-use crate::tensor::Weights;
-use infer::{Prediction, Seen};
+use infer::{Seen, Trainer};
 use keys::Layout;
 pub(super) use original::Original;
+use prediction::{Prediction, VELOCITY};
 
 /// Starts of names, the component that they belong to, and how it is written.
 const PARTS: &[(&str, &str, Layout)] = &[
@@ -55,14 +55,6 @@ const ALONE: &[(&str, &str, Layout)] = &[
 /// Layers of OpenCLIP's ViT-H that Stable Diffusion 2 reads: all but the last.
 const SD2_TEXT_LAYERS: usize = 23;
 
-/// Training steps of Stable Diffusion 2's first checkpoint, the one that predicts noise.
-const SD2_BASE_STEPS: f32 = 875_000.0;
-
-/// Deviation of one norm's biases above which a UNet of Stable Diffusion 2 predicts velocities: those were trained on
-/// from noise prediction, which left this norm far wider. ComfyUI tells them apart by the same number.
-const VELOCITY_DEVIATION: f64 = 0.09;
-const VELOCITY_NORM: &str = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias";
-
 /// A component's tensors: canonical name -> where it lies in the file.
 type Tensors = BTreeMap<String, Stored>;
 
@@ -88,7 +80,7 @@ impl Checkpoint {
         if let Some(what) = refuse::other_kind(file.all_names()) {
             return Err(Error::file(path, what));
         }
-        let Sorted { components, open_clip, left_out, unknown } = sort(&file);
+        let Sorted { components, left_out, unknown } = sort(&file);
         if components.is_empty() {
             let names: Vec<_> = file.all_names().collect();
             let what = format!(
@@ -97,11 +89,46 @@ impl Checkpoint {
             );
             return Err(Error::file(path, what));
         }
-        let used = |name: &str| components.values().any(|tensors| tensors.values().any(|stored| stored.name == name));
-        file.refuse_unknown_types(used)?;
         let mut checkpoint = Self { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown };
-        checkpoint.texts = checkpoint.infer(&open_clip)?;
+        let family = checkpoint.family()?;
+        checkpoint.leave_out_unread(family)?;
+        let read = |name: &str| {
+            checkpoint.components.values().any(|tensors| tensors.values().any(|stored| stored.name == name))
+        };
+        checkpoint.file.refuse_unknown_types(read)?;
+        checkpoint.texts = checkpoint.infer(family)?;
         Ok(checkpoint)
+    }
+
+    /// The family of its UNet, if it has one.
+    fn family(&self) -> Result<Option<Family>> {
+        if !self.components.contains_key("unet") {
+            return Ok(None);
+        }
+        Ok(Some(infer::family(&Seen::of(&self.weights("unet")?))))
+    }
+
+    /// Who trained a text encoder.
+    fn trainer(&self, component: &str, family: Option<Family>) -> Result<Trainer> {
+        Ok(infer::trainer(&Seen::of(&self.weights(component)?), component, family))
+    }
+
+    /// Leaves out what no UNet of this family is conditioned by: of Stable Diffusion 1's and 2's text encoder the projection
+    /// of the pooled text and, of OpenCLIP's layers, the last.
+    fn leave_out_unread(&mut self, family: Option<Family>) -> Result<()> {
+        const TEXT: &str = "text_encoder";
+        if !self.components.contains_key(TEXT) {
+            return Ok(());
+        }
+        let last = format!("text_model.encoder.layers.{SD2_TEXT_LAYERS}.");
+        let is_cut = self.trainer(TEXT, family)? == Trainer::OpenClip;
+        let is_read = |name: &str| name != "text_projection.weight" && !(is_cut && name.starts_with(&last));
+        let tensors = self.components.remove(TEXT).unwrap_or_default();
+        let (read, unread): (Tensors, Tensors) = tensors.into_iter().partition(|(name, _)| is_read(name));
+        let stored: BTreeSet<_> = unread.values().map(|stored| &stored.name).collect();
+        self.left_out += stored.len();
+        self.components.insert(TEXT, read);
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -158,12 +185,11 @@ impl Checkpoint {
         Error::file(self.path(), format!("holds no {component}, only {}; give a file that has it", held.join(", ")))
     }
 
-    /// The texts of the files beside the weights. `open_clip` are the text encoders with OpenCLIP's names.
-    fn infer(&self, open_clip: &[&str]) -> Result<BTreeMap<String, String>> {
+    /// The texts of the files beside the weights.
+    fn infer(&self, family: Option<Family>) -> Result<BTreeMap<String, String>> {
         let mut texts = BTreeMap::new();
         let mut add = |path: String, value: Value| _ = texts.insert(path, value.to_string());
-        let mut family = None;
-        if self.components.contains_key("unet") {
+        if let Some(family) = family {
             let weights = self.weights("unet")?;
             let unet = Seen::of(&weights);
             if infer::is_refiner(&unet) {
@@ -172,17 +198,15 @@ impl Checkpoint {
                     "is SDXL's refiner, which is not supported; give an SDXL base model",
                 ));
             }
-            let found = infer::family(&unet);
-            let prediction = self.prediction(found, &weights);
-            let side = match found {
+            let prediction = Prediction::of(&self.file, family, &weights);
+            let side = match family {
                 Family::Sdxl => 128,
-                Family::Sd2 if prediction.velocity => 96,
+                Family::Sd2 if prediction.kind == VELOCITY => 96,
                 _ => 64,
             };
             add("unet/config.json".into(), infer::unet(&unet, self.trained_side().unwrap_or(side)));
-            add("scheduler/scheduler_config.json".into(), infer::scheduler(found, &prediction));
-            add("model_index.json".into(), infer::index(found));
-            family = Some(found);
+            add("scheduler/scheduler_config.json".into(), infer::scheduler(family, &prediction));
+            add("model_index.json".into(), infer::index(family));
         }
         if self.components.contains_key("controlnet") {
             add("controlnet/config.json".into(), infer::controlnet(&Seen::of(&self.weights("controlnet")?)));
@@ -193,9 +217,9 @@ impl Checkpoint {
         for suffix in ["", "_2"] {
             let component = format!("text_encoder{suffix}");
             if self.components.contains_key(component.as_str()) {
-                let (weights, open_clip) = (self.weights(&component)?, open_clip.contains(&component.as_str()));
-                add(format!("{component}/config.json"), infer::text_encoder(&Seen::of(&weights), open_clip));
-                add(format!("tokenizer{suffix}/tokenizer_config.json"), infer::tokenizer(open_clip));
+                let (weights, trainer) = (self.weights(&component)?, self.trainer(&component, family)?);
+                add(format!("{component}/config.json"), infer::text_encoder(&Seen::of(&weights), trainer));
+                add(format!("tokenizer{suffix}/tokenizer_config.json"), infer::tokenizer(trainer));
             }
         }
         Ok(texts)
@@ -207,49 +231,12 @@ impl Checkpoint {
         let pixels: usize = width.parse().ok().filter(|_| width == height)?;
         (pixels.is_multiple_of(8) && (64..=4096).contains(&pixels)).then_some(pixels / 8)
     }
-
-    /// What the UNet predicts: what the file says, or else what its tensors tell.
-    fn prediction(&self, family: Family, unet: &ComponentWeights) -> Prediction {
-        let told = |velocity, because: String| Prediction { velocity, zero_snr: false, because };
-        let metadata = "modelspec.prediction_type";
-        if self.file.has("v_pred") {
-            let zero_snr = self.file.has("ztsnr");
-            return Prediction { zero_snr, ..told(true, "the file has the tensor v_pred".into()) };
-        }
-        if let Some(said @ ("v" | "epsilon")) = self.file.metadata(metadata) {
-            return told(said == "v", format!("its metadata has {metadata} {said}"));
-        }
-        if family != Family::Sd2 {
-            return told(false, "models of this family do".into());
-        }
-        if unet.shape("conv_in.weight").is_none_or(|shape| shape.dims().get(1) != Some(&4)) {
-            return told(false, "models of this family for other inputs than latents do".into());
-        }
-        let steps = self.file.get("global_step").map(|tensor| tensor.to_f32());
-        if steps.as_deref() == Some(&[SD2_BASE_STEPS]) {
-            return told(false, format!("it was trained for {SD2_BASE_STEPS} steps"));
-        }
-        let deviation = unet.get(VELOCITY_NORM).map_or(0.0, |tensor| deviation(&tensor.to_f32()));
-        let side = if deviation > VELOCITY_DEVIATION { "more" } else { "not more" };
-        told(
-            deviation > VELOCITY_DEVIATION,
-            format!("the deviation of {VELOCITY_NORM} is {deviation:.3}, {side} than {VELOCITY_DEVIATION}"),
-        )
-    }
-}
-
-fn deviation(values: &[f32]) -> f64 {
-    let mean = |values: &mut dyn Iterator<Item = f64>, n: usize| values.sum::<f64>() / n.max(1) as f64;
-    let centre = mean(&mut values.iter().map(|v| f64::from(*v)), values.len());
-    mean(&mut values.iter().map(|v| (f64::from(*v) - centre).powi(2)), values.len()).sqrt()
 }
 
 /// A file's tensors by component.
 #[derive(Default)]
 struct Sorted {
     components: BTreeMap<&'static str, Tensors>,
-    /// Components with OpenCLIP's names.
-    open_clip: Vec<&'static str>,
     /// As [`Checkpoint::left_out`] and [`Checkpoint::unknown`].
     left_out: usize,
     unknown: Vec<String>,
@@ -270,28 +257,14 @@ fn sort(file: &TensorFile) -> Sorted {
         if own.is_empty() {
             continue;
         }
-        if layout == Layout::OpenClip {
-            sorted.open_clip.push(component);
-        }
         let tensors = sorted.components.entry(component).or_default();
         for (name, stored, view) in keys::tensors(layout, &own) {
             let name = canonical(component, &name).into_owned();
-            if is_read(component, layout, &name) {
-                tensors.insert(name, Stored { file: 0, name: format!("{start}{stored}"), view });
-            } else if !matches!(view, View::Third(1..)) {
-                sorted.left_out += 1;
-            }
+            tensors.insert(name, Stored { file: 0, name: format!("{start}{stored}"), view });
         }
     }
     let (leftovers, unknown): (Vec<_>, Vec<_>) = left.into_iter().partition(|name| refuse::is_leftover(name));
     sorted.left_out += leftovers.len();
     sorted.unknown = unknown.into_iter().map(String::from).collect();
     sorted
-}
-
-/// Whether the component's network reads this tensor: Stable Diffusion 1 and 2 take neither the projection of the pooled
-/// text nor, of OpenCLIP's layers, the last.
-fn is_read(component: &str, layout: Layout, name: &str) -> bool {
-    let last = || name.starts_with(&format!("text_model.encoder.layers.{SD2_TEXT_LAYERS}."));
-    component != "text_encoder" || (name != "text_projection.weight" && (layout != Layout::OpenClip || !last()))
 }

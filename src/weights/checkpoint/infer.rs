@@ -3,8 +3,9 @@
 //! A checkpoint says how wide and how deep its networks are, but not how many heads they have, which activation a text
 //! encoder uses, or what the UNet predicts: there the published models of its kind decide, as they do in diffusers.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::prediction::{EPSILON, Prediction};
 use crate::tensor::Weights;
 use crate::weights::manifest::Family;
 
@@ -16,8 +17,10 @@ const SD1_HEADS: usize = 8;
 const TIME_ID_WIDTH: usize = 256;
 /// Width of SDXL's two text encoders together.
 const SDXL_TEXT_WIDTH: usize = 2048;
-/// Channels of OpenAI's text encoder, the only one with the quick form of GELU.
+/// Channels of OpenAI's text encoder (ViT-L) and of the narrower of OpenCLIP's two (ViT-H; the other is ViT-bigG).
 const OPENAI_WIDTH: usize = 768;
+const OPEN_CLIP_WIDTH: usize = 1024;
+const TOKEN_EMBEDDING: &str = "text_model.embeddings.token_embedding.weight";
 
 /// A network's tensors, to be counted and measured.
 pub struct Seen<'a> {
@@ -197,17 +200,38 @@ pub fn vae(vae: &Seen, family: Option<Family>) -> Value {
     config
 }
 
-/// `text_encoder/config.json`; `open_clip` where the tensors have OpenCLIP's names.
-pub fn text_encoder(text: &Seen, open_clip: bool) -> Value {
-    let embeddings = "text_model.embeddings";
-    let width = text.dim(&format!("{embeddings}.token_embedding.weight"), 1);
-    let width = width.or_else(|| text.dim("text_model.final_layer_norm.weight", 0)).unwrap_or(OPENAI_WIDTH);
+/// Who trained a text encoder: that decides its activation, what fills up its texts, and whether Stable Diffusion leaves out
+/// its last layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trainer {
+    OpenAi,
+    OpenClip,
+}
+
+/// The trainer of a family's text encoder: by its width, where that is a published one's, and else as the family's own is.
+/// Never by its tensors' names, since programs write either's in the other's manner.
+pub fn trainer(text: &Seen, component: &str, family: Option<Family>) -> Trainer {
+    match (text_width(text), component, family) {
+        (OPENAI_WIDTH, "text_encoder", _) => Trainer::OpenAi,
+        (OPEN_CLIP_WIDTH.., ..) | (_, "text_encoder_2", _) | (_, _, Some(Family::Sd2)) => Trainer::OpenClip,
+        _ => Trainer::OpenAi,
+    }
+}
+
+fn text_width(text: &Seen) -> usize {
+    let width = text.dim(TOKEN_EMBEDDING, 1).or_else(|| text.dim("text_model.final_layer_norm.weight", 0));
+    width.unwrap_or(OPENAI_WIDTH)
+}
+
+/// `text_encoder/config.json`
+pub fn text_encoder(text: &Seen, trainer: Trainer) -> Value {
+    let width = text_width(text);
     let projection = text.dim("text_projection.weight", 0);
     let class = if projection.is_some() { "CLIPTextModelWithProjection" } else { "CLIPTextModel" };
     let mut config = json!({
         "architectures": [class],
         "model_type": "clip_text_model",
-        "hidden_act": if open_clip || width > OPENAI_WIDTH { "gelu" } else { "quick_gelu" },
+        "hidden_act": if trainer == Trainer::OpenClip { "gelu" } else { "quick_gelu" },
         "hidden_size": width,
         "num_attention_heads": (width / HEAD).max(1),
         "num_hidden_layers": text.count("text_model.encoder.layers."),
@@ -216,45 +240,46 @@ pub fn text_encoder(text: &Seen, open_clip: bool) -> Value {
     });
     put(&mut config, "projection_dim", projection);
     put(&mut config, "intermediate_size", text.dims_of_any("mlp.fc1.weight").and_then(|dims| dims.first().copied()));
-    put(&mut config, "vocab_size", text.dim(&format!("{embeddings}.token_embedding.weight"), 0));
-    put(&mut config, "max_position_embeddings", text.dim(&format!("{embeddings}.position_embedding.weight"), 0));
+    put(&mut config, "vocab_size", text.dim(TOKEN_EMBEDDING, 0));
+    let positions = text.dim("text_model.embeddings.position_embedding.weight", 0);
+    put(&mut config, "max_position_embeddings", positions);
     config
 }
 
-/// What a UNet's output is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Prediction {
-    pub velocity: bool,
-    /// Whether the noise schedule ends in pure noise.
-    pub zero_snr: bool,
-    /// How this is known, for a user who doubts it.
-    pub because: String,
-}
-
-/// `scheduler/scheduler_config.json` as it is published with the family.
+/// `scheduler/scheduler_config.json` with the keys that the family's published one has: each sampler takes its own class's
+/// default for every other, so a key more or less is another schedule.
 pub fn scheduler(family: Family, prediction: &Prediction) -> Value {
-    let own = match family {
-        Family::Sd1 => json!({"_class_name": "PNDMScheduler", "skip_prk_steps": true, "set_alpha_to_one": false}),
-        Family::Sd2 => json!({"_class_name": "DDIMScheduler", "clip_sample": false, "set_alpha_to_one": false}),
-        Family::Sdxl => json!({"_class_name": "EulerDiscreteScheduler"}),
-    };
     let mut config = json!({
+        "_class_name": match family {
+            // PNDM knows nothing of a schedule that ends in pure noise.
+            Family::Sd1 if !prediction.zero_snr => "PNDMScheduler",
+            Family::Sd1 | Family::Sdxl => "EulerDiscreteScheduler",
+            Family::Sd2 => "DDIMScheduler",
+        },
         "beta_start": 0.00085,
         "beta_end": 0.012,
         "beta_schedule": "scaled_linear",
         "num_train_timesteps": 1000,
+        "clip_sample": false,
+        "set_alpha_to_one": false,
+        "skip_prk_steps": true,
         "steps_offset": 1,
-        "timestep_spacing": "leading",
-        "prediction_type": if prediction.velocity { "v_prediction" } else { "epsilon" },
         "_prediction_type_because": prediction.because,
     });
+    if family == Family::Sdxl {
+        config["timestep_spacing"] = "leading".into();
+        config["interpolation_type"] = "linear".into();
+        config["sample_max_value"] = 1.0.into();
+    }
+    if family != Family::Sd1 || prediction.kind != EPSILON {
+        config["prediction_type"] = prediction.kind.into();
+    }
     if prediction.zero_snr {
         config["rescale_betas_zero_snr"] = true.into();
         // The last training step is the one of pure noise, and only this spacing begins with it.
         config["timestep_spacing"] = "trailing".into();
     }
-    let all: Map<String, Value> = [config, own].into_iter().filter_map(|v| v.as_object().cloned()).flatten().collect();
-    all.into()
+    config
 }
 
 /// `model_index.json`.
@@ -264,7 +289,7 @@ pub fn index(family: Family) -> Value {
 }
 
 /// `tokenizer/tokenizer_config.json`: OpenCLIP was trained with zeros after the text.
-pub fn tokenizer(open_clip: bool) -> Value {
+pub fn tokenizer(trainer: Trainer) -> Value {
     let end = "<|endoftext|>";
-    json!({"model_max_length": 77, "pad_token": if open_clip { "!" } else { end }})
+    json!({"model_max_length": 77, "pad_token": if trainer == Trainer::OpenClip { "!" } else { end }})
 }
