@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
-use ornstein::forward::{Component, forward};
+use ornstein::forward::forward;
 use ornstein::models::{clip, unet, vae};
 use ornstein::network::Executor;
 use ornstein::pipeline::{Pipeline, Request};
@@ -59,17 +59,6 @@ pub fn checkpoint(family: &str, dtype: DType) -> Result<(TempDir, PathBuf), Fail
     Ok((folder, path))
 }
 
-fn component(name: &str) -> Component {
-    match name {
-        "text-encoder" => Component::TextEncoder,
-        "text-encoder-2" => Component::TextEncoder2,
-        "vae-decoder" => Component::VaeDecoder,
-        "vae-encoder" => Component::VaeEncoder,
-        "controlnet" => Component::ControlNet,
-        _ => Component::Unet,
-    }
-}
-
 fn networks(family: &str, dtype: DType, executor: &Executor, limit: f64) -> Result<(), Failed> {
     let (_folder, path) = checkpoint(family, dtype)?;
     let names = agree(&Model::open(&path)?, family, executor, limit)?;
@@ -89,14 +78,7 @@ pub fn agree(model: &Model, family: &str, executor: &Executor, limit: f64) -> Re
                 |(key, tensor): (&String, &_)| Some((key.strip_prefix(&start)?.to_string(), Clone::clone(tensor)));
             reference.iter().filter_map(tensor).collect()
         };
-        let outputs = pollster::block_on(forward(
-            model,
-            &Changes::default(),
-            component(name),
-            part("in"),
-            executor,
-            &mut |_| {},
-        ))?;
+        let outputs = pollster::block_on(forward(model, &Changes::default(), name, part("in"), executor, &mut |_| {}))?;
         for (output, wanted) in part("out") {
             let found = outputs.get(&output).ok_or_else(|| format!("{name} gives no {output}"))?;
             within(&format!("{name}: {output}"), found, &wanted, limit)?;

@@ -226,7 +226,7 @@ fn draw(
 fn write_controlnet(at: &Path, index: usize, config: &Value) -> Result<(), Failed> {
     std::fs::create_dir_all(at)?;
     std::fs::write(at.join("config.json"), config.to_string())?;
-    let wanted = Config::from_json(&config.to_string(), "config.json")?.graph(1, 8, 8, 1, 1.0)?.wanted();
+    let wanted = Config::from_json(&config.to_string(), "config.json")?.graph(1, 8, 8, 1)?.wanted();
     let tensor = |(name, shape): (String, ornstein::tensor::Shape)| {
         let data = values(&format!("controlnet-{index}"), &name, shape.dims());
         (name, Tensor::new(shape, data))

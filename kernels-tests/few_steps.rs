@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
-use ornstein::forward::{Component, forward};
+use ornstein::forward::forward;
 use ornstein::gpu::Gpu;
 use ornstein::lab::validate::{Selection, network};
 use ornstein::models::unet;
@@ -127,7 +127,7 @@ fn draw_case(case: Case, executor: &Executor, change: impl FnOnce(&mut Request))
 /// A pass of the network that is told its guidance.
 fn told(model: &Model, inputs: Tensors, executor: &Executor, limit: f64) -> Result<(), Failed> {
     let changes = Changes::default();
-    let found = pollster::block_on(forward(model, &changes, Component::Unet, inputs, executor, &mut |_| {}))?;
+    let found = pollster::block_on(forward(model, &changes, "unet", inputs, executor, &mut |_| {}))?;
     within("sample", &found["sample"], &part("unet.out.")?["sample"], limit)
 }
 

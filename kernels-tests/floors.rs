@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("lib", 5),
     ("pipeline", 4),
     ("lab", 4),
+    ("components", 4),
     ("conditioning", 4),
     ("forward", 4),
     ("inspect", 4),

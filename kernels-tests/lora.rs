@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
-use ornstein::forward::{Component, Tensors, forward};
+use ornstein::forward::{Tensors, forward};
 use ornstein::gpu::Gpu;
 use ornstein::network::{Executor, IfWrong};
 use ornstein::tensor::{DType, Tensor, Weights};
@@ -77,9 +77,9 @@ impl Case {
     /// What the changed network gives for the reference's inputs.
     fn output(&self, model: &Model, network: &str, executor: &Executor) -> Result<Tensor, Failed> {
         let (component, output) = match network {
-            "text_encoder" => (Component::TextEncoder, "pooler_output"),
-            "text_encoder_2" => (Component::TextEncoder2, "text_embeds"),
-            _ => (Component::Unet, "sample"),
+            "text_encoder" => ("text-encoder", "pooler_output"),
+            "text_encoder_2" => ("text-encoder-2", "text_embeds"),
+            _ => ("unet", "sample"),
         };
         let start = format!("{}.in.", network.replace('_', "-"));
         let inputs = reference(&self.family)?.into_iter();

@@ -1,16 +1,19 @@
 //! Networks against PyTorch on the CPU, and against the published sizes of the real ones.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Failed, Trial};
+use ornstein::components::{Component, Components};
 use ornstein::graph::Graph;
 use ornstein::graph::interpret::Interpreter;
-use ornstein::models::autoencoder::Autoencoder;
-use ornstein::models::{clip, controlnet, unet, vae};
+use ornstein::inspect::{inspect, verify};
+use ornstein::models::ports::{Tensors, bind};
+use ornstein::models::{clip, controlnet, table, unet, vae};
 use ornstein::ops::case::compare;
-use ornstein::tensor::{Shape, Tensor};
 use ornstein::weights::{Model, check, read_tensors};
+
+use crate::checkpoints::kept::Kept;
 
 /// The contract's largest relative error of a network on the CPU.
 const TOLERANCE: f64 = 2e-5;
@@ -28,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
             }
         }
     }
+    trials.push(Trial::test("models::every_class_is_inspected_and_verified", every_class));
     trials.extend(sizes::trials());
     trials
 }
@@ -50,83 +54,61 @@ fn cases_in(folder: &Path) -> Vec<Case> {
     names.into_iter().map(|name| Case { folder: folder.to_path_buf(), name }).collect()
 }
 
-type Tensors = BTreeMap<String, Tensor>;
-
 impl Case {
-    fn component(&self) -> &'static str {
-        match self.name.as_str() {
-            "text-encoder" => "text_encoder",
-            "text-encoder-2" => "text_encoder_2",
-            "vae-decoder" | "vae-encoder" => "vae",
-            _ => "unet",
-        }
-    }
-
-    /// Inputs or outputs, pictures channels-last.
+    /// Inputs or outputs, as their file holds them.
     fn tensors(&self, which: &str) -> Result<Tensors, Failed> {
         let tensors = read_tensors(&self.folder.join(format!("{}.{which}.safetensors", self.name)))?;
-        let last = |t: Tensor| if t.shape.rank() == 4 { t.to_channels_last() } else { Ok(t) };
-        tensors.into_iter().map(|(name, (_, t))| Ok((name, last(t)?))).collect()
+        Ok(tensors.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect())
     }
 
     fn check(&self, fused: bool) -> Result<(), Failed> {
         let model = Model::open(&self.folder)?;
-        let config = model.text(&format!("{}/config.json", self.component()))?;
-        let weights = model.weights(self.component())?;
-        let mut inputs = self.tensors("inputs")?;
-        let (graph, wanted) = self.network(&config, &mut inputs)?;
-        check(&weights, &wanted)?;
+        let components = Components::of(&model)?;
+        // `unet-odd` is a case of `unet`.
+        let pass = self.name.split_once("unet-").map_or(self.name.as_str(), |_| "unet");
+        let (Component { folder, config }, way) = components.pass(&model, pass)?;
+        let (mut inputs, sizes) = bind(&config.ports(way), self.tensors("inputs")?)?;
+        config.prepare(way, &mut inputs)?;
+        let (graph, weights) = (config.graph(folder, way, &sizes)?, model.weights(folder)?);
+        check(&weights, &config.wanted(folder)?)?;
         let graph = if fused { graph.fused() } else { graph };
-        let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        let mut outputs = Interpreter::new(graph, &weights)?.run(&inputs)?;
-        if let Some(moments) = outputs.remove("moments") {
-            let (mean, logvar) = vae::split_moments(&moments)?;
-            outputs.extend([("mean".to_string(), mean), ("logvar".to_string(), logvar)]);
-        }
+        let given: Vec<_> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let outputs = Interpreter::new(graph, &weights)?.run(&given)?.into_iter().collect();
+        let outputs = config.finish(way, &inputs, outputs)?;
         let references = self.tensors("outputs")?;
         assert_eq!(outputs.len(), references.len(), "number of outputs");
         for (name, reference) in references {
             let found = outputs.get(&name).ok_or_else(|| format!("no output {name}"))?;
-            let error = compare(found, &reference).relative;
+            let found = if found.shape.rank() == 4 { found.to_channels_first()? } else { found.clone() };
+            let error = compare(&found, &reference).relative;
             if error > TOLERANCE || error.is_nan() {
                 return Err(format!("{name}: relative error {error:.2e}, at most {TOLERANCE:.0e}").into());
             }
         }
         Ok(())
     }
+}
 
-    /// The network for inputs of these shapes, and all parameters of its component. What the graph wants beside the
-    /// reference's inputs is added to them.
-    fn network(&self, config: &str, inputs: &mut Tensors) -> Result<(Graph, Vec<(String, Shape)>), Failed> {
-        let place = self.component();
-        let dims = |name: &str| {
-            inputs.get(name).map(|t| t.shape.dims().to_vec()).ok_or_else(|| Failed::from(format!("no input {name}")))
-        };
-        match place {
-            "vae" => {
-                let vae = Autoencoder::from_json(config, place)?;
-                let graph = match self.name.as_str() {
-                    "vae-decoder" => dims("z").map(|d| vae.decoder(d[0], d[1], d[2]))?,
-                    _ => dims("sample").map(|d| vae.encoder(d[0], d[1], d[2]))?,
-                };
-                Ok((graph?, vae.wanted()?))
-            }
-            "unet" => {
-                let (d, tokens) = (dims("sample")?, dims("encoder_hidden_states")?[1]);
-                let graph = unet::Config::from_json(config, place)?.graph(d[0], d[1], d[2], tokens)?;
-                let wanted = graph.wanted();
-                Ok((graph, wanted))
-            }
-            _ => {
-                let clip = clip::Config::from_json(config, place)?;
-                let d = dims("input_ids")?;
-                inputs.insert("pool_rows".into(), clip.pool_rows(&inputs["input_ids"])?);
-                let graph = clip.graph(place, d[0], d[1])?;
-                let wanted = graph.wanted();
-                Ok((graph, wanted))
-            }
+/// Of every class that is built there is a model here, and all of it is known to `models inspect` and `models verify`.
+fn every_class() -> Result<(), Failed> {
+    let (mut seen, controls) = (BTreeSet::new(), tempfile::tempdir()?);
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/cases");
+    let folders = ["sd1", "sd2", "sdxl", "taesd"].map(|family| cases.join(family));
+    let models = folders.iter().map(|folder| Model::open(folder));
+    let control = Kept::of("controlnet-sd1")?.write_folder(controls.path())?;
+    for model in models.collect::<Result<Vec<_>, _>>()?.into_iter().chain([control]) {
+        let inspected: Vec<_> = inspect(&model)?.components.into_iter().map(|part| part.component).collect();
+        let mut verified = Vec::new();
+        verify(&model, &mut |part| verified.push(part.component.clone()))?;
+        let folders: Vec<_> = Components::of(&model)?.built.into_iter().map(|component| component.folder).collect();
+        assert_eq!((&inspected, &verified), (&folders, &folders));
+        for folder in folders {
+            let text = model.text(&format!("{folder}/config.json"))?;
+            seen.extend(table::class_of(&text, &folder)?);
         }
     }
+    assert_eq!(seen, table::classes().map(String::from).collect());
+    Ok(())
 }
 
 /// Parameters and multiply-adds of the real networks, which are known: a wrong width, depth or missing layer shows here.
@@ -160,7 +142,7 @@ mod sizes {
             move || unet::Config::from_json(config, "unet").and_then(|c| c.graph(1, size, size, tokens))
         };
         let control = |config: &'static str, size| {
-            move || controlnet::Config::from_json(config, "controlnet").and_then(|c| c.graph(1, size, size, 77, 1.0))
+            move || controlnet::Config::from_json(config, "controlnet").and_then(|c| c.graph(1, size, size, 77))
         };
         let clip = |config: &'static str| {
             move || clip::Config::from_json(config, "text_encoder").and_then(|c| c.graph("text_encoder", 1, 77))

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::components::{Component, Components};
 use crate::error::{Error, Result};
-use crate::models::{clip, controlnet, unet, vae};
 use crate::tensor::{Shape, Weights};
 use crate::weights::{Model, check};
 
@@ -21,6 +21,8 @@ pub struct Inspection {
     /// How that is known of a checkpoint, which does not always say so.
     pub prediction_because: Option<String>,
     pub components: Vec<Part>,
+    /// Folders with a network of a class that is not built, and that class.
+    pub others: Vec<(String, String)>,
     /// Tensors of a checkpoint that no network reads, knowingly.
     pub left_out: usize,
     /// Tensors of a checkpoint that belong to no component and are not known.
@@ -30,7 +32,7 @@ pub struct Inspection {
 /// One network.
 #[derive(Debug, Serialize)]
 pub struct Part {
-    pub component: &'static str,
+    pub component: String,
     /// What sets it apart, in words.
     pub about: String,
     pub tensors: usize,
@@ -47,45 +49,9 @@ pub struct Part {
 /// # Errors
 /// If one cannot be read, or asks for what is not built.
 pub fn inspect(model: &Model) -> Result<Inspection> {
-    let mut family = None;
-    let mut components = Vec::new();
-    for component in ["text_encoder", "text_encoder_2", "unet", "vae", "controlnet"] {
-        let path = format!("{component}/config.json");
-        if !model.has(&path) {
-            continue;
-        }
-        let (text, place) = (model.text(&path)?, model.path(&path).display().to_string());
-        let (about, wanted) = match component {
-            "unet" => {
-                let config = unet::Config::from_json(&text, &place)?;
-                family = Some(family_of(&config));
-                (config.to_string(), config.graph(1, 8, 8, 1)?.wanted())
-            }
-            "controlnet" => {
-                let config = controlnet::Config::from_json(&text, &place)?;
-                let about = format!("for {}, {}", family_of(&config.unet), config.unet);
-                (about, config.graph(1, 8, 8, 1, 1.0)?.wanted())
-            }
-            "vae" => {
-                let config = vae::Config::from_json(&text, &place)?;
-                let about = format!("{} latent channels, 1/{} of the size", config.latent_channels, config.factor());
-                (about, config.wanted()?)
-            }
-            _ => {
-                let config = clip::Config::from_json(&text, &place)?;
-                let clip::Config { layers, hidden_size, heads, .. } = config;
-                let about = format!("{layers} layers, {hidden_size} wide, {heads} heads");
-                (about, config.graph(component, 1, 1)?.wanted())
-            }
-        };
-        components.push(part(model, component, about, wanted)?);
-    }
-    if components.is_empty() {
-        return Err(Error::config(
-            model.name(),
-            "has no network: there is no config.json in unet, vae, text_encoder or controlnet",
-        ));
-    }
+    let Components { built, others } = Components::of(model)?;
+    let family = built.iter().find_map(|component| component.config.family());
+    let components = built.iter().map(|component| part(model, component)).collect::<Result<_>>()?;
     let scheduler = "scheduler/scheduler_config.json";
     let scheduler: Value = if model.has(scheduler) { model.json(scheduler)? } else { Value::Null };
     let word = |key: &str| scheduler[key].as_str().map(String::from);
@@ -96,27 +62,22 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
         prediction: word("prediction_type").or_else(|| family.map(|_| "epsilon".into())),
         prediction_because: word("_prediction_type_because"),
         components,
+        others,
         left_out: checkpoint.map_or(0, |checkpoint| checkpoint.left_out()),
         unknown: checkpoint.map_or_else(Vec::new, |checkpoint| checkpoint.unknown().to_vec()),
     })
 }
 
-fn family_of(unet: &unet::Config) -> &'static str {
-    match (unet.is_sdxl(), unet.linear_projection()) {
-        (true, _) => "Stable Diffusion XL",
-        (false, true) => "Stable Diffusion 2",
-        (false, false) => "Stable Diffusion 1",
-    }
-}
-
-fn part(model: &Model, component: &'static str, about: String, wanted: Vec<(String, Shape)>) -> Result<Part> {
-    let weights = model.weights(component)?;
+fn part(model: &Model, component: &Component) -> Result<Part> {
+    let Component { folder, config } = component;
+    let (weights, wanted) = (model.weights(folder)?, config.wanted(folder)?);
     let (mut tensors, mut dtypes) = (0, BTreeMap::new());
     for (name, shape) in wanted.iter().filter_map(|(name, _)| Some((name, weights.shape(name)?))) {
         tensors += 1;
         *dtypes.entry(weights.stored_as(name).unwrap_or_default()).or_insert(0) += shape.len();
     }
-    Ok(Part { component, about, tensors, parameters: dtypes.values().sum(), dtypes, wanted })
+    let (component, about, parameters) = (folder.clone(), config.about(), dtypes.values().sum());
+    Ok(Part { component, about, tensors, parameters, dtypes, wanted })
 }
 
 /// Looks at every tensor that the networks want: whether it is there, of the right shape, and finite. `tell` is told each
@@ -126,7 +87,7 @@ fn part(model: &Model, component: &'static str, about: String, wanted: Vec<(Stri
 /// The first component that is not whole, with what it lacks.
 pub fn verify(model: &Model, tell: &mut dyn FnMut(&Part)) -> Result<()> {
     for part in inspect(model)?.components {
-        let weights = model.weights(part.component)?;
+        let weights = model.weights(&part.component)?;
         check(&weights, &part.wanted)?;
         for (name, tensor) in part.wanted.iter().filter_map(|(name, _)| Some((name, weights.get(name)?))) {
             if let Some(index) = tensor.to_f32().iter().position(|value| !value.is_finite()) {

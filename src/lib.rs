@@ -16,7 +16,7 @@
 //! | floor | modules | |
 //! |---|---|---|
 //! | 5 | `cli` (and `main`) | may print, read arguments, block |
-//! | 4 | `pipeline`, `conditioning`, `forward`, `inspect`, `network`, `lab` | know models, samplers and devices |
+//! | 4 | `pipeline`, `conditioning`, `components`, `forward`, `inspect`, `network`, `lab` | know models, samplers and devices |
 //! | 3 | `gpu`, `models`, `weights`, `tokenizer`, `samplers`, `image` | siblings, blind to each other |
 //! | 2 | `graph` | nodes, fusion, memory plan, CPU executor |
 //! | 1 | `ops` | one file per op |
@@ -29,6 +29,7 @@ pub mod cache;
 pub mod caps;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod cli;
+pub mod components;
 pub mod conditioning;
 pub mod error;
 pub mod forward;

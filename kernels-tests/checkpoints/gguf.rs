@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use half::f16;
 use libtest_mimic::{Failed, Trial};
-use ornstein::forward::{self, Component, forward};
+use ornstein::forward::{self, forward};
 use ornstein::gpu::Gpu;
 use ornstein::network::{Executor, IfWrong};
 use ornstein::ops::case::compare;
@@ -117,20 +117,20 @@ fn models(folder: &Path) -> Result<[Model; 2], Failed> {
     Ok([Model::open(&quantised)?, Model::open(&unpacked)?])
 }
 
-const NETWORKS: [(Component, &str); 2] = [(Component::Unet, "unet"), (Component::TextEncoder, "text-encoder")];
+const NETWORKS: [&str; 2] = ["unet", "text-encoder"];
 
-fn run(model: &Model, component: Component, name: &str, executor: &Executor) -> Result<forward::Tensors, Failed> {
+fn run(model: &Model, name: &str, executor: &Executor) -> Result<forward::Tensors, Failed> {
     let start = format!("{name}.in.");
     let inputs = reference("sd2")?.into_iter();
     let inputs = inputs.filter_map(|(key, tensor)| Some((key.strip_prefix(&start)?.to_string(), tensor))).collect();
-    Ok(pollster::block_on(forward(model, &Changes::default(), component, inputs, executor, &mut |_| {}))?)
+    Ok(pollster::block_on(forward(model, &Changes::default(), name, inputs, executor, &mut |_| {}))?)
 }
 
 fn model() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let [quantised, unpacked] = models(folder.path())?;
-    for (component, name) in NETWORKS {
-        let [found, wanted] = [&quantised, &unpacked].map(|model| run(model, component, name, &Executor::Cpu));
+    for name in NETWORKS {
+        let [found, wanted] = [&quantised, &unpacked].map(|model| run(model, name, &Executor::Cpu));
         assert_eq!(found?, wanted?, "{name}");
     }
     Ok(())
@@ -142,9 +142,8 @@ fn model_on_a_device(gpu: &Arc<Gpu>) -> Result<(), Failed> {
     let [quantised, unpacked] = models(folder.path())?;
     for (act, limit) in [(DType::F32, NETWORK[1]), (DType::F16, NETWORK[2])] {
         let executor = Executor::Gpu(Arc::clone(gpu), act, IfWrong::UseAnyway);
-        for (component, name) in NETWORKS {
-            let (found, wanted) =
-                (run(&quantised, component, name, &executor)?, run(&unpacked, component, name, &Executor::Cpu)?);
+        for name in NETWORKS {
+            let (found, wanted) = (run(&quantised, name, &executor)?, run(&unpacked, name, &Executor::Cpu)?);
             for (output, wanted) in wanted {
                 let error = compare(&found[&output], &wanted).relative;
                 assert!(error <= limit, "{name} in {act}: {output} is off by {error:.2e}");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use libtest_mimic::{Failed, Trial};
-use ornstein::forward::{Component, forward};
+use ornstein::forward::forward;
 use ornstein::network::Executor;
 use ornstein::pipeline::Pipeline;
 use ornstein::tensor::{DType, Tensor};
@@ -71,22 +71,22 @@ fn ones(names: &[&str]) -> Tensors {
 }
 
 /// One pass on the reference's inputs.
-fn run(model: &Model, component: Component, name: &str) -> Result<Tensor, Failed> {
+fn run(model: &Model, name: &str) -> Result<Tensor, Failed> {
     let start = format!("{name}.in.");
     let inputs = part(&reference("sd1")?, &start);
     let mut outputs =
-        pollster::block_on(forward(model, &Changes::default(), component, inputs, &Executor::Cpu, &mut |_| {}))?;
+        pollster::block_on(forward(model, &Changes::default(), name, inputs, &Executor::Cpu, &mut |_| {}))?;
     Ok(outputs.remove("sample").ok_or("no sample")?)
 }
 
 fn unet_alone() -> Result<(), Failed> {
     let all = tensors("sd1")?;
     let bare = part(&all, UNET);
-    let whole = run(&opened(&all, &[])?, Component::Unet, "unet")?;
+    let whole = run(&opened(&all, &[])?, "unet")?;
     for start in ["", "diffusion_model.", UNET] {
         let alone: Tensors = bare.iter().map(|(name, tensor)| (format!("{start}{name}"), tensor.clone())).collect();
         let model = opened(&alone, &[])?;
-        assert_eq!(run(&model, Component::Unet, "unet")?, whole, "{start}");
+        assert_eq!(run(&model, "unet")?, whole, "{start}");
         assert!(model.has("unet") && !model.has("vae") && !model.has("text_encoder"));
         assert!(not_drawn(model).contains("holds no vae, only unet"));
     }
@@ -95,9 +95,9 @@ fn unet_alone() -> Result<(), Failed> {
 
 fn vae_alone() -> Result<(), Failed> {
     let all = tensors("sd1")?;
-    let whole = run(&opened(&all, &[])?, Component::VaeDecoder, "vae-decoder")?;
+    let whole = run(&opened(&all, &[])?, "vae-decoder")?;
     let model = opened(&part(&all, VAE), &[])?;
-    assert_eq!(run(&model, Component::VaeDecoder, "vae-decoder")?, whole);
+    assert_eq!(run(&model, "vae-decoder")?, whole);
     assert!(not_drawn(model).contains("holds no unet, only vae"));
     Ok(())
 }
@@ -106,25 +106,22 @@ fn vae_in_diffusers_names() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let pipeline = Kept::of("sd1")?.write_folder(&folder.path().join("model"))?;
     let alone = Model::open(&folder.path().join("model/vae/model.safetensors"))?;
-    assert_eq!(
-        run(&alone, Component::VaeDecoder, "vae-decoder")?,
-        run(&pipeline, Component::VaeDecoder, "vae-decoder")?
-    );
+    assert_eq!(run(&alone, "vae-decoder")?, run(&pipeline, "vae-decoder")?);
     Ok(())
 }
 
-fn refused(model: &Model, component: Component, name: &str) -> Result<String, Failed> {
-    Ok(run(model, component, name).err().ok_or("it ran")?.message().ok_or("no message")?.to_string())
+fn refused(model: &Model, name: &str) -> Result<String, Failed> {
+    Ok(run(model, name).err().ok_or("it ran")?.message().ok_or("no message")?.to_string())
 }
 
 fn missing_tensors() -> Result<(), Failed> {
     let mut all = tensors("sd1")?;
     all.retain(|name, _| !name.starts_with("model.diffusion_model.middle_block.1.transformer_blocks.0.attn"));
-    let text = refused(&opened(&all, &[])?, Component::Unet, "unet")?;
+    let text = refused(&opened(&all, &[])?, "unet")?;
     let first = "(unet): 10 tensors missing: mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight, ";
     assert!(text.contains(first) && !text.contains(" more"), "{text}");
     all.retain(|name, _| !name.starts_with("model.diffusion_model.time_embed."));
-    let text = refused(&opened(&all, &[])?, Component::Unet, "unet")?;
+    let text = refused(&opened(&all, &[])?, "unet")?;
     assert!(text.contains("(unet): 14 tensors missing: ") && text.contains(" and 4 more"), "{text}");
     Ok(())
 }
@@ -132,11 +129,11 @@ fn missing_tensors() -> Result<(), Failed> {
 fn misshapen_tensor() -> Result<(), Failed> {
     let mut all = tensors("sd1")?;
     all.insert(format!("{UNET}time_embed.2.bias"), Tensor::zeros([7]));
-    let text = refused(&opened(&all, &[])?, Component::Unet, "unet")?;
+    let text = refused(&opened(&all, &[])?, "unet")?;
     assert!(text.contains("time_embedding.linear_2.bias is [7], not [128]"), "{text}");
     let mut all = tensors("sd2")?;
     all.insert("cond_stage_model.model.transformer.resblocks.3.attn.in_proj_bias".into(), Tensor::zeros([7]));
-    let text = refused(&opened(&all, &[])?, Component::TextEncoder, "text-encoder")?;
+    let text = refused(&opened(&all, &[])?, "text-encoder")?;
     assert!(text.contains("text_model.encoder.layers.3.self_attn.k_proj.bias is [7], not [128]"), "{text}");
     Ok(())
 }
@@ -144,7 +141,7 @@ fn misshapen_tensor() -> Result<(), Failed> {
 fn unknown_tensor() -> Result<(), Failed> {
     let mut all = tensors("sd1")?;
     all.extend(ones(&["model.diffusion_model.input_blocks.1.2.gate"]));
-    let text = refused(&opened(&all, &[])?, Component::Unet, "unet")?;
+    let text = refused(&opened(&all, &[])?, "unet")?;
     assert!(text.contains("(unet): 1 tensor too many: ") && text.contains("2.gate"), "{text}");
     Ok(())
 }
@@ -163,7 +160,7 @@ fn leftovers() -> Result<(), Failed> {
     let model = opened(&all, &[])?;
     let checkpoint = model.checkpoint().ok_or("no checkpoint")?;
     assert_eq!((checkpoint.left_out(), checkpoint.unknown()), (left.len(), &["somebody.elses".to_string()][..]));
-    run(&model, Component::VaeDecoder, "vae-decoder")?;
+    run(&model, "vae-decoder")?;
     Ok(())
 }
 

@@ -3,7 +3,8 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::ProgressBar;
 
 use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json, warn};
@@ -11,38 +12,22 @@ use crate::error::{Error, Result};
 use crate::gpu::Timer;
 use crate::lab::bench::{self, Bench, Options, Row, Suite, compare, profile};
 use crate::lab::report::Report;
-use crate::lab::suite::Family;
+use crate::lab::suite::{PUBLISHED, Published};
 use crate::network::Executor;
 use crate::weights::{Model, check_writable, write_atomically};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum SuiteArg {
-    /// The small cases of every op
-    Cases,
-    /// Products, convolutions and attention at the shapes of benches/compare
-    Peers,
-    Sd15,
-    Sd21,
-    Sdxl,
-    /// Stable Diffusion 1.5 and SDXL
-    All,
+/// The name of one of these, given as that.
+pub(super) fn one_of<T: Copy + Send + Sync + 'static>(
+    named: Vec<(&'static str, T)>,
+) -> impl TypedValueParser<Value = T> {
+    let names = PossibleValuesParser::new(named.iter().map(|(name, _)| *name));
+    // The parser lets no other name through.
+    names.try_map(move |name| named.iter().find(|(known, _)| *known == name).map(|(_, it)| *it).ok_or("unknown"))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum FamilyArg {
-    Sd15,
-    Sd21,
-    Sdxl,
-}
-
-impl From<FamilyArg> for Family {
-    fn from(arg: FamilyArg) -> Self {
-        match arg {
-            FamilyArg::Sd15 => Self::Sd15,
-            FamilyArg::Sd21 => Self::Sd21,
-            FamilyArg::Sdxl => Self::Sdxl,
-        }
-    }
+/// The published models that have no file here.
+pub(super) fn published() -> impl TypedValueParser<Value = &'static Published> {
+    one_of(PUBLISHED.map(|published| (published.name, published)).to_vec())
 }
 
 /// Check kernels, then time them, as a share of what the device can do
@@ -55,17 +40,18 @@ pub(super) struct BenchArgs {
     #[arg(short, long, value_name = "MODEL", conflicts_with_all = ["synthetic", "suite"])]
     model: Option<String>,
     /// Time whole networks of full size with generated weights
-    #[arg(long, value_name = "FAMILY", conflicts_with = "suite")]
-    synthetic: Option<FamilyArg>,
+    #[arg(long, value_name = "FAMILY", value_parser = published(), conflicts_with = "suite")]
+    synthetic: Option<&'static Published>,
     /// Height and width of the latents of whole networks [default: the model's]
     #[arg(long, value_name = "N")]
     latent: Option<usize>,
     /// Rows of whole networks' text encoders and UNet; 2 is guidance
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     batch: usize,
-    /// The shapes of which networks
-    #[arg(long, default_value = "all")]
-    suite: SuiteArg,
+    /// Which shapes: the small cases of every op, those of benches/compare (peers), those of a published model's networks, or
+    /// Stable Diffusion 1.5's and SDXL's (all)
+    #[arg(long, value_name = "SUITE", value_parser = one_of(Suite::named().collect()), default_value = "all")]
+    suite: Suite,
     /// Every shape and every node, however long it takes
     #[arg(long)]
     full: bool,
@@ -160,7 +146,7 @@ impl BenchArgs {
                 rows.extend(nodes);
             }
         } else {
-            let options = Options { ops: self.ops.clone(), suite: self.suite(), full: self.full };
+            let options = Options { ops: self.ops.clone(), suite: self.suite, full: self.full };
             rows = bench.run(&options, same.as_deref(), &mut tell).await?;
         }
         let device = bench.device();
@@ -180,18 +166,7 @@ impl BenchArgs {
     fn subjects(&self) -> Result<Vec<profile::Subject>> {
         match self.synthetic {
             None => profile::of_model(&Model::resolve(self.model.as_deref())?, self.latent, self.batch),
-            Some(family) => profile::synthetic(family.into(), self.latent, self.batch),
-        }
-    }
-
-    fn suite(&self) -> Suite {
-        match self.suite {
-            SuiteArg::Cases => Suite::Cases,
-            SuiteArg::Peers => Suite::Peers,
-            SuiteArg::Sd15 => Suite::Family(Family::Sd15),
-            SuiteArg::Sd21 => Suite::Family(Family::Sd21),
-            SuiteArg::Sdxl => Suite::Family(Family::Sdxl),
-            SuiteArg::All => Suite::All,
+            Some(family) => profile::synthetic(family, self.latent, self.batch),
         }
     }
 }

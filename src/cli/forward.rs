@@ -2,30 +2,20 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::lora::LoraArgs;
 use super::{DeviceArgs, ModelArg, warn};
 use crate::error::Result;
-use crate::forward::{Component, forward};
+use crate::forward::forward;
 use crate::gpu::shader::Sources;
 use crate::weights::{Changes, check_writable, read_tensors, write_tensors};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ComponentArg {
-    TextEncoder,
-    #[value(name = "text-encoder-2")]
-    TextEncoder2,
-    Unet,
-    VaeDecoder,
-    VaeEncoder,
-    #[value(name = "controlnet")]
-    ControlNet,
-}
-
 #[derive(Debug, Args)]
 pub(super) struct Forward {
-    component: ComponentArg,
+    /// The folder of a network of the model, of an autoencoder with the half that runs: text-encoder, text-encoder-2, unet,
+    /// vae-decoder, vae-encoder, controlnet
+    component: String,
     #[command(flatten)]
     model: ModelArg,
     #[command(flatten)]
@@ -42,21 +32,13 @@ pub(super) struct Forward {
 
 impl Forward {
     pub(super) fn run(self) -> Result<()> {
-        let component = match self.component {
-            ComponentArg::TextEncoder => Component::TextEncoder,
-            ComponentArg::TextEncoder2 => Component::TextEncoder2,
-            ComponentArg::Unet => Component::Unet,
-            ComponentArg::VaeDecoder => Component::VaeDecoder,
-            ComponentArg::VaeEncoder => Component::VaeEncoder,
-            ComponentArg::ControlNet => Component::ControlNet,
-        };
         check_writable(&self.outputs)?;
         let inputs = read_tensors(&self.inputs)?.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();
         let model = self.model.open()?;
         let changes = Changes::of(&model, &self.loras.open()?)?;
         let executor = self.device.open(Sources::default())?;
         let tell = &mut |text: &str| warn(text);
-        let outputs = pollster::block_on(forward(&model, &changes, component, inputs, &executor, tell))?;
+        let outputs = pollster::block_on(forward(&model, &changes, &self.component, inputs, &executor, tell))?;
         let outputs: Vec<_> = outputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         write_tensors(&self.outputs, &outputs)
     }

@@ -134,6 +134,9 @@ fn text(found: &Inspection) -> String {
         let dtypes = part.dtypes.keys().cloned().collect::<Vec<_>>().join(", ");
         text += &format!("{:<15} {millions:8.1} M  {dtypes:<9} {}\n", part.component, part.about);
     }
+    for (folder, class) in &found.others {
+        text += &format!("{folder:<15} {class}, which is not built\n");
+    }
     if found.left_out > 0 {
         text += &format!("{} tensors are left out: no network of this family reads them\n", found.left_out);
     }

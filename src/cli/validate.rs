@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::bench::FamilyArg;
+use super::bench::published;
 use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::device::{Choice, select, without_gl};
 use crate::gpu::shader::Sources;
-use crate::lab::suite::Family;
+use crate::lab::suite::Published;
 use crate::lab::validate::{Row, Selection, Verdict, network, validate};
 use crate::network::Executor;
 use crate::tensor::DType;
@@ -28,8 +28,8 @@ pub(super) struct Validate {
     #[arg(short, long, value_name = "MODEL", conflicts_with_all = ["ops", "case", "full", "weights"])]
     model: Option<String>,
     /// The same for networks of full size with generated weights, so that no file is needed: takes minutes
-    #[arg(long, value_name = "FAMILY", conflicts_with_all = ["model", "ops", "case", "full", "weights"])]
-    synthetic: Option<FamilyArg>,
+    #[arg(long, value_name = "FAMILY", value_parser = published(), conflicts_with_all = ["model", "ops", "case", "full", "weights"])]
+    synthetic: Option<&'static Published>,
     /// The largest shapes of real models too, and tensors that the device cannot bind: takes minutes
     #[arg(long)]
     full: bool,
@@ -62,7 +62,7 @@ impl Validate {
         let model = self.model.as_deref().map(|name| Model::resolve(Some(name))).transpose()?;
         let subjects = match (&model, self.synthetic) {
             (Some(model), _) => Some(network::of_model(model)?),
-            (None, Some(family)) => Some(network::synthetic(family.into())?),
+            (None, Some(family)) => Some(network::synthetic(family)?),
             (None, None) if self.node.is_some() => {
                 return Err(Error::usage("--node is of a network: give its --model or --synthetic too"));
             }
@@ -179,7 +179,7 @@ impl Validate {
             words.push(format!("--model {}", quoted(model)));
         }
         if let Some(family) = self.synthetic {
-            words.push(format!("--synthetic {}", Family::from(family).name()));
+            words.push(format!("--synthetic {}", family.name));
         }
         if let Some(node) = &row.node {
             words.push(format!("--node {node}"));

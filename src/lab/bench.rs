@@ -11,7 +11,7 @@ use self::choose::Candidate;
 use self::measure::{Budget, Watch};
 pub use self::row::{Rates, Row, Verdict};
 use super::ceilings::{Ceilings, Probes};
-use super::suite::{self, Entry, Family};
+use super::suite::{self, Entry, PUBLISHED, Published, SD15, SDXL};
 use crate::caps::Caps;
 use crate::error::{Error, Result, ten};
 use crate::gpu::tune::Tuned;
@@ -41,9 +41,17 @@ pub enum Suite {
     Cases,
     /// Those of [`peers`].
     Peers,
-    Family(Family),
+    Published(&'static Published),
     /// Stable Diffusion 1.5 and SDXL.
     All,
+}
+
+impl Suite {
+    /// Every suite by its name.
+    pub fn named() -> impl Iterator<Item = (&'static str, Self)> {
+        let published = PUBLISHED.into_iter().map(|published| (published.name, Self::Published(published)));
+        [("cases", Self::Cases), ("peers", Self::Peers)].into_iter().chain(published).chain([("all", Self::All)])
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -137,8 +145,8 @@ impl<'a> Bench<'a> {
         let suites = match options.suite {
             Suite::Cases => vec![suite::cases()],
             Suite::Peers => vec![peers::entries(self.timer.map(|timer| timer.gpu().caps.device_type))],
-            Suite::Family(family) => vec![suite::nodes(family)?],
-            Suite::All => vec![suite::nodes(Family::Sd15)?, suite::nodes(Family::Sdxl)?],
+            Suite::Published(family) => vec![suite::nodes(family)?],
+            Suite::All => vec![suite::nodes(&SD15)?, suite::nodes(&SDXL)?],
         };
         let everything = options.full || matches!(options.suite, Suite::Cases | Suite::Peers) || same.is_some();
         let chosen = |case: &Case| same.is_none_or(|rows| rows.iter().any(|row| row.is_of(case)));

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::models::{clip, unet, vae};
+use crate::models::ports::Sizes;
+use crate::models::table::{self, DECODER, ENCODER};
 use crate::ops::case::Fill;
 use crate::ops::{Case, Kind, Op, TABLE, Ty};
 use crate::tensor::Shape;
@@ -23,83 +24,84 @@ const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_bl
     "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
     "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
 
-/// A family of published models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    Sd15,
-    Sd21,
-    Sdxl,
+/// Published models of one size.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Published {
+    pub name: &'static str,
+    /// Height and width of the latents that they were trained on.
+    pub latent: usize,
+    /// Folders and configurations of the networks that make a picture.
+    parts: &'static [(&'static str, &'static str)],
 }
 
-impl Family {
-    pub const ALL: [Self; 3] = [Self::Sd15, Self::Sd21, Self::Sdxl];
+pub static SD15: Published = Published {
+    name: "sd15",
+    latent: 64,
+    parts: &[("text_encoder", CLIP_L), ("unet", r#"{"cross_attention_dim": 768}"#), ("vae", VAE)],
+};
 
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sd15 => "sd15",
-            Self::Sd21 => "sd21",
-            Self::Sdxl => "sdxl",
-        }
-    }
+pub static SD21: Published = Published {
+    name: "sd21",
+    latent: 96,
+    parts: &[
+        ("text_encoder", OPEN_CLIP_H),
+        (
+            "unet",
+            r#"{"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": true}"#,
+        ),
+        ("vae", VAE),
+    ],
+};
 
-    /// Height and width of the latents that it was trained on.
-    pub fn latent(self) -> usize {
-        match self {
-            Self::Sd15 => 64,
-            Self::Sd21 => 96,
-            Self::Sdxl => 128,
-        }
-    }
+pub static SDXL: Published = Published {
+    name: "sdxl",
+    latent: 128,
+    parts: &[
+        ("text_encoder", CLIP_L),
+        ("text_encoder_2", OPEN_CLIP_BIG_G),
+        (
+            "unet",
+            r#"{"block_out_channels": [320, 640, 1280], "attention_head_dim": [5, 10, 20],
+                "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+                "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+                "transformer_layers_per_block": [1, 2, 10], "cross_attention_dim": 2048,
+                "use_linear_projection": true, "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}"#,
+        ),
+        ("vae", VAE),
+    ],
+};
 
-    /// Its UNet's configuration.
-    ///
-    /// # Errors
-    /// If the one below is wrong.
-    pub fn unet_config(self) -> Result<unet::Config> {
-        unet::Config::from_json(self.unet(), self.name())
-    }
+/// What `--synthetic` and `--suite` name.
+pub static PUBLISHED: [&Published; 3] = [&SD15, &SD21, &SDXL];
 
-    fn unet(self) -> &'static str {
-        match self {
-            Self::Sd15 => r#"{"cross_attention_dim": 768}"#,
-            Self::Sd21 => {
-                r#"{"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": true}"#
-            }
-            Self::Sdxl => {
-                r#"{"block_out_channels": [320, 640, 1280], "attention_head_dim": [5, 10, 20],
-                    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-                    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-                    "transformer_layers_per_block": [1, 2, 10], "cross_attention_dim": 2048,
-                    "use_linear_projection": true, "addition_embed_type": "text_time",
-                    "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}"#
-            }
-        }
-    }
+/// The published models of that name.
+pub fn published(name: &str) -> Option<&'static Published> {
+    PUBLISHED.into_iter().find(|published| published.name == name)
+}
 
-    /// Names and configurations of its text encoders.
-    fn text_encoders(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Sd15 => &[("text_encoder", CLIP_L)],
-            Self::Sd21 => &[("text_encoder", OPEN_CLIP_H)],
-            Self::Sdxl => &[("text_encoder", CLIP_L), ("text_encoder_2", OPEN_CLIP_BIG_G)],
-        }
-    }
-
-    /// Its text encoders, UNet and VAE decoder, fused as they run, for latents of `latent` x `latent` and `batch` rows.
+impl Published {
+    /// The networks that make a picture, fused as they run, for latents of `latent` x `latent` and `batch` rows.
     ///
     /// # Errors
     /// If there is no such size: 0.
-    pub fn networks(self, latent: usize, batch: usize) -> Result<Vec<Graph>> {
-        let place = self.name();
+    pub fn networks(&self, latent: usize, batch: usize) -> Result<Vec<Graph>> {
+        let sizes = Sizes { batch, height: latent, width: latent, tokens: 77 };
         let mut graphs = Vec::new();
-        for (network, config) in self.text_encoders() {
-            let config = clip::Config::from_json(config, place)?;
-            graphs.push(config.graph(network, batch, config.max_tokens)?.fused());
+        for (folder, config) in self.parts {
+            let built = table::open(folder, config, self.name)?;
+            let config = built.ok_or_else(|| Error::config(self.name, format!("{folder} is of no class")))?;
+            for way in config.ways().iter().filter(|way| **way != ENCODER) {
+                graphs.push(config.graph(folder, way, &rows(way, sizes))?.fused());
+            }
         }
-        graphs.push(self.unet_config()?.graph(batch, latent, latent, 77)?.fused());
-        graphs.push(vae::Config::from_json(VAE, place)?.decoder(1, latent, latent)?.fused());
         Ok(graphs)
     }
+}
+
+/// Decoders run at one picture, whose activations are the largest of all.
+pub(super) fn rows(way: &str, sizes: Sizes) -> Sizes {
+    if way == DECODER { Sizes { batch: 1, ..sizes } } else { sizes }
 }
 
 /// An op at one set of shapes, and where it runs so.
@@ -135,17 +137,17 @@ pub fn cases() -> Vec<Entry> {
 ///
 /// # Errors
 /// If one of the configurations above is wrong.
-pub fn nodes(family: Family) -> Result<Vec<Entry>> {
+pub fn nodes(family: &Published) -> Result<Vec<Entry>> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
-    for graph in family.networks(family.latent(), 2)? {
+    for graph in family.networks(family.latent, 2)? {
         for node in &graph.nodes {
             let case = filled(Arc::clone(&node.op), graph.types(&node.inputs));
             let place = *known.entry(case.name()).or_insert(entries.len());
             if place == entries.len() {
                 entries.push(Entry::of(case));
             }
-            *entries[place].uses.entry(format!("{} {}", family.name(), graph.network)).or_default() += 1;
+            *entries[place].uses.entry(format!("{} {}", family.name, graph.network)).or_default() += 1;
         }
     }
     Ok(entries)
@@ -197,7 +199,7 @@ pub fn inputs(graph: &Graph) -> Vec<(String, crate::tensor::Tensor)> {
 mod tests {
     use super::*;
 
-    fn flops(family: Family, latent: usize, network: &str) -> f64 {
+    fn flops(family: &Published, latent: usize, network: &str) -> f64 {
         let graphs = family.networks(latent, 1).unwrap();
         graphs.iter().find(|graph| graph.network == network).unwrap().flops() as f64
     }
@@ -206,37 +208,37 @@ mod tests {
     #[test]
     fn the_networks_do_the_arithmetic_of_the_published_models() {
         for (family, latent, network, gmac) in [
-            (Family::Sd15, 64, "unet", 401.6),
-            (Family::Sd21, 64, "unet", 402.1),
-            (Family::Sdxl, 128, "unet", 3380.6),
-            (Family::Sd15, 64, "vae", 1257.3),
-            (Family::Sd15, 64, "text_encoder", 6.65),
+            (&SD15, 64, "unet", 401.6),
+            (&SD21, 64, "unet", 402.1),
+            (&SDXL, 128, "unet", 3380.6),
+            (&SD15, 64, "vae", 1257.3),
+            (&SD15, 64, "text_encoder", 6.65),
         ] {
             let found = flops(family, latent, network) / 2e9;
-            assert!((found / gmac - 1.0).abs() < 0.02, "{family:?} {network}: {found} GMAC");
+            assert!((found / gmac - 1.0).abs() < 0.02, "{} {network}: {found} GMAC", family.name);
         }
     }
 
     #[test]
     fn the_parameters_are_those_of_the_published_models() {
         for (family, network, millions) in [
-            (Family::Sd15, "unet", 859.52),
-            (Family::Sd21, "unet", 865.91),
-            (Family::Sdxl, "unet", 2567.46),
-            (Family::Sdxl, "text_encoder_2", 694.66),
-            (Family::Sd15, "vae", 49.49),
+            (&SD15, "unet", 859.52),
+            (&SD21, "unet", 865.91),
+            (&SDXL, "unet", 2567.46),
+            (&SDXL, "text_encoder_2", 694.66),
+            (&SD15, "vae", 49.49),
         ] {
             let graphs = family.networks(8, 1).unwrap();
             let graph = graphs.iter().find(|graph| graph.network == network).unwrap();
             let found = graph.wanted().iter().map(|(_, shape)| shape.len()).sum::<usize>() as f64 / 1e6;
-            assert!((found - millions).abs() < 0.01, "{family:?} {network}: {found} M");
+            assert!((found - millions).abs() < 0.01, "{} {network}: {found} M", family.name);
         }
     }
 
     /// What fusion leaves of a step, and that no node is left of what it should take in.
     #[test]
     fn the_unet_of_stable_diffusion_1_5_runs_as_393_nodes() {
-        let graphs = Family::Sd15.networks(64, 2).unwrap();
+        let graphs = SD15.networks(64, 2).unwrap();
         let unet = graphs.iter().find(|graph| graph.network == "unet").unwrap();
         assert_eq!(unet.nodes.len(), 393);
         let left = ["activation", "add", "add_row", "concat", "geglu", "upsample"];
@@ -248,15 +250,15 @@ mod tests {
 
     #[test]
     fn a_suite_has_every_node_once_with_its_count() {
-        let entries = nodes(Family::Sd15).unwrap();
-        let nodes: usize = Family::Sd15.networks(64, 2).unwrap().iter().map(|graph| graph.nodes.len()).sum();
+        let entries = nodes(&SD15).unwrap();
+        let nodes: usize = SD15.networks(64, 2).unwrap().iter().map(|graph| graph.nodes.len()).sum();
         assert_eq!(entries.iter().flat_map(|entry| entry.uses.values()).sum::<usize>(), nodes);
         assert!(entries.len() < nodes / 3, "{} of {nodes}", entries.len());
     }
 
     #[test]
     fn indices_stay_inside_their_table() {
-        let entries = nodes(Family::Sd15).unwrap();
+        let entries = nodes(&SD15).unwrap();
         let embedding = entries.iter().find(|entry| entry.case.op.name() == "embedding").unwrap();
         assert!(matches!(embedding.case.inputs[0].1, Fill::Below(49_408)));
     }

@@ -6,16 +6,21 @@ use serde_json::json;
 
 use super::keys::Keys;
 use super::nn::Module;
+use super::ports::{Changes, Dim, Fill, Port, Sizes, Tensors};
+use super::table::NetworkConfig;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
 use crate::ops::attention::Attention;
 use crate::ops::embedding::Embedding;
 use crate::ops::epilogue::Act;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 /// What old files have for `eos_token_id` though it is not the end token's id: pooling then looks for the largest id.
 const LEGACY_EOS: u32 = 2;
+
+/// The port of the prompts' tokens.
+const IDS: &str = "input_ids";
 
 /// A text encoder's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
@@ -223,6 +228,35 @@ impl Config {
         let h = mlp.activation("activation_fn", h, self.act)?;
         let h = mlp.linear("fc2", h, self.hidden_size)?;
         mlp.add("add", x, h)
+    }
+}
+
+impl NetworkConfig for Config {
+    fn about(&self) -> String {
+        format!("{} layers, {} wide, {} heads", self.layers, self.hidden_size, self.heads)
+    }
+
+    fn ports(&self, _: &str) -> Vec<Port> {
+        let end = Some(self.eos_token_id as usize).filter(|id| *id < self.vocab_size);
+        vec![Port::new(IDS, [Dim::Batch, Dim::Tokens], Changes::Text, Fill::Ids(self.vocab_size, end))]
+    }
+
+    fn own_sizes(&self, sizes: &mut Sizes) {
+        sizes.tokens = self.max_tokens;
+    }
+
+    fn graph(&self, network: &str, _: &str, sizes: &Sizes) -> Result<Graph> {
+        self.graph(network, sizes.batch, sizes.tokens)
+    }
+
+    fn wanted(&self, network: &str) -> Result<Vec<(String, Shape)>> {
+        Ok(self.graph(network, 1, 1)?.wanted())
+    }
+
+    fn prepare(&self, _: &str, inputs: &mut Tensors) -> Result<()> {
+        let rows = inputs.get(IDS).map(|ids| self.pool_rows(ids)).transpose()?;
+        inputs.extend(rows.map(|rows| ("pool_rows".to_string(), rows)));
+        Ok(())
     }
 }
 

@@ -5,8 +5,11 @@
 
 use serde_json::json;
 
+use super::autoencoder;
 use super::keys::Keys;
 use super::nn::{Conv, Module};
+use super::ports::{Port, Sizes};
+use super::table::{ENCODER, NetworkConfig};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
@@ -183,6 +186,32 @@ fn residuals(m: &mut Module, mut x: ValueId, place: &mut usize, count: usize) ->
         *place += 1;
     }
     Ok(x)
+}
+
+impl NetworkConfig for Config {
+    fn about(&self) -> String {
+        autoencoder::about(self.latent_channels, self.factor())
+    }
+
+    fn ways(&self) -> &'static [&'static str] {
+        &autoencoder::WAYS
+    }
+
+    fn ports(&self, way: &str) -> Vec<Port> {
+        autoencoder::ports(way, self.in_channels, self.latent_channels, self.factor())
+    }
+
+    fn graph(&self, _: &str, way: &str, sizes: &Sizes) -> Result<Graph> {
+        let Sizes { batch, height, width, .. } = *sizes;
+        match way {
+            ENCODER => self.encoder(batch, self.factor() * height, self.factor() * width),
+            _ => self.decoder(batch, height, width),
+        }
+    }
+
+    fn wanted(&self, _: &str) -> Result<Vec<(String, Shape)>> {
+        self.wanted()
+    }
 }
 
 #[cfg(test)]

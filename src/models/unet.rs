@@ -11,11 +11,14 @@ use levels::{Level, Middle};
 
 use super::blocks::{Transformer, downsample, resnet, transformer, upsample};
 use super::nn::{Conv, Groups, Module};
+use super::ports::{Changes, Dim, Fill, Port, Sizes};
+use super::table::NetworkConfig;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
 use crate::ops::concat::Concat;
 use crate::ops::timestep_embedding::{TimestepEmbedding, frequencies};
+use crate::tensor::Shape;
 
 /// Numbers in SDXL's `time_ids`: original height and width, crop's top and left, target height and width.
 pub const TIME_IDS: usize = 6;
@@ -244,5 +247,53 @@ impl Config {
             }
         }
         Ok(x)
+    }
+}
+
+impl NetworkConfig for Config {
+    fn about(&self) -> String {
+        self.to_string()
+    }
+
+    fn family(&self) -> Option<&'static str> {
+        Some(self.title())
+    }
+
+    fn ports(&self, _: &str) -> Vec<Port> {
+        let mut ports = vec![
+            Port::image("sample", self.in_channels, 1, Changes::Step, Fill::Normal),
+            Port::new("timestep", [Dim::Batch], Changes::Time, Fill::Repeat(vec![801.0, 41.0])).spread(),
+            Port::new(
+                "encoder_hidden_states",
+                [Dim::Batch, Dim::Tokens, Dim::Is(self.cross_attention_dim)],
+                Changes::Text,
+                Fill::Normal,
+            ),
+        ];
+        if let Some(added) = &self.text_time {
+            let of = |name, width, fill| Port::new(name, [Dim::Batch, Dim::Is(width)], Changes::Time, fill);
+            let sizes = vec![1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0];
+            ports.push(of("text_embeds", added.text_width, Fill::Normal));
+            ports.push(of("time_ids", TIME_IDS, Fill::Repeat(sizes)));
+        }
+        if let Some(row) = self.guidance_embedding(8.5) {
+            let dims = [Dim::Batch, Dim::Is(row.len())];
+            ports.push(Port::new("timestep_cond", dims, Changes::Time, Fill::Repeat(row)));
+        }
+        ports
+    }
+
+    fn own_sizes(&self, sizes: &mut Sizes) {
+        if let Some([height, width]) = self.sample_size {
+            (sizes.height, sizes.width) = (height, width);
+        }
+    }
+
+    fn graph(&self, _: &str, _: &str, sizes: &Sizes) -> Result<Graph> {
+        self.graph(sizes.batch, sizes.height, sizes.width, sizes.tokens)
+    }
+
+    fn wanted(&self, _: &str) -> Result<Vec<(String, Shape)>> {
+        Ok(self.graph(1, 8, 8, 1)?.wanted())
     }
 }

@@ -4,9 +4,12 @@
 
 use serde_json::json;
 
+use super::autoencoder;
 use super::blocks::{downsample, pixel_attention, resnet, upsample};
 use super::keys::Keys;
 use super::nn::{Conv, Groups, Module};
+use super::ports::{Port, Sizes, Tensors};
+use super::table::{ENCODER, NetworkConfig};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
@@ -14,6 +17,9 @@ use crate::tensor::{Shape, Tensor};
 
 /// Epsilon of all its group norms, which the configuration does not tell.
 const EPS: f32 = 1e-6;
+
+/// The encoder's output.
+const MOMENTS: &str = "moments";
 
 /// A VAE's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
@@ -161,7 +167,7 @@ impl Config {
         if self.quant_conv {
             x = root.conv("quant_conv", x, Conv::same(moments, 1))?;
         }
-        graph.output("moments", x);
+        graph.output(MOMENTS, x);
         Ok(graph)
     }
 
@@ -188,6 +194,40 @@ pub fn split_moments(moments: &Tensor) -> Result<(Tensor, Tensor)> {
     let mean = Tensor::new(shape.clone(), half(0).collect());
     let logvar = Tensor::new(shape, half(both / 2).map(|v| v.clamp(-30.0, 20.0)).collect());
     Ok((mean, logvar))
+}
+
+impl NetworkConfig for Config {
+    fn about(&self) -> String {
+        autoencoder::about(self.latent_channels, self.factor())
+    }
+
+    fn ways(&self) -> &'static [&'static str] {
+        &autoencoder::WAYS
+    }
+
+    fn ports(&self, way: &str) -> Vec<Port> {
+        autoencoder::ports(way, self.in_channels, self.latent_channels, self.factor())
+    }
+
+    fn graph(&self, _: &str, way: &str, sizes: &Sizes) -> Result<Graph> {
+        let Sizes { batch, height, width, .. } = *sizes;
+        match way {
+            ENCODER => self.encoder(batch, self.factor() * height, self.factor() * width),
+            _ => self.decoder(batch, height, width),
+        }
+    }
+
+    fn wanted(&self, _: &str) -> Result<Vec<(String, Shape)>> {
+        self.wanted()
+    }
+
+    fn finish(&self, _: &str, _: &Tensors, mut outputs: Tensors) -> Result<Tensors> {
+        if let Some(moments) = outputs.remove(MOMENTS) {
+            let (mean, logvar) = split_moments(&moments)?;
+            outputs.extend([("mean".to_string(), mean), ("logvar".to_string(), logvar)]);
+        }
+        Ok(outputs)
+    }
 }
 
 #[cfg(test)]

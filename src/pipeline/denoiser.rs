@@ -8,13 +8,14 @@ use super::run::{Phase, Run, Wanted};
 use crate::conditioning::{Conditioning, repeat_rows};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::models::ports::Changes;
+use crate::models::table::{FORWARD, NetworkConfig};
 use crate::models::{controlnet, unet};
 use crate::network::{Network, Outputs};
 use crate::tensor::{Shape, Tensor};
 
-/// The UNet's input that the texts decide, and those that they and the time decide.
-const OF_TEXT: [&str; 1] = ["encoder_hidden_states"];
-const OF_TIME: [&str; 4] = ["timestep", "text_embeds", "time_ids", "timestep_cond"];
+/// The UNet's input that holds the texts.
+const TEXT: &str = "encoder_hidden_states";
 
 /// The part of the UNet that runs at every step, with what the other parts gave it.
 pub(super) struct Denoiser {
@@ -52,13 +53,17 @@ impl Parts {
     ) -> Result<Self> {
         let (texts, tokens) = (text.batch(), text.rows() / text.batch());
         let whole = |rows| config.controlled_graph(controls, rows, height, width, tokens);
+        let ports = config.ports(FORWARD);
+        let of =
+            |changes| ports.iter().filter(|port| port.changes == changes).map(|port| port.name).collect::<Vec<_>>();
+        let (of_text, of_time) = (of(Changes::Text), of(Changes::Time));
         let of_image: Vec<_> = (0..controls.len()).map(controlnet::image_input).collect();
         let of_image: Vec<_> = of_image.iter().map(String::as_str).collect();
         let [image, _] = whole(1)?.hoisted(&of_image);
-        let [text, _] = whole(texts)?.hoisted(&OF_TEXT);
-        let [time, _] = whole(steps * texts)?.hoisted(&OF_TIME);
+        let [text, _] = whole(texts)?.hoisted(&of_text);
+        let [time, _] = whole(steps * texts)?.hoisted(&of_time);
         let whole = whole(pictures * texts)?;
-        let [_, step] = whole.hoisted(&[&OF_TEXT[..], &OF_TIME, &of_image].concat());
+        let [_, step] = whole.hoisted(&[of_text, of_time, of_image].concat());
         Ok(Self { image, text, time, step, wanted: whole.wanted() })
     }
 }
@@ -79,7 +84,7 @@ impl Denoiser {
         let parameters = &parts.wanted;
         let wanted = |what, graph| Wanted { what, component: "unet", graph, parameters };
         let texts = conditioning.context.shape.batch();
-        let given = [(OF_TEXT[0], &conditioning.context)];
+        let given = [(TEXT, &conditioning.context)];
         let of_text = run.once(wanted("UNet's part for prompts", parts.text), &given, "the prompt").await?;
         run.mark(Phase::Denoise, "keys and values of the prompt");
         let mut held: Outputs =
@@ -171,15 +176,17 @@ fn rows_of(tensors: &Outputs, first: usize, count: usize, pictures: usize) -> Ou
 mod tests {
     use super::*;
     use crate::graph::plan::{Storage, session_bytes};
-    use crate::lab::suite::Family;
+    use crate::lab::suite::SD15;
     use crate::pipeline::steps::sampling;
     use crate::tensor::DType;
 
+    /// Everything else is diffusers' default.
+    const SD15_UNET: &str = r#"{"cross_attention_dim": 768}"#;
     const F16: Storage = Storage { act: DType::F16, weight: DType::F16 };
 
     /// The parts of SD 1.5's UNet for a picture of 512 x 512 with guidance.
     fn sd15() -> Parts {
-        let config = Family::Sd15.unet_config().unwrap();
+        let config = unet::Config::from_json(SD15_UNET, "sd15").unwrap();
         Parts::of(&config, &[], [64, 64], 1, &[2, 77, 768].into(), 25).unwrap()
     }
 
@@ -191,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_controlnet_is_counted_in_what_a_step_takes_and_its_picture_is_made_small_once() {
-        let config = Family::Sd15.unet_config().unwrap();
+        let config = unet::Config::from_json(SD15_UNET, "sd15").unwrap();
         let control = controlnet::Config::from_json(r#"{"cross_attention_dim": 768}"#, "controlnet").unwrap();
         let (alone, guided) = (sd15(), Parts::of(&config, &[control], [64, 64], 1, &[2, 77, 768].into(), 25).unwrap());
         let [alone_bytes, bytes] = [&alone, &guided].map(|parts| session_bytes(&parts.step.clone().fused(), F16));
@@ -205,7 +212,7 @@ mod tests {
     #[test]
     fn sd15_at_512_takes_2_6_gb_with_everything_resident_and_its_decoder_under_0_7() {
         let Parts { text, time, step, .. } = sd15();
-        let networks = Family::Sd15.networks(64, 2).unwrap();
+        let networks = SD15.networks(64, 2).unwrap();
         let [encoder, _, decoder] = &networks[..] else { panic!("SD 1.5 has three networks") };
         let [text, time, step] = [text, time, step].map(|part| session_bytes(&part.fused(), F16));
         let [encoder, decoder] = [encoder, decoder].map(|graph| session_bytes(graph, F16));

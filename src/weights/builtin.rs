@@ -30,6 +30,13 @@ pub fn read(path: &str) -> Option<&'static [u8]> {
     FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| *bytes)
 }
 
+/// The folders of the model, each once, in order.
+pub fn folders() -> impl Iterator<Item = &'static str> {
+    let folders: std::collections::BTreeSet<_> =
+        FILES.iter().filter_map(|(name, _)| Some(name.split_once('/')?.0)).collect();
+    folders.into_iter()
+}
+
 /// Whether `path` is a file, or a folder that has files.
 pub fn has(path: &str) -> bool {
     FILES.iter().any(|(name, _)| name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))

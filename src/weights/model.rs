@@ -200,6 +200,18 @@ impl Model {
             .map_err(|error| Error::file(self.path(path), format!("cannot be understood: {error}")))
     }
 
+    /// The folders that hold the configuration of a network, sorted.
+    pub fn components(&self) -> Vec<String> {
+        let mut folders: Vec<String> = match &self.source {
+            Source::Folder(_) => self.list(""),
+            Source::ControlNet(_) => vec![CONTROLNET.into()],
+            Source::File(checkpoint) => checkpoint.components().map(String::from).collect(),
+            Source::BuiltIn => builtin::folders().map(String::from).collect(),
+        };
+        folders.retain(|folder| self.has(&format!("{folder}/config.json")));
+        folders
+    }
+
     /// The tensors of a component: `unet`, `vae`, `text_encoder`, `text_encoder_2`.
     pub fn weights(&self, component: &str) -> Result<ComponentWeights> {
         match &self.source {

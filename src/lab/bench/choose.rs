@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn the_large_shape_is_smaller_on_a_slower_device() {
         let ceilings = Ceilings { copy_gb_s: 10.0, fma_f32_gflop_s: Some(100.0), ..Ceilings::default() };
-        let entries = suite::nodes(suite::Family::Sd15).unwrap();
+        let entries = suite::nodes(&suite::SD15).unwrap();
         let convs = entries.iter().filter(|entry| entry.case.op.name() == "conv2d");
         let candidates: Vec<_> = convs.map(|entry| Candidate::new(entry, STORAGE, &ceilings).unwrap()).collect();
         let quick = quick(&candidates, 1.0).unwrap();
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn an_op_has_its_part_of_the_time_within_limits() {
         let ceilings = Ceilings { copy_gb_s: 10.0, fma_f32_gflop_s: Some(100.0), ..Ceilings::default() };
-        let entries = suite::nodes(suite::Family::Sd15).unwrap();
+        let entries = suite::nodes(&suite::SD15).unwrap();
         let seconds = |op| most_seconds(op, &entries, STORAGE, &ceilings).unwrap();
         assert_eq!(seconds("upsample"), LEAST_SECONDS);
         assert!(seconds("conv2d") > seconds("attention") && seconds("conv2d") < MOST_SECONDS);

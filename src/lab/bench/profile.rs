@@ -8,13 +8,14 @@ use web_time::Instant;
 use super::measure::{Budget, Timing, Watch};
 use super::stats::{Summary, median};
 use super::{Bench, Rates, Row, Verdict};
-use crate::error::{Error, Result};
+use crate::components::{Component, Components};
+use crate::error::Result;
 use crate::gpu::{Clock, Session, Timer};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
-use crate::lab::suite::{self, Entry, Family};
-use crate::models::autoencoder::Autoencoder;
-use crate::models::{clip, unet};
+use crate::lab::suite::{self, Entry, Published, rows};
+use crate::models::ports::Sizes;
+use crate::models::table::ENCODER;
 use crate::network::{Placement, place, storages};
 use crate::ops::Case;
 use crate::tensor::{DType, Tensor, Weights};
@@ -30,10 +31,10 @@ pub struct Subject {
 ///
 /// # Errors
 /// If the latents have no size.
-pub fn synthetic(family: Family, latent: Option<usize>, batch: usize) -> Result<Vec<Subject>> {
-    let graphs = family.networks(latent.unwrap_or(family.latent()), batch)?;
+pub fn synthetic(family: &Published, latent: Option<usize>, batch: usize) -> Result<Vec<Subject>> {
+    let graphs = family.networks(latent.unwrap_or(family.latent), batch)?;
     let subject = |graph: Graph| {
-        let weights = Synthetic::new(format!("generated weights of {}", family.name()), graph.wanted());
+        let weights = Synthetic::new(format!("generated weights of {}", family.name), graph.wanted());
         Subject { graph, weights: Box::new(weights) }
     };
     Ok(graphs.into_iter().map(subject).collect())
@@ -44,28 +45,15 @@ pub fn synthetic(family: Family, latent: Option<usize>, batch: usize) -> Result<
 /// # Errors
 /// If the model is incomplete or not supported.
 pub fn of_model(model: &Model, latent: Option<usize>, batch: usize) -> Result<Vec<Subject>> {
-    let config = |component: &str| {
-        let path = format!("{component}/config.json");
-        Ok::<_, Error>((model.text(&path)?, model.path(&path).display().to_string()))
-    };
+    let components = Components::of(model)?;
+    let own = components.own_sizes(Sizes { batch, height: 64, width: 64, tokens: 77 });
+    let sizes = latent.map_or(own, |side| Sizes { height: side, width: side, ..own });
     let mut subjects = Vec::new();
-    let mut add = |component: &str, graph: Graph| {
-        subjects.push(Subject { graph: graph.fused(), weights: Box::new(model.weights(component)?) });
-        Ok::<_, Error>(())
-    };
-    let mut tokens = 77;
-    for component in ["text_encoder", "text_encoder_2"].into_iter().filter(|component| model.has(component)) {
-        let (text, place) = config(component)?;
-        let config = clip::Config::from_json(&text, &place)?;
-        tokens = config.max_tokens;
-        add(component, config.graph(component, batch, tokens)?)?;
+    // An encoder makes no picture.
+    for (Component { folder, config }, way) in components.passes().filter(|(_, way)| *way != ENCODER) {
+        let graph = config.graph(folder, way, &rows(way, sizes))?.fused();
+        subjects.push(Subject { graph, weights: Box::new(model.weights(folder)?) });
     }
-    let (text, place) = config("unet")?;
-    let unet = unet::Config::from_json(&text, &place)?;
-    let [height, width] = latent.map(|n| [n, n]).or(unet.sample_size).unwrap_or([64, 64]);
-    add("unet", unet.graph(batch, height, width, tokens)?)?;
-    let (text, place) = config("vae")?;
-    add("vae", Autoencoder::from_json(&text, &place)?.decoder(1, height, width)?)?;
     Ok(subjects)
 }
 

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{NO_VARIANT, Row, Selection, Verdict, inputs, variants};
+use crate::components::{Component, Components};
 use crate::error::{Error, Result};
-use crate::forward::{Component, Prepared, Tensors, prepare};
+use crate::forward::{Prepared, Tensors};
 use crate::gpu::{Gpu, Session};
 use crate::graph::plan::{Storage, last_reads};
 use crate::graph::{Graph, Node, Source, ValueId};
-use crate::lab::suite::{self, Family};
+use crate::lab::suite::{self, Published};
+use crate::models::table::FORWARD;
 use crate::network::storage;
 use crate::ops::Kind;
 use crate::ops::case::{compare, round_to};
@@ -80,34 +82,30 @@ pub struct Subject {
 /// # Errors
 /// If a configuration or the weights cannot be read.
 pub fn of_model(model: &Model) -> Result<Vec<Subject>> {
-    let subject = |component: Component| {
-        let Prepared { graph, wanted, inputs } =
-            prepare(model, component, inputs::random(model, component, super::SEED)?)?;
-        let weights = Box::new(model.weights(component.folder())?);
-        Ok(Subject { name: name(component, &graph.network), graph: graph.fused(), wanted, weights, inputs })
+    let components = Components::of(model)?;
+    let sizes = inputs::sizes(&components);
+    let subject = |(component, way): (&Component, &'static str)| {
+        let given = inputs::random(&component.config.ports(way), &sizes, super::SEED);
+        let Prepared { graph, wanted, inputs } = Prepared::new(component, way, given)?;
+        let weights = Box::new(model.weights(&component.folder)?);
+        Ok(Subject { name: name(&graph.network, way), graph: graph.fused(), wanted, weights, inputs })
     };
-    let subjects: Vec<_> = inputs::components(model).into_iter().map(subject).collect::<Result<_>>()?;
-    if subjects.is_empty() {
-        return Err(Error::config(
-            model.name(),
-            "has no network: there is no config.json in unet, vae, text_encoder or controlnet",
-        ));
-    }
-    Ok(subjects)
+    components.passes().map(subject).collect()
 }
 
 /// The networks of a family of published models, with generated weights and small inputs.
 ///
 /// # Errors
 /// None that a family's own configurations would give.
-pub fn synthetic(family: Family) -> Result<Vec<Subject>> {
+pub fn synthetic(family: &Published) -> Result<Vec<Subject>> {
     let subject = |graph: Graph| {
-        let weights = Synthetic::new(format!("generated weights of {}", family.name()), graph.wanted());
+        let weights = Synthetic::new(format!("generated weights of {}", family.name), graph.wanted());
         let inputs = suite::inputs(&graph).into_iter().collect();
         let (name, wanted) = (graph.network.clone(), graph.wanted());
         Subject { name, graph, wanted, weights: Box::new(weights), inputs }
     };
-    Ok(family.networks(inputs::SIDE, inputs::BATCH)?.into_iter().map(subject).collect())
+    let graphs = family.networks(inputs::SIZES.height, inputs::SIZES.batch)?;
+    Ok(graphs.into_iter().map(subject).collect())
 }
 
 /// Checks networks and hands each report to `tell` as it comes. Of the selection, the types and variants count; with
@@ -148,13 +146,9 @@ pub async fn validate(
     }
 }
 
-/// Both halves of a VAE are one network to the weights; here each is its own.
-fn name(component: Component, network: &str) -> String {
-    match component {
-        Component::VaeDecoder => format!("{network} decoder"),
-        Component::VaeEncoder => format!("{network} encoder"),
-        _ => network.into(),
-    }
+/// Both halves of an autoencoder are one network to the weights; here each is its own.
+fn name(network: &str, way: &str) -> String {
+    if way == FORWARD { network.into() } else { format!("{network} {way}") }
 }
 
 type Outputs = HashMap<String, Tensor>;

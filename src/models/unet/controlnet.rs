@@ -12,11 +12,16 @@ use super::{Conv, Inputs, Module};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::models::keys::Keys;
+use crate::models::ports::{Changes, Dim, Fill, Port, Sizes, Tensors};
+use crate::models::table::NetworkConfig;
 use crate::models::unet;
 use crate::ops::Kind;
 use crate::ops::add_scaled::AddScaled;
-use crate::ops::scale::Scale;
 use crate::tensor::Shape;
+
+/// The port of the picture, and that of what the residuals are multiplied by.
+const IMAGE: &str = "controlnet_cond";
+const SCALE: &str = "conditioning_scale";
 
 /// Red, green and blue.
 pub const IMAGE_CHANNELS: usize = 3;
@@ -99,21 +104,17 @@ impl Config {
     /// The forward pass by itself, as [`unet::Config::graph`] is that of a UNet.
     ///
     /// Inputs: the UNet's, and `controlnet_cond` `[B, factor H, factor W, 3]`, from 0 to 1. Outputs: for each place the
-    /// residual times `scale`, `down_block_res_samples_0` and on in the order of the way down, and `mid_block_res_sample`.
+    /// residual, `down_block_res_samples_0` and on in the order of the way down, and `mid_block_res_sample`.
     ///
     /// # Errors
     /// As [`unet::Config::graph`].
-    pub fn graph(&self, batch: usize, height: usize, width: usize, tokens: usize, scale: f32) -> Result<Graph> {
+    pub fn graph(&self, batch: usize, height: usize, width: usize, tokens: usize) -> Result<Graph> {
         let mut graph = Graph::new("controlnet");
         let mut root = Module::root(&mut graph);
         let inputs = self.unet.inputs(&mut root, [batch, height, width], tokens)?;
-        let image = root.input("controlnet_cond", Kind::Act, self.image_shape([batch, height, width]))?;
+        let image = root.input(IMAGE, Kind::Act, self.image_shape([batch, height, width]))?;
         self.residuals(&mut root, &inputs, image, &mut |root, place, residual| {
             let name = place.map_or("mid_block_res_sample".into(), |place| format!("down_block_res_samples_{place}"));
-            let residual = match scale {
-                1.0 => residual,
-                factor => root.node(&name, Scale { factor }, &[residual])?,
-            };
             root.graph().output(&name, residual);
             Ok(())
         })?;
@@ -190,6 +191,43 @@ impl Config {
 /// What is done with a residual.
 type Take<'a> = &'a mut dyn FnMut(&mut Module, Option<usize>, ValueId) -> Result<()>;
 
+impl NetworkConfig for Config {
+    fn about(&self) -> String {
+        format!("for {}, {}", self.unet.title(), self.unet)
+    }
+
+    fn ports(&self, way: &str) -> Vec<Port> {
+        let image = Port::image(IMAGE, IMAGE_CHANNELS, self.factor(), Changes::Picture, Fill::Unit);
+        let scale = Port::new(SCALE, [Dim::Batch], Changes::Picture, Fill::Repeat(vec![1.0])).spread().optional();
+        self.unet.ports(way).into_iter().chain([image, scale]).collect()
+    }
+
+    fn graph(&self, _: &str, _: &str, sizes: &Sizes) -> Result<Graph> {
+        self.graph(sizes.batch, sizes.height, sizes.width, sizes.tokens)
+    }
+
+    fn wanted(&self, _: &str) -> Result<Vec<(String, Shape)>> {
+        Ok(self.graph(1, 8, 8, 1)?.wanted())
+    }
+
+    fn prepare(&self, _: &str, inputs: &mut Tensors) -> Result<()> {
+        inputs.remove(SCALE);
+        Ok(())
+    }
+
+    /// The residuals times the scale.
+    fn finish(&self, _: &str, given: &Tensors, mut outputs: Tensors) -> Result<Tensors> {
+        if let Some(scales) = given.get(SCALE) {
+            for tensor in outputs.values_mut() {
+                let each = tensor.data.len() / tensor.shape.batch();
+                let rows = tensor.data.chunks_exact_mut(each).zip(&scales.data);
+                rows.for_each(|(row, scale)| row.iter_mut().for_each(|v| *v *= scale));
+            }
+        }
+        Ok(outputs)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_stable_diffusion_1() {
-        let graph = config(SD1).graph(1, 8, 8, 77, 1.0).unwrap();
+        let graph = config(SD1).graph(1, 8, 8, 77).unwrap();
         let names: Vec<_> = graph.outputs.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names.len(), 13);
         assert_eq!(
@@ -215,7 +253,7 @@ mod tests {
         );
         let last = graph.outputs[11].1;
         assert_eq!(graph.shape(last).dims(), [1, 1, 1, 1280]);
-        assert_eq!(graph.shape(graph.input_named("controlnet_cond").unwrap()).dims(), [1, 64, 64, 3]);
+        assert_eq!(graph.shape(graph.input_named(IMAGE).unwrap()).dims(), [1, 64, 64, 3]);
     }
 
     #[test]
@@ -224,7 +262,7 @@ mod tests {
             r#"{"down_block_types": ["DownBlock2D", "DownBlock2D"], "block_out_channels": [32, 64],
                 "mid_block_type": "UNetMidBlock2D"}"#,
         );
-        let graph = small.graph(1, 8, 8, 77, 1.0).unwrap();
+        let graph = small.graph(1, 8, 8, 77).unwrap();
         let wanted = graph.wanted();
         assert!(!wanted.iter().any(|(name, _)| name.contains("attentions") || name.starts_with("mid_block.resnets.1")));
         let model = r#"{"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "block_out_channels": [32, 64],
