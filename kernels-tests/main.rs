@@ -2,6 +2,7 @@
 //! name holds NAME.
 
 mod admission;
+mod batch;
 mod bench;
 mod chained;
 mod checkpoints;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials: Vec<Trial> = [
         admission::trials(),
+        batch::trials(),
         bench::trials(),
         chained::trials(),
         checkpoints::trials(),

@@ -15,7 +15,7 @@ use super::host::matrix::Matrix;
 use super::host::winograd::Conv3x3;
 use super::product::{Threads, in_blocks};
 use super::upsample::{Upsample, nearest, scale};
-use super::weight::{Weight, Weighted};
+use super::weight::{Weighted, packed};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -108,10 +108,10 @@ impl Conv2d {
     }
 
     /// The definition: sums over patches, which exist for some rows of y and some taps at a time.
-    fn sum_patches(&self, inputs: &[&Tensor], w: Weight, y: &mut Tensor) {
-        let x = inputs[0];
+    fn sum_patches(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor) {
+        let x = others[0];
         let g = self.checked(x, w);
-        let (taps, operands) = (g.taps[0] * g.taps[1], self.epilogue.operands(inputs, &y.shape));
+        let (taps, operands) = (g.taps[0] * g.taps[1], self.epilogue.operands(others, &y.shape));
         let group = GROUP_LEN.div_ceil(g.channels).min(taps);
         in_blocks(&mut y.data, g.n, group * g.channels, |first, block, threads| {
             let rows = block.len() / g.n;
@@ -135,21 +135,13 @@ impl Conv2d {
     }
 
     /// The convolution as one of 3x3 with stride 1, if it is one for which Winograd's algorithm pays.
-    fn winograd<'a>(&self, x: &Tensor, w: Weight<'a>) -> Option<(Geometry, Conv3x3<'a>)> {
+    fn winograd<'a>(&self, x: &Tensor, w: &'a Matrix) -> Option<(Geometry, Conv3x3<'a>)> {
         let g = self.checked(x, w);
-        let conv = Conv3x3 { w, channels: g.channels, n: g.n, batch: g.batch, size: g.out_size };
+        let conv = Conv3x3 { w, channels: g.channels, n: g.n, size: g.out_size };
         (self.stride == 1 && g.taps == [3, 3] && conv.pays()).then_some((g, conv))
     }
 
-    /// On the CPU, the fastest way. w may be missing among the inputs.
-    fn convolve(&self, inputs: &[&Tensor], w: Weight, y: &mut Tensor) {
-        let Some((g, conv)) = self.winograd(inputs[0], w) else { return self.sum_patches(inputs, w, y) };
-        let (x, operands) = (&inputs[0].data, self.epilogue.operands(inputs, &y.shape));
-        let pixel = |b, i, j| self.pixel(&g, x, b, [i, j], [0, 0]);
-        conv.run(&mut y.data, pixel, |first, block| operands.finish(first, block, Threads::One));
-    }
-
-    fn checked(&self, x: &Tensor, w: Weight) -> Geometry {
+    fn checked(&self, x: &Tensor, w: &Matrix) -> Geometry {
         self.geometry(&x.shape, w.shape()).expect("the graph checked the shapes")
     }
 }
@@ -160,7 +152,10 @@ const GROUP_LEN: usize = 1024;
 
 impl Weighted for Conv2d {
     fn execute_packed(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor) {
-        self.convolve(others, Weight::Packed(w), y);
+        let Some((g, conv)) = self.winograd(others[0], w) else { return self.sum_patches(others, w, y) };
+        let (x, operands) = (&others[0].data, self.epilogue.operands(others, &y.shape));
+        let pixel = |b, i, j| self.pixel(&g, x, b, [i, j], [0, 0]);
+        conv.run(&mut y.data, pixel, |first, block| operands.finish(first, block, Threads::One));
     }
 }
 
@@ -181,12 +176,14 @@ impl Op for Conv2d {
 
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
         let mut y = Tensor::zeros(output.clone());
-        self.sum_patches(inputs, Weight::Plain(inputs[1]), &mut y);
+        let (others, w) = packed(inputs);
+        self.sum_patches(&others, &w, &mut y);
         y
     }
 
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
-        self.convolve(inputs, Weight::Plain(inputs[1]), y);
+        let (others, w) = packed(inputs);
+        self.execute_packed(&others, &w, y);
     }
 
     fn weighted(&self) -> Option<&dyn Weighted> {
@@ -284,6 +281,7 @@ pub fn cases() -> Vec<Case> {
     case([2, 16, 16, 4], [3, 3], 64, three);
     case([1, 16, 16, 64], [3, 3], 4, three);
     case([1, 4, 4, 1280], [3, 3], 1280, with(three, true, Act::None, false));
+    case([1, 8, 8, 64], [3, 3], 64, three);
     case([1, 16, 16, 320], [3, 3], 320, with(three, false, Act::None, true));
     // Vectors of eight, which cooperative matrices take: less and more than a tile.
     case([1, 3, 3, 8], [3, 3], 8, three);
@@ -368,7 +366,7 @@ mod tests {
             let operands = op.epilogue.operand_types(&[2, g.out_size[0], g.out_size[1], 64].into());
             let case = Case::new(op, types.clone().into_iter().chain(operands));
             let tensors = case.tensors(3, DType::F32, DType::F32);
-            assert!(op.winograd(&tensors[0], Weight::Plain(&tensors[1])).is_some());
+            assert!(op.winograd(&tensors[0], &Matrix::of(&tensors[1])).is_some());
             executor_agrees(&case);
         }
     }

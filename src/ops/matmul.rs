@@ -10,7 +10,7 @@ use super::host::matrix::Matrix;
 use super::joined::Joined;
 use super::matmul_geglu::MatMulGeglu;
 use super::product::in_blocks;
-use super::weight::{Weight, Weighted};
+use super::weight::{Weighted, packed};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -49,22 +49,15 @@ pub(super) fn matmul_variants(
     })
 }
 
-impl MatMul {
-    /// On the CPU. w may be missing among the inputs.
-    fn multiply(&self, inputs: &[&Tensor], w: Weight, y: &mut Tensor) {
-        let (x, operands) = (inputs[0], self.epilogue.operands(inputs, &y.shape));
+impl Weighted for MatMul {
+    fn execute_packed(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor) {
+        let (x, operands) = (others[0], self.epilogue.operands(others, &y.shape));
         let (k, n) = (x.shape.channels(), y.shape.channels());
         in_blocks(&mut y.data, n, k, |first, block, threads| {
             let rows = block.len() / n;
             w.product(block, false, &x.data[first * k..][..rows * k], 0..k, threads);
             operands.finish(first, block, threads);
         });
-    }
-}
-
-impl Weighted for MatMul {
-    fn execute_packed(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor) {
-        self.multiply(others, Weight::Packed(w), y);
     }
 }
 
@@ -95,7 +88,8 @@ impl Op for MatMul {
     }
 
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
-        self.multiply(inputs, Weight::Plain(inputs[1]), y);
+        let (others, w) = packed(inputs);
+        self.execute_packed(&others, &w, y);
     }
 
     fn weighted(&self) -> Option<&dyn Weighted> {

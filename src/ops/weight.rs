@@ -1,11 +1,8 @@
-//! The matrix that an op multiplies by, for the CPU: as any tensor, or packed.
-
-use std::ops::Range;
+//! Ops that multiply by a matrix of parameters, on the CPU.
 
 use super::Op;
 use super::host::matrix::Matrix;
-use super::product::{Mat, MatMut, Threads, product};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Tensor;
 
 /// An op whose second input is a matrix, which the CPU executor packs where it is a parameter.
 pub trait Weighted: Op {
@@ -13,45 +10,9 @@ pub trait Weighted: Op {
     fn execute_packed(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor);
 }
 
-/// `[.., C, N]`, seen as `[K, N]`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Weight<'a> {
-    Plain(&'a Tensor),
-    Packed(&'a Matrix),
-}
-
-impl<'a> Weight<'a> {
-    pub(crate) fn shape(self) -> &'a Shape {
-        match self {
-            Self::Plain(tensor) => &tensor.shape,
-            Self::Packed(matrix) => matrix.shape(),
-        }
-    }
-
-    /// The columns from `first`, a multiple of 16, on of a row, as many as there are in `columns`.
-    #[inline(always)]
-    pub(crate) fn copy_row(self, row: usize, first: usize, columns: &mut [f32]) {
-        match self {
-            Self::Plain(w) => columns.copy_from_slice(&w.data[row * w.shape.channels() + first..][..columns.len()]),
-            Self::Packed(matrix) => matrix.copy_row(row, first, columns),
-        }
-    }
-
-    /// `c = x·w` or, to `add`, `c += x·w`, with some of w's rows alone: x `[M, rows]`, c `[M, N]`.
-    ///
-    /// # Panics
-    /// If the dimensions do not fit each other.
-    pub(crate) fn product(self, c: &mut [f32], add: bool, x: &[f32], rows: Range<usize>, threads: Threads) {
-        match self {
-            Self::Plain(w) => {
-                let (k, n) = (rows.len(), w.shape.channels());
-                let w = Mat::new(&w.data[rows.start * n..rows.end * n], k, n);
-                let (m, so_far) = (c.len() / n, if add { 1.0 } else { 0.0 });
-                product(MatMut::new(c, m, n), so_far, Mat::new(x, m, k), w, 1.0, threads);
-            }
-            Self::Packed(matrix) => matrix.product(c, add, x, rows, threads),
-        }
-    }
+/// The inputs of such an op, with w apart from the others and packed for this once.
+pub(crate) fn packed<'a>(inputs: &[&'a Tensor]) -> (Vec<&'a Tensor>, Matrix) {
+    ([&inputs[..1], &inputs[2..]].concat(), Matrix::of(inputs[1]))
 }
 
 #[cfg(test)]
@@ -63,7 +24,7 @@ mod tests {
     use crate::tensor::{DType, RawTensor};
 
     /// `[.., C, N]` through a file, which has `[N, C, ..]`.
-    fn packed(w: &Tensor) -> Matrix {
+    fn through_a_file(w: &Tensor) -> Matrix {
         let (c, n) = (w.shape.dims()[w.shape.rank() - 2], w.shape.channels());
         let taps = w.shape.rows() / c;
         let value = |i: usize| w.data[(i % taps * c + i / taps % c) * n + i / taps / c];
@@ -83,7 +44,7 @@ mod tests {
             let (types, tensors) = (case.types(), case.tensors(3, DType::F32, DType::F32));
             let inputs: Vec<&Tensor> = tensors.iter().collect();
             let wanted = case.op.reference(&inputs, &case.op.output(&types).unwrap().shape);
-            let w = packed(inputs[1]);
+            let w = through_a_file(inputs[1]);
             let mut y = Tensor::new(wanted.shape.clone(), vec![f32::NAN; wanted.shape.len()]);
             op.execute_packed(&[&inputs[..1], &inputs[2..]].concat(), &w, &mut y);
             let difference = compare(&y, &wanted);

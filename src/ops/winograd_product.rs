@@ -5,7 +5,8 @@
 use rayon::prelude::*;
 
 use super::gemm::{self, Size};
-use super::product::{Mat, MatMut, Threads, product};
+use super::host::matrix::Matrix;
+use super::product::Threads;
 use super::winograd::{PANEL, POSITIONS, expect_positions, positions};
 use super::{Binding, Case, Inputs, Launch, Op, Ty, Variant, expect_inputs};
 use crate::caps::Caps;
@@ -53,12 +54,15 @@ impl Op for WinogradProduct {
         let mut m = if before { inputs[2].clone() } else { Tensor::zeros(output.clone()) };
         m.data.par_chunks_mut(output.channels()).enumerate().for_each(|(position, m)| {
             let of = |input: usize| &inputs[input].data[position * inputs[input].shape.channels()..];
-            let v = Mat::new(of(0), rows, channels);
-            for (panel, u) in of(1).chunks(channels * PANEL).take(columns / PANEL).enumerate() {
-                let m = MatMut::strided(&mut m[panel * PANEL..], [rows, PANEL], columns);
-                product(m, 1.0, v, Mat::new(u, channels, PANEL), 1.0, Threads::One);
+            let mut u = Tensor::zeros([channels, columns]);
+            for (panel, from) in of(1).chunks(channels * PANEL).take(columns / PANEL).enumerate() {
+                for (to, from) in u.data.chunks_mut(columns).zip(from.chunks(PANEL)) {
+                    to[panel * PANEL..][..PANEL].copy_from_slice(from);
+                }
             }
-            m[rows * columns..].fill(0.0);
+            let (m, gap) = m.split_at_mut(rows * columns);
+            Matrix::of(&u).product(m, true, &of(0)[..rows * channels], 0..channels, Threads::One);
+            gap.fill(0.0);
         });
         m
     }

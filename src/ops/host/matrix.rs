@@ -12,7 +12,7 @@ use super::panel::{PANEL, WHOLE, multiply};
 use crate::error::Result;
 use crate::ops::product::Threads;
 use crate::pack::Pack;
-use crate::tensor::{Elements, RawTensor, Shape};
+use crate::tensor::{Elements, RawTensor, Shape, Tensor};
 
 /// Rows of w that are in f32 at a time: a block that stays in the second-level cache.
 const DEPTH: usize = 256;
@@ -43,6 +43,20 @@ impl Matrix {
     /// If a value is not finite, or the file holds integers.
     pub fn new(pack: Pack, raw: &RawTensor, file: &Shape) -> Result<Self> {
         Ok(Self { shape: pack.packed(file), elements: pack.to_panels(raw, file, PANEL, WHOLE)? })
+    }
+
+    /// A matrix that is not a parameter, `[.., C, N]`.
+    pub fn of(w: &Tensor) -> Self {
+        let (k, n) = (w.shape.rows(), w.shape.channels());
+        let mut panels = vec![0.0; k * n.next_multiple_of(WHOLE)];
+        panels.par_chunks_mut((k * PANEL).max(1)).enumerate().for_each(|(panel, to)| {
+            let (first, width) = (panel * PANEL, to.len() / k);
+            for (to, row) in to.chunks_mut(width).zip(w.data.chunks(n)) {
+                let columns = &row[first..n.min(first + width)];
+                to[..columns.len()].copy_from_slice(columns);
+            }
+        });
+        Self { shape: w.shape.clone(), elements: Elements::F32(panels) }
     }
 
     pub fn shape(&self) -> &Shape {

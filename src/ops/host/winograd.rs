@@ -7,9 +7,9 @@ use std::cell::RefCell;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::matrix::Matrix;
 use super::panel::{PANEL, multiply};
 use super::{both, load, scaled, store, times};
-use crate::ops::weight::Weight;
 
 const ROOT_2: f32 = std::f32::consts::SQRT_2;
 const ROOT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
@@ -25,6 +25,8 @@ const CHUNK_LEN: usize = (8 << 20) / 4;
 const CHUNK_TILES: usize = 64;
 /// Channels of the input that one task sums over at a time: 36 matrices of weights that stay in the cache.
 const DEPTH: usize = 64;
+/// Tiles whose products take as long as the transform of the weights: measured at 8x8 pixels and 1280 channels.
+const WEIGHTS_TILES: usize = 8;
 /// Tiles of a task, at least, where the output channels alone do not make enough tasks.
 const TASK_TILES: usize = 32;
 
@@ -36,10 +38,9 @@ const APART: usize = 16;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Conv3x3<'a> {
     /// `[3, 3, channels, n]`.
-    pub w: Weight<'a>,
+    pub w: &'a Matrix,
     pub channels: usize,
     pub n: usize,
-    pub batch: usize,
     /// Height and width of y.
     pub size: [usize; 2],
 }
@@ -57,12 +58,13 @@ struct Strip<'y> {
 }
 
 impl Conv3x3<'_> {
-    /// Whether this takes fewer steps than nine products for every pixel would, the transforms counted in.
+    /// Whether this takes fewer steps than nine products for every pixel would, the transforms counted in. For one row of a
+    /// batch, whatever their number: the two ways round differently, and a picture has the same bits in every batch.
     pub(crate) fn pays(&self) -> bool {
         let [height, width] = self.size;
-        let tiles = self.batch * height.div_ceil(OUT) * width.div_ceil(OUT);
+        let tiles = height.div_ceil(OUT) * width.div_ceil(OUT);
         let whole = self.channels.is_multiple_of(16) && self.n.is_multiple_of(16);
-        whole && self.n.min(self.channels) >= 32 && IN * IN * (tiles + 24) < 9 * self.batch * height * width
+        whole && self.n.min(self.channels) >= 32 && IN * IN * (tiles + WEIGHTS_TILES) < 9 * height * width
     }
 
     /// Writes all of y, `pixel(b, i, j)` being x at the tap 0, 0 of y's pixel i, j, or `None` beyond the edges. `finish`
@@ -388,7 +390,7 @@ mod tests {
             (i < height && j < width).then(|| &x[((b * height + i) * width + j) * channels..][..channels])
         };
         let mut y = vec![f32::NAN; batch * height * width * n];
-        let conv = Conv3x3 { w: Weight::Plain(&w), channels, n, batch, size };
+        let conv = Conv3x3 { w: &Matrix::of(&w), channels, n, size };
         conv.run(&mut y, pixel, |first, y| y.iter_mut().enumerate().for_each(|(i, y)| *y += (first * n + i) as f32));
         let mut worst = 0f64;
         for (at, y) in y.iter().enumerate().step_by(7) {
@@ -443,10 +445,10 @@ mod tests {
 
     #[test]
     fn it_pays_for_many_pixels_and_whole_vectors_alone() {
-        let w = Tensor::zeros([0]);
-        let conv = |size, channels, n| Conv3x3 { w: Weight::Plain(&w), channels, n, batch: 1, size: [size; 2] };
+        let w = Matrix::of(&Tensor::zeros([1, 1]));
+        let conv = |size, channels, n| Conv3x3 { w: &w, channels, n, size: [size; 2] };
         let pays = |size, channels, n| conv(size, channels, n).pays();
-        assert!(pays(64, 320, 320) && pays(16, 1280, 1280));
+        assert!(pays(64, 320, 320) && pays(8, 1280, 1280));
         assert!(!pays(4, 1280, 1280), "one tile");
         assert!(!pays(64, 320, 4) && !pays(64, 4, 320), "few channels");
         assert!(!pays(64, 321, 320));

@@ -4,8 +4,9 @@
 
 use rayon::prelude::*;
 
-use crate::ops::product::{Mat, MatMut, Threads, product};
-use crate::tensor::Shape;
+use crate::ops::host::matrix::Matrix as Packed;
+use crate::ops::product::Threads;
+use crate::tensor::{Shape, Tensor};
 use crate::weights::file::TensorFile;
 
 /// A matrix by the names of the tensors that it is made of.
@@ -84,32 +85,45 @@ impl Factor {
                 sum.par_iter_mut().zip(values).for_each(|(sum, value)| *sum += scale * value);
             }
             Self::Pair { left, right } => {
-                let (left, right) = (read(file, left), read(file, right));
-                let sum = MatMut::new(sum, left.rows, right.columns);
-                product(sum, 1.0, left.as_mat(), right.as_mat(), scale, Threads::All);
+                read(file, left).times(scale).add_product(&read(file, right).packed(), sum);
             }
             Self::Core { core, left, right, left_transposed } => {
                 let (left, core, right) = (read(file, left), read(file, core), read(file, right));
                 let (p, q, inputs) = (core.rows, right.rows, right.columns);
                 let taps = core.columns / q;
                 let mut inner = Matrix { rows: p, columns: inputs * taps, data: vec![0.0; p * inputs * taps] };
+                let right = right.transposed();
                 // For each p `[inputs, q] * [q, taps]`.
                 for (inner, core) in inner.data.chunks_exact_mut(inputs * taps).zip(core.data.chunks_exact(q * taps)) {
-                    let right = Mat::strided(&right.data, [inputs, q], [1, inputs]);
-                    product(MatMut::new(inner, inputs, taps), 0.0, right, Mat::new(core, q, taps), 1.0, Threads::One);
+                    let core = Matrix { rows: q, columns: taps, data: core.to_vec() };
+                    right.add_product(&core.packed(), inner);
                 }
-                let (rows, strides) =
-                    if *left_transposed { (left.columns, [1, left.columns]) } else { (left.rows, [left.columns, 1]) };
-                let left = Mat::strided(&left.data, [rows, p], strides);
-                product(MatMut::new(sum, rows, inner.columns), 1.0, left, inner.as_mat(), scale, Threads::All);
+                let left = if *left_transposed { left.transposed() } else { left };
+                left.times(scale).add_product(&inner.packed(), sum);
             }
         }
     }
 }
 
 impl Matrix {
-    fn as_mat(&self) -> Mat<'_> {
-        Mat::new(&self.data, self.rows, self.columns)
+    fn times(mut self, scale: f32) -> Self {
+        self.data.iter_mut().for_each(|value| *value *= scale);
+        self
+    }
+
+    fn transposed(&self) -> Self {
+        let Self { rows, columns, ref data } = *self;
+        let data = (0..rows * columns).map(|i| data[i % rows * columns + i / rows]).collect();
+        Self { rows: columns, columns: rows, data }
+    }
+
+    fn packed(self) -> Packed {
+        Packed::of(&Tensor::new([self.rows, self.columns], self.data))
+    }
+
+    /// `sum += self * right`.
+    fn add_product(&self, right: &Packed, sum: &mut [f32]) {
+        right.product(sum, true, &self.data, 0..self.columns, Threads::All);
     }
 }
 
