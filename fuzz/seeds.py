@@ -274,6 +274,27 @@ def prompts():
         write("prompt", f"{i:02}", text)
 
 
+def answers():
+    """What a hub may say: `status from size`, the headers, and the body."""
+    size, body = 33, b"the weights of a very small model"
+    cases = {
+        "whole": ("200", 0, {"Content-Length": size}, body),
+        "rest": ("206", 10, {"Content-Range": "bytes 10-32/33", "Content-Length": 23}, body[10:]),
+        "some-of-the-rest": ("206", 10, {"Content-Range": "bytes 10-19/*"}, body[10:20]),
+        "other-range": ("206", 10, {"Content-Range": "bytes 0-32/33"}, body),
+        "many-ranges": ("206", 10, {"Content-Type": "multipart/byteranges; boundary=x"}, b"--x\r\n"),
+        "too-long": ("200", 0, {"Content-Type": "application/octet-stream"}, body * 2),
+        "packed": ("200", 0, {"Content-Encoding": "gzip"}, zlib.compress(body)),
+        "page": ("200", 0, {"Content-Length": 15}, b"<!DOCTYPE html>"),
+        "pointer": ("200", 0, {}, b"version https://git-lfs.github.com/spec/v1\n"),
+        "busy": ("429", 0, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, b""),
+        "busy-for-seconds": ("503", 5, {"Retry-After": 120}, b""),
+    }
+    for name, (status, start, headers, content) in cases.items():
+        lines = "".join(f"{key}: {value}\n" for key, value in headers.items())
+        write("fetch", name, f"{status} {start} {size}\n{lines}\n".encode() + content)
+
+
 if __name__ == "__main__":
     files_of_tensors()
     checkpoints()
@@ -282,3 +303,4 @@ if __name__ == "__main__":
     texts()
     pictures()
     prompts()
+    answers()

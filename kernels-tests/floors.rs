@@ -44,6 +44,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("flate2::", &["weights"]),
     ("ureq::", &["weights"]),
     ("sha2::", &["weights"]),
+    ("httpdate::", &["weights"]),
     ("tokenizers::", &["tokenizer"]),
     ("png::", &["image"]),
     ("clap::", &["cli"]),

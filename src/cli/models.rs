@@ -8,8 +8,8 @@ use super::{print, print_json};
 use crate::error::{Error, Result, ten};
 use crate::inspect::{Inspection, inspect, verify};
 use crate::weights::Model;
-use crate::weights::fetch::{HUB, Hub, Progress, fetch};
-use crate::weights::manifest::{self, Kind};
+use crate::weights::fetch::{self, HUB, Hub, Patience, Progress};
+use crate::weights::manifest::{self, Entry, Kind};
 
 #[derive(Debug, Args)]
 pub(super) struct Models {
@@ -19,7 +19,7 @@ pub(super) struct Models {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the models that have a name, and which of them are on this machine
+    /// List the models that have a name, and which of them are on this machine: every file of the right size and kind
     List {
         /// One JSON document instead of text
         #[arg(long)]
@@ -27,8 +27,9 @@ enum Command {
     },
     /// Download a model that has a name into the folder of models, $ORNSTEIN_MODELS or ~/.cache/ornstein/models
     ///
-    /// What was interrupted goes on where it stopped. HF_ENDPOINT names a mirror of https://huggingface.co to take
-    /// instead; HF_TOKEN is sent to huggingface.co alone, for models that ask who you are.
+    /// What was interrupted goes on where it stopped, and what is damaged is fetched anew. HF_ENDPOINT names a mirror of
+    /// https://huggingface.co to take instead; HF_TOKEN is sent to huggingface.co alone, for models that ask who you are.
+    /// The empty file .lock in the model's folder keeps two runs from fetching into it at once.
     Fetch {
         /// A name from `ornstein models list`
         name: String,
@@ -69,20 +70,19 @@ impl Models {
     }
 }
 
-/// Whether the model of this name can be opened, with the weights that every model has.
-fn is_here(name: &str) -> bool {
-    let whole = |model: Model| ["text_encoder", "unet", "vae"].iter().all(|component| model.weights(component).is_ok());
-    Model::resolve(Some(name)).is_ok_and(whole)
+/// Whether the model is part of the program, or its files are in the folder of models.
+fn is_here(entry: &Entry) -> bool {
+    let in_folder = || manifest::models_folder().is_some_and(|folder| fetch::is_here(entry, &folder.join(&entry.name)));
+    entry.kind == Kind::BuiltIn || in_folder()
 }
 
 fn list(as_json: bool) -> Result<()> {
     if as_json {
-        let row =
-            |entry: &manifest::Entry| json!({"name": entry.name, "about": entry.about, "here": is_here(&entry.name)});
+        let row = |entry: &Entry| json!({"name": entry.name, "about": entry.about, "here": is_here(entry)});
         return print_json(&json!({"models": manifest::entries().iter().map(row).collect::<Vec<_>>()}));
     }
-    let row = |entry: &manifest::Entry| {
-        let here = if is_here(&entry.name) { "here" } else { "" };
+    let row = |entry: &Entry| {
+        let here = if is_here(entry) { "here" } else { "" };
         format!("{:<32} {here:<5} {}\n", entry.name, entry.about)
     };
     print(manifest::entries().iter().map(row).collect::<String>().as_bytes())
@@ -103,24 +103,34 @@ fn fetch_named(name: &str) -> Result<()> {
     let folder = folder.join(&entry.name);
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
     let url = variable("HF_ENDPOINT").unwrap_or_else(|| HUB.into());
-    let hub = Hub { url: url.trim_end_matches('/').into(), token: variable("HF_TOKEN") };
+    let token = variable("HF_TOKEN");
+    let hub = Hub { url: url.trim_end_matches('/').into(), token, patience: Patience::default() };
     let bar = ProgressBar::new(0).with_style(
         ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left, {msg}")
             .unwrap_or(ProgressStyle::default_bar()),
     );
-    let mut tell = |progress: Progress| match progress {
-        Progress::Here(path) => bar.suspend(|| super::tell(&format!("{} is here", path.display()))),
+    let fetched = fetch::fetch(entry, &folder, &hub, &mut |progress| show(progress, &bar));
+    bar.finish_and_clear();
+    fetched?;
+    print(format!("{}\n", folder.display()).as_bytes())
+}
+
+fn show(progress: Progress, bar: &ProgressBar) {
+    let line = match progress {
         Progress::Bytes(path, done, all) => {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             bar.set_message(file.trim_end_matches(".part").to_string());
             bar.set_length(all.unwrap_or(done));
             bar.set_position(done);
+            return;
         }
+        Progress::Waits(folder) => format!("another process fetches into {}: waiting for it", folder.display()),
+        Progress::Checks(path) => format!("{}: computing its SHA-256", path.display()),
+        Progress::Here(path) => format!("{} is here", path.display()),
+        Progress::Replaces(path, fault) => format!("{}: {fault}; it is fetched anew", path.display()),
+        Progress::Again(path, pause, why) => format!("{}: {why}; asking again in {pause:.0?}", path.display()),
     };
-    let fetched = fetch(entry, &folder, &hub, &mut tell);
-    bar.finish_and_clear();
-    fetched?;
-    print(format!("{}\n", folder.display()).as_bytes())
+    bar.suspend(|| super::tell(&line));
 }
 
 fn text(found: &Inspection) -> String {

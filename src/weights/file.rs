@@ -13,6 +13,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::quant::Blocks;
+use super::stranger::{Stranger, stranger};
 use super::{gguf, unreadable};
 use crate::error::{Error, Result, ten};
 use crate::tensor::{DType, RawTensor, Shape};
@@ -52,6 +53,8 @@ pub(super) struct Header {
     /// Tensors of a type that cannot be read, and that type.
     pub unknown: BTreeMap<String, String>,
     pub metadata: HashMap<String, String>,
+    /// Behind the last tensor and its padding, where the types of all are known.
+    pub end: Option<usize>,
 }
 
 enum Bytes {
@@ -125,6 +128,11 @@ impl TensorFile {
         &self.path
     }
 
+    /// How many bytes lie behind all that the header describes.
+    pub fn left_over(&self) -> usize {
+        self.header.end.map_or(0, |end| self.bytes.as_slice().len().saturating_sub(end))
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.header.index.keys().map(String::as_str)
     }
@@ -181,7 +189,9 @@ fn safetensors(data: &[u8]) -> Result<Header, String> {
     let fail = |error| broken(data, &error);
     let (header, metadata) = SafeTensors::read_metadata(data).map_err(fail)?;
     let tensors = SafeTensors::deserialize(data).map_err(fail)?;
-    let mut found = Header { metadata: metadata.metadata().clone().unwrap_or_default(), ..Header::default() };
+    let metadata = metadata.metadata().clone().unwrap_or_default();
+    // Bytes behind the last tensor are an error of `deserialize`.
+    let mut found = Header { metadata, end: Some(data.len()), ..Header::default() };
     for (name, view) in tensors.iter() {
         let Some(dtype) = dtype(view.dtype()) else {
             found.unknown.insert(name.to_string(), view.dtype().to_string());
@@ -231,14 +241,16 @@ fn broken(bytes: &[u8], error: &SafeTensorError) -> String {
         let size = bytes.len();
         let verdict = if whole > size as u64 { "is truncated" } else { "has bytes after its last tensor" };
         format!("{verdict}: its header describes {whole} bytes, there are {size}; download or export it again")
-    } else if begins(b"version https://git-lfs") {
-        "is a git-lfs pointer, not the weights; run `git lfs pull` in its folder".into()
     } else if begins(b"PK\x03\x04") || begins(b"\x80") {
         format!("{PICKLE}; {CONVERT}")
-    } else if begins(b"<!") || begins(b"<h") {
-        "is a web page, not safetensors; download it again".into()
     } else {
-        format!("is no safetensors file ({error}); download or export it again")
+        match stranger(bytes) {
+            Some(Stranger::LfsPointer) => {
+                "is a git-lfs pointer, not the weights; run `git lfs pull` in its folder".into()
+            }
+            Some(Stranger::WebPage) => "is a web page, not safetensors; download it again".into(),
+            None => format!("is no safetensors file ({error}); download or export it again"),
+        }
     }
 }
 

@@ -49,7 +49,7 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
         Some(_) => return Err("has an alignment that is no power of two".into()),
     };
     let start = rest.at.next_multiple_of(alignment);
-    let (mut index, mut unknown) = (BTreeMap::new(), BTreeMap::new());
+    let (mut index, mut unknown, mut last) = (BTreeMap::new(), BTreeMap::new(), start);
     for (name, dims, kind, offset) in infos {
         let Some((dtype, blocks)) = element(kind) else {
             unknown.insert(name, format!("ggml type {kind}"));
@@ -67,13 +67,15 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
         let range = begin.zip(end).filter(|(_, end)| *end <= data.len());
         let (begin, end) = range.ok_or_else(|| fail("lies beyond the end of the file"))?;
         let shape = original_shape(&values, &name, len).unwrap_or(dims);
+        last = last.max(end);
         index.insert(name, Entry { dtype, shape: Shape::new(shape), range: begin..end, blocks });
     }
     let texts = values.into_iter().filter_map(|(key, value)| match value {
         Value::Text(text) => Some((key, text)),
         Value::Numbers(_) | Value::Other => None,
     });
-    Ok(Header { index, unknown, metadata: texts.collect() })
+    let end = unknown.is_empty().then(|| last.next_multiple_of(alignment));
+    Ok(Header { index, unknown, metadata: texts.collect(), end })
 }
 
 /// A ggml type: what its elements are read as, and its blocks if it has any.

@@ -121,18 +121,46 @@ mod tests {
     fn every_entry_is_whole() {
         let names: HashSet<&str> = entries().iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(names.len(), entries().len(), "a name stands twice");
-        for entry in entries().iter().filter(|entry| entry.kind != Kind::BuiltIn) {
-            assert!(entry.repository.is_some() && !entry.files.is_empty(), "{}", entry.name);
-            for file in &entry.files {
-                let Some(sum) = &file.sha256 else { continue };
-                assert!(
-                    sum.len() == 64 && sum.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')),
-                    "{}",
-                    file.path
-                );
-                assert!(file.agree > Some(1) || file.source.is_some(), "{}: a lone sum needs its source", file.path);
+        for entry in entries() {
+            assert!(is_one_part(&entry.name) && !entry.about.is_empty(), "{}", entry.name);
+            let published = entry.kind != Kind::BuiltIn;
+            assert!(entry.repository.is_some() == published && entry.files.is_empty() != published, "{}", entry.name);
+            assert!(entry.kind != Kind::File || entry.files.len() == 1, "{}", entry.name);
+            let repository =
+                entry.repository.iter().all(|name| name.split('/').filter(|p| is_one_part(p)).count() == 2);
+            assert!(repository && entry.revision.iter().all(|commit| is_hex(commit, 40)), "{}", entry.name);
+            let paths: HashSet<&str> = entry.files.iter().map(|file| file.path.as_str()).collect();
+            assert_eq!(paths.len(), entry.files.len(), "{}: a file stands twice", entry.name);
+        }
+    }
+
+    #[test]
+    fn every_file_is_described_well() {
+        for file in entries().iter().flat_map(|entry| &entry.files) {
+            assert!(file.path.split('/').all(is_one_part), "{}: not a path inside a folder", file.path);
+            assert!(file.bytes != Some(0), "{}: an empty file", file.path);
+            match &file.sha256 {
+                Some(sum) => {
+                    assert!(is_hex(sum, 64), "{}: {sum} is not a SHA-256", file.path);
+                    assert!(
+                        file.agree > Some(1) || file.source.is_some(),
+                        "{}: a lone sum needs its source",
+                        file.path
+                    );
+                }
+                None => assert!(file.agree.is_none() && file.source.is_none(), "{}: of which sum?", file.path),
             }
         }
+    }
+
+    fn is_hex(text: &str, digits: usize) -> bool {
+        text.len() == digits && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+    }
+
+    /// Whether a name is one that a folder or file can have anywhere.
+    fn is_one_part(name: &str) -> bool {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        !name.starts_with('.') && !name.is_empty() && name.chars().all(plain)
     }
 
     #[test]

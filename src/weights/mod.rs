@@ -23,6 +23,7 @@ mod model;
 mod names;
 mod output;
 mod quant;
+mod stranger;
 mod synthetic;
 mod tensors;
 mod view;

@@ -28,6 +28,9 @@ enum Source {
     BuiltIn,
 }
 
+/// The file in a known model's folder that those who fetch into it lock.
+pub(super) const LOCK: &str = ".lock";
+
 /// The component that a ControlNet is.
 const CONTROLNET: &str = "controlnet";
 
@@ -107,11 +110,12 @@ impl Model {
         if let Some(file) = entry.files.first().filter(|_| is_file) {
             path.push(&file.path);
         }
-        if !path.exists() {
+        if !path.exists() || has_only_a_lock(&path) {
             let repository = entry.repository.as_deref().unwrap_or("its author");
             let what = format!(
-                "is a known model, but {} does not exist; `ornstein models fetch {}` downloads its {} from {repository}",
+                "is a known model, but {} {}; `ornstein models fetch {}` downloads its {} from {repository}",
                 path.display(),
+                if path.exists() { "is empty" } else { "does not exist" },
                 entry.name,
                 if is_file { "checkpoint" } else { "diffusers folder" }
             );
@@ -246,6 +250,12 @@ impl Model {
     }
 }
 
+/// Whether a folder is one into which nothing was fetched yet.
+fn has_only_a_lock(folder: &Path) -> bool {
+    let mut names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.next().is_some_and(|name| name == LOCK) && names.next().is_none()
+}
+
 /// Whether a folder with a `config.json` of its own is a ControlNet's.
 fn is_controlnet(folder: &Model) -> Result<bool> {
     if !folder.has("config.json") {
@@ -292,6 +302,15 @@ mod tests {
         fs::create_dir_all(models.path().join("sd15/unet")).unwrap();
         let model = Model::known(manifest::find("sd15").unwrap(), Some(models.path().into())).unwrap();
         assert_eq!((model.name().as_str(), model.path("unet")), ("sd15", models.path().join("sd15/unet")));
+    }
+
+    #[test]
+    fn a_known_model_of_which_nothing_came_is_not_here() {
+        let models = tempfile::tempdir().unwrap();
+        fs::create_dir(models.path().join("sd15")).unwrap();
+        fs::write(models.path().join("sd15").join(LOCK), "").unwrap();
+        let text = message(Model::known(manifest::find("sd15").unwrap(), Some(models.path().into())));
+        assert!(text.contains("`ornstein models fetch sd15`"), "{text}");
     }
 
     #[test]
