@@ -2,6 +2,7 @@
 //! name holds NAME.
 
 mod admission;
+mod allocated;
 mod bench;
 mod chained;
 mod checkpoints;
@@ -18,6 +19,7 @@ mod loaded;
 mod lora;
 mod memory;
 mod models;
+mod mutated;
 mod networks;
 mod parity;
 mod prompts;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         lora::trials(),
         memory::trials(),
         models::trials(),
+        mutated::trials(),
         networks::trials(),
         parity::trials(),
         prompts::trials(),

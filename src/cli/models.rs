@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{print, print_json};
-use crate::error::{Error, Result, ten};
+use crate::error::{Error, Result, message, short, ten};
 use crate::inspect::{Inspection, inspect, verify};
 use crate::weights::Model;
 use crate::weights::fetch::{HUB, Hub, Progress, fetch};
@@ -112,7 +112,7 @@ fn fetch_named(name: &str) -> Result<()> {
         Progress::Here(path) => bar.suspend(|| super::tell(&format!("{} is here", path.display()))),
         Progress::Bytes(path, done, all) => {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
-            bar.set_message(file.trim_end_matches(".part").to_string());
+            bar.set_message(short(file.trim_end_matches(".part")));
             bar.set_length(all.unwrap_or(done));
             bar.set_position(done);
         }
@@ -124,10 +124,10 @@ fn fetch_named(name: &str) -> Result<()> {
 }
 
 fn text(found: &Inspection) -> String {
-    let mut text = format!("{}: {}\n", found.model, found.family.unwrap_or("a part of a model"));
+    let mut text = format!("{}: {}\n", short(&found.model), found.family.unwrap_or("a part of a model"));
     if let Some(prediction) = &found.prediction {
-        let because = found.prediction_because.as_ref().map(|why| format!(", because {why}")).unwrap_or_default();
-        text += &format!("predicts {prediction}{because}\n");
+        let because = found.prediction_because.as_ref().map(|why| format!(", because {}", message(why)));
+        text += &format!("predicts {}{}\n", short(prediction), because.unwrap_or_default());
     }
     for part in &found.components {
         let millions = part.parameters as f64 / 1e6;
@@ -138,7 +138,7 @@ fn text(found: &Inspection) -> String {
         text += &format!("{} tensors are left out: no network of this family reads them\n", found.left_out);
     }
     if !found.unknown.is_empty() {
-        text += &format!("{} tensors are not known: {}\n", found.unknown.len(), ten(&found.unknown));
+        text += &format!("{} tensors are not known: {}\n", found.unknown.len(), message(ten(&found.unknown)));
     }
     text
 }
