@@ -51,6 +51,8 @@ pub fn refused(at: &Path, arguments: &[&str], status: i32, words: &[&str]) -> Re
     let errors: Vec<_> = said.lines().filter(|line| !line.contains("computing on the CPU")).collect();
     ensure(output.status.code() == Some(status), format!("status {:?}: {said}", output.status.code()))?;
     ensure(errors.len() == 1, format!("not one line: {said}"))?;
+    let printable = |line: &&str| line.len() < 2048 && !line.contains(char::is_control);
+    ensure(errors.iter().all(printable), format!("not printable: {said:?}"))?;
     for word in words {
         ensure(said.contains(word), format!("{word} is not in: {said}"))?;
     }

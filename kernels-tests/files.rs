@@ -5,11 +5,17 @@ use std::path::Path;
 
 use half::{bf16, f16};
 use libtest_mimic::{Failed, Trial};
+use ornstein::inspect::inspect;
+use ornstein::pipeline::{Pipeline, Request};
 use ornstein::tensor::{DType, Tensor, Weights};
+use ornstein::tokenizer::Tokenizer;
 use ornstein::weights::{Model, read_tensors, write_tensors};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;
+
+use crate::allocated::most;
+use crate::support::copy_of_the_model;
 
 pub fn trials() -> Vec<Trial> {
     let tests = [
@@ -25,6 +31,8 @@ pub fn trials() -> Vec<Trial> {
         ("a truncated file is named", truncated),
         ("a configuration that is no json is named", broken_json),
         ("every element type is read", element_types),
+        ("texts with a byte order mark and other line ends", texts_from_windows),
+        ("a vocabulary in gguf takes no memory", vocabulary_in_gguf),
     ];
     tests.into_iter().map(|(name, test)| Trial::test(format!("files: {name}"), test)).collect()
 }
@@ -201,5 +209,54 @@ fn element_types() -> Result<(), Failed> {
     assert_eq!(read["f16"], (DType::F16, Tensor::new([2], vec![1.5, -2.0])));
     assert_eq!(read["i32"], (DType::I32, Tensor::new([1], vec![-7.0])));
     assert_eq!(read["scalar"], (DType::I64, Tensor::new([], vec![49407.0])));
+    Ok(())
+}
+
+fn texts_from_windows() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let path = copy_of_the_model(folder.path())?;
+    let mut folders = vec![path.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "json" || ending == "txt") {
+                let text = fs::read_to_string(&path)?.replace('\n', "\r\n");
+                fs::write(&path, format!("\u{feff}{text}"))?;
+            }
+        }
+    }
+    let (own, theirs) = (Model::builtin(), Model::open(&path)?);
+    assert_eq!(inspect(&theirs)?.components.len(), 3);
+    let settings = |model| Pipeline::open(model)?.settings(&Request { batch: 1, ..Request::default() });
+    assert_eq!(settings(theirs)?.sampler, "ddim");
+    let files = |name: &str| own.bytes(&format!("tokenizer/{name}"));
+    let text = "a red circle <|endoftext|>";
+    let wanted = Tokenizer::from_files("tokenizer", files)?.encode(text)?;
+    assert_eq!(Tokenizer::from_folder(&path.join("tokenizer"))?.encode(text)?, wanted);
+    let index = "\u{feff}{\"weight_map\": {\"a\": \"one.safetensors\"}}";
+    let (_folder, sharded) =
+        model(&[("unet/diffusion_pytorch_model.safetensors.index.json", index), ("unet/one.safetensors", "a")]);
+    assert_eq!(names(&sharded, "unet")?, ["a"]);
+    Ok(())
+}
+
+/// Lists of numbers and of texts, which no network reads.
+fn vocabulary_in_gguf() -> Result<(), Failed> {
+    const COUNT: u64 = 1 << 20;
+    let mut bytes = [&b"GGUF\x03\0\0\0"[..], &0u64.to_le_bytes(), &3u64.to_le_bytes()].concat();
+    for (key, kind, each) in
+        [("a.bytes", 0u32, &[1u8][..]), ("b.scores", 6, &[0; 4]), ("c.tokens", 8, &[1, 0, 0, 0, 0, 0, 0, 0, 120])]
+    {
+        bytes.extend([&(key.len() as u64).to_le_bytes()[..], key.as_bytes(), &9u32.to_le_bytes()].concat());
+        bytes.extend([&kind.to_le_bytes()[..], &COUNT.to_le_bytes(), &each.repeat(COUNT as usize)].concat());
+    }
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, bytes)?;
+    let (opened, bytes) = most(|| Model::open(&path).err().map(|error| error.to_string()));
+    let said = opened.unwrap_or_default();
+    assert!(said.contains("it has no tensors") && bytes < 1 << 20, "{bytes} bytes: {said}");
     Ok(())
 }

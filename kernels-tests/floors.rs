@@ -32,6 +32,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("host", 0),
     ("prompt", 0),
     ("rng", 0),
+    ("text", 0),
     ("error", 0),
 ];
 
@@ -51,6 +52,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("indicatif::", &["cli"]),
     ("pollster::", &["cli"]),
     ("sysinfo::", &["host"]),
+    ("String::from_utf8(", &["text"]),
+    ("fs::read_to_string(", &[]),
+    // Of the system's own files.
+    ("std::fs::read_to_string(", &["gpu"]),
     ("half::", &["tensor", "pack", "gpu", "ops", "weights", "lab"]),
     ("println!", &[]),
     ("eprintln!", &[]),

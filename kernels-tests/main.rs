@@ -2,6 +2,7 @@
 //! name holds NAME.
 
 mod admission;
+mod allocated;
 mod batch;
 mod bench;
 mod chained;
@@ -19,6 +20,7 @@ mod loaded;
 mod lora;
 mod memory;
 mod models;
+mod mutated;
 mod networks;
 mod parity;
 mod prompts;
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         lora::trials(),
         memory::trials(),
         models::trials(),
+        mutated::trials(),
         networks::trials(),
         parity::trials(),
         prompts::trials(),

@@ -9,32 +9,32 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The request makes no sense whatever the files hold: an unknown sampler, a width of 0. Exit status 2.
-    #[error("{0}")]
+    #[error("{}", message(.0))]
     Usage(String),
     /// A file cannot be read, written or understood.
-    #[error("{}: {what}", path.display())]
+    #[error("{}", message(format_args!("{}: {what}", path.display())))]
     File { path: PathBuf, what: String },
     /// A configuration asks for something that is not built, or contradicts itself.
-    #[error("{place}: {what}")]
+    #[error("{}", message(format_args!("{place}: {what}")))]
     Config { place: String, what: String },
     /// Tensors that are missing, extra, misshapen or not finite.
-    #[error("{place}: {what}")]
+    #[error("{}", message(format_args!("{place}: {what}")))]
     Weights { place: String, what: String },
     /// A node's inputs do not fit its op.
-    #[error("{node}: {what}")]
+    #[error("{}", message(format_args!("{node}: {what}")))]
     Shape { node: String, what: String },
     /// No such device, a limit of it exceeded, or a failure on it.
-    #[error("{0}")]
+    #[error("{}", message(.0))]
     Device(String),
     /// More than the memory of the device or the machine holds at once, or than a limit of the device: fewer pictures at a
     /// time or smaller ones may do.
-    #[error("{0}")]
+    #[error("{}", message(.0))]
     TooLarge(String),
     /// A device computes something wrong. What it was asked to do can be done in another type or elsewhere.
-    #[error("{0}")]
+    #[error("{}", message(.0))]
     WrongKernel(String),
     /// A computation produced infinities or NaN.
-    #[error("{0}")]
+    #[error("{}", message(.0))]
     NotFinite(String),
     /// Stopped by Ctrl-C.
     #[error("interrupted")]
@@ -85,9 +85,47 @@ impl Error {
     }
 }
 
-/// Ten entries of a list, then how many more there are.
+/// Bytes of the longest message.
+const LONGEST: usize = 1900;
+
+/// One line of what may hold names, paths and texts from files.
+pub fn message(text: impl Display) -> String {
+    shown(&text.to_string(), LONGEST)
+}
+
+/// A name or a value from a file, as part of a message.
+pub fn short(text: impl Display) -> String {
+    shown(&text.to_string(), 120)
+}
+
+/// A text without its middle where it has more than `most` bytes, and without what makes a terminal do anything but show
+/// it: white space is a space, other control characters and those that turn the direction of writing are escaped.
+fn shown(text: &str, most: usize) -> String {
+    let turns =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => clean.push(' '),
+            c if c.is_control() || turns(c) => clean.extend(c.escape_unicode()),
+            c => clean.push(c),
+        }
+    }
+    if clean.len() <= most {
+        return clean;
+    }
+    let end = most / 3;
+    let (start, end) = (clean.floor_char_boundary(most - end - 4), clean.ceil_char_boundary(clean.len() - end));
+    format!("{} .. {}", &clean[..start], &clean[end..])
+}
+
+/// Ten entries of a list, then how many more there are. They are shortened where they would fill a message.
 pub fn ten<T: Display>(entries: &[T]) -> String {
-    let mut text = entries.iter().take(10).map(T::to_string).collect::<Vec<_>>().join(", ");
+    let mut shown: Vec<_> = entries.iter().take(10).map(T::to_string).collect();
+    if shown.iter().map(String::len).sum::<usize>() > LONGEST * 3 / 4 {
+        shown.iter_mut().for_each(|entry| *entry = short(&*entry));
+    }
+    let mut text = shown.join(", ");
     if entries.len() > 10 {
         text += &format!(" and {} more", entries.len() - 10);
     }
@@ -102,6 +140,28 @@ mod tests {
     fn a_long_list_shows_ten_and_counts_the_rest() {
         let entries: Vec<_> = (0..13).collect();
         assert_eq!(ten(&entries), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more");
+    }
+
+    #[test]
+    fn long_entries_leave_room_for_each_other() {
+        let text = ten(&["x".repeat(5000), "y".repeat(5000)]);
+        assert!(text.len() < 300 && text.starts_with("xxx") && text.ends_with("yyy"), "{text}");
+        // Two names and their shapes are not cut.
+        assert_eq!(ten(&["x".repeat(300), "y".repeat(300)]).len(), 602);
+    }
+
+    #[test]
+    fn a_message_shows_the_start_and_the_end_of_what_is_long() {
+        let text = Error::file("x".repeat(4000), "é".repeat(4000) + "; do this").to_string();
+        assert!(text.len() < 2000 && text.starts_with("xxx") && text.ends_with("é; do this"), "{text}");
+        assert!(Error::usage("\u{1b}".repeat(4000)).to_string().len() < 2000);
+    }
+
+    #[test]
+    fn a_message_does_nothing_to_a_terminal() {
+        let text = Error::config("a\u{1b}[31m\nb\u{9b}", "c\u{202e}d\0").to_string();
+        assert_eq!(text, r"a\u{1b}[31m b\u{9b}: c\u{202e}d\u{0}");
+        assert_eq!(Error::usage("größer 🎨").to_string(), "größer 🎨");
     }
 
     #[test]

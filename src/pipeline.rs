@@ -21,6 +21,7 @@ use crate::network::Executor;
 use crate::rng;
 use crate::samplers::{self, Sampler};
 use crate::tensor::Tensor;
+use crate::text;
 use crate::weights::{Changes, Lora, Model};
 pub use control::Control;
 use control::ControlNet;
@@ -157,8 +158,10 @@ impl Pipeline {
     /// If a file is missing, asks for something that is not built, or its latents are not the UNet's.
     pub fn with_vae(self, folder: &Path) -> Result<Self> {
         let config = folder.join("config.json");
-        let text = std::fs::read_to_string(&config)
-            .map_err(|error| Error::file(&config, format!("cannot be read: {error}; give a folder of a VAE alone")))?;
+        if !config.is_file() {
+            return Err(Error::file(&config, "no such file; give a folder of a VAE alone"));
+        }
+        let text = text::read(&config)?;
         let vae = Autoencoder::from_json(&text, &config.display().to_string())?;
         Self { vae, vae_folder: Some(folder.to_path_buf()), ..self }.checked()
     }

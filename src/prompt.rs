@@ -17,6 +17,8 @@
 pub mod chunks;
 pub mod loras;
 
+use std::ops::Range;
+
 /// A piece of a prompt, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
@@ -38,12 +40,14 @@ pub fn parse(prompt: &str) -> Vec<Part> {
     reader.finish()
 }
 
-/// The parts so far, and at which of them each bracket was opened that is not closed yet.
+/// What was read so far. A bracket's factor is known where it closes, and multiplied in at the end.
 #[derive(Default)]
 struct Reader {
     parts: Vec<Part>,
-    round: Vec<usize>,
-    square: Vec<usize>,
+    round: Brackets,
+    square: Brackets,
+    /// How many brackets are closed.
+    closed: usize,
 }
 
 impl Reader {
@@ -51,20 +55,15 @@ impl Reader {
     fn sign(&mut self, first: char, rest: &str) -> usize {
         match first {
             '\\' => return self.escape(rest),
-            '(' => self.round.push(self.parts.len()),
-            '[' => self.square.push(self.parts.len()),
-            ')' => match self.round.pop() {
-                Some(from) => self.multiply(from, STEP),
-                None => self.text(")"),
-            },
-            ']' => match self.square.pop() {
-                Some(from) => self.multiply(from, 1.0 / STEP),
-                None => self.text("]"),
-            },
+            '(' => self.round.open.push(self.parts.len()),
+            '[' => self.square.open.push(self.parts.len()),
+            ')' if self.round.open.is_empty() => self.text(")"),
+            ')' => self.close(STEP, |reader| &mut reader.round),
+            ']' if self.square.open.is_empty() => self.text("]"),
+            ']' => self.close(1.0 / STEP, |reader| &mut reader.square),
             ':' => match weight(rest) {
-                Some((weight, length)) if !self.round.is_empty() => {
-                    let from = self.round.pop().unwrap_or_default();
-                    self.multiply(from, weight);
+                Some((weight, length)) if !self.round.open.is_empty() => {
+                    self.close(weight, |reader| &mut reader.round);
                     return length;
                 }
                 _ => self.text(":"),
@@ -99,20 +98,30 @@ impl Reader {
         self.text(text);
     }
 
-    fn multiply(&mut self, from: usize, factor: f64) {
-        for part in &mut self.parts[from..] {
-            if let Part::Text(_, weight) = part {
-                *weight *= factor;
-            }
+    /// Closes the innermost bracket of a kind, if one is open.
+    fn close(&mut self, factor: f64, kind: impl Fn(&mut Self) -> &mut Brackets) {
+        let (to, nth) = (self.parts.len(), self.closed);
+        self.closed += 1;
+        let brackets = kind(self);
+        if let Some(from) = brackets.open.pop() {
+            brackets.closed.push(Bracket { parts: from..to, factor, nth, outer: 1.0 });
         }
     }
 
     fn finish(mut self) -> Vec<Part> {
-        for from in std::mem::take(&mut self.round) {
-            self.multiply(from, STEP);
+        while !self.round.open.is_empty() {
+            self.close(STEP, |reader| &mut reader.round);
         }
-        for from in std::mem::take(&mut self.square) {
-            self.multiply(from, 1.0 / STEP);
+        while !self.square.open.is_empty() {
+            self.close(1.0 / STEP, |reader| &mut reader.square);
+        }
+        let (mut round, mut square) = (Vec::new(), Vec::new());
+        for (index, part) in self.parts.iter_mut().enumerate().rev() {
+            self.round.step_back(index, &mut round);
+            self.square.step_back(index, &mut square);
+            if let Part::Text(_, weight) = part {
+                *weight = product(&round, &square);
+            }
         }
         let mut joined: Vec<Part> = Vec::new();
         for part in self.parts {
@@ -125,14 +134,61 @@ impl Reader {
     }
 }
 
+/// The brackets of one kind, which are nested; those of the other kind may cross them.
+#[derive(Default)]
+struct Brackets {
+    /// The parts before which brackets were opened that are not closed yet.
+    open: Vec<usize>,
+    /// In the order in which they were closed.
+    closed: Vec<Bracket>,
+}
+
+/// A bracket that is closed.
+struct Bracket {
+    parts: Range<usize>,
+    factor: f64,
+    /// Which of all it was to be closed.
+    nth: usize,
+    /// The product of the factors of all brackets of its kind around it.
+    outer: f64,
+}
+
+impl Brackets {
+    /// Makes `around` the brackets around the part `index`, from the outermost to the innermost, where it is those around
+    /// the next part.
+    fn step_back(&mut self, index: usize, around: &mut Vec<Bracket>) {
+        loop {
+            while around.pop_if(|bracket| bracket.parts.start > index).is_some() {}
+            let Some(bracket) = self.closed.pop_if(|bracket| bracket.parts.end > index) else { return };
+            let outer = around.last().map_or(1.0, |last| last.outer * last.factor);
+            around.push(Bracket { outer, ..bracket });
+        }
+    }
+}
+
+/// The weight of a part with these brackets around it. Factors are multiplied as the web UI does it, in the order in which
+/// brackets close, since neighbours of exactly one weight are one text; those beyond many of them at once, so that any
+/// number takes no time.
+fn product<'a>(mut round: &'a [Bracket], mut square: &'a [Bracket]) -> f64 {
+    const MANY: usize = 64;
+    let mut weight = 1.0;
+    for _ in 0..MANY {
+        let nth = |brackets: &[Bracket]| brackets.last().map_or(usize::MAX, |bracket| bracket.nth);
+        let innermost = if nth(round) < nth(square) { &mut round } else { &mut square };
+        let Some((bracket, rest)) = innermost.split_last() else { return weight };
+        weight *= bracket.factor;
+        *innermost = rest;
+    }
+    let all = |brackets: &[Bracket]| brackets.last().map_or(1.0, |bracket| bracket.outer * bracket.factor);
+    weight * all(round) * all(square)
+}
+
 /// `:1.2)`, blanks allowed around the number: the number, and the length up to and with the bracket.
 fn weight(rest: &str) -> Option<(f64, usize)> {
-    let (inside, _) = rest[1..].split_once(')')?;
-    let number = inside.trim();
-    let digits = number.strip_prefix(['+', '-']).unwrap_or(number);
     // Rust reads exponents and names too, which are words here.
-    let plain = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit() || c == '.');
-    let weight: f64 = number.parse().ok().filter(|_| plain)?;
+    let other = |c: char| !(c.is_ascii_digit() || c == '.' || c == '+' || c == '-' || c.is_whitespace());
+    let inside = &rest[1..1 + rest[1..].find(other)?];
+    let weight: f64 = inside.trim().parse().ok().filter(|_| rest[1 + inside.len()..].starts_with(')'))?;
     (weight as f32).is_finite().then_some((weight, 1 + inside.len() + 1))
 }
 
@@ -194,6 +250,62 @@ mod tests {
             (".", 1.1),
         ];
         assert_parts("a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).", &wanted);
+    }
+
+    /// A weight for every text, multiplied wherever a bracket closes: the definition, in the square of the length.
+    fn by_definition(prompt: &str) -> Vec<f64> {
+        let (mut weights, mut open) = (Vec::new(), [Vec::new(), Vec::new()]);
+        let multiply = |weights: &mut Vec<f64>, from: usize, factor: f64| {
+            weights[from..].iter_mut().for_each(|weight| *weight *= factor);
+        };
+        let factors = [STEP, 1.0 / STEP];
+        for sign in prompt.chars() {
+            match "([".find(sign).or(")]".find(sign).map(|kind| kind + 2)) {
+                Some(kind @ (0 | 1)) => open[kind].push(weights.len()),
+                Some(kind) if !open[kind - 2].is_empty() => {
+                    let from = open[kind - 2].pop().unwrap();
+                    multiply(&mut weights, from, factors[kind - 2]);
+                }
+                _ => weights.push(1.0),
+            }
+        }
+        for (open, factor) in open.into_iter().zip(factors) {
+            open.into_iter().for_each(|from| multiply(&mut weights, from, factor));
+        }
+        weights
+    }
+
+    #[test]
+    fn nested_and_crossing_brackets_weigh_what_the_definition_says() {
+        let mut state = 1u32;
+        for round in 0..3000 {
+            let mut next = |below: u32| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 16) % below
+            };
+            // Now and then deep enough that not every factor is multiplied by itself.
+            let (length, signs) = if round % 100 == 0 { (2000, "(([[)]x") } else { (24, "()[]xx") };
+            let prompt: String =
+                (0..length).map(|_| char::from(signs.as_bytes()[next(signs.len() as u32) as usize])).collect();
+            // What is joined has one weight in both.
+            let found = texts(&prompt).into_iter().flat_map(|(text, weight)| vec![weight; text.len()]);
+            let same = found
+                .zip(by_definition(&prompt))
+                .all(|(a, b)| if round % 100 == 0 { (a - b).abs() <= 1e-12 * b } else { a == b });
+            assert!(same, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn a_megabyte_of_brackets_is_read_at_once() {
+        for signs in ["(", "[", ")", "(a", "(a[", "(:", "(a:1", ":1.1)", "([a)", "BREAK", "a BREAK ", r"\("] {
+            parse(&signs.repeat((1 << 20) / signs.len()));
+        }
+        let half = (1 << 19) - 1;
+        let crossed = ["(", "[", "a", ")", "]"].map(|sign| sign.repeat(if sign == "a" { 1 } else { half / 2 }));
+        parse(&crossed.concat());
+        let nested = "([a".repeat(half / 3) + &")]".repeat(half / 3);
+        assert_eq!(parse(&nested).len(), 2 * (half / 3));
     }
 
     #[test]

@@ -20,6 +20,16 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("the_reference_is_not_validated_against_itself", |at| {
         refused(at, &["validate", "--device", "cpu"], 2, &["--device cpu", "ornstein devices"])
     }),
+    ("a_schedule_that_is_not_finite_is_refused_by_its_key", a_schedule_that_is_not_finite_is_refused),
+    ("a_message_does_nothing_to_a_terminal", a_message_does_nothing_to_a_terminal),
+    ("text_that_is_none_is_refused_with_how_to_save_it", |at| {
+        std::fs::write(at.join("prompts.txt"), b"caf\xe9")?;
+        refused(at, &["generate", "--prompts", "prompts.txt"], 1, &["prompts.txt: is not text in UTF-8; save it"])
+    }),
+    ("a_file_of_comments_is_refused", |at| {
+        std::fs::write(at.join("prompts.txt"), "# nothing\n\n")?;
+        refused(at, &["generate", "--prompts", "prompts.txt"], 1, &["prompts.txt: holds no prompt"])
+    }),
     ("zero_steps_are_refused", |at| refused(at, &["generate", "x", "--steps", "0"], 2, &["steps"])),
     ("a_width_off_the_grid_is_refused_with_the_nearest", |at| {
         refused(at, &["generate", "x", "--width", "63"], 2, &["--width 63", "multiple of 4", "60"])
@@ -147,6 +157,34 @@ fn sizes_beyond_any_machine_are_refused(at: &Path) -> Result<(), Failed> {
         refused(at, &["generate", "x", option, value, "--device", "cpu"], 2, &[value, option])?;
     }
     Ok(())
+}
+
+/// Neither `generate`, before it begins, nor `schedule`, whose JSON knows no infinity.
+fn a_schedule_that_is_not_finite_is_refused(at: &Path) -> Result<(), Failed> {
+    let config = copy_of_the_model(at)?.join("scheduler/scheduler_config.json");
+    std::fs::write(&config, r#"{"_class_name": "EulerDiscreteScheduler", "trained_betas": [0, 1]}"#)?;
+    let words = ["scheduler_config.json: trained_betas: [0,1] is why", "not finite at step 1"];
+    refused(at, DRAW_MODEL, 1, &words)?;
+    let config = "model/scheduler/scheduler_config.json";
+    refused(at, &["schedule", "--sampler", "euler", "--steps", "2", "--json", "--config", config], 1, &words)
+}
+
+/// Names of files and of tensors, and values of files, are what others wrote.
+fn a_message_does_nothing_to_a_terminal(at: &Path) -> Result<(), Failed> {
+    let long = "x".repeat(5000);
+    refused(at, &["generate", "x", "--model", "\u{1b}]0;no\u{7}\u{202e}"], 1, &[r"\u{1b}]0;no\u{7}\u{202e}"])?;
+    refused(at, &["generate", "x", "--sampler", &long], 2, &["no sampler is called", "choose one of", "euler"])?;
+    refused(at, &["generate", "x", "--dtype", "\u{1b}[31m"], 2, &[r"\u{1b}[31m", "--help"])?;
+    write_tensors(
+        &at.join("odd.safetensors"),
+        &[("\u{1b}[2J\u{9b}", &Tensor::zeros([1])), (&long, &Tensor::zeros([1]))],
+    )?;
+    for arguments in [["models", "inspect", "odd.safetensors"], ["generate", "--model", "odd.safetensors"]] {
+        refused(at, &arguments, 1, &["odd.safetensors: holds no network", r"\u{1b}[2J\u{9b}, xxx"])?;
+    }
+    let config = copy_of_the_model(at)?.join("unet/config.json");
+    std::fs::write(config, serde_json::json!({ "act_fn": format!("\u{1b}[31m{long}") }).to_string())?;
+    refused(at, DRAW_MODEL, 1, &[r"act_fn has", r"xxx", "supported: silu, swish"])
 }
 
 fn truncated_weights_are_named(at: &Path) -> Result<(), Failed> {

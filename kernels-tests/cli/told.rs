@@ -20,6 +20,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("every_listed_kernel_is_a_file", every_listed_kernel_is_a_file),
     ("tokens_are_a_json_list", tokens_are_a_json_list),
     ("a_schedule_is_json", a_schedule_is_json),
+    ("a_configuration_with_a_byte_order_mark_is_read", a_configuration_with_a_mark_is_read),
+    ("what_a_file_says_does_nothing_to_a_terminal", what_a_file_says_does_nothing),
 ];
 
 fn models_tells_what_a_model_is(at: &Path) -> Result<(), Failed> {
@@ -85,6 +87,26 @@ fn a_schedule_is_json(at: &Path) -> Result<(), Failed> {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let count = |key: &str| document[key].as_array().map(Vec::len);
     ensure(count("timesteps") == Some(3) && count("sigmas") == Some(4), document.to_string())
+}
+
+fn a_configuration_with_a_mark_is_read(at: &Path) -> Result<(), Failed> {
+    let config = "\u{feff}{\"num_train_timesteps\": 100}\r\n";
+    std::fs::write(at.join("utf8.json"), config)?;
+    std::fs::write(at.join("utf16.json"), config.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>())?;
+    for name in ["utf8.json", "utf16.json"] {
+        let output = ornstein(at, &["schedule", "--sampler", "euler", "--steps", "1", "--config", name])?;
+        ensure(text(&output.stdout).starts_with("timesteps 99\n"), text(&output.stderr))?;
+    }
+    Ok(())
+}
+
+fn what_a_file_says_does_nothing(at: &Path) -> Result<(), Failed> {
+    let model = copy_of_the_model(at)?;
+    std::fs::write(model.join("scheduler/scheduler_config.json"), r#"{"prediction_type": "\u001b[31m\u009b"}"#)?;
+    std::fs::rename(model, at.join("\u{1b}[2J"))?;
+    let output = ornstein(at, &["models", "inspect", "\u{1b}[2J"])?;
+    let told = r"\u{1b}[2J: Stable Diffusion 1".to_string() + "\n" + r"predicts \u{1b}[31m\u{9b}" + "\n";
+    ensure(text(&output.stdout).starts_with(&told), format!("{output:?}"))
 }
 
 /// What `ornstein shader` writes to stdout.

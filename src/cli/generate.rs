@@ -4,13 +4,13 @@ mod control;
 mod interrupt;
 mod lora;
 mod prompt;
+mod prompts;
 
-use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, tell, warn};
+use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, tell};
 use crate::conditioning::Syntax;
 use crate::error::{Error, Result, ten};
 use crate::image::{ControlParameters, Parameters, encode_png};
@@ -21,6 +21,7 @@ use crate::samplers::{SPACINGS, web_ui_name};
 use crate::tensor::Tensor;
 use crate::weights::{check_writable, read_tensors, write_atomically, write_tensors};
 use interrupt::Interrupt;
+use prompts::Prompts;
 
 #[derive(Debug, Args)]
 pub(super) struct Generate {
@@ -73,7 +74,9 @@ pub(super) struct Generate {
     /// Whose noise a seed gives: PyTorch's on the CPU or on CUDA
     #[arg(long, value_name = "RNG", default_value = "cpu")]
     rng: Rng,
-    /// Draw every line of this file, or of stdin by `-`, with the networks loaded once: <output>-<line>-<seed>.png
+    /// Draw every line of this file, or of stdin by `-`, with the networks loaded once: <output>-<number>-<seed>.png
+    ///
+    /// Empty lines and those that begin with `#` are left out, and not counted; `\#` begins a prompt with that sign.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "save_latents"])]
     prompts: Option<PathBuf>,
     /// Number of pictures, seeds counting up, written to <output>-<seed>.png; in parts if memory cannot hold them all
@@ -131,7 +134,8 @@ impl Generate {
         }
         // 32 bits are enough to be different every time, and short enough to be typed again.
         let seed = self.seed.unwrap_or_else(random_seed);
-        let requests = self.requests(seed)?;
+        let prompts = self.prompts()?;
+        let mut job = Job { prompt: String::new(), request: self.request(seed)?, paths: Vec::new() };
         let sources = self.shaders.open()?;
         let mut pipeline = Pipeline::open(self.model.open()?)?;
         if let Some(folder) = &self.vae {
@@ -139,37 +143,27 @@ impl Generate {
         }
         pipeline = pipeline.with_controls(self.control.models()?)?;
         let mut loras = self.loras.open()?;
-        let mut jobs = Vec::with_capacity(requests.len());
-        for (line, mut request) in requests {
-            let prompt = loras.add_to(&mut request)?;
-            // First: a path for each picture of an absurd batch would fill the memory.
-            pipeline.settings(&request)?;
-            pipeline.changes(&request)?;
-            let paths = self.paths(seed, line.as_deref());
-            if let Some(latents) = self.save_latents.as_ref().filter(|path| paths.contains(path)) {
-                let what = format!("--save-latents and the picture are both {}: name two files", latents.display());
-                return Err(Error::usage(what));
-            }
-            for path in paths.iter().chain(&self.save_latents).filter(|path| !is_stdout(path)) {
-                check_writable(path)?;
-            }
-            jobs.push(Job { prompt, request, paths });
-        }
+        // First: a path for each picture of an absurd batch would fill the memory.
+        pipeline.settings(&job.request)?;
+        loras.check(&prompts, &mut job.request, &pipeline)?;
+        self.check_outputs(seed, &prompts)?;
         let executor = self.device.open(sources)?;
         let interrupt = Interrupt::watch()?;
-        // One job's networks make room for each other; several jobs' stay.
-        let mut loaded = (jobs.len() > 1).then(|| pipeline.load(&executor));
+        // The networks of one prompt make room for each other; those of several stay.
+        let mut loaded = (prompts.count() > 1).then(|| pipeline.load(&executor));
         let mut done = Done { executor: &executor, images: Vec::new(), seconds: Seconds::default(), peak: 0 };
-        for job in &jobs {
+        for (number, prompt) in prompts.iter() {
+            job.prompt = loras.add_to(prompt, &mut job.request)?;
+            job.paths = self.paths(seed, number.as_deref());
             let pictures = interrupt.unless_pressed(|pressed, tell| match &mut loaded {
                 Some(loaded) => pollster::block_on(loaded.generate(&job.request, pressed, tell)),
                 None => pollster::block_on(pipeline.generate(&executor, &job.request, pressed, tell)),
             })?;
-            self.write(&pipeline, job, &pictures)?;
+            self.write(&pipeline, &job, &pictures)?;
             if self.verbose {
                 tell_spans(&pictures);
             }
-            done.add(job, &pictures, self.json)?;
+            done.add(&job, &pictures, self.json)?;
         }
         if self.json { done.print_json() } else { Ok(()) }
     }
@@ -188,30 +182,26 @@ impl Generate {
         Ok(())
     }
 
-    /// What to draw: the prompt, or every line of the file that is not empty, with its number.
-    fn requests(&self, seed: u64) -> Result<Vec<(Option<String>, Request)>> {
-        let request = self.request(seed)?;
-        let Some(file) = &self.prompts else { return Ok(vec![(None, request)]) };
-        let text = if is_stdout(file) {
-            read_stdin()?
-        } else {
-            std::fs::read_to_string(file).map_err(|e| Error::file(file, format!("cannot be read as text: {e}")))?
-        };
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        if lines.is_empty() {
-            return Err(Error::file(file, "holds no prompt: write one a line"));
-        }
-        let width = lines.len().to_string().len();
-        let numbered = |(index, line): (usize, &&str)| {
-            (Some(format!("{:0width$}", index + 1)), Request { prompt: line.to_string(), ..request.clone() })
-        };
-        Ok(lines.iter().enumerate().map(numbered).collect())
+    fn prompts(&self) -> Result<Prompts> {
+        self.prompts.as_deref().map_or_else(|| Prompts::one(&self.prompt), Prompts::of_file)
     }
 
+    /// So that an hour's work is not lost to a mistyped folder. The pictures of all prompts go into one.
+    fn check_outputs(&self, seed: u64, prompts: &Prompts) -> Result<()> {
+        let first = prompts.iter().next().and_then(|(number, _)| number);
+        let paths = self.paths(seed, first.as_deref());
+        if let Some(latents) = self.save_latents.as_ref().filter(|path| paths.contains(path)) {
+            let what = format!("--save-latents and the picture are both {}: name two files", latents.display());
+            return Err(Error::usage(what));
+        }
+        paths.iter().chain(&self.save_latents).filter(|path| !is_stdout(path)).try_for_each(|path| check_writable(path))
+    }
+
+    /// All but the prompt.
     fn request(&self, seed: u64) -> Result<Request> {
         let init_latents = self.init_latents.as_deref().map(read_latents).transpose()?;
         Ok(Request {
-            prompt: if self.prompt == "-" { read_stdin()? } else { self.prompt.clone() },
+            prompt: String::new(),
             negative: self.negative.clone(),
             conditioning: self.reading.options()?,
             width: self.width,
@@ -274,11 +264,12 @@ impl Done<'_> {
     fn add(&mut self, job: &Job, pictures: &Pictures, json: bool) -> Result<()> {
         let (Settings { width, height, .. }, executor) = (&pictures.settings, self.executor.name());
         for (path, seed) in job.paths.iter().zip(job.seeds()) {
-            let prompt = &job.prompt;
-            self.images.push(serde_json::json!({
-                "path": path, "seed": seed, "width": width, "height": height, "prompt": prompt,
-            }));
-            if !json && !is_stdout(path) {
+            if json {
+                let prompt = &job.prompt;
+                self.images.push(serde_json::json!({
+                    "path": path, "seed": seed, "width": width, "height": height, "prompt": prompt,
+                }));
+            } else if !is_stdout(path) {
                 let seconds = pictures.seconds.total;
                 print(format!("{}  seed {seed}, {seconds:.1} s on {executor}\n", path.display()).as_bytes())?;
             }
@@ -351,16 +342,6 @@ fn read_latents(path: &Path) -> Result<Tensor> {
 /// Whether this is standard output, which then holds nothing but the picture.
 fn is_stdout(path: &Path) -> bool {
     ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name))
-}
-
-fn read_stdin() -> Result<String> {
-    let mut stdin = std::io::stdin().lock();
-    if stdin.is_terminal() {
-        warn("reading the prompt from the terminal, until Ctrl-D");
-    }
-    let mut text = String::new();
-    stdin.read_to_string(&mut text).map_err(|e| Error::file("stdin", format!("is no text in UTF-8: {e}")))?;
-    Ok(text.trim_end_matches(['\n', '\r']).to_string())
 }
 
 /// The standard library seeds its hash maps from the system's entropy: a number from there, without another crate.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, message};
 use crate::gpu::device::Choice;
 use crate::gpu::shader::Sources;
 use crate::network::Executor;
@@ -144,9 +144,7 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let line = error.to_string().replace('\n', " ");
-            // A closed stderr leaves the exit status to tell.
-            drop(writeln!(std::io::stderr(), "ornstein: {line}"));
+            warn(&error.to_string());
             ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
         }
     }
@@ -178,7 +176,7 @@ fn warn(text: &str) {
 /// One line on stderr.
 fn tell(text: &str) {
     // A closed stderr is no reason to stop.
-    drop(writeln!(std::io::stderr(), "{text}"));
+    drop(writeln!(std::io::stderr(), "{}", message(text)));
 }
 
 /// Writes to stdout. A reader that went away (`ornstein devices | head -1`) is no error.

@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{print, print_json};
-use crate::error::{Error, Result, ten};
+use crate::error::{Error, Result, message, short, ten};
 use crate::inspect::{Inspection, inspect, verify};
 use crate::weights::Model;
 use crate::weights::fetch::{self, HUB, Hub, Patience, Progress};
@@ -119,7 +119,7 @@ fn show(progress: Progress, bar: &ProgressBar) {
     let line = match progress {
         Progress::Bytes(path, done, all) => {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
-            bar.set_message(file.trim_end_matches(".part").to_string());
+            bar.set_message(short(file.trim_end_matches(".part")));
             bar.set_length(all.unwrap_or(done));
             bar.set_position(done);
             return;
@@ -134,10 +134,10 @@ fn show(progress: Progress, bar: &ProgressBar) {
 }
 
 fn text(found: &Inspection) -> String {
-    let mut text = format!("{}: {}\n", found.model, found.family.unwrap_or("a part of a model"));
+    let mut text = format!("{}: {}\n", short(&found.model), found.family.unwrap_or("a part of a model"));
     if let Some(prediction) = &found.prediction {
-        let because = found.prediction_because.as_ref().map(|why| format!(", because {why}")).unwrap_or_default();
-        text += &format!("predicts {prediction}{because}\n");
+        let because = found.prediction_because.as_ref().map(|why| format!(", because {}", message(why)));
+        text += &format!("predicts {}{}\n", short(prediction), because.unwrap_or_default());
     }
     for part in &found.components {
         let millions = part.parameters as f64 / 1e6;
@@ -151,7 +151,7 @@ fn text(found: &Inspection) -> String {
         text += &format!("{} tensors are left out: no network of this family reads them\n", found.left_out);
     }
     if !found.unknown.is_empty() {
-        text += &format!("{} tensors are not known: {}\n", found.unknown.len(), ten(&found.unknown));
+        text += &format!("{} tensors are not known: {}\n", found.unknown.len(), message(ten(&found.unknown)));
     }
     text
 }

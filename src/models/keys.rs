@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result, ten};
+use crate::error::{Error, Result, short, ten};
 
 /// No network here has a dimension beyond this; a larger number in a file is a mistake, and products of several stay
 /// far from overflow.
@@ -54,7 +54,7 @@ impl<'a> Keys<'a> {
     /// If the value is of another type.
     pub fn get<T: DeserializeOwned>(&mut self, key: &str, default: T) -> Result<T> {
         let Some(value) = self.left.remove(key) else { return Ok(default) };
-        T::deserialize(&value).map_err(|_| self.error(format!("{key} is {value}, {}", expected::<T>())))
+        T::deserialize(&value).map_err(|_| self.error(format!("{key} is {}, {}", short(&value), expected::<T>())))
     }
 
     /// A dimension or a number of layers: 1 and up.
@@ -123,7 +123,7 @@ impl<'a> Keys<'a> {
         if supported.contains(&name) {
             return Ok(());
         }
-        Err(self.error(format!("{key} has {name:?}, supported: {}", supported.join(", "))))
+        Err(self.error(format!("{key} has {}, supported: {}", short(format_args!("{name:?}")), supported.join(", "))))
     }
 
     /// A small positive number that a norm adds to the variance.
@@ -142,7 +142,7 @@ impl<'a> Keys<'a> {
             // 1 and 1.0 are the same number.
             let same = found == *value || found.as_f64().is_some_and(|n| value.as_f64() == Some(n));
             if !found.is_null() && !same {
-                return Err(self.error(format!("{key} is {found}, supported: {value}")));
+                return Err(self.error(format!("{key} is {}, supported: {value}", short(found))));
             }
         }
         Ok(())

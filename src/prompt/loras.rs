@@ -41,7 +41,8 @@ pub fn take_tags(prompt: &str) -> Result<(String, Vec<Tag>)> {
 fn find(prompt: &str) -> Option<(&str, &str, &str)> {
     let mut from = 0;
     loop {
-        let start = from + STARTS.iter().filter_map(|start| prompt[from..].find(start)).min()?;
+        let begins = |at: &usize| STARTS.iter().any(|start| prompt[*at..].starts_with(start));
+        let start = prompt[from..].match_indices('<').map(|(at, _)| from + at).find(begins)?;
         let inside = start + STARTS[0].len();
         let end = inside + prompt[inside..].find('>')?;
         if end > inside {
@@ -112,6 +113,14 @@ mod tests {
         }
         assert_eq!(tags("<lora:><lora:a>"), ("<lora:>".into(), vec![named("a", 1.0, 1.0)]));
         assert!(has_tags("é <lora:a>"));
+    }
+
+    #[test]
+    fn a_megabyte_of_tags_is_read_at_once() {
+        assert_eq!(tags(&"<lora:a>".repeat(1 << 17)).1.len(), 1 << 17);
+        for text in ["<lora:", "<lora:>", "<", "<lora:<lyco:"] {
+            assert!(!has_tags(&text.repeat((1 << 20) / text.len())), "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, short};
 
 /// The parsed keys of a `scheduler_config.json`. The default has none, so that every sampler takes its class's defaults.
 #[derive(Debug, Clone, Default)]
@@ -83,12 +83,26 @@ impl Config {
 
     /// An error that names a key and its value.
     pub(super) fn refused(&self, key: &str, value: impl std::fmt::Display, why: &str) -> Error {
-        let place = if self.place.is_empty() { "scheduler" } else { &self.place };
-        Error::config(place, format!("{key}: {value} {why}"))
+        self.error(format!("{key}: {} {why}", short(value)))
+    }
+
+    pub(super) fn error(&self, what: impl std::fmt::Display) -> Error {
+        Error::config(if self.place.is_empty() { "scheduler" } else { &self.place }, what)
     }
 
     fn wrong_type(&self, key: &str, value: &Value, wanted: &str) -> Error {
         self.refused(key, value, &format!("is not {wanted}"))
+    }
+
+    /// The same without a key.
+    pub(super) fn without(&self, key: &str) -> Self {
+        let mut config = self.clone();
+        config.keys.remove(key);
+        config
+    }
+
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        self.keys.get(key)
     }
 
     /// The diffusers class that wrote the file.

@@ -32,6 +32,7 @@ pub use config::Config;
 use config::ZERO_SNR;
 
 use crate::error::{Error, Result};
+use config::SPACING;
 
 /// Denoises one picture. A batch has one sampler for each picture, beside its generator of noise.
 ///
@@ -180,7 +181,8 @@ pub fn web_ui_name(name: &str) -> &str {
 /// accepts, and its class's defaults for the rest.
 ///
 /// # Errors
-/// If there is no such sampler, it cannot take that many steps, an `eta` or a spacing, or the config asks for what is not built.
+/// If there is no such sampler, it cannot take that many steps, an `eta` or a spacing, the config asks for what is not built,
+/// or the numbers of a step would not be finite.
 pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Box<dyn Sampler>> {
     let entry = find(name)?;
     config.check_noise(is_class)?;
@@ -194,7 +196,55 @@ pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Box<dyn Samp
             "--spacing is not for the sampler {name}, which spaces timesteps in its own way"
         )));
     }
-    (entry.build)(config, steps)
+    match not_finite((entry.build)(config, steps)?) {
+        None => (entry.build)(config, steps),
+        Some(step) => Err(because_of_a_key(entry, config, steps, step)),
+    }
+}
+
+/// The first evaluation, counted from 1, whose timestep, noise level or factors are not finite. The factors show in what a
+/// step makes of other numbers.
+fn not_finite(mut sampler: Box<dyn Sampler>) -> Option<usize> {
+    let finite = |sampler: &dyn Sampler, index: usize| {
+        let sigmas = sampler.sigmas().unwrap_or_default().iter().skip(index).take(2);
+        let levels = sigmas.chain([&sampler.timesteps()[index]]);
+        levels.copied().chain([sampler.input_scale(index), sampler.init_noise_sigma()]).all(f32::is_finite)
+    };
+    let wrong = (0..sampler.timesteps().len()).find(|&index| {
+        let next = sampler.step(index, &[0.5], &[1.0], &mut |n| vec![1.0; n]);
+        !finite(&*sampler, index) || !next[0].is_finite()
+    });
+    wrong.map(|index| index + 1)
+}
+
+/// The keys that may be to blame for a schedule that is not finite, the likeliest first.
+const CAUSES: [&str; 12] = [
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "beta_end",
+    "beta_start",
+    "beta_schedule",
+    "num_train_timesteps",
+    "sigma_max",
+    "sigma_min",
+    "steps_offset",
+    SPACING,
+    "sample_max_value",
+    "solver_order",
+];
+
+/// The error of a schedule that is not finite: it names the key without which it would be.
+fn because_of_a_key(entry: &Entry, config: &Config, steps: usize, step: usize) -> Error {
+    let cause = CAUSES.into_iter().filter_map(|key| Some((key, config.value(key)?))).find(|(key, _)| {
+        let sampler = (entry.build)(&config.without(key), steps);
+        sampler.is_ok_and(|sampler| not_finite(sampler).is_none())
+    });
+    let what =
+        format!("the schedule of {} is not finite at step {step}; choose another --sampler or --steps", entry.name);
+    match cause {
+        Some((key, value)) => config.refused(key, value, &format!("is why {what}")),
+        None => config.error(what),
+    }
 }
 
 /// What is to be said of drawing with the sampler of that name, if anything: that its class ignores a schedule's end in pure
@@ -242,6 +292,29 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schedule_that_is_not_finite_names_the_key() {
+        let message = |name: &str, text: &str| {
+            sampler(name, &Config::from_json(text, "x").unwrap(), 4).err().map(|error| error.to_string())
+        };
+        for (name, text, key) in [
+            ("euler", r#"{"trained_betas": [0, 1]}"#, "x: trained_betas: [0,1] is why the schedule of euler"),
+            (
+                "ddim",
+                r#"{"rescale_betas_zero_snr": true, "timestep_spacing": "trailing", "clip_sample": false}"#,
+                "at step 1",
+            ),
+            ("heun", r#"{"beta_end": 1}"#, "beta_end: 1 is why"),
+            ("dpm++2m", r#"{"use_karras_sigmas": true, "sigma_max": 1e300}"#, "sigma_max: 1e+300 is why"),
+        ] {
+            let error = message(name, text).unwrap_or_default();
+            assert!(error.contains(key) && error.contains("is not finite at step 1"), "{name} {text}: {error}");
+        }
+        for entry in &TABLE {
+            assert_eq!(message(entry.name, "{}"), None);
+        }
+    }
 
     #[test]
     fn names_differ() {

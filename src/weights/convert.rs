@@ -15,6 +15,7 @@ use super::quant::Blocks;
 use super::unreadable;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, RawTensor, Shape};
+use crate::text;
 
 /// What matrices are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,18 +185,18 @@ fn folder(from: &Path, to: &Path, encoding: Encoding) -> Result<()> {
         .collect();
     names.sort();
     for name in names {
-        let (path, text) = (from.join(&name), name.to_string_lossy().into_owned());
+        let (path, file_name) = (from.join(&name), name.to_string_lossy().into_owned());
         if path.is_dir() {
             folder(&path, &to.join(&name), encoding)?;
-        } else if let Some(stem) = text.strip_suffix(".safetensors") {
-            if !stem.contains("fp16") || !from.join(text.replace(".fp16", "")).exists() {
+        } else if let Some(stem) = file_name.strip_suffix(".safetensors") {
+            if !stem.contains("fp16") || !from.join(file_name.replace(".fp16", "")).exists() {
                 let ending = if encoding == Encoding::F16 { "safetensors" } else { "gguf" };
                 file(&path, &to.join(format!("{stem}.{ending}")), encoding)?;
             }
-        } else if text.ends_with(".index.json") && encoding != Encoding::F16 {
-            let index = fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+        } else if file_name.ends_with(".index.json") && encoding != Encoding::F16 {
+            let index = text::read(&path)?;
             write_atomically(&to.join(&name), index.replace(".safetensors\"", ".gguf\"").as_bytes())?;
-        } else if ![".bin", ".ckpt", ".pt", ".pth"].iter().any(|pickle| text.ends_with(pickle)) {
+        } else if ![".bin", ".ckpt", ".pt", ".pth"].iter().any(|pickle| file_name.ends_with(pickle)) {
             let bytes = fs::read(&path).map_err(|error| unreadable(&path, &error))?;
             write_atomically(&to.join(&name), &bytes)?;
         }

@@ -18,12 +18,17 @@ pub const MAGIC: &[u8] = b"GGUF";
 /// Where quantisers that know only matrices leave a convolution's dimensions.
 const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
 
-/// What is read of a value.
+/// What is read of a value. Longer lists than a shape are vocabularies, which nobody reads.
 enum Value {
     Numbers(Vec<u64>),
     Text(String),
     Other,
 }
+
+/// Most dimensions of a tensor.
+const MOST_DIMENSIONS: u32 = 8;
+
+const ALIGNMENT_KEY: &str = "general.alignment";
 
 /// Reads the header; an error says what is wrong with it.
 pub fn parse(data: &[u8]) -> Result<Header, String> {
@@ -37,13 +42,16 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
     for _ in 0..keys {
         let key = rest.text()?;
         let kind = rest.u32()?;
-        values.insert(key, rest.value(kind)?);
+        let value = rest.value(kind)?;
+        if matches!(value, Value::Text(_)) || key == ALIGNMENT_KEY || key.starts_with(ORIGINAL_SHAPE) {
+            values.insert(key, value);
+        }
     }
     let mut infos = Vec::new();
     for _ in 0..tensors {
         infos.push((rest.text()?, rest.dims()?, rest.u32()?, rest.u64()?));
     }
-    let alignment = match values.get("general.alignment") {
+    let alignment = match values.get(ALIGNMENT_KEY) {
         Some(Value::Numbers(n)) if n.len() == 1 && n[0].is_power_of_two() && n[0] <= 1 << 20 => n[0] as usize,
         None => 32,
         Some(_) => return Err("has an alignment that is no power of two".into()),
@@ -189,9 +197,8 @@ impl<'a> Reader<'a> {
 
     /// A tensor's dimensions in PyTorch's order, outermost first.
     fn dims(&mut self) -> Result<Vec<usize>, String> {
-        const MOST: u32 = 8;
         let rank = self.u32()?;
-        if rank > MOST {
+        if rank > MOST_DIMENSIONS {
             return Err(format!("is damaged: it has a tensor of {rank} dimensions; download it again"));
         }
         let mut dims = Vec::new();
@@ -211,12 +218,16 @@ impl<'a> Reader<'a> {
                 let (kind, count) = (self.u32()?, self.u64()?);
                 if kind == TEXT {
                     for _ in 0..count {
-                        self.text()?;
+                        let len = self.u64()?;
+                        self.take(len)?;
                     }
                     return Ok(Value::Other);
                 }
                 let size = size(kind)?;
                 let bytes = self.take(count.saturating_mul(size))?;
+                if count > u64::from(MOST_DIMENSIONS) {
+                    return Ok(Value::Other);
+                }
                 let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte));
                 Ok(Value::Numbers(bytes.chunks_exact(size as usize).map(number).collect()))
             }
@@ -272,6 +283,22 @@ mod tests {
             assert!(parse(&file(kind, &dims, 34)).is_err(), "{dims:?}");
         }
         assert_eq!(parse(&file(10, &[256], 84)).unwrap().unknown["x"], "ggml type 10");
+    }
+
+    #[test]
+    fn lists_that_are_no_shapes_are_not_kept() {
+        const LIST: u32 = 9;
+        let list = |kind: u32, count: u64, each: &[u8]| {
+            [&kind.to_le_bytes()[..], &count.to_le_bytes(), &each.repeat(count as usize)].concat()
+        };
+        for (kind, each, most) in [(0, &[1][..], 8), (5, &[1, 0, 0, 0][..], 8), (8, &[0; 8][..], 0)] {
+            for count in [8, 9, 100_000] {
+                let data = list(kind, count, each);
+                let mut reader = Reader { data: &data, at: 0 };
+                let kept = matches!(reader.value(LIST).unwrap(), Value::Numbers(n) if n.len() as u64 == count);
+                assert_eq!((kept, reader.at), (count <= most, data.len()), "type {kind}, {count}");
+            }
+        }
     }
 
     #[test]

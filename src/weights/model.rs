@@ -13,6 +13,7 @@ use super::file::TensorFile;
 use super::manifest::{self, Entry, Kind};
 use super::{builtin, unreadable};
 use crate::error::{Error, Result};
+use crate::text;
 
 /// What is there to read, whether on the disk or inside the binary.
 pub struct Model {
@@ -195,7 +196,7 @@ impl Model {
                 _ => Error::file(self.path(path), "no such file: the model is incomplete, download it again"),
             });
         };
-        String::from_utf8(bytes.into_owned()).map_err(|_| Error::file(self.path(path), "is no text in UTF-8"))
+        text::decode(bytes.into_owned()).map_err(|what| Error::file(self.path(path), what))
     }
 
     /// A JSON file that must be there, such as `unet/config.json`.

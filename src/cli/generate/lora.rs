@@ -1,6 +1,6 @@
 //! The LoRA files of `generate`: those of `--lora`, and those that prompts name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,9 +10,11 @@ use crate::cli::lora::LoraArgs;
 use crate::cli::warn;
 use crate::conditioning::Syntax;
 use crate::error::{Error, Result, ten};
-use crate::pipeline::Request;
+use crate::pipeline::{Pipeline, Request};
 use crate::prompt::loras::{Tag, has_tags, take_tags};
 use crate::weights::{Lora, LoraFile};
+
+use super::prompts::Prompts;
 
 #[derive(Debug, Args)]
 pub(super) struct PromptLoraArgs {
@@ -29,6 +31,10 @@ pub(super) struct Loras {
     given: Vec<Lora>,
     folders: Vec<PathBuf>,
     open: BTreeMap<PathBuf, Arc<LoraFile>>,
+    /// Those that prompts named.
+    named: BTreeMap<String, Arc<LoraFile>>,
+    /// Whether it was said that tags in plain prompts are text.
+    warned: bool,
 }
 
 impl PromptLoraArgs {
@@ -42,29 +48,48 @@ impl PromptLoraArgs {
         let beside = given.iter().map(|lora| lora.file.path().parent().unwrap_or(Path::new("")).to_path_buf());
         let folders = self.lora_dir.iter().cloned().chain(beside).collect();
         let open = given.iter().map(|lora| (lora.file.path().to_path_buf(), Arc::clone(&lora.file))).collect();
-        Ok(Loras { given, folders, open })
+        Ok(Loras { given, folders, open, named: BTreeMap::new(), warned: false })
     }
 }
 
 impl Loras {
-    /// Gives the request its files: those of `--lora`, and those whose tags it takes out of a weighted prompt. Returns the
-    /// prompt with a tag for each, which is how the web UI would have been told of them.
+    /// Whether every prompt's tags can be understood and their files fit the model, before anything is drawn.
+    ///
+    /// # Errors
+    /// The first that cannot, or does not.
+    pub(super) fn check(&mut self, prompts: &Prompts, request: &mut Request, pipeline: &Pipeline) -> Result<()> {
+        let mut checked = HashSet::new();
+        for (_, prompt) in prompts.iter() {
+            self.add_to(prompt, request)?;
+            // Files stay open, so each has an address of its own.
+            let new = request.loras.iter().filter(|lora| checked.insert(Arc::as_ptr(&lora.file))).count();
+            if new > 0 {
+                pipeline.changes(request)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the request its prompt and its files: those of `--lora`, and those whose tags it takes out of a weighted
+    /// prompt. Returns the prompt with a tag for each, which is how the web UI would have been told of them.
     ///
     /// # Errors
     /// If a tag cannot be understood, or its file cannot be found or read.
-    pub(super) fn add_to(&mut self, request: &mut Request) -> Result<String> {
-        let mut shown = request.prompt.trim().to_string();
+    pub(super) fn add_to(&mut self, prompt: &str, request: &mut Request) -> Result<String> {
+        let mut shown = prompt.trim().to_string();
         for Lora { file, unet, .. } in &self.given {
             shown += &format!(" <lora:{}:{unet}>", file.name());
         }
-        request.loras = self.given.clone();
+        request.loras.clone_from(&self.given);
         if request.conditioning.syntax == Syntax::Plain {
-            if has_tags(&request.prompt) {
+            if !self.warned && has_tags(prompt) {
+                self.warned = true;
                 warn("<lora:..> in a plain prompt is text: use --lora, or --prompt-syntax weighted");
             }
+            request.prompt = prompt.into();
             return Ok(shown);
         }
-        let (prompt, tags) = take_tags(&request.prompt)?;
+        let (prompt, tags) = take_tags(prompt)?;
         request.prompt = prompt;
         for tag in tags {
             let file = self.find(&tag)?;
@@ -74,6 +99,9 @@ impl Loras {
     }
 
     fn find(&mut self, tag: &Tag) -> Result<Arc<LoraFile>> {
+        if let Some(file) = self.named.get(&tag.name) {
+            return Ok(Arc::clone(file));
+        }
         let fail = |what: String| Err(Error::usage(format!("<lora:{}> in the prompt: {what}", tag.name)));
         if self.folders.is_empty() {
             return fail("give the folder of its file by --lora-dir".into());
@@ -86,11 +114,12 @@ impl Loras {
             let known = if known.is_empty() { "no .safetensors".into() } else { ten(&known) };
             return fail(format!("there is no file of this name; --lora and --lora-dir have {known}"));
         };
-        if let Some(file) = self.open.get(&path) {
-            return Ok(Arc::clone(file));
-        }
-        let file = Arc::new(LoraFile::open(&path)?);
+        let file = match self.open.get(&path) {
+            Some(file) => Arc::clone(file),
+            None => Arc::new(LoraFile::open(&path)?),
+        };
         self.open.insert(path, Arc::clone(&file));
+        self.named.insert(tag.name.clone(), Arc::clone(&file));
         Ok(file)
     }
 

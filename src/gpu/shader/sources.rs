@@ -11,6 +11,7 @@ use include_dir::{Dir, include_dir};
 use super::Dialect;
 use crate::error::{Error, Result, ten};
 use crate::ops::Launch;
+use crate::text;
 
 /// Folders below `shaders/`: parts of kernels, and the kernels that measure a device's ceilings.
 const SHARED: &str = "shared";
@@ -56,7 +57,7 @@ impl Sources {
             if SHADERS.get_file(&relative).is_none() {
                 return Err(unknown(folder, &format!("{} stands for no built-in file", path.display())));
             }
-            let text = fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
+            let text = text::read(&path)?;
             own.insert(relative, File { path: path.display().to_string().into(), text: text.into(), builtin: false });
         }
         if own.is_empty() {
