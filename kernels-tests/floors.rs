@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("pack", 0),
     ("caps", 0),
     ("cache", 0),
+    ("files", 0),
     ("host", 0),
     ("prompt", 0),
     ("rng", 0),

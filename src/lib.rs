@@ -20,7 +20,7 @@
 //! | 3 | `gpu`, `models`, `weights`, `tokenizer`, `samplers`, `image` | siblings, blind to each other |
 //! | 2 | `graph` | nodes, fusion, memory plan, CPU executor |
 //! | 1 | `ops` | one file per op |
-//! | 0 | `tensor`, `pack`, `caps`, `host`, `cache`, `prompt`, `rng`, `error` | plain data |
+//! | 0 | `tensor`, `pack`, `caps`, `host`, `cache`, `files`, `prompt`, `rng`, `error` | plain data |
 //!
 //! Where to start: [`pipeline`] for the whole, [`ops`] for a kernel, `shaders/` for its WGSL, [`samplers`] for an
 //! algorithm, [`models`] for a network.
@@ -31,6 +31,7 @@ pub mod caps;
 pub mod cli;
 pub mod conditioning;
 pub mod error;
+pub mod files;
 pub mod forward;
 pub mod gpu;
 pub mod graph;

@@ -1,26 +1,28 @@
 //! `ornstein generate`
 
 mod control;
-mod interrupt;
 mod lora;
+mod progress;
 mod prompt;
 
-use std::io::{IsTerminal, Read};
+use std::collections::HashSet;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 
 use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, tell, warn};
 use crate::conditioning::Syntax;
 use crate::error::{Error, Result, ten};
+use crate::files::{TEXT, identity, read_from, read_text, utf8};
 use crate::image::{ControlParameters, Parameters, encode_png};
 use crate::network::Executor;
-use crate::pipeline::{Control, Pictures, Pipeline, Request, Seconds, Settings};
+use crate::pipeline::{Control, Made, Pictures, Pipeline, Request, Seconds, Settings};
 use crate::rng;
 use crate::samplers::SPACINGS;
 use crate::tensor::Tensor;
 use crate::weights::{check_writable, read_tensors, write_atomically, write_tensors};
-use interrupt::Interrupt;
 
 #[derive(Debug, Args)]
 pub(super) struct Generate {
@@ -140,60 +142,60 @@ impl Generate {
         for (line, mut request) in requests {
             let prompt = loras.add_to(&mut request)?;
             // First: a path for each picture of an absurd batch would fill the memory.
-            pipeline.settings(&request)?;
+            let settings = pipeline.settings(&request)?;
             pipeline.changes(&request)?;
             let paths = self.paths(seed, line.as_deref());
-            if let Some(latents) = self.save_latents.as_ref().filter(|path| paths.contains(path)) {
-                let what = format!("--save-latents and the picture are both {}: name two files", latents.display());
-                return Err(Error::usage(what));
-            }
-            for path in paths.iter().chain(&self.save_latents).filter(|path| !is_stdout(path)) {
-                check_writable(path)?;
-            }
-            jobs.push(Job { prompt, request, paths });
+            jobs.push(Job { prompt, request, settings, paths });
         }
+        self.check_outputs(&jobs)?;
         let executor = self.device.open(sources)?;
-        let interrupt = Interrupt::watch()?;
         // One job's networks make room for each other; several jobs' stay.
         let mut loaded = (jobs.len() > 1).then(|| pipeline.load(&executor));
-        let mut done = Done { executor: &executor, images: Vec::new(), seconds: Seconds::default(), peak: 0 };
+        let (images, seconds) = (Vec::new(), Seconds::default());
+        let mut done = Done { executor: &executor, json: self.json, images, seconds, peak: 0 };
         for job in &jobs {
-            let pictures = interrupt.unless_pressed(|pressed, tell| match &mut loaded {
-                Some(loaded) => pollster::block_on(loaded.generate(&job.request, pressed, tell)),
-                None => pollster::block_on(pipeline.generate(&executor, &job.request, pressed, tell)),
+            let begun = Instant::now();
+            let mut keep = |made: Made<'_>| match (made, &self.save_latents) {
+                (Made::Latents(latents), Some(path)) => write_tensors(path, &[("latents", latents)]),
+                (Made::Latents(_), None) => Ok(()),
+                (Made::Picture(index, rgb), _) => done.picture(&pipeline, job, index, rgb, begun),
+            };
+            let pictures = progress::shown(&mut keep, |pressed, tell, keep| match &mut loaded {
+                Some(loaded) => pollster::block_on(loaded.generate_each(&job.request, pressed, tell, keep)),
+                None => pollster::block_on(pipeline.generate_each(&executor, &job.request, pressed, tell, keep)),
             })?;
-            self.write(&pipeline, job, &pictures)?;
             if self.verbose {
                 tell_spans(&pictures);
             }
-            done.add(job, &pictures, self.json)?;
+            done.add(&pictures);
         }
         if self.json { done.print_json() } else { Ok(()) }
     }
 
-    fn write(&self, pipeline: &Pipeline, job: &Job, pictures: &Pictures) -> Result<()> {
-        if let Some(path) = &self.save_latents {
-            write_tensors(path, &[("latents", &pictures.latents)])?;
-        }
-        for ((pixels, path), seed) in pictures.pixels.iter().zip(&job.paths).zip(job.seeds()) {
-            let png = png(pipeline, job, pictures, pixels, seed)?;
-            match is_stdout(path) {
-                true => print(&png)?,
-                false => write_atomically(path, &png)?,
+    /// # Errors
+    /// If a file cannot be written, or something else would be written to it too.
+    fn check_outputs(&self, jobs: &[Job]) -> Result<()> {
+        let mut files = HashSet::new();
+        for path in jobs.iter().flat_map(|job| &job.paths).filter(|path| !is_stdout(path)) {
+            if !files.insert(identity(path)) {
+                let what = format!("{} is the file of another picture too: remove it, or name others", path.display());
+                return Err(Error::usage(what));
             }
+            check_writable(path)?;
         }
-        Ok(())
+        let Some(path) = &self.save_latents else { return Ok(()) };
+        if files.contains(&identity(path)) {
+            let what = format!("--save-latents and the picture are both {}: name two files", path.display());
+            return Err(Error::usage(what));
+        }
+        check_writable(path)
     }
 
     /// What to draw: the prompt, or every line of the file that is not empty, with its number.
     fn requests(&self, seed: u64) -> Result<Vec<(Option<String>, Request)>> {
         let request = self.request(seed)?;
         let Some(file) = &self.prompts else { return Ok(vec![(None, request)]) };
-        let text = if is_stdout(file) {
-            read_stdin()?
-        } else {
-            std::fs::read_to_string(file).map_err(|e| Error::file(file, format!("cannot be read as text: {e}")))?
-        };
+        let text = if is_stdout(file) { read_stdin()? } else { read_text(file)? };
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         if lines.is_empty() {
             return Err(Error::file(file, "holds no prompt: write one a line"));
@@ -235,12 +237,16 @@ impl Generate {
             return vec![path];
         }
         let path = given.unwrap_or_else(|| PathBuf::from("ornstein.png"));
-        let mut stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut stem = path.file_stem().unwrap_or_default().to_os_string();
         if let Some(line) = line {
-            stem += &format!("-{line}");
+            stem.push(format!("-{line}"));
         }
-        let seeds = (0..self.batch as u64).map(|i| seed.wrapping_add(i));
-        seeds.map(|seed| path.with_file_name(format!("{stem}-{seed}.png"))).collect()
+        let named = |seed: u64| {
+            let mut name = stem.clone();
+            name.push(format!("-{seed}.png"));
+            path.with_file_name(name)
+        };
+        (0..self.batch as u64).map(|i| named(seed.wrapping_add(i))).collect()
     }
 }
 
@@ -249,39 +255,42 @@ struct Job {
     /// As it is shown: with the tags of LoRA files.
     prompt: String,
     request: Request,
+    settings: Settings,
     paths: Vec<PathBuf>,
-}
-
-impl Job {
-    fn seeds(&self) -> impl Iterator<Item = u64> {
-        (0..).map(|i| self.request.seed.wrapping_add(i))
-    }
 }
 
 /// What was drawn so far.
 struct Done<'a> {
     executor: &'a Executor,
+    json: bool,
     images: Vec<serde_json::Value>,
     seconds: Seconds,
     peak: u64,
 }
 
 impl Done<'_> {
-    fn add(&mut self, job: &Job, pictures: &Pictures, json: bool) -> Result<()> {
-        let (Settings { width, height, .. }, executor) = (&pictures.settings, self.executor.name());
-        for (path, seed) in job.paths.iter().zip(job.seeds()) {
-            let prompt = &job.prompt;
-            self.images.push(serde_json::json!({
-                "path": path, "seed": seed, "width": width, "height": height, "prompt": prompt,
-            }));
-            if !json && !is_stdout(path) {
-                let seconds = pictures.seconds.total;
-                print(format!("{}  seed {seed}, {seconds:.1} s on {executor}\n", path.display()).as_bytes())?;
-            }
+    /// Writes a picture of a job that has `begun` then, and tells of it.
+    fn picture(&mut self, pipeline: &Pipeline, job: &Job, index: usize, rgb: &[u8], begun: Instant) -> Result<()> {
+        let (path, seed) = (&job.paths[index], job.request.seed.wrapping_add(index as u64));
+        let png = png(pipeline, job, rgb, seed)?;
+        if is_stdout(path) {
+            return print(&png);
         }
+        write_atomically(path, &png)?;
+        let (Settings { width, height, .. }, prompt, path) = (&job.settings, &job.prompt, path.display().to_string());
+        if !self.json {
+            let (seconds, executor) = (begun.elapsed().as_secs_f64(), self.executor.name());
+            print(format!("{path}  seed {seed}, {seconds:.1} s on {executor}\n").as_bytes())?;
+        }
+        self.images.push(serde_json::json!({
+            "path": path, "seed": seed, "width": width, "height": height, "prompt": prompt,
+        }));
+        Ok(())
+    }
+
+    fn add(&mut self, pictures: &Pictures) {
         self.seconds += pictures.seconds;
         self.peak = self.peak.max(pictures.peak_device_bytes);
-        Ok(())
     }
 
     fn print_json(&self) -> Result<()> {
@@ -303,8 +312,8 @@ fn tell_spans(pictures: &Pictures) {
     line(pictures.seconds.total, &format!("in all, {most} MiB of device memory at most"));
 }
 
-fn png(pipeline: &Pipeline, job: &Job, pictures: &Pictures, pixels: &[u8], seed: u64) -> Result<Vec<u8>> {
-    let (request, settings) = (&job.request, &pictures.settings);
+fn png(pipeline: &Pipeline, job: &Job, rgb: &[u8], seed: u64) -> Result<Vec<u8>> {
+    let Job { request, settings, .. } = job;
     let controls = pipeline.control_names().zip(&request.controls);
     let control = |(model, Control { scale, start, end, .. }): (String, &Control)| ControlParameters {
         model,
@@ -329,7 +338,7 @@ fn png(pipeline: &Pipeline, job: &Job, pictures: &Pictures, pixels: &[u8], seed:
         rng: request.rng.automatic1111_name(),
         controls: controls.map(control).collect(),
     };
-    encode_png(settings.width, settings.height, pixels, &parameters.to_string())
+    encode_png(settings.width, settings.height, rgb, &parameters.to_string())
 }
 
 fn read_latents(path: &Path) -> Result<Tensor> {
@@ -349,12 +358,12 @@ fn is_stdout(path: &Path) -> bool {
 }
 
 fn read_stdin() -> Result<String> {
-    let mut stdin = std::io::stdin().lock();
+    let stdin = std::io::stdin().lock();
     if stdin.is_terminal() {
         warn("reading the prompt from the terminal, until Ctrl-D");
     }
-    let mut text = String::new();
-    stdin.read_to_string(&mut text).map_err(|e| Error::file("stdin", format!("is no text in UTF-8: {e}")))?;
+    let place = Path::new("stdin");
+    let text = utf8(place, read_from(stdin, place, TEXT)?)?;
     Ok(text.trim_end_matches(['\n', '\r']).to_string())
 }
 

@@ -1,5 +1,7 @@
 //! `ornstein models`
 
+use std::ffi::OsString;
+
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -36,7 +38,7 @@ enum Command {
     /// Tell what a model is: its family, components, parameters and their types
     Inspect {
         /// A checkpoint, a diffusers folder, or a name from `ornstein models list`
-        model: String,
+        model: OsString,
         /// One JSON document instead of text
         #[arg(long)]
         json: bool,
@@ -44,7 +46,7 @@ enum Command {
     /// Look at every tensor of a model: whether it is there, of the right shape, and finite
     Verify {
         /// A checkpoint, a diffusers folder, or a name from `ornstein models list`
-        model: String,
+        model: OsString,
     },
 }
 
@@ -72,7 +74,7 @@ impl Models {
 /// Whether the model of this name can be opened, with the weights that every model has.
 fn is_here(name: &str) -> bool {
     let whole = |model: Model| ["text_encoder", "unet", "vae"].iter().all(|component| model.weights(component).is_ok());
-    Model::resolve(Some(name)).is_ok_and(whole)
+    Model::resolve(Some(name.as_ref())).is_ok_and(whole)
 }
 
 fn list(as_json: bool) -> Result<()> {

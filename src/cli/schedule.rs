@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{print, print_json};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::read_text;
 use crate::samplers;
 
 #[derive(Debug, Args)]
@@ -26,11 +27,7 @@ pub(super) struct Schedule {
 impl Schedule {
     pub(super) fn run(self) -> Result<()> {
         let config = match &self.config {
-            Some(path) => {
-                let text =
-                    std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
-                samplers::Config::from_json(&text, &path.display().to_string())?
-            }
+            Some(path) => samplers::Config::from_json(&read_text(path)?, &path.display().to_string())?,
             None => samplers::Config::from_json("{}", "the sampler's defaults")?,
         };
         let sampler = samplers::sampler(&self.sampler, &config, self.steps)?;

@@ -1,0 +1,9 @@
+//! Files as every floor needs them: read whole but never without an end, written beside their place, and told apart.
+
+mod identity;
+mod read;
+mod temporary;
+
+pub use identity::{Identity, identity};
+pub use read::{DATA, TEXT, read, read_from, read_text, unreadable, utf8};
+pub use temporary::{Temporary, remove_temporaries, unless_ending};
