@@ -1,10 +1,9 @@
 //! Signals, at any moment of every command that writes: which exit status, and what is left.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -142,10 +141,6 @@ fn interrupted(output: &Output, signal: c_int) -> Result<(), Failed> {
 
 fn fifo(path: &Path) -> Result<(), Failed> {
     ensure(Command::new("mkfifo").arg(path).status()?.success(), "there is no FIFO")
-}
-
-fn contents(at: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>, Failed> {
-    files(at)?.into_iter().map(|path| Ok((path.clone(), std::fs::read(path)?))).collect()
 }
 
 /// A signal at several moments, with another file under the output's name before.
