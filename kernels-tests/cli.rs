@@ -1,7 +1,10 @@
 //! The command line as a careless user meets it: exit status, one helpful line, no half-written file.
 
 mod drawn;
+mod outputs;
 mod refused;
+#[cfg(unix)]
+mod signals;
 mod told;
 
 use std::path::{Path, PathBuf};
@@ -23,11 +26,21 @@ pub fn trials() -> Vec<Trial> {
             check(folder.path())
         })
     };
-    [refused::CHECKS, drawn::CHECKS, told::CHECKS].concat().iter().map(in_a_folder).collect()
+    let mut trials: Vec<_> =
+        [refused::CHECKS, drawn::CHECKS, outputs::CHECKS, told::CHECKS].concat().iter().map(in_a_folder).collect();
+    #[cfg(unix)]
+    trials.extend(signals::trials());
+    trials
 }
 
 pub fn ornstein(at: &Path, arguments: &[&str]) -> Result<Output, Failed> {
-    Ok(Command::new(env!("CARGO_BIN_EXE_ornstein")).current_dir(at).args(arguments).stdin(Stdio::null()).output()?)
+    Ok(command(at, arguments).output()?)
+}
+
+fn command(at: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ornstein"));
+    command.current_dir(at).args(arguments).stdin(Stdio::null());
+    command
 }
 
 /// A quick picture on the CPU.

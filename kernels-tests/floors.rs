@@ -29,10 +29,10 @@ const FLOORS: &[(&str, u32)] = &[
     ("pack", 0),
     ("caps", 0),
     ("cache", 0),
+    ("files", 0),
     ("host", 0),
     ("prompt", 0),
     ("rng", 0),
-    ("text", 0),
     ("error", 0),
 ];
 
@@ -51,6 +51,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("clap::", &["cli"]),
     ("indicatif::", &["cli"]),
     ("pollster::", &["cli"]),
+    ("signal_hook::", &["cli"]),
+    ("libc::", &["cli"]),
+    ("tempfile::", &["files"]),
     ("sysinfo::", &["host"]),
     ("String::from_utf8(", &["text"]),
     ("fs::read_to_string(", &[]),

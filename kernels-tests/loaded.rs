@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
+use ornstein::error::Error;
 use ornstein::network::Executor;
-use ornstein::pipeline::{Pictures, Pipeline, Request};
+use ornstein::pipeline::{Event, Made, Pictures, Pipeline, Request};
 use ornstein::weights::Model;
 
 use crate::support::{ensure, test};
@@ -18,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         test("loaded::networks_draw_the_same_as_fresh_ones", networks_draw_the_same_as_fresh_ones),
         test("loaded::spans_add_up_to_the_whole", spans_add_up_to_the_whole),
+        test("loaded::each_picture_is_handed_out_before_the_next_is_made", each_picture_is_handed_out),
         test("loaded::a_file_of_prompts_is_drawn_line_by_line", a_file_of_prompts_is_drawn_line_by_line),
         test("loaded::a_million_prompts_begin_at_once", a_million_prompts_begin_at_once),
         test("loaded::a_tag_in_a_million_prompts_is_checked_before_the_first", a_tag_is_checked_before_the_first),
@@ -60,6 +62,25 @@ fn spans_add_up_to_the_whole() -> Result<(), Failed> {
     let pictures = drawn(async |cancel, tell| pipeline.generate(&Executor::Cpu, &request, cancel, tell).await)?;
     let (spans, total) = (pictures.spans.iter().map(|span| span.seconds).sum::<f64>(), pictures.seconds.total);
     ensure(spans <= total && total - spans < 0.01, format!("{spans} s of {total} s"))
+}
+
+fn each_picture_is_handed_out() -> Result<(), Failed> {
+    let (pipeline, request) = (Pipeline::open(Model::builtin())?, Request { batch: 3, ..request(PROMPTS[0], 64) });
+    let whole = drawn(async |cancel, tell| pipeline.generate(&Executor::Cpu, &request, cancel, tell).await)?;
+    let (mut made, cancel) = (Vec::new(), AtomicBool::new(false));
+    let mut keep = |what: Made<'_>| {
+        made.push(match what {
+            Made::Latents(latents) if *latents == whole.latents => "latents".to_string(),
+            Made::Picture(index, rgb) if rgb == whole.pixels[index] => format!("picture {index}"),
+            other => format!("another: {other:?}"),
+        });
+        cancel.store(made.len() == 3, Ordering::Relaxed);
+        Ok(())
+    };
+    let tell = &mut |_: Event<'_>| {};
+    let stopped = pollster::block_on(pipeline.generate_each(&Executor::Cpu, &request, &cancel, tell, &mut keep));
+    ensure(matches!(stopped, Err(Error::Interrupted)), "it goes on")?;
+    ensure(made == ["latents", "picture 0", "picture 1"], format!("{made:?}"))
 }
 
 fn command(at: &Path, arguments: &[&str]) -> Command {

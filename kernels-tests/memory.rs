@@ -1,5 +1,6 @@
 //! Devices that cannot hold all that a picture takes.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -7,7 +8,7 @@ use libtest_mimic::{Failed, Trial};
 use ornstein::error::Result;
 use ornstein::gpu::shader::Sources;
 use ornstein::network::{Executor, IfWrong};
-use ornstein::pipeline::{Event, Pictures, Pipeline, Request};
+use ornstein::pipeline::{Event, Made, Pictures, Pipeline, Request};
 use ornstein::tensor::DType;
 use ornstein::weights::Model;
 
@@ -16,6 +17,7 @@ use crate::support::{ensure, on_gpu, open};
 pub fn trials() -> Vec<Trial> {
     vec![
         on_gpu("memory::a_decoder_that_does_not_fit_runs_on_the_cpu".into(), |_| decoded_on_the_cpu()),
+        on_gpu("memory::each_part_of_a_batch_is_decoded_before_the_next".into(), |_| decoded_part_by_part()),
         on_gpu("memory::a_unet_that_does_not_fit_is_an_error_that_names_the_node".into(), |_| refused()),
     ]
 }
@@ -27,18 +29,23 @@ fn binding(most: u64) -> Result<Executor, Failed> {
     Ok(Executor::Gpu(gpu, DType::F32, IfWrong::UseAnyway))
 }
 
-/// One step of a picture whose decoder has the largest values of all, and the warnings.
-fn draw(executor: &Executor) -> (Result<Pictures>, Vec<String>) {
-    let request = Request {
+/// One step of pictures whose decoder has the largest values of all.
+fn request(batch: usize) -> Request {
+    Request {
         prompt: "a red circle".into(),
         width: Some(256),
         height: Some(256),
         steps: Some(1),
         guidance: Some(1.0),
         seed: 7,
-        batch: 1,
+        batch,
         ..Request::default()
-    };
+    }
+}
+
+/// One picture, and the warnings.
+fn draw(executor: &Executor) -> (Result<Pictures>, Vec<String>) {
+    let request = request(1);
     let mut warnings = Vec::new();
     let tell = &mut |event: Event<'_>| {
         if let Event::Warning(text) = event {
@@ -64,4 +71,28 @@ fn decoded_on_the_cpu() -> Result<(), Failed> {
 fn refused() -> Result<(), Failed> {
     let error = draw(&binding(1 << 10)?).0.err().map(|error| error.to_string()).unwrap_or_default();
     ensure(error.contains("needs ") && error.contains(" binds at most 0 MiB"), error)
+}
+
+/// Six pictures need 24 MiB in one buffer, three of them half.
+fn decoded_part_by_part() -> Result<(), Failed> {
+    let (executor, pipeline) = (binding(20 << 20)?, Pipeline::open(Model::builtin())?);
+    let events = RefCell::new(Vec::new());
+    let told = |what: String| events.borrow_mut().push(what);
+    let tell = &mut |event: Event<'_>| {
+        if let Event::Step(done, of) = event {
+            told(format!("step {done} of {of}"));
+        }
+    };
+    let keep = &mut |made: Made<'_>| {
+        told(match made {
+            Made::Latents(latents) => format!("latents of {}", latents.shape.batch()),
+            Made::Picture(index, _) => format!("picture {index}"),
+        });
+        Ok(())
+    };
+    pollster::block_on(pipeline.generate_each(&executor, &request(6), &AtomicBool::new(false), tell, keep))?;
+    let events: Vec<String> = events.take();
+    let first = ["step 1 of 2", "picture 0", "picture 1", "picture 2"];
+    let second = ["step 2 of 2", "latents of 6", "picture 3", "picture 4", "picture 5"];
+    ensure(events == [&first[..], &second[..]].concat(), events.join(", "))
 }

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::files::Temporary;
+
 /// `ornstein` in the user's cache folder; `None` where the environment names no home.
 pub fn folder() -> Option<PathBuf> {
     folder_from(variable)
@@ -14,9 +16,9 @@ pub fn keep(path: &Path, bytes: &[u8]) -> bool {
     let write = || {
         let folder = path.parent()?;
         std::fs::create_dir_all(folder).ok()?;
-        let mut beside = tempfile::NamedTempFile::new_in(folder).ok()?;
-        beside.write_all(bytes).ok()?;
-        beside.persist(path).ok()
+        let (beside, mut file) = Temporary::file(folder).ok()?;
+        file.write_all(bytes).ok()?;
+        beside.rename(path).ok()
     };
     write().is_some()
 }

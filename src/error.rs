@@ -36,7 +36,7 @@ pub enum Error {
     /// A computation produced infinities or NaN.
     #[error("{}", message(.0))]
     NotFinite(String),
-    /// Stopped by Ctrl-C.
+    /// Stopped by Ctrl-C, or another signal that ends programs.
     #[error("interrupted")]
     Interrupted,
 }

@@ -20,7 +20,7 @@
 //! | 3 | `gpu`, `models`, `weights`, `tokenizer`, `samplers`, `image` | siblings, blind to each other |
 //! | 2 | `graph` | nodes, fusion, memory plan, CPU executor |
 //! | 1 | `ops` | one file per op |
-//! | 0 | `tensor`, `pack`, `caps`, `host`, `cache`, `prompt`, `rng`, `text`, `error` | plain data |
+//! | 0 | `tensor`, `pack`, `caps`, `host`, `cache`, `files`, `prompt`, `rng`, `error` | plain data |
 //!
 //! Where to start: [`pipeline`] for the whole, [`ops`] for a kernel, `shaders/` for its WGSL, [`samplers`] for an
 //! algorithm, [`models`] for a network.
@@ -32,6 +32,7 @@ pub mod cli;
 pub mod components;
 pub mod conditioning;
 pub mod error;
+pub mod files;
 pub mod forward;
 pub mod gpu;
 pub mod graph;
@@ -48,6 +49,5 @@ pub mod prompt;
 pub mod rng;
 pub mod samplers;
 pub mod tensor;
-pub mod text;
 pub mod tokenizer;
 pub mod weights;

@@ -15,13 +15,13 @@ use std::sync::atomic::AtomicBool;
 
 use crate::conditioning;
 use crate::error::{Error, Result};
+use crate::files::read_text;
 use crate::models::autoencoder::Autoencoder;
 use crate::models::unet;
 use crate::network::Executor;
 use crate::rng;
 use crate::samplers::{self, Sampler};
 use crate::tensor::Tensor;
-use crate::text;
 use crate::weights::{Changes, Lora, Model};
 pub use control::Control;
 use control::ControlNet;
@@ -84,6 +84,18 @@ pub enum Event<'a> {
     /// This many of so many steps are done.
     Step(usize, usize),
 }
+
+/// What a call has made, for whoever keeps it at once.
+#[derive(Debug)]
+pub enum Made<'a> {
+    /// [`Pictures::latents`], before the last of them are decoded.
+    Latents(&'a Tensor),
+    /// The picture of this place in the batch, as in [`Pictures::pixels`].
+    Picture(usize, &'a [u8]),
+}
+
+/// Keeps what is made.
+pub type Keep<'a> = dyn FnMut(Made<'_>) -> Result<()> + 'a;
 
 /// Wall-clock seconds of each part.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
@@ -158,11 +170,10 @@ impl Pipeline {
     /// If a file is missing, asks for something that is not built, or its latents are not the UNet's.
     pub fn with_vae(self, folder: &Path) -> Result<Self> {
         let config = folder.join("config.json");
-        if !config.is_file() {
-            return Err(Error::file(&config, "no such file; give a folder of a VAE alone"));
+        if !config.exists() {
+            return Err(Error::file(&config, "is not there; give a folder of a VAE alone"));
         }
-        let text = text::read(&config)?;
-        let vae = Autoencoder::from_json(&text, &config.display().to_string())?;
+        let vae = Autoencoder::from_json(&read_text(&config)?, &config.display().to_string())?;
         Self { vae, vae_folder: Some(folder.to_path_buf()), ..self }.checked()
     }
 
@@ -284,7 +295,22 @@ impl Pipeline {
         cancel: &AtomicBool,
         tell: &mut dyn FnMut(Event<'_>),
     ) -> Result<Pictures> {
-        Run::new(self, executor, None, request, cancel, tell)?.pictures().await
+        self.generate_each(executor, request, cancel, tell, &mut |_| Ok(())).await
+    }
+
+    /// The same, which hands out the latents and each picture as soon as they are made.
+    ///
+    /// # Errors
+    /// As there, and those of `keep`, after which nothing more is made.
+    pub async fn generate_each(
+        &self,
+        executor: &Executor,
+        request: &Request,
+        cancel: &AtomicBool,
+        tell: &mut dyn FnMut(Event<'_>),
+        keep: &mut Keep<'_>,
+    ) -> Result<Pictures> {
+        Run::new(self, executor, None, request, cancel, tell)?.pictures(keep).await
     }
 }
 
@@ -307,7 +333,22 @@ impl Loaded<'_> {
         cancel: &AtomicBool,
         tell: &mut dyn FnMut(Event<'_>),
     ) -> Result<Pictures> {
-        Run::new(self.pipeline, self.executor, Some(&mut self.kept), request, cancel, tell)?.pictures().await
+        self.generate_each(request, cancel, tell, &mut |_| Ok(())).await
+    }
+
+    /// [`Pipeline::generate_each`] with the networks of the last call.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn generate_each(
+        &mut self,
+        request: &Request,
+        cancel: &AtomicBool,
+        tell: &mut dyn FnMut(Event<'_>),
+        keep: &mut Keep<'_>,
+    ) -> Result<Pictures> {
+        let run = Run::new(self.pipeline, self.executor, Some(&mut self.kept), request, cancel, tell)?;
+        run.pictures(keep).await
     }
 }
 

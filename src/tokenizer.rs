@@ -21,6 +21,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 use files::{Files, SpecialTokens, Vocabulary};
 
 use crate::error::{Error, Result};
+use crate::files::{TEXT, read};
 use crate::prompt::chunks::Special;
 
 const START: &str = "<|startoftext|>";
@@ -74,10 +75,9 @@ impl Tokenizer {
         if !folder.is_dir() {
             return Err(Error::file(folder, "no such folder; give the one with the tokenizer's files"));
         }
-        Self::from_files(folder, |name| match std::fs::read(folder.join(name)) {
-            Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::file(folder.join(name), format!("cannot be read: {error}"))),
+        Self::from_files(folder, |name| {
+            let path = folder.join(name);
+            path.exists().then(|| read(&path, TEXT).map(Cow::Owned)).transpose()
         })
     }
 

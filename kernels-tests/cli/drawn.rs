@@ -1,7 +1,7 @@
 //! What is drawn, where it goes, and what is told of it.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use libtest_mimic::Failed;
 use ornstein::image::decode_png;
@@ -14,7 +14,6 @@ use crate::support::ensure;
 
 pub const CHECKS: &[(&str, Check)] = &[
     ("a_picture_on_dev_stdout_is_the_only_thing_there", a_picture_on_dev_stdout_is_alone),
-    ("an_interrupt_ends_a_long_pass_and_leaves_nothing", an_interrupt_ends_a_long_pass),
     ("a_changed_seed_changes_the_picture_and_the_same_does_not", a_seed_is_a_picture),
     ("another_generator_makes_another_picture_and_is_told", another_generator_is_told),
     ("a_weighted_prompt_of_any_length_is_used_whole", a_weighted_prompt_is_used_whole),
@@ -41,36 +40,6 @@ fn a_picture_on_dev_stdout_is_alone(at: &Path) -> Result<(), Failed> {
 
 #[cfg(not(unix))]
 fn a_picture_on_dev_stdout_is_alone(_: &Path) -> Result<(), Failed> {
-    Ok(())
-}
-
-/// One pass of this size takes minutes, so the flag is not looked at in time.
-#[cfg(unix)]
-fn an_interrupt_ends_a_long_pass(at: &Path) -> Result<(), Failed> {
-    let size = ["--width", "1024", "--height", "1024", "--guidance", "1"];
-    let mut child = Command::new(env!("CARGO_BIN_EXE_ornstein"))
-        .current_dir(at)
-        .args([&["generate", "x", "--device", "cpu"], &size[..]].concat())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    std::thread::sleep(std::time::Duration::from_secs(1));
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
-    let start = std::time::Instant::now();
-    while child.try_wait()?.is_none() {
-        if start.elapsed().as_secs() > 20 {
-            child.kill()?;
-            return Err("it goes on".into());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    let output = child.wait_with_output()?;
-    ensure(output.status.code() == Some(1), format!("{}", output.status))?;
-    ensure(text(&output.stderr) == "ornstein: interrupted\n", text(&output.stderr))?;
-    ensure(files(at)?.is_empty(), format!("files left behind: {:?}", files(at)?))
-}
-
-#[cfg(not(unix))]
-fn an_interrupt_ends_a_long_pass(_: &Path) -> Result<(), Failed> {
     Ok(())
 }
 

@@ -118,7 +118,7 @@ pub const CHECKS: &[(&str, Check)] = &[
         std::fs::write(at.join("p.png"), "GIF89a")?;
         let arguments = |image| ["generate", "x", "--control", "guide", "--control-image", image];
         refused(at, &arguments("p.png"), 1, &["p.png", "cannot be read as PNG"])?;
-        refused(at, &arguments("q.png"), 1, &["q.png", "give a PNG"])
+        refused(at, &arguments("q.png"), 1, &["q.png", "no such file"])
     }),
     ("a_part_of_the_steps_that_is_none_is_refused", |at| {
         write_for_the_built_in_model(&at.join("guide"))?;

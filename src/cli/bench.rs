@@ -1,5 +1,6 @@
 //! `ornstein bench`
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -38,7 +39,7 @@ pub(super) struct BenchArgs {
     ops: Vec<String>,
     /// Time the whole networks of a model instead: a checkpoint, a diffusers folder, or a name from weights-manifest.toml
     #[arg(short, long, value_name = "MODEL", conflicts_with_all = ["synthetic", "suite"])]
-    model: Option<String>,
+    model: Option<OsString>,
     /// Time whole networks of full size with generated weights
     #[arg(long, value_name = "FAMILY", value_parser = published(), conflicts_with = "suite")]
     synthetic: Option<&'static Published>,

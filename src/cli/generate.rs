@@ -1,26 +1,28 @@
 //! `ornstein generate`
 
 mod control;
-mod interrupt;
 mod lora;
+mod progress;
 mod prompt;
 mod prompts;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 
 use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, tell};
 use crate::conditioning::Syntax;
 use crate::error::{Error, Result, ten};
+use crate::files::identity;
 use crate::image::{ControlParameters, Parameters, encode_png};
 use crate::network::Executor;
-use crate::pipeline::{Control, Pictures, Pipeline, Request, Seconds, Settings};
+use crate::pipeline::{Control, Made, Pictures, Pipeline, Request, Seconds, Settings};
 use crate::rng;
 use crate::samplers::{SPACINGS, web_ui_name};
 use crate::tensor::Tensor;
 use crate::weights::{check_writable, read_tensors, write_atomically, write_tensors};
-use interrupt::Interrupt;
 use prompts::Prompts;
 
 #[derive(Debug, Args)]
@@ -134,8 +136,8 @@ impl Generate {
         }
         // 32 bits are enough to be different every time, and short enough to be typed again.
         let seed = self.seed.unwrap_or_else(random_seed);
-        let prompts = self.prompts()?;
-        let mut job = Job { prompt: String::new(), request: self.request(seed)?, paths: Vec::new() };
+        let prompts = self.prompts.as_deref().map_or_else(|| Prompts::one(&self.prompt), Prompts::of_file)?;
+        let mut request = self.request(seed)?;
         let sources = self.shaders.open()?;
         let mut pipeline = Pipeline::open(self.model.open()?)?;
         if let Some(folder) = &self.vae {
@@ -144,57 +146,58 @@ impl Generate {
         pipeline = pipeline.with_controls(self.control.models()?)?;
         let mut loras = self.loras.open()?;
         // First: a path for each picture of an absurd batch would fill the memory.
-        pipeline.settings(&job.request)?;
-        loras.check(&prompts, &mut job.request, &pipeline)?;
+        let settings = pipeline.settings(&request)?;
+        loras.check(&prompts, &mut request, &pipeline)?;
         self.check_outputs(seed, &prompts)?;
         let executor = self.device.open(sources)?;
-        let interrupt = Interrupt::watch()?;
         // The networks of one prompt make room for each other; those of several stay.
         let mut loaded = (prompts.count() > 1).then(|| pipeline.load(&executor));
-        let mut done = Done { executor: &executor, images: Vec::new(), seconds: Seconds::default(), peak: 0 };
+        let (images, seconds) = (Vec::new(), Seconds::default());
+        let mut done = Done { executor: &executor, json: self.json, images, seconds, peak: 0 };
+        let mut job = Job { prompt: String::new(), request, settings, paths: Vec::new() };
         for (number, prompt) in prompts.iter() {
             job.prompt = loras.add_to(prompt, &mut job.request)?;
             job.paths = self.paths(seed, number.as_deref());
-            let pictures = interrupt.unless_pressed(|pressed, tell| match &mut loaded {
-                Some(loaded) => pollster::block_on(loaded.generate(&job.request, pressed, tell)),
-                None => pollster::block_on(pipeline.generate(&executor, &job.request, pressed, tell)),
+            let begun = Instant::now();
+            let mut keep = |made: Made<'_>| match (made, &self.save_latents) {
+                (Made::Latents(latents), Some(path)) => write_tensors(path, &[("latents", latents)]),
+                (Made::Latents(_), None) => Ok(()),
+                (Made::Picture(index, rgb), _) => done.picture(&pipeline, &job, index, rgb, begun),
+            };
+            let pictures = progress::shown(&mut keep, |pressed, tell, keep| match &mut loaded {
+                Some(loaded) => pollster::block_on(loaded.generate_each(&job.request, pressed, tell, keep)),
+                None => pollster::block_on(pipeline.generate_each(&executor, &job.request, pressed, tell, keep)),
             })?;
-            self.write(&pipeline, &job, &pictures)?;
             if self.verbose {
                 tell_spans(&pictures);
             }
-            done.add(&job, &pictures, self.json)?;
+            done.add(&pictures);
         }
         if self.json { done.print_json() } else { Ok(()) }
     }
 
-    fn write(&self, pipeline: &Pipeline, job: &Job, pictures: &Pictures) -> Result<()> {
-        if let Some(path) = &self.save_latents {
-            write_tensors(path, &[("latents", &pictures.latents)])?;
-        }
-        for ((pixels, path), seed) in pictures.pixels.iter().zip(&job.paths).zip(job.seeds()) {
-            let png = png(pipeline, job, pictures, pixels, seed)?;
-            match is_stdout(path) {
-                true => print(&png)?,
-                false => write_atomically(path, &png)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn prompts(&self) -> Result<Prompts> {
-        self.prompts.as_deref().map_or_else(|| Prompts::one(&self.prompt), Prompts::of_file)
-    }
-
-    /// So that an hour's work is not lost to a mistyped folder. The pictures of all prompts go into one.
+    /// So that an hour's work is not lost to a mistyped folder. The pictures of all prompts go into one, under names that
+    /// differ by the prompts' numbers.
+    ///
+    /// # Errors
+    /// If a file cannot be written, or something else would be written to it too.
     fn check_outputs(&self, seed: u64, prompts: &Prompts) -> Result<()> {
         let first = prompts.iter().next().and_then(|(number, _)| number);
         let paths = self.paths(seed, first.as_deref());
-        if let Some(latents) = self.save_latents.as_ref().filter(|path| paths.contains(path)) {
-            let what = format!("--save-latents and the picture are both {}: name two files", latents.display());
+        let mut files = HashSet::new();
+        for path in paths.iter().filter(|path| !is_stdout(path)) {
+            if !files.insert(identity(path)) {
+                let what = format!("{} is the file of another picture too: remove it, or name others", path.display());
+                return Err(Error::usage(what));
+            }
+            check_writable(path)?;
+        }
+        let Some(path) = &self.save_latents else { return Ok(()) };
+        if files.contains(&identity(path)) {
+            let what = format!("--save-latents and the picture are both {}: name two files", path.display());
             return Err(Error::usage(what));
         }
-        paths.iter().chain(&self.save_latents).filter(|path| !is_stdout(path)).try_for_each(|path| check_writable(path))
+        check_writable(path)
     }
 
     /// All but the prompt.
@@ -229,12 +232,16 @@ impl Generate {
             return vec![path];
         }
         let path = given.unwrap_or_else(|| PathBuf::from("ornstein.png"));
-        let mut stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut stem = path.file_stem().unwrap_or_default().to_os_string();
         if let Some(line) = line {
-            stem += &format!("-{line}");
+            stem.push(format!("-{line}"));
         }
-        let seeds = (0..self.batch as u64).map(|i| seed.wrapping_add(i));
-        seeds.map(|seed| path.with_file_name(format!("{stem}-{seed}.png"))).collect()
+        let named = |seed: u64| {
+            let mut name = stem.clone();
+            name.push(format!("-{seed}.png"));
+            path.with_file_name(name)
+        };
+        (0..self.batch as u64).map(|i| named(seed.wrapping_add(i))).collect()
     }
 }
 
@@ -243,40 +250,42 @@ struct Job {
     /// As it is shown: with the tags of LoRA files.
     prompt: String,
     request: Request,
+    settings: Settings,
     paths: Vec<PathBuf>,
-}
-
-impl Job {
-    fn seeds(&self) -> impl Iterator<Item = u64> {
-        (0..).map(|i| self.request.seed.wrapping_add(i))
-    }
 }
 
 /// What was drawn so far.
 struct Done<'a> {
     executor: &'a Executor,
+    json: bool,
     images: Vec<serde_json::Value>,
     seconds: Seconds,
     peak: u64,
 }
 
 impl Done<'_> {
-    fn add(&mut self, job: &Job, pictures: &Pictures, json: bool) -> Result<()> {
-        let (Settings { width, height, .. }, executor) = (&pictures.settings, self.executor.name());
-        for (path, seed) in job.paths.iter().zip(job.seeds()) {
-            if json {
-                let prompt = &job.prompt;
-                self.images.push(serde_json::json!({
-                    "path": path, "seed": seed, "width": width, "height": height, "prompt": prompt,
-                }));
-            } else if !is_stdout(path) {
-                let seconds = pictures.seconds.total;
-                print(format!("{}  seed {seed}, {seconds:.1} s on {executor}\n", path.display()).as_bytes())?;
-            }
+    /// Writes a picture of a job that has `begun` then, and tells of it.
+    fn picture(&mut self, pipeline: &Pipeline, job: &Job, index: usize, rgb: &[u8], begun: Instant) -> Result<()> {
+        let (path, seed) = (&job.paths[index], job.request.seed.wrapping_add(index as u64));
+        let png = png(pipeline, job, rgb, seed)?;
+        if is_stdout(path) {
+            return print(&png);
         }
+        write_atomically(path, &png)?;
+        let (Settings { width, height, .. }, prompt, path) = (&job.settings, &job.prompt, path.display().to_string());
+        if !self.json {
+            let (seconds, executor) = (begun.elapsed().as_secs_f64(), self.executor.name());
+            print(format!("{path}  seed {seed}, {seconds:.1} s on {executor}\n").as_bytes())?;
+        }
+        self.images.push(serde_json::json!({
+            "path": path, "seed": seed, "width": width, "height": height, "prompt": prompt,
+        }));
+        Ok(())
+    }
+
+    fn add(&mut self, pictures: &Pictures) {
         self.seconds += pictures.seconds;
         self.peak = self.peak.max(pictures.peak_device_bytes);
-        Ok(())
     }
 
     fn print_json(&self) -> Result<()> {
@@ -298,8 +307,8 @@ fn tell_spans(pictures: &Pictures) {
     line(pictures.seconds.total, &format!("in all, {most} MiB of device memory at most"));
 }
 
-fn png(pipeline: &Pipeline, job: &Job, pictures: &Pictures, pixels: &[u8], seed: u64) -> Result<Vec<u8>> {
-    let (request, settings) = (&job.request, &pictures.settings);
+fn png(pipeline: &Pipeline, job: &Job, rgb: &[u8], seed: u64) -> Result<Vec<u8>> {
+    let Job { request, settings, .. } = job;
     let controls = pipeline.control_names().zip(&request.controls);
     let control = |(model, Control { scale, start, end, .. }): (String, &Control)| ControlParameters {
         model,
@@ -325,7 +334,7 @@ fn png(pipeline: &Pipeline, job: &Job, pictures: &Pictures, pixels: &[u8], seed:
         rng: request.rng.automatic1111_name(),
         controls: controls.map(control).collect(),
     };
-    encode_png(settings.width, settings.height, pixels, &parameters.to_string())
+    encode_png(settings.width, settings.height, rgb, &parameters.to_string())
 }
 
 fn read_latents(path: &Path) -> Result<Tensor> {

@@ -1,5 +1,6 @@
 //! LoRA files on the command line.
 
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ pub(super) struct LoraArgs {
     /// A LoRA file (or LoHa, LoKr, DoRA), whose changes times SCALE [default: 1] are added to the model; may be given
     /// several times
     #[arg(long, value_name = "FILE[:SCALE]")]
-    lora: Vec<String>,
+    lora: Vec<OsString>,
 }
 
 impl LoraArgs {
@@ -26,12 +27,21 @@ impl LoraArgs {
     }
 }
 
-fn lora(text: &str) -> Result<Lora> {
-    let scaled = text.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.parse::<f32>().ok()?)));
+fn lora(text: &OsStr) -> Result<Lora> {
     // A file may have a name that ends so.
-    let (path, scale) = scaled.filter(|_| !Path::new(text).exists()).unwrap_or((text, 1.0));
+    let (path, scale) = scaled(text).filter(|_| !Path::new(text).exists()).unwrap_or((text, 1.0));
     if !scale.is_finite() {
-        return Err(Error::usage(format!("--lora {text}: {scale} is no scale; 1 is all of the file's change")));
+        let text = text.to_string_lossy();
+        return Err(Error::usage(format!("--lora {text}: {scale} is not a scale; 1 is all of the file's change")));
     }
     Ok(Lora { file: Arc::new(LoraFile::open(Path::new(path))?), unet: scale, text: scale })
+}
+
+/// What is before the last colon, and the number behind it.
+fn scaled(text: &OsStr) -> Option<(&OsStr, f32)> {
+    let bytes = text.as_encoded_bytes();
+    let colon = bytes.iter().rposition(|byte| *byte == b':')?;
+    let scale = std::str::from_utf8(&bytes[colon + 1..]).ok()?.parse().ok()?;
+    // SAFETY: these bytes are of an `OsStr`, and what was cut off begins with a sign of UTF-8.
+    Some((unsafe { OsStr::from_encoded_bytes_unchecked(&bytes[..colon]) }, scale))
 }

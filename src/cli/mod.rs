@@ -1,7 +1,8 @@
 //! The command line: one file per subcommand, with its options, printing, and nothing else.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -12,13 +13,14 @@ use crate::gpu::device::Choice;
 use crate::gpu::shader::Sources;
 use crate::network::Executor;
 use crate::tensor::DType;
-use crate::weights::Model;
+use crate::weights::{Model, unwritable};
 
 mod bench;
 mod convert;
 mod devices;
 mod forward;
 mod generate;
+mod interrupt;
 mod lora;
 mod models;
 mod schedule;
@@ -114,7 +116,7 @@ impl ShadersArg {
 struct ModelArg {
     /// A .safetensors or .gguf checkpoint, a diffusers folder, or a name from weights-manifest.toml [default: the built-in model]
     #[arg(short, long, value_name = "MODEL")]
-    model: Option<String>,
+    model: Option<OsString>,
 }
 
 impl ModelArg {
@@ -129,7 +131,7 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    let result = match cli.command {
+    let result = interrupt::watch().and_then(|()| match cli.command {
         Command::Generate(command) => command.run(),
         Command::Forward(command) => command.run(),
         Command::Tokenize(command) => command.run(),
@@ -140,9 +142,10 @@ pub fn run() -> ExitCode {
         Command::Convert(command) => command.run(),
         Command::Shader(command) => command.run(),
         Command::Validate(command) => command.run(),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Interrupted) => interrupt::end(),
         Err(error) => {
             warn(&error.to_string());
             ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
@@ -183,7 +186,7 @@ fn tell(text: &str) {
 fn print(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::file("stdout", error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritable(Path::new("stdout"), &error)),
         _ => Ok(()),
     }
 }

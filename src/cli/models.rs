@@ -1,5 +1,7 @@
 //! `ornstein models`
 
+use std::ffi::OsString;
+
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -37,7 +39,7 @@ enum Command {
     /// Tell what a model is: its family, components, parameters and their types
     Inspect {
         /// A checkpoint, a diffusers folder, or a name from `ornstein models list`
-        model: String,
+        model: OsString,
         /// One JSON document instead of text
         #[arg(long)]
         json: bool,
@@ -45,7 +47,7 @@ enum Command {
     /// Look at every tensor of a model: whether it is there, of the right shape, and finite
     Verify {
         /// A checkpoint, a diffusers folder, or a name from `ornstein models list`
-        model: String,
+        model: OsString,
     },
 }
 

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::{print, print_json, warn};
 use crate::error::Result;
+use crate::files::read_text;
 use crate::samplers;
-use crate::text;
 
 #[derive(Debug, Args)]
 pub(super) struct Schedule {
@@ -27,7 +27,7 @@ pub(super) struct Schedule {
 impl Schedule {
     pub(super) fn run(self) -> Result<()> {
         let config = match &self.config {
-            Some(path) => samplers::Config::from_json(&text::read(path)?, &path.display().to_string())?,
+            Some(path) => samplers::Config::from_json(&read_text(path)?, &path.display().to_string())?,
             None => samplers::Config::from_json("{}", "the sampler's defaults")?,
         };
         let sampler = samplers::sampler(&self.sampler, &config, self.steps)?;

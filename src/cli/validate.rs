@@ -1,5 +1,6 @@
 //! `ornstein validate`
 
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use clap::Args;
@@ -26,7 +27,7 @@ pub(super) struct Validate {
     /// Check every node of this model's networks instead, then each network end to end: a checkpoint, a diffusers
     /// folder, or a name from weights-manifest.toml (`shapes` is the built-in model)
     #[arg(short, long, value_name = "MODEL", conflicts_with_all = ["ops", "case", "full", "weights"])]
-    model: Option<String>,
+    model: Option<OsString>,
     /// The same for networks of full size with generated weights, so that no file is needed: takes minutes
     #[arg(long, value_name = "FAMILY", value_parser = published(), conflicts_with_all = ["model", "ops", "case", "full", "weights"])]
     synthetic: Option<&'static Published>,
@@ -176,7 +177,7 @@ impl Validate {
             words.push(format!("{} --case {case}", row.op));
         }
         if let Some(model) = &self.model {
-            words.push(format!("--model {}", quoted(model)));
+            words.push(format!("--model {}", quoted(&model.to_string_lossy())));
         }
         if let Some(family) = self.synthetic {
             words.push(format!("--synthetic {}", family.name));

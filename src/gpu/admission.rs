@@ -15,6 +15,7 @@ use super::{Gpu, Session};
 use crate::cache;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::files::read_text;
 use crate::graph::plan::Storage;
 use crate::graph::{Graph, Node};
 use crate::ops::case::tolerance;
@@ -38,7 +39,7 @@ impl Verdicts {
     /// Those kept for this adapter and driver: empty if there are none, or they cannot be read.
     pub fn load(caps: &Caps) -> Self {
         let fresh = Self { adapter: caps.name.clone(), driver: caps.driver.clone(), ..Self::default() };
-        let text = file(caps, "json").and_then(|path| std::fs::read_to_string(path).ok());
+        let text = file(caps, "json").and_then(|path| read_text(&path).ok());
         let kept = text.and_then(|text| serde_json::from_str::<Self>(&text).ok());
         kept.filter(|kept| (&kept.adapter, &kept.driver) == (&fresh.adapter, &fresh.driver)).unwrap_or(fresh)
     }

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use super::admission::{file, hash};
 use crate::cache;
 use crate::caps::Caps;
+use crate::files::{DATA, read};
 
 /// Bytes in front of the driver's data: a hash of it.
 const HEADER: usize = size_of::<u64>();
@@ -24,7 +25,7 @@ impl Pipelines {
     /// With what an earlier run kept for this adapter and driver.
     pub fn open(device: &wgpu::Device, caps: &Caps) -> Self {
         let path = file(caps, "pipelines");
-        let data = path.as_ref().and_then(|path| std::fs::read(path).ok()).and_then(whole);
+        let data = path.as_ref().and_then(|path| read(path, DATA).ok()).and_then(whole);
         let kept = Mutex::new(data.as_ref().map_or(0, Vec::len));
         let label = Some("kernels");
         let cache = device.features().contains(wgpu::Features::PIPELINE_CACHE).then(|| {

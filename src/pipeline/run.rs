@@ -7,7 +7,7 @@ use web_time::Instant;
 use super::control::Control;
 use super::denoise::Rest;
 use super::kept::{Kept, Resident, made_for};
-use super::{Event, Pictures, Pipeline, Request, Seconds, Settings, Span};
+use super::{Event, Keep, Made, Pictures, Pipeline, Request, Seconds, Settings, Span};
 use crate::conditioning::{Conditioning, Encoder, Texts, condition};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -35,6 +35,8 @@ pub(super) struct Run<'a> {
     seconds: Seconds,
     spans: Vec<Span>,
     peak_device_bytes: u64,
+    /// Since the device cannot hold the decoder.
+    decodes_on_cpu: bool,
 }
 
 /// Which part of [`Seconds`] a span belongs to.
@@ -85,21 +87,42 @@ impl<'a> Run<'a> {
             seconds,
             spans,
             peak_device_bytes: 0,
+            decodes_on_cpu: false,
         })
     }
 
+    /// Every part of the batch from noise to pixels, before the next begins, so that the least is lost if none follows.
+    ///
     /// # Errors
-    /// As [`Pipeline::generate`](super::Pipeline::generate).
-    pub async fn pictures(mut self) -> Result<Pictures> {
+    /// As [`Pipeline::generate_each`](super::Pipeline::generate_each).
+    pub async fn pictures(mut self, keep: &mut Keep<'_>) -> Result<Pictures> {
         if let Some(warning) = samplers::warning(&self.settings.sampler, &self.pipeline.schedule)? {
             self.warn(&warning);
         }
         let conditioning = self.condition().await?;
-        let latents = self.denoise(conditioning).await?;
-        let pixels = self.decode(&latents).await?;
+        let mut rest = Rest::new(self.request.batch);
+        let (mut latents, mut pixels) = (Tensor::zeros([0]), Vec::with_capacity(self.request.batch));
+        while let Some(part) = self.denoise(&conditioning, &mut rest).await? {
+            latents.data.extend_from_slice(&part.data);
+            latents.shape = part.shape.with_batch(pixels.len() + part.shape.batch());
+            if rest.next_part().is_none() {
+                self.hand(Made::Latents(&latents), keep)?;
+            }
+            self.decode(&part, &mut pixels, keep).await?;
+        }
         let Self { mut seconds, spans, settings, peak_device_bytes, .. } = self;
         seconds.total = self.begun.elapsed().as_secs_f64();
         Ok(Pictures { pixels, latents, settings, seconds, peak_device_bytes, spans })
+    }
+
+    /// Hands out what is made. The time that it takes to keep it is none of this run's.
+    fn hand(&mut self, made: Made<'_>, keep: &mut Keep<'_>) -> Result<()> {
+        let start = Instant::now();
+        keep(made)?;
+        let taken = start.elapsed();
+        self.begun += taken;
+        self.marked += taken;
+        self.stop_if_cancelled()
     }
 
     /// Ends a span here: the time since the last one ended went into `what`.
@@ -256,47 +279,55 @@ impl<'a> Run<'a> {
         Ok(conditioning)
     }
 
-    /// Noise to latents: of all pictures at once or, where there is no room for that, of so many as there is room for.
-    async fn denoise(&mut self, conditioning: Conditioning) -> Result<Tensor> {
-        let mut rest = Rest::new(self.request.batch);
-        let (mut latents, mut each) = (Vec::new(), Shape::default());
+    /// Noise to latents: of all pictures that are left or, where there is no room for that, of as many as there is room
+    /// for. `None` if all are made.
+    async fn denoise(&mut self, conditioning: &Conditioning, rest: &mut Rest) -> Result<Option<Tensor>> {
         while let Some((range, part)) = rest.next_part() {
-            match self.part(&conditioning, range.clone(), part).await {
+            match self.part(conditioning, range.clone(), part).await {
                 Ok(made) => {
-                    each = made.shape;
-                    latents.extend(made.data);
                     rest.made();
+                    return Ok(Some(made));
                 }
                 Err(Error::TooLarge(why)) if rest.halve() => {
                     let (count, at_once) = (range.len(), rest.at_once);
-                    let warning =
-                        format!("{count} pictures at once do not fit, so {at_once} are made at a time: {why}");
-                    (self.tell)(Event::Warning(&warning));
+                    self.warn(&format!("{count} pictures at once do not fit, so {at_once} are made at a time: {why}"));
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(Tensor::new(each.with_batch(self.request.batch), latents))
+        Ok(None)
     }
 
     /// Latents to pixels. What all the steps made is not lost to a device that cannot hold the decoder: the CPU decodes.
-    async fn decode(&mut self, latents: &Tensor) -> Result<Vec<Vec<u8>>> {
-        let mut executor = self.executor.clone();
-        // SDXL's decoder overflows f16; its configuration says so.
-        if self.pipeline.vae.force_upcast() && self.pipeline.unet.is_sdxl() {
-            executor = executor.in_f32();
-        }
-        match (self.decode_on(&executor, latents).await, &executor) {
-            (Err(Error::TooLarge(why)), Executor::Gpu(..)) => {
-                self.warn(&format!("the VAE's decoder runs on the CPU: {why}"));
-                self.decode_on(&Executor::Cpu, latents).await
+    async fn decode(&mut self, latents: &Tensor, pixels: &mut Vec<Vec<u8>>, keep: &mut Keep<'_>) -> Result<()> {
+        let first = pixels.len();
+        if !self.decodes_on_cpu {
+            let mut executor = self.executor.clone();
+            // SDXL's decoder overflows f16; its configuration says so.
+            if self.pipeline.vae.force_upcast() && self.pipeline.unet.is_sdxl() {
+                executor = executor.in_f32();
             }
-            (decoded, _) => decoded,
+            match (self.decode_on(&executor, latents, first, pixels, keep).await, &executor) {
+                (Err(Error::TooLarge(why)), Executor::Gpu(..)) => {
+                    self.warn(&format!("the VAE's decoder runs on the CPU: {why}"));
+                    self.decodes_on_cpu = true;
+                }
+                (decoded, _) => return decoded,
+            }
         }
+        self.decode_on(&Executor::Cpu, latents, first, pixels, keep).await
     }
 
-    /// One picture at a time: the VAE's activations are the largest of all.
-    async fn decode_on(&mut self, executor: &Executor, latents: &Tensor) -> Result<Vec<Vec<u8>>> {
+    /// One picture at a time: the VAE's activations are the largest of all. `first` is the place of the first one in the
+    /// batch; those that `pixels` has are not made again.
+    async fn decode_on(
+        &mut self,
+        executor: &Executor,
+        latents: &Tensor,
+        first: usize,
+        pixels: &mut Vec<Vec<u8>>,
+        keep: &mut Keep<'_>,
+    ) -> Result<()> {
         let [batch, _, height, width] = latents.shape.image()?;
         let vae = &self.pipeline.vae;
         let z = latents.to_channels_last()?;
@@ -304,16 +335,16 @@ impl<'a> Run<'a> {
         let wanted = Wanted { what: "VAE's decoder", component: "vae", graph, parameters: &parameters };
         let what = wanted.what;
         let mut network = self.load(executor, wanted).await?;
-        let mut pixels = Vec::with_capacity(batch);
-        for picture in z.data.chunks_exact(z.data.len() / batch) {
+        for picture in z.data.chunks_exact(z.data.len() / batch).skip(pixels.len() - first) {
             let z = Tensor::new([1, height, width, vae.latent_channels()], vae.unscale(picture));
             let place = format!("picture {}", pixels.len() + 1);
-            pixels.push(to_rgb8(&sample_of(self.pass(&mut network.network, &[("z", &z)], &place).await?)?));
+            let picture = to_rgb8(&sample_of(self.pass(&mut network.network, &[("z", &z)], &place).await?)?);
             self.mark(Phase::Decode, "decoding");
-            self.stop_if_cancelled()?;
+            self.hand(Made::Picture(pixels.len(), &picture), keep)?;
+            pixels.push(picture);
         }
         self.release(what, network);
-        Ok(pixels)
+        Ok(())
     }
 }
 

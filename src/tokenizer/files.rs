@@ -10,7 +10,7 @@ use tokenizers::AddedToken;
 
 use super::{END, MAX_LENGTH, START};
 use crate::error::{Error, Result};
-use crate::text;
+use crate::files::text;
 
 /// A file's bytes, `None` if there is no such file.
 type Contents<'a> = Option<Cow<'a, [u8]>>;
@@ -24,7 +24,7 @@ pub(super) struct Files<'f, 'a> {
 impl Files<'_, '_> {
     fn text(&self, name: &str) -> Result<Option<String>> {
         let Some(bytes) = (self.read)(name)? else { return Ok(None) };
-        text::decode(bytes.into_owned()).map(Some).map_err(|what| self.fail(name, what))
+        text(&self.place.join(name), bytes.into_owned()).map(Some)
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {

@@ -75,15 +75,12 @@ impl ComponentWeights {
     /// If the folder holds no weights, or they cannot be read.
     pub fn in_folder(folder: &Path, component: &str) -> Result<Self> {
         let whole = folder.canonicalize().map_err(|error| unreadable(folder, &error))?;
-        let (Some(parent), Some(name)) = (whole.parent(), whole.file_name().and_then(|name| name.to_str())) else {
-            return Err(Error::file(folder, "is no folder of a component"));
-        };
-        Self::named(&Model::folder(parent), name, component)
+        Self::named(&Model::folder(&whole), "", component)
     }
 
-    /// The weights in a model's `folder`, by the names of `component`'s networks.
+    /// The weights in a model's `folder` (or in the model's own, without a name), by the names of `component`'s networks.
     fn named(model: &Model, folder: &str, component: &str) -> Result<Self> {
-        let found = FILES.iter().map(|file| format!("{folder}/{file}")).find(|path| model.has(path));
+        let found = FILES.iter().map(|file| within(folder, file)).find(|path| model.has(path));
         let path = found.ok_or_else(|| absent(model, folder))?;
         if path.ends_with(".json") {
             return Self::sharded(model, folder, component, &path);
@@ -108,11 +105,11 @@ impl ComponentWeights {
             return Err(fail(format!("names the shard `{outside}`, which is not a file beside it")));
         }
         let (there, gone): (Vec<&String>, Vec<&String>) =
-            shards.into_iter().partition(|shard| model.has(&format!("{folder}/{shard}")));
+            shards.into_iter().partition(|shard| model.has(&within(folder, shard)));
         if !gone.is_empty() {
             return Err(fail(format!("names shards that are not there: {}; download them too", ten(&gone))));
         }
-        let file = |shard: &&String| model.tensors(&format!("{folder}/{shard}")).map(Arc::new);
+        let file = |shard: &&String| model.tensors(&within(folder, shard)).map(Arc::new);
         let files = there.iter().map(file).collect::<Result<Vec<_>>>()?;
         let mut tensors = BTreeMap::new();
         let mut lacking = Vec::new();
@@ -151,6 +148,11 @@ impl ComponentWeights {
         // Blocks run along rows of the matrix as the file has it.
         shape.channels().is_multiple_of(blocks.elements()).then_some((blocks, bytes))
     }
+}
+
+/// A file's path in a model.
+fn within(folder: &str, file: &str) -> String {
+    if folder.is_empty() { file.into() } else { format!("{folder}/{file}") }
 }
 
 /// Why a component has no weights, and what to do.

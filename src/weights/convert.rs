@@ -1,5 +1,7 @@
 //! Models written anew with smaller weights: matrices of linear layers in blocks of a few bits, the rest in f16.
 
+mod folder;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -10,12 +12,12 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::file::TensorFile;
 use super::gguf;
-use super::output::{write_atomically, write_with};
+use super::output::write_with;
 use super::quant::Blocks;
 use super::unreadable;
 use crate::error::{Error, Result};
+use crate::files::identity;
 use crate::tensor::{DType, RawTensor, Shape};
-use crate::text;
 
 /// What matrices are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,24 +82,20 @@ impl Stored {
 }
 
 /// Writes a model anew: a checkpoint as one file, `.gguf` or, in f16, `.safetensors`; a diffusers folder as a folder, with
-/// whatever else it has.
+/// whatever else it has. The folder is there once all of it is.
 ///
 /// # Errors
-/// If the model cannot be read, the output cannot be written or is a folder in the model's own, or an ending does not fit
-/// the encoding.
+/// If the model cannot be read, the output cannot be written, is the input or a folder in it, an ending does not fit the
+/// encoding, or a link in the folder leads out of it.
 pub fn convert(from: &Path, to: &Path, encoding: Encoding) -> Result<()> {
     let metadata = fs::metadata(from).map_err(|error| unreadable(from, &error))?;
-    if !metadata.is_dir() {
-        return file(from, to, encoding);
+    if metadata.is_dir() {
+        return folder::convert(from, to, encoding);
     }
-    // What is written would be read as well.
-    let whole = from.canonicalize().map_err(|error| unreadable(from, &error))?;
-    let target = std::path::absolute(to).map_err(|error| unreadable(to, &error))?;
-    let existing = target.ancestors().find_map(|folder| folder.canonicalize().ok());
-    if existing.is_some_and(|existing| existing.starts_with(&whole)) {
-        return Err(Error::file(to, format!("lies in {}; give a folder outside of it", from.display())));
+    if identity(from) == identity(to) {
+        return Err(Error::file(to, "is the file to convert: give another name to write to"));
     }
-    folder(from, to, encoding)
+    file(from, to, encoding)
 }
 
 fn file(from: &Path, to: &Path, encoding: Encoding) -> Result<()> {
@@ -171,35 +169,4 @@ fn write_tensors(
         }
         Ok(())
     })
-}
-
-/// Every file of a folder and of those in it: weights anew, the rest as it is. Of weights that are there twice, those of
-/// full precision; pickles stay behind.
-fn folder(from: &Path, to: &Path, encoding: Encoding) -> Result<()> {
-    let unwritable = |error: std::io::Error| Error::file(to, format!("cannot be made: {error}"));
-    fs::create_dir_all(to).map_err(unwritable)?;
-    let mut names: Vec<_> = fs::read_dir(from)
-        .map_err(|error| unreadable(from, &error))?
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
-    names.sort();
-    for name in names {
-        let (path, file_name) = (from.join(&name), name.to_string_lossy().into_owned());
-        if path.is_dir() {
-            folder(&path, &to.join(&name), encoding)?;
-        } else if let Some(stem) = file_name.strip_suffix(".safetensors") {
-            if !stem.contains("fp16") || !from.join(file_name.replace(".fp16", "")).exists() {
-                let ending = if encoding == Encoding::F16 { "safetensors" } else { "gguf" };
-                file(&path, &to.join(format!("{stem}.{ending}")), encoding)?;
-            }
-        } else if file_name.ends_with(".index.json") && encoding != Encoding::F16 {
-            let index = text::read(&path)?;
-            write_atomically(&to.join(&name), index.replace(".safetensors\"", ".gguf\"").as_bytes())?;
-        } else if ![".bin", ".ckpt", ".pt", ".pth"].iter().any(|pickle| file_name.ends_with(pickle)) {
-            let bytes = fs::read(&path).map_err(|error| unreadable(&path, &error))?;
-            write_atomically(&to.join(&name), &bytes)?;
-        }
-    }
-    Ok(())
 }

@@ -16,6 +16,7 @@ use super::quant::Blocks;
 use super::stranger::{Stranger, stranger};
 use super::{gguf, unreadable};
 use crate::error::{Error, Result, ten};
+use crate::files::{DATA, read};
 use crate::tensor::{DType, RawTensor, Shape};
 
 /// What is said of files that hold PyTorch pickles.
@@ -60,7 +61,7 @@ pub(super) struct Header {
 enum Bytes {
     Embedded(&'static [u8]),
     Mapped(Mmap),
-    /// What came through a pipe.
+    /// What came through a pipe, of at most [`DATA`] bytes.
     Read(Vec<u8>),
 }
 
@@ -91,7 +92,7 @@ impl TensorFile {
         if metadata.is_dir() {
             return Err(Error::file(path, "is a folder where a safetensors file is expected"));
         }
-        let bytes = if metadata.is_file() { map(path)? } else { Bytes::Read(read(path)?) };
+        let bytes = if metadata.is_file() { map(path)? } else { Bytes::Read(read(path, DATA)?) };
         Self::parse(path.to_path_buf(), bytes)
     }
 
@@ -215,10 +216,6 @@ fn map(path: &Path) -> Result<Bytes> {
     // renames a new one over it, which leaves the mapped one whole.
     let map = unsafe { Mmap::map(&file) }.map_err(|error| unreadable(path, &error))?;
     Ok(Bytes::Mapped(map))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| unreadable(path, &error))
 }
 
 fn dtype(dtype: Dtype) -> Option<DType> {

@@ -29,9 +29,6 @@ mod tensors;
 mod view;
 pub mod vocabulary;
 
-use std::io;
-use std::path::Path;
-
 pub use bundle::Bundle;
 pub use check::check;
 pub use checkpoint::Checkpoint;
@@ -40,17 +37,8 @@ pub use convert::{Encoding, convert};
 pub use extended::Extended;
 pub use lora::{Changes, Lora, LoraFile, Merged};
 pub use model::Model;
-pub use output::{check_writable, write_atomically};
+pub use output::{check_writable, unwritable, write_atomically};
 pub use synthetic::Synthetic;
 pub use tensors::{read_tensors, write_tensors};
 
-use crate::error::Error;
-
-/// The error of a file or folder that cannot be read, with what can be done about it.
-fn unreadable(path: &Path, error: &io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::NotFound => Error::file(path, "no such file or folder; check the path"),
-        io::ErrorKind::PermissionDenied => Error::file(path, "may not be read; change its permissions"),
-        _ => Error::file(path, format!("cannot be read: {error}")),
-    }
-}
+use crate::files::unreadable;

@@ -2,6 +2,7 @@
 //! is seen as one. A ControlNet, which is published by itself, is a model with that component alone.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use super::file::TensorFile;
 use super::manifest::{self, Entry, Kind};
 use super::{builtin, unreadable};
 use crate::error::{Error, Result};
-use crate::text;
+use crate::files::{TEXT, read, text};
 
 /// What is there to read, whether on the disk or inside the binary.
 pub struct Model {
@@ -41,13 +42,13 @@ impl Model {
     ///
     /// # Errors
     /// A path or name that is neither; a known model that is not here, a folder or file that is no model.
-    pub fn resolve(model: Option<&str>) -> Result<Self> {
+    pub fn resolve(model: Option<&OsStr>) -> Result<Self> {
         let Some(name) = model else { return Ok(Self::builtin()) };
         let path = Path::new(name);
         if path.exists() {
             return Self::open(path);
         }
-        if let Some(entry) = manifest::find(name) {
+        if let Some(entry) = name.to_str().and_then(manifest::find) {
             return Self::known(entry, manifest::models_folder());
         }
         let names: Vec<&str> = manifest::entries().iter().map(|entry| entry.name.as_str()).collect();
@@ -176,11 +177,7 @@ impl Model {
             Source::BuiltIn => Ok(builtin::read(path).map(Cow::Borrowed)),
             Source::File(checkpoint) => Ok(checkpoint.text(path).map(|text| Cow::Owned(text.into_bytes()))),
             Source::Folder(_) | Source::ControlNet(_) if !self.has(path) => Ok(None),
-            Source::Folder(_) | Source::ControlNet(_) => {
-                let path = self.path(path);
-                let bytes = fs::read(&path).map_err(|error| unreadable(&path, &error))?;
-                Ok(Some(Cow::Owned(bytes)))
-            }
+            Source::Folder(_) | Source::ControlNet(_) => Ok(Some(Cow::Owned(read(&self.path(path), TEXT)?))),
         }
     }
 
@@ -196,7 +193,7 @@ impl Model {
                 _ => Error::file(self.path(path), "no such file: the model is incomplete, download it again"),
             });
         };
-        text::decode(bytes.into_owned()).map_err(|what| Error::file(self.path(path), what))
+        text(&self.path(path), bytes.into_owned())
     }
 
     /// A JSON file that must be there, such as `unet/config.json`.
@@ -282,7 +279,7 @@ mod tests {
 
     #[test]
     fn without_a_choice_it_is_the_built_in_model() {
-        for model in [Model::resolve(None).unwrap(), Model::resolve(Some("shapes")).unwrap()] {
+        for model in [Model::resolve(None).unwrap(), Model::resolve(Some("shapes".as_ref())).unwrap()] {
             assert_eq!(model.name(), "shapes");
             assert_eq!(model.entry().unwrap().defaults.steps, Some(25));
         }
@@ -316,9 +313,9 @@ mod tests {
 
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
-        let text = message(Model::resolve(Some("nonesuch")));
+        let text = message(Model::resolve(Some("nonesuch".as_ref())));
         assert!(text.starts_with("nonesuch: no such file or folder") && text.contains("shapes, sd15"), "{text}");
-        assert!(message(Model::resolve(Some(""))).contains("no such file or folder"));
+        assert!(message(Model::resolve(Some("".as_ref()))).contains("no such file or folder"));
     }
 
     #[test]
@@ -333,7 +330,7 @@ mod tests {
         let text = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
             fs::write(&path, bytes).unwrap();
-            message(Model::resolve(path.to_str()))
+            message(Model::resolve(Some(path.as_ref())))
         };
         assert!(text("a.ckpt", b"PK\x03\x04").contains("pickle"));
         assert!(text("a.safetensors", b"x").contains("no safetensors file"));

@@ -1,12 +1,11 @@
 //! Writing files whole or not at all.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use crate::error::{Error, Result};
+use crate::files::Temporary;
 
 /// Writes a file so that it is never seen half-written: into a new file beside it, which then takes its name. What is
 /// there already and is not a regular file (a device, a pipe) is written directly.
@@ -27,9 +26,9 @@ pub(super) fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::
             let mut stream = OpenOptions::new().append(true).open(path).map_err(|error| unwritable(path, &error))?;
             write(&mut stream).and_then(|()| stream.flush()).map_err(|error| unwritable(path, &error))
         }
-        Destination::File { mut beside, target } => {
-            write(&mut beside).and_then(|()| beside.as_file().sync_all()).map_err(|error| unwritable(path, &error))?;
-            beside.persist(target).map(drop).map_err(|error| unwritable(path, &error.error))
+        Destination::File { beside, mut file, target } => {
+            let written = write(&mut file).and_then(|()| file.sync_all()).and_then(|()| beside.rename(&target));
+            written.map_err(|error| unwritable(path, &error))
         }
     }
 }
@@ -41,9 +40,10 @@ pub fn check_writable(path: &Path) -> Result<()> {
 
 enum Destination {
     Stream,
-    /// A new file in the target's folder. It is removed when dropped, and only kept when it takes the target's name.
+    /// A new file in the target's folder, which takes the target's name.
     File {
-        beside: NamedTempFile,
+        beside: Temporary,
+        file: File,
         target: PathBuf,
     },
 }
@@ -81,32 +81,24 @@ impl Destination {
             let what = format!("there is no folder {} to write into; create it first", folder.display());
             return Err(Error::file(path, what));
         }
-        let beside = new_file(folder).map_err(|error| unwritable(path, &error))?;
+        let (beside, file) = Temporary::file(folder).map_err(|error| unwritable(path, &error))?;
         if let Some(metadata) = existing {
-            beside.as_file().set_permissions(metadata.permissions()).map_err(|error| unwritable(path, &error))?;
+            file.set_permissions(metadata.permissions()).map_err(|error| unwritable(path, &error))?;
         }
-        Ok(Self::File { beside, target })
+        Ok(Self::File { beside, file, target })
     }
 }
 
-/// A file of a new name, with the permissions that any new file gets.
-fn new_file(folder: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".ornstein-").suffix(".part");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
-}
-
-pub(super) fn unwritable(path: &Path, error: &io::Error) -> Error {
+/// The error of a file or folder that cannot be written, with what can be done about it.
+pub fn unwritable(path: &Path, error: &io::Error) -> Error {
     let what = match error.kind() {
         io::ErrorKind::PermissionDenied => "may not be written; choose another folder or change its permissions".into(),
         io::ErrorKind::ReadOnlyFilesystem => "is on a read-only file system; choose another folder".into(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "no space left there; free some or choose another folder".into()
+        }
+        io::ErrorKind::FileTooLarge => {
+            "is larger than the limit on file sizes (ulimit -f); raise it, or make something smaller".into()
         }
         io::ErrorKind::InvalidFilename => "is too long a name, or holds a character that may not be in one".into(),
         _ => format!("cannot be written: {error}"),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::error::{Error, Result};
+use crate::files::{DATA, read};
 use crate::image::decode_png;
 use crate::pipeline::Control;
 use crate::weights::Model;
@@ -56,9 +57,7 @@ impl ControlArgs {
 }
 
 fn read_image(path: &Path) -> Result<crate::image::Picture> {
-    let file =
-        std::fs::read(path).map_err(|error| Error::file(path, format!("cannot be read: {error}; give a PNG")))?;
-    decode_png(&path.display().to_string(), &file)
+    decode_png(&path.display().to_string(), &read(path, DATA)?)
 }
 
 /// What was given, or the default for all where nothing was.

@@ -1,11 +1,11 @@
 //! What is drawn: one prompt, or those of a file, one a line.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::Path;
 
 use crate::cli::warn;
 use crate::error::{Error, Result};
-use crate::text;
+use crate::files::{TEXT, read_from, read_text, text};
 
 /// The prompts in the order in which they are drawn. Of a file its text alone is kept, so that a million lines take no more
 /// memory than that.
@@ -25,7 +25,7 @@ impl Prompts {
     /// # Errors
     /// If it cannot be read, or holds no prompt.
     pub(super) fn of_file(file: &Path) -> Result<Self> {
-        let text = if file == Path::new("-") { read_stdin()? } else { text::read(file)? };
+        let text = if file == Path::new("-") { read_stdin()? } else { read_text(file)? };
         match prompts(&text).count() {
             0 => Err(Error::file(file, "holds no prompt: write one a line")),
             count => Ok(Self::Lines { text, count }),
@@ -58,13 +58,12 @@ fn prompts(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn read_stdin() -> Result<String> {
-    let mut stdin = std::io::stdin().lock();
+    let stdin = std::io::stdin().lock();
     if stdin.is_terminal() {
         warn("reading the prompt from the terminal, until Ctrl-D");
     }
-    let mut bytes = Vec::new();
-    stdin.read_to_end(&mut bytes).map_err(|error| Error::file("stdin", format!("cannot be read: {error}")))?;
-    text::decode(bytes).map_err(|what| Error::file("stdin", what))
+    let place = Path::new("stdin");
+    text(place, read_from(stdin, place, TEXT)?)
 }
 
 #[cfg(test)]

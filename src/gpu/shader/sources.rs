@@ -10,8 +10,8 @@ use include_dir::{Dir, include_dir};
 
 use super::Dialect;
 use crate::error::{Error, Result, ten};
+use crate::files::{read_text, unreadable};
 use crate::ops::Launch;
-use crate::text;
 
 /// Folders below `shaders/`: parts of kernels, and the kernels that measure a device's ceilings.
 const SHARED: &str = "shared";
@@ -57,7 +57,7 @@ impl Sources {
             if SHADERS.get_file(&relative).is_none() {
                 return Err(unknown(folder, &format!("{} stands for no built-in file", path.display())));
             }
-            let text = text::read(&path)?;
+            let text = read_text(&path)?;
             own.insert(relative, File { path: path.display().to_string().into(), text: text.into(), builtin: false });
         }
         if own.is_empty() {
@@ -130,7 +130,7 @@ pub fn no_such(stem: &str) -> Error {
 /// The `.wgsl` files of a folder.
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
-    let entries = entries.map_err(|e| Error::file(folder, e))?;
+    let entries = entries.map_err(|error| unreadable(folder, &error))?;
     let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|e| e == "wgsl"));
     paths.sort();

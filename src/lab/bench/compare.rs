@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::stats::median;
 use super::{Device, Row};
 use crate::error::{Error, Result};
+use crate::files::read_text;
 use crate::lab::ceilings::Ceilings;
-use crate::text;
 
 /// A row beside the same row of an earlier report.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ pub struct EarlierDevice {
 /// # Errors
 /// If the file cannot be read or holds something else.
 pub fn read(path: &Path) -> Result<Earlier> {
-    serde_json::from_str(&text::read(path)?).map_err(|e| {
+    serde_json::from_str(&read_text(path)?).map_err(|e| {
         Error::file(path, format!("is no report of this version's `ornstein bench --json`: {e}; make a new one"))
     })
 }

@@ -5,11 +5,15 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The text of these bytes.
+/// The text of these bytes; `place` is what messages call their file.
 ///
 /// # Errors
-/// What is wrong with them, and what to do.
-pub fn decode(mut bytes: Vec<u8>) -> Result<String, &'static str> {
+/// If they are not text, with what to do.
+pub fn text(place: &Path, bytes: Vec<u8>) -> Result<String> {
+    decode(bytes).map_err(|what| Error::file(place, what))
+}
+
+fn decode(mut bytes: Vec<u8>) -> Result<String, &'static str> {
     const UTF8: &str = "is not text in UTF-8; save it anew in that encoding";
     let utf16 = |unit: fn([u8; 2]) -> u16| {
         let (units, rest) = bytes[2..].as_chunks();
@@ -26,15 +30,6 @@ pub fn decode(mut bytes: Vec<u8>) -> Result<String, &'static str> {
         }
         _ => String::from_utf8(bytes).map_err(|_| UTF8),
     }
-}
-
-/// The text of a file.
-///
-/// # Errors
-/// If it cannot be read, or is not text.
-pub fn read(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|error| Error::file(path, format!("cannot be read: {error}")))?;
-    decode(bytes).map_err(|what| Error::file(path, what))
 }
 
 #[cfg(test)]

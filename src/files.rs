@@ -1,0 +1,11 @@
+//! Files as every floor needs them: read whole but never without an end, written beside their place, and told apart.
+
+mod identity;
+mod read;
+mod temporary;
+mod text;
+
+pub use identity::{Identity, identity};
+pub use read::{DATA, TEXT, read, read_from, read_text, unreadable};
+pub use temporary::{Temporary, remove_temporaries, unless_ending};
+pub use text::text;
