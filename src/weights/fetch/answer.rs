@@ -54,7 +54,7 @@ pub enum Answer {
     Refused(String),
 }
 
-/// What an answer means to who asked for all bytes after the first `from`.
+/// What follows from an answer to a request for all bytes after the first `from`.
 pub fn answer(head: &Head, from: u64, now: SystemTime) -> Answer {
     match head.status {
         200 | 206 => file(head, from),

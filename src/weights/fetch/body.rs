@@ -30,8 +30,8 @@ pub enum Stop {
 /// This many bytes of a page or of a pointer tell what it is.
 const FIRST: usize = 32;
 
-/// Writes the body behind the bytes of the file before it, and says how many of the file are there then. `open` opens the
-/// place for it, and is only called once there is something to write; `tell` is told each count of bytes.
+/// Writes the body behind the bytes of the file before it, and says how many of the file are there then. `open` opens
+/// the place for it, and is only called once there is something to write; `tell` is told each count of bytes.
 ///
 /// # Errors
 /// [`Stop`] says why it ended.

@@ -182,7 +182,7 @@ impl Download<'_> {
                 Err(self.fail(format!("{why}; try another mirror (HF_ENDPOINT)")))
             }
             Err(Stop::Broken(done, error)) => {
-                let why = format!("ended after {done} bytes: {}", self.broken(error.into()));
+                let why = format!("the connection ended after {done} bytes: {}", self.broken(error.into()));
                 Ok(Step::Broken(done, why, None))
             }
             Err(Stop::Unwritable(error)) => Err(unwritable(self.part, &error)),
