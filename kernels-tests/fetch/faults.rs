@@ -81,28 +81,29 @@ fn anew() -> impl Iterator<Item = (&'static str, &'static str)> {
     .into_iter()
 }
 
-/// A hub that is given up after a second of silence.
-fn impatient(url: &str) -> Hub {
-    let patience = Patience { idle: Duration::from_secs(1), ..quick() };
+/// A hub whose connections are given up after some seconds of silence.
+fn impatient(url: &str, seconds: u64) -> Hub {
+    let patience = Patience { idle: Duration::from_secs(seconds), ..quick() };
     Hub { url: url.into(), token: None, patience }
 }
 
 fn stalls() -> Result<(), Failed> {
     let (server, folder) = (Server::start([Answer::Stall(10), Answer::File])?, tempfile::tempdir()?);
     let mut told = String::new();
-    fetch(&entry(), folder.path(), &impatient(&server.url), &mut |progress| {
+    fetch(&entry(), folder.path(), &impatient(&server.url, 3), &mut |progress| {
         if let Progress::Again(_, _, why) = progress {
             told += why;
         }
     })?;
-    assert!(told.contains("after 10 bytes") && told.contains("nothing came for 1s"), "{told}");
+    assert!(told.contains("after 10 bytes") && told.contains("nothing came for 3s"), "{told}");
     assert_eq!(range(&server.requests()[1]), Some(10));
     ensure(is_whole(folder.path())?, "it is not whole")
 }
 
 fn slow() -> Result<(), Failed> {
     let (server, folder) = (Server::start([Answer::Slow])?, tempfile::tempdir()?);
-    fetch(&entry(), folder.path(), &impatient(&server.url), &mut |_| {})?;
+    // All of it takes longer than the silence that is borne.
+    fetch(&entry(), folder.path(), &impatient(&server.url, 1), &mut |_| {})?;
     ensure(is_whole(folder.path())?, "it is not whole")
 }
 
