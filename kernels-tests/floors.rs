@@ -55,7 +55,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("libc::", &["cli"]),
     ("tempfile::", &["files"]),
     ("sysinfo::", &["host"]),
-    ("String::from_utf8(", &["text"]),
+    ("String::from_utf8(", &["files"]),
     ("fs::read_to_string(", &[]),
     // Of the system's own files.
     ("std::fs::read_to_string(", &["gpu"]),

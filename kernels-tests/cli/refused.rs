@@ -174,7 +174,7 @@ fn a_message_does_nothing_to_a_terminal(at: &Path) -> Result<(), Failed> {
     let long = "x".repeat(5000);
     refused(at, &["generate", "x", "--model", "\u{1b}]0;no\u{7}\u{202e}"], 1, &[r"\u{1b}]0;no\u{7}\u{202e}"])?;
     refused(at, &["generate", "x", "--sampler", &long], 2, &["no sampler is called", "choose one of", "euler"])?;
-    refused(at, &["generate", "x", "--dtype", "\u{1b}[31m"], 2, &[r"\u{1b}[31m", "--help"])?;
+    refused(at, &["generate", "x", "--dtype", "\u{1b}[31m"], 2, &["dtype", "--help"])?;
     write_tensors(
         &at.join("odd.safetensors"),
         &[("\u{1b}[2J\u{9b}", &Tensor::zeros([1])), (&long, &Tensor::zeros([1]))],

@@ -94,8 +94,8 @@ fn a_configuration_with_a_mark_is_read(at: &Path) -> Result<(), Failed> {
     std::fs::write(at.join("utf8.json"), config)?;
     std::fs::write(at.join("utf16.json"), config.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>())?;
     for name in ["utf8.json", "utf16.json"] {
-        let output = ornstein(at, &["schedule", "--sampler", "euler", "--steps", "1", "--config", name])?;
-        ensure(text(&output.stdout).starts_with("timesteps 99\n"), text(&output.stderr))?;
+        let output = ornstein(at, &["schedule", "--sampler", "euler", "--steps", "2", "--config", name])?;
+        ensure(text(&output.stdout).starts_with("timesteps 99 0\n"), text(&output.stderr))?;
     }
     Ok(())
 }

@@ -126,6 +126,12 @@ impl<'a> Keys<'a> {
         Err(self.error(format!("{key} has {}, supported: {}", short(format_args!("{name:?}")), supported.join(", "))))
     }
 
+    /// A number that f32 holds.
+    pub fn finite(&mut self, key: &str, default: f32) -> Result<f32> {
+        let number = self.get(key, default)?;
+        if number.is_finite() { Ok(number) } else { Err(self.error(format!("{key} is more than f32 holds"))) }
+    }
+
     /// A small positive number that a norm adds to the variance.
     pub fn eps(&mut self, key: &str, default: f32) -> Result<f32> {
         let eps = self.get(key, default)?;

@@ -62,8 +62,8 @@ impl Config {
             in_channels: keys.count("in_channels", 3)?,
             out_channels: keys.count("out_channels", 3)?,
             latent_channels: keys.count("latent_channels", 4)?,
-            scaling_factor: keys.get("scaling_factor", 0.18215)?,
-            shift_factor: keys.get("shift_factor", None)?.unwrap_or(0.0),
+            scaling_factor: keys.finite("scaling_factor", 0.18215)?,
+            shift_factor: if keys.is_null("shift_factor") { 0.0 } else { keys.finite("shift_factor", 0.0)? },
             force_upcast: keys.get("force_upcast", true)?,
             channels: keys.counts("block_out_channels", &[64])?,
             layers: keys.count("layers_per_block", 1)?,
@@ -80,7 +80,7 @@ impl Config {
                 up.len()
             )));
         }
-        if config.scaling_factor == 0.0 || !config.scaling_factor.is_finite() {
+        if config.scaling_factor == 0.0 {
             return Err(keys.error(format!("scaling_factor is {}", config.scaling_factor)));
         }
         keys.finish()?;

@@ -21,7 +21,7 @@ mod tests {
     use crate::ops::TABLE;
     use crate::ops::case::compare;
     use crate::pack::Pack;
-    use crate::tensor::{DType, RawTensor};
+    use crate::tensor::{DType, RawTensor, Shape};
 
     /// `[.., C, N]` through a file, which has `[N, C, ..]`.
     fn through_a_file(w: &Tensor) -> Matrix {

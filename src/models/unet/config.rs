@@ -96,7 +96,7 @@ impl Config {
             conv_out_kernel: keys.count("conv_out_kernel", 3)?,
             time_embed_dim: keys.optional_count("time_embedding_dim")?.unwrap_or(4 * channels[0]),
             flip_sin_to_cos: keys.get("flip_sin_to_cos", true)?,
-            freq_shift: keys.get("freq_shift", 0.0)?,
+            freq_shift: keys.finite("freq_shift", 0.0)?,
         };
         for (key, value) in [("conv_in_kernel", config.conv_in_kernel), ("conv_out_kernel", config.conv_out_kernel)] {
             if value % 2 == 0 || value > MOST_TAPS {

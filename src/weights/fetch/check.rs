@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::body::Size;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::weights::file::TensorFile;
 use crate::weights::stranger::{Stranger, stranger};
 use crate::weights::{gguf, manifest, unreadable};
@@ -51,13 +52,13 @@ pub fn quick_fault(file: &manifest::File, path: &Path) -> Result<Option<String>>
     if fault.is_some() {
         return Ok(fault);
     }
-    let read = || fs::read(path).map_err(|error| unreadable(path, &error));
+    let read = || files::read(path, files::TEXT);
     Ok(match ending(file) {
         "json" => {
             let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(&read()?);
             parsed.err().map(|error| format!("is not JSON: {error}"))
         }
-        "txt" => String::from_utf8(read()?).err().map(|_| "is not text in UTF-8".into()),
+        "txt" => std::str::from_utf8(&read()?).err().map(|_| "is not text in UTF-8".into()),
         "safetensors" => tensors_fault(path, false),
         "gguf" => tensors_fault(path, true),
         _ => None,

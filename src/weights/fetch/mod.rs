@@ -89,7 +89,9 @@ pub fn fetch(entry: &Entry, folder: &Path, hub: &Hub, tell: &mut dyn FnMut(Progr
             }
         }
         let url = entry.url(&hub.url, file).ok_or_else(|| Error::file(&entry.name, "is published nowhere"))?;
-        let part = PathBuf::from(format!("{}.part", path.display()));
+        let mut part = path.clone().into_os_string();
+        part.push(".part");
+        let part = PathBuf::from(part);
         // Otherwise nothing tells that two halves are of one file.
         let resumable = file.sha256.is_some() || entry.revision.is_some();
         Download { client: &client, file, url: &url, part: &part, resumable }.run(tell)?;
