@@ -300,11 +300,6 @@ mod tests {
         };
         for (name, text, key) in [
             ("euler", r#"{"trained_betas": [0, 1]}"#, "x: trained_betas: [0,1] is why the schedule of euler"),
-            (
-                "ddim",
-                r#"{"rescale_betas_zero_snr": true, "timestep_spacing": "trailing", "clip_sample": false}"#,
-                "at step 1",
-            ),
             ("heun", r#"{"beta_end": 1}"#, "beta_end: 1 is why"),
         ] {
             let error = message(name, text).unwrap_or_default();
