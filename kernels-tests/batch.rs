@@ -144,7 +144,7 @@ fn same_picture(batch: &Pictures, index: usize, alone: &Pictures, what: &str) ->
     let each = alone.latents.data.len();
     let latents = batch.latents.data[index * each..][..each].to_vec();
     same(&Tensor::new(alone.latents.shape.clone(), latents), &alone.latents, &format!("{what}, picture {index}"))?;
-    ensure(batch.pixels[index] == alone.pixels[0], format!("{what}, picture {index}: other pixels"))
+    ensure(batch.pictures[index].rgb == alone.pictures[0].rgb, format!("{what}, picture {index}: other pixels"))
 }
 
 fn pictures_of_a_batch() -> Result<(), Failed> {

@@ -150,8 +150,8 @@ fn draw_scaled(gpu: &Arc<Gpu>, file: &str, tensor: &str, factor: f32) -> Result<
     let (found, said) = draw(Model::open(&folder)?, &f16_on(gpu), false)?;
     let error = compare(&found.latents, &wanted.latents).relative;
     ensure(error <= PICTURE, format!("latents: relative error {error:.2e} exceeds {PICTURE:.0e}"))?;
-    let pixels = found.pixels[0].iter().zip(&wanted.pixels[0]);
-    let mean = pixels.map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / wanted.pixels[0].len() as f64;
+    let pixels = found.pictures[0].rgb.iter().zip(&wanted.pictures[0].rgb);
+    let mean = pixels.map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / wanted.pictures[0].rgb.len() as f64;
     ensure(mean < 5.0, format!("pixels differ by {mean:.1} of 255 on average"))?;
     Ok(said)
 }
@@ -177,14 +177,14 @@ fn checking_changes_no_bit(gpu: &Arc<Gpu>) -> Result<(), Failed> {
     let (checked, said) = draw(Model::builtin(), &f16_on(gpu), true)?;
     ensure(overflows(&said).is_empty(), said.join("\n"))?;
     ensure(checked.latents == plain.latents, "the latents changed")?;
-    ensure(checked.pixels == plain.pixels, "the pixels changed")
+    ensure(checked.pictures == plain.pictures, "the pixels changed")
 }
 
 fn checking_on_the_cpu() -> Result<(), Failed> {
     let (plain, _) = draw(Model::builtin(), &Executor::Cpu, false)?;
     let (checked, said) = draw(Model::builtin(), &Executor::Cpu, true)?;
     ensure(said.is_empty(), said.join("\n"))?;
-    ensure(checked.latents == plain.latents && checked.pixels == plain.pixels, "the picture changed")
+    ensure(checked.latents == plain.latents && checked.pictures == plain.pictures, "the picture changed")
 }
 
 /// `x` through these factors, one node each, and a convolution that reads every second row and column of the result.

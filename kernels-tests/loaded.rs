@@ -52,7 +52,10 @@ fn networks_draw_the_same_as_fresh_ones() -> Result<(), Failed> {
         let request = request(prompt, size);
         let kept = drawn(async |cancel, tell| loaded.generate(&request, cancel, tell).await)?;
         let fresh = drawn(async |cancel, tell| pipeline.generate(&Executor::Cpu, &request, cancel, tell).await)?;
-        ensure(kept.pixels == fresh.pixels && kept.latents == fresh.latents, format!("{prompt} at {size} differs"))?;
+        ensure(
+            kept.pictures == fresh.pictures && kept.latents == fresh.latents,
+            format!("{prompt} at {size} differs"),
+        )?;
     }
     Ok(())
 }
@@ -71,7 +74,7 @@ fn each_picture_is_handed_out() -> Result<(), Failed> {
     let mut keep = |what: Made<'_>| {
         made.push(match what {
             Made::Latents(latents) if *latents == whole.latents => "latents".to_string(),
-            Made::Picture(index, rgb) if rgb == whole.pixels[index] => format!("picture {index}"),
+            Made::Picture(index, picture) if *picture == whole.pictures[index] => format!("picture {index}"),
             other => format!("another: {other:?}"),
         });
         cancel.store(made.len() == 3, Ordering::Relaxed);

@@ -64,7 +64,7 @@ fn decoded_on_the_cpu() -> Result<(), Failed> {
         warning.starts_with("the VAE's decoder runs on the CPU: vae.decoder.") && warning.contains("in one buffer")
     };
     ensure(warnings.iter().filter(told).count() == 1, warnings.join("\n"))?;
-    let apart = made.pixels[0].iter().zip(&right.pixels[0]).map(|(a, b)| a.abs_diff(*b)).max();
+    let apart = made.pictures[0].rgb.iter().zip(&right.pictures[0].rgb).map(|(a, b)| a.abs_diff(*b)).max();
     ensure(apart <= Some(2), format!("pixels differ by {apart:?}"))
 }
 

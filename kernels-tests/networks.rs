@@ -153,8 +153,12 @@ fn picture(golden: &Golden, executor: &Executor, limit: f64) -> Result<(), Faile
     within("final latents", &pictures.latents, &wanted["final_latents"].1, limit)?;
     // Pixels follow from latents; 2 % of the range, on average, would be a visible difference.
     let image = wanted["image"].1.to_channels_last()?;
-    let difference: f64 =
-        image.data.iter().zip(&pictures.pixels[0]).map(|(w, p)| (f64::from(*w) * 255.0 - f64::from(*p)).abs()).sum();
+    let difference: f64 = image
+        .data
+        .iter()
+        .zip(&pictures.pictures[0].rgb)
+        .map(|(w, p)| (f64::from(*w) * 255.0 - f64::from(*p)).abs())
+        .sum();
     let mean = difference / image.data.len() as f64;
     if mean < 5.0 { Ok(()) } else { Err(format!("pixels differ by {mean:.1} of 255 on average").into()) }
 }

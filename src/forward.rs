@@ -14,6 +14,8 @@ pub(crate) struct Prepared {
     pub graph: Graph,
     pub wanted: Vec<(String, Shape)>,
     pub inputs: Tensors,
+    /// What the ports were given, which the outputs may depend on too.
+    pub given: Tensors,
 }
 
 impl Prepared {
@@ -23,9 +25,10 @@ impl Prepared {
     /// If an input is missing, unknown, misshapen or not finite, or no graph has these shapes.
     pub fn new(component: &Component, way: &str, inputs: Tensors) -> Result<Self> {
         let Component { folder, config } = component;
-        let (mut inputs, sizes) = bind(&config.ports(way), inputs)?;
+        let (given, sizes) = bind(&config.ports(way), inputs)?;
+        let mut inputs = given.clone();
         config.prepare(way, &mut inputs).map_err(|error| error.at(folder))?;
-        Ok(Self { graph: config.graph(folder, way, &sizes)?, wanted: config.wanted(folder)?, inputs })
+        Ok(Self { graph: config.graph(folder, way, &sizes)?, wanted: config.wanted(folder)?, inputs, given })
     }
 }
 
@@ -46,12 +49,12 @@ pub async fn forward(
     let components = Components::of(model)?;
     let (component, way) = components.pass(model, pass)?;
     let Component { folder, config } = component;
-    let prepared = Prepared::new(component, way, inputs.clone())?;
+    let Prepared { graph, wanted, inputs, given } = Prepared::new(component, way, inputs)?;
     let weights = changes.merged(folder, model.weights(folder)?);
-    let mut network = Network::load(executor, prepared.graph, &prepared.wanted, weights, tell).await?;
-    let given: Vec<(&str, &Tensor)> = prepared.inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
-    let outputs = network.run(&given, tell).await?.into_iter().collect();
-    let outputs = config.finish(way, &inputs, outputs)?;
+    let mut network = Network::load(executor, graph, &wanted, weights, tell).await?;
+    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
+    let outputs = network.run(&inputs, tell).await?.into_iter().collect();
+    let outputs = config.finish(way, &given, outputs)?;
     let as_files = |tensor: Tensor| if tensor.shape.rank() == 4 { tensor.to_channels_first() } else { Ok(tensor) };
     outputs.into_iter().map(|(name, tensor)| Ok((name, as_files(tensor)?))).collect()
 }

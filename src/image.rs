@@ -47,18 +47,26 @@ pub fn encode_png(width: usize, height: usize, rgb: &[u8], parameters: &str) -> 
     Ok(file)
 }
 
-/// A picture read back from a PNG.
+/// A picture that was drawn, or read from a PNG.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     pub width: usize,
     pub height: usize,
     /// Rows from the top, three bytes a pixel.
     pub rgb: Vec<u8>,
-    /// The text chunk, if there is one.
+    /// What made it, as [`Parameters`] has it: the text chunk, if there is one.
     pub parameters: Option<String>,
 }
 
 impl Picture {
+    /// The picture as a PNG file, with its parameters in the text chunk.
+    ///
+    /// # Errors
+    /// As [`encode_png`].
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        encode_png(self.width, self.height, &self.rgb, self.parameters.as_deref().unwrap_or_default())
+    }
+
     /// Its pixels from 0 to 1, `[1, height, width, 3]`. A picture of another size is resized, each side by itself, as
     /// diffusers' `VaeImageProcessor` does by default: with Lanczos' filter.
     pub fn to_tensor(&self, width: usize, height: usize) -> Tensor {

@@ -1,5 +1,23 @@
 //! Stable Diffusion on any GPU, in hand-written WGSL.
 //!
+//! ```
+//! use std::sync::atomic::AtomicBool;
+//!
+//! use ornstein::{Device, Model, Request, Studio};
+//!
+//! # fn main() -> ornstein::error::Result<()> {
+//! let studio = Studio::open(Model::builtin())?;
+//! let request = Request { prompt: "a red circle on a blue background".into(), steps: Some(4), ..Request::default() };
+//! let never = AtomicBool::new(false);
+//! let drawn = pollster::block_on(studio.generate(&Device::Cpu, &request, &never, &mut |_| {}))?;
+//! assert!(drawn.pictures[0].to_png()?.starts_with(b"\x89PNG"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Studio`] is a model opened for making pictures, [`Request`] what to draw, [`Device`] where, [`Picture`] what comes of it;
+//! `examples/` has more: many pictures with one loaded model, and one network alone.
+//!
 //! Data flows one way:
 //!
 //! ```text
@@ -24,6 +42,11 @@
 //!
 //! Where to start: [`pipeline`] for the whole, [`ops`] for a kernel, `shaders/` for its WGSL, [`samplers`] for an
 //! algorithm, [`models`] for a network.
+
+pub use image::Picture;
+pub use network::Executor as Device;
+pub use pipeline::{Pipeline as Studio, Request};
+pub use weights::Model;
 
 pub mod cache;
 pub mod caps;

@@ -13,9 +13,10 @@ mod steps;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use crate::conditioning;
+use crate::conditioning::{self, Syntax};
 use crate::error::{Error, Result};
 use crate::files::read_text;
+use crate::image::{ControlParameters, Parameters, Picture};
 use crate::models::autoencoder::Autoencoder;
 use crate::models::unet;
 use crate::network::Executor;
@@ -29,9 +30,11 @@ use kept::Kept;
 use run::Run;
 
 /// What to draw. Absent values are the model's defaults.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Request {
     pub prompt: String,
+    /// The prompt as the picture's parameters show it, if not as it is: with tags for LoRA files.
+    pub shown_prompt: Option<String>,
     /// `None` is not the same as empty: SDXL then leaves its unconditional embedding zero.
     pub negative: Option<String>,
     /// How both are read and encoded.
@@ -64,6 +67,33 @@ pub struct Request {
     pub check: bool,
 }
 
+impl Default for Request {
+    /// One picture without a prompt, by the model's defaults.
+    fn default() -> Self {
+        Self {
+            prompt: String::new(),
+            shown_prompt: None,
+            negative: None,
+            conditioning: conditioning::Options::default(),
+            width: None,
+            height: None,
+            steps: None,
+            guidance: None,
+            sampler: None,
+            spacing: None,
+            prediction: None,
+            eta: None,
+            seed: 0,
+            rng: rng::Source::default(),
+            batch: 1,
+            loras: Vec::new(),
+            init_latents: None,
+            controls: Vec::new(),
+            check: false,
+        }
+    }
+}
+
 /// A request with every default filled in.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -90,8 +120,8 @@ pub enum Event<'a> {
 pub enum Made<'a> {
     /// [`Pictures::latents`], before the last of them are decoded.
     Latents(&'a Tensor),
-    /// The picture of this place in the batch, as in [`Pictures::pixels`].
-    Picture(usize, &'a [u8]),
+    /// The picture of this place in the batch, as in [`Pictures::pictures`].
+    Picture(usize, &'a Picture),
 }
 
 /// Keeps what is made.
@@ -121,8 +151,8 @@ impl std::ops::AddAssign for Seconds {
 /// The pictures and what they cost.
 #[derive(Debug)]
 pub struct Pictures {
-    /// RGB, 8 bits each, row by row; one per seed.
-    pub pixels: Vec<Vec<u8>>,
+    /// One per seed, with its parameters.
+    pub pictures: Vec<Picture>,
     /// After the last step, before the VAE's scaling is undone: `[batch, channels, height, width]`.
     pub latents: Tensor,
     pub settings: Settings,
@@ -257,6 +287,35 @@ impl Pipeline {
         control::check(&self.controls, &request.controls)?;
         self.sampler(&settings)?;
         Ok(settings)
+    }
+
+    /// What made the picture of this place in the batch, for its text chunk.
+    fn parameters(&self, request: &Request, settings: &Settings, index: usize) -> String {
+        let control = |(model, Control { scale, start, end, .. }): (String, &Control)| ControlParameters {
+            model,
+            scale: *scale,
+            start: *start,
+            end: *end,
+        };
+        let parameters = Parameters {
+            prompt: request.shown_prompt.as_ref().unwrap_or(&request.prompt),
+            negative: request.negative.as_deref().unwrap_or_default(),
+            steps: settings.steps,
+            sampler: samplers::web_ui_name(&settings.sampler),
+            guidance: settings.guidance,
+            spacing: settings.spacing.as_deref(),
+            prediction: settings.prediction.as_deref(),
+            eta: settings.eta,
+            seed: request.seed.wrapping_add(index as u64),
+            width: settings.width,
+            height: settings.height,
+            model: &self.model.name(),
+            clip_skip: request.conditioning.clip_skip,
+            emphasis: request.conditioning.syntax == Syntax::Weighted,
+            rng: request.rng.automatic1111_name(),
+            controls: self.control_names().zip(&request.controls).map(control).collect(),
+        };
+        parameters.to_string()
     }
 
     fn sampler(&self, settings: &Settings) -> Result<Box<dyn Sampler>> {

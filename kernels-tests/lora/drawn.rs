@@ -161,7 +161,7 @@ fn options_are_refused(at: &Path) -> Result<(), Failed> {
     let option = |value: &str, status, words: &[&str]| {
         refused(at, &["generate", "x", "--device", "cpu", "--lora", value], status, words)
     };
-    option("style.safetensors:inf", 2, &["--lora style.safetensors:inf", "no scale"])?;
+    option("style.safetensors:inf", 2, &["--lora style.safetensors:inf", "not a scale"])?;
     option("style.safetensors:much", 1, &["style.safetensors:much: no such file"])?;
     std::fs::write(at.join("old.pt"), b"PK\x03\x04")?;
     option("old.pt:0.5", 1, &["old.pt: is a PyTorch pickle"])

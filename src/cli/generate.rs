@@ -13,14 +13,13 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 
 use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, tell};
-use crate::conditioning::Syntax;
 use crate::error::{Error, Result, ten};
 use crate::files::identity;
-use crate::image::{ControlParameters, Parameters, encode_png};
+use crate::image::Picture;
 use crate::network::Executor;
-use crate::pipeline::{Control, Made, Pictures, Pipeline, Request, Seconds, Settings};
+use crate::pipeline::{Made, Pictures, Pipeline, Request, Seconds};
 use crate::rng;
-use crate::samplers::{SPACINGS, web_ui_name};
+use crate::samplers::SPACINGS;
 use crate::tensor::Tensor;
 use crate::weights::{check_writable, read_tensors, write_atomically, write_tensors};
 use prompts::Prompts;
@@ -146,7 +145,7 @@ impl Generate {
         pipeline = pipeline.with_controls(self.control.models()?)?;
         let mut loras = self.loras.open()?;
         // First: a path for each picture of an absurd batch would fill the memory.
-        let settings = pipeline.settings(&request)?;
+        pipeline.settings(&request)?;
         loras.check(&prompts, &mut request, &pipeline)?;
         self.check_outputs(seed, &prompts)?;
         let executor = self.device.open(sources)?;
@@ -154,15 +153,15 @@ impl Generate {
         let mut loaded = (prompts.count() > 1).then(|| pipeline.load(&executor));
         let (images, seconds) = (Vec::new(), Seconds::default());
         let mut done = Done { executor: &executor, json: self.json, images, seconds, peak: 0 };
-        let mut job = Job { prompt: String::new(), request, settings, paths: Vec::new() };
+        let mut job = Job { request, paths: Vec::new() };
         for (number, prompt) in prompts.iter() {
-            job.prompt = loras.add_to(prompt, &mut job.request)?;
+            loras.add_to(prompt, &mut job.request)?;
             job.paths = self.paths(seed, number.as_deref());
             let begun = Instant::now();
             let mut keep = |made: Made<'_>| match (made, &self.save_latents) {
                 (Made::Latents(latents), Some(path)) => write_tensors(path, &[("latents", latents)]),
                 (Made::Latents(_), None) => Ok(()),
-                (Made::Picture(index, rgb), _) => done.picture(&pipeline, &job, index, rgb, begun),
+                (Made::Picture(index, picture), _) => done.picture(&job, index, picture, begun),
             };
             let pictures = progress::shown(&mut keep, |pressed, tell, keep| match &mut loaded {
                 Some(loaded) => pollster::block_on(loaded.generate_each(&job.request, pressed, tell, keep)),
@@ -205,6 +204,7 @@ impl Generate {
         let init_latents = self.init_latents.as_deref().map(read_latents).transpose()?;
         Ok(Request {
             prompt: String::new(),
+            shown_prompt: None,
             negative: self.negative.clone(),
             conditioning: self.reading.options()?,
             width: self.width,
@@ -247,10 +247,7 @@ impl Generate {
 
 /// One call of the pipeline, and where its pictures go.
 struct Job {
-    /// As it is shown: with the tags of LoRA files.
-    prompt: String,
     request: Request,
-    settings: Settings,
     paths: Vec<PathBuf>,
 }
 
@@ -264,23 +261,24 @@ struct Done<'a> {
 }
 
 impl Done<'_> {
-    /// Writes a picture of a job that has `begun` then, and tells of it.
-    fn picture(&mut self, pipeline: &Pipeline, job: &Job, index: usize, rgb: &[u8], begun: Instant) -> Result<()> {
-        let (path, seed) = (&job.paths[index], job.request.seed.wrapping_add(index as u64));
-        let png = png(pipeline, job, rgb, seed)?;
+    /// Writes a picture of a job that has `begun` then, and reports it.
+    fn picture(&mut self, job: &Job, index: usize, picture: &Picture, begun: Instant) -> Result<()> {
+        let (path, png) = (&job.paths[index], picture.to_png()?);
         if is_stdout(path) {
             return print(&png);
         }
         write_atomically(path, &png)?;
-        let (Settings { width, height, .. }, prompt, path) = (&job.settings, &job.prompt, path.display().to_string());
-        if !self.json {
-            let (seconds, executor) = (begun.elapsed().as_secs_f64(), self.executor.name());
-            print(format!("{path}  seed {seed}, {seconds:.1} s on {executor}\n").as_bytes())?;
+        let (path, seed) = (path.display().to_string(), job.request.seed.wrapping_add(index as u64));
+        if self.json {
+            let Picture { width, height, .. } = picture;
+            let prompt = job.request.shown_prompt.as_ref().unwrap_or(&job.request.prompt);
+            self.images.push(serde_json::json!({
+                "path": path, "seed": seed, "width": width, "height": height, "prompt": prompt,
+            }));
+            return Ok(());
         }
-        self.images.push(serde_json::json!({
-            "path": path, "seed": seed, "width": width, "height": height, "prompt": prompt,
-        }));
-        Ok(())
+        let (seconds, executor) = (begun.elapsed().as_secs_f64(), self.executor.name());
+        print(format!("{path}  seed {seed}, {seconds:.1} s on {executor}\n").as_bytes())
     }
 
     fn add(&mut self, pictures: &Pictures) {
@@ -305,36 +303,6 @@ fn tell_spans(pictures: &Pictures) {
     pictures.spans.iter().for_each(|span| line(span.seconds, &span.what));
     let most = pictures.peak_device_bytes >> 20;
     line(pictures.seconds.total, &format!("in all, {most} MiB of device memory at most"));
-}
-
-fn png(pipeline: &Pipeline, job: &Job, rgb: &[u8], seed: u64) -> Result<Vec<u8>> {
-    let Job { request, settings, .. } = job;
-    let controls = pipeline.control_names().zip(&request.controls);
-    let control = |(model, Control { scale, start, end, .. }): (String, &Control)| ControlParameters {
-        model,
-        scale: *scale,
-        start: *start,
-        end: *end,
-    };
-    let parameters = Parameters {
-        prompt: &job.prompt,
-        negative: request.negative.as_deref().unwrap_or_default(),
-        steps: settings.steps,
-        sampler: web_ui_name(&settings.sampler),
-        guidance: settings.guidance,
-        spacing: settings.spacing.as_deref(),
-        prediction: settings.prediction.as_deref(),
-        eta: settings.eta,
-        seed,
-        width: settings.width,
-        height: settings.height,
-        model: &pipeline.model().name(),
-        clip_skip: request.conditioning.clip_skip,
-        emphasis: request.conditioning.syntax == Syntax::Weighted,
-        rng: request.rng.automatic1111_name(),
-        controls: controls.map(control).collect(),
-    };
-    encode_png(settings.width, settings.height, rgb, &parameters.to_string())
 }
 
 fn read_latents(path: &Path) -> Result<Tensor> {

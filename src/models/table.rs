@@ -51,7 +51,8 @@ pub trait NetworkConfig: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// A pass's outputs under diffusers' names, of those of the graph; `given` are the inputs before they were prepared.
+    /// A pass's outputs under diffusers' names, of those of the graph; `given` are the ports' tensors, before they
+    /// were prepared.
     ///
     /// # Errors
     /// If they are not the graph's.

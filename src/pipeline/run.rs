@@ -11,7 +11,7 @@ use super::{Event, Keep, Made, Pictures, Pipeline, Request, Seconds, Settings, S
 use crate::conditioning::{Conditioning, Encoder, Texts, condition};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::image::to_rgb8;
+use crate::image::{Picture, to_rgb8};
 use crate::models::controlnet::{image_input, scale_input};
 use crate::network::{Executor, Network, Outputs};
 use crate::samplers;
@@ -101,18 +101,18 @@ impl<'a> Run<'a> {
         }
         let conditioning = self.condition().await?;
         let mut rest = Rest::new(self.request.batch);
-        let (mut latents, mut pixels) = (Tensor::zeros([0]), Vec::with_capacity(self.request.batch));
+        let (mut latents, mut pictures) = (Tensor::zeros([0]), Vec::with_capacity(self.request.batch));
         while let Some(part) = self.denoise(&conditioning, &mut rest).await? {
             latents.data.extend_from_slice(&part.data);
-            latents.shape = part.shape.with_batch(pixels.len() + part.shape.batch());
+            latents.shape = part.shape.with_batch(pictures.len() + part.shape.batch());
             if rest.next_part().is_none() {
                 self.hand(Made::Latents(&latents), keep)?;
             }
-            self.decode(&part, &mut pixels, keep).await?;
+            self.decode(&part, &mut pictures, keep).await?;
         }
         let Self { mut seconds, spans, settings, peak_device_bytes, .. } = self;
         seconds.total = self.begun.elapsed().as_secs_f64();
-        Ok(Pictures { pixels, latents, settings, seconds, peak_device_bytes, spans })
+        Ok(Pictures { pictures, latents, settings, seconds, peak_device_bytes, spans })
     }
 
     /// Hands out what is made. The time that it takes to keep it is none of this run's.
@@ -299,15 +299,15 @@ impl<'a> Run<'a> {
     }
 
     /// Latents to pixels. What all the steps made is not lost to a device that cannot hold the decoder: the CPU decodes.
-    async fn decode(&mut self, latents: &Tensor, pixels: &mut Vec<Vec<u8>>, keep: &mut Keep<'_>) -> Result<()> {
-        let first = pixels.len();
+    async fn decode(&mut self, latents: &Tensor, pictures: &mut Vec<Picture>, keep: &mut Keep<'_>) -> Result<()> {
+        let first = pictures.len();
         if !self.decodes_on_cpu {
             let mut executor = self.executor.clone();
             // SDXL's decoder overflows f16; its configuration says so.
             if self.pipeline.vae.force_upcast() && self.pipeline.unet.is_sdxl() {
                 executor = executor.in_f32();
             }
-            match (self.decode_on(&executor, latents, first, pixels, keep).await, &executor) {
+            match (self.decode_on(&executor, latents, first, pictures, keep).await, &executor) {
                 (Err(Error::TooLarge(why)), Executor::Gpu(..)) => {
                     self.warn(&format!("the VAE's decoder runs on the CPU: {why}"));
                     self.decodes_on_cpu = true;
@@ -315,17 +315,17 @@ impl<'a> Run<'a> {
                 (decoded, _) => return decoded,
             }
         }
-        self.decode_on(&Executor::Cpu, latents, first, pixels, keep).await
+        self.decode_on(&Executor::Cpu, latents, first, pictures, keep).await
     }
 
     /// One picture at a time: the VAE's activations are the largest of all. `first` is the place of the first one in the
-    /// batch; those that `pixels` has are not made again.
+    /// batch; those that `pictures` has are not made again.
     async fn decode_on(
         &mut self,
         executor: &Executor,
         latents: &Tensor,
         first: usize,
-        pixels: &mut Vec<Vec<u8>>,
+        pictures: &mut Vec<Picture>,
         keep: &mut Keep<'_>,
     ) -> Result<()> {
         let [batch, _, height, width] = latents.shape.image()?;
@@ -335,13 +335,16 @@ impl<'a> Run<'a> {
         let wanted = Wanted { what: "VAE's decoder", component: "vae", graph, parameters: &parameters };
         let what = wanted.what;
         let mut network = self.load(executor, wanted).await?;
-        for picture in z.data.chunks_exact(z.data.len() / batch).skip(pixels.len() - first) {
-            let z = Tensor::new([1, height, width, vae.latent_channels()], vae.unscale(picture));
-            let place = format!("picture {}", pixels.len() + 1);
-            let picture = to_rgb8(&sample_of(self.pass(&mut network.network, &[("z", &z)], &place).await?)?);
+        for latents in z.data.chunks_exact(z.data.len() / batch).skip(pictures.len() - first) {
+            let z = Tensor::new([1, height, width, vae.latent_channels()], vae.unscale(latents));
+            let (index, Settings { width, height, .. }) = (pictures.len(), self.settings.clone());
+            let place = format!("picture {}", index + 1);
+            let rgb = to_rgb8(&sample_of(self.pass(&mut network.network, &[("z", &z)], &place).await?)?);
+            let parameters = Some(self.pipeline.parameters(self.request, &self.settings, index));
+            let picture = Picture { width, height, rgb, parameters };
             self.mark(Phase::Decode, "decoding");
-            self.hand(Made::Picture(pixels.len(), &picture), keep)?;
-            pixels.push(picture);
+            self.hand(Made::Picture(index, &picture), keep)?;
+            pictures.push(picture);
         }
         self.release(what, network);
         Ok(())

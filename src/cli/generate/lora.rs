@@ -71,15 +71,16 @@ impl Loras {
     }
 
     /// Gives the request its prompt and its files: those of `--lora`, and those whose tags it takes out of a weighted
-    /// prompt. Returns the prompt with a tag for each, which is how the web UI would have been told of them.
+    /// prompt. Its pictures' parameters show the prompt with a tag for each, which is how the web UI would have been told.
     ///
     /// # Errors
     /// If a tag cannot be understood, or its file cannot be found or read.
-    pub(super) fn add_to(&mut self, prompt: &str, request: &mut Request) -> Result<String> {
+    pub(super) fn add_to(&mut self, prompt: &str, request: &mut Request) -> Result<()> {
         let mut shown = prompt.trim().to_string();
         for Lora { file, unet, .. } in &self.given {
             shown += &format!(" <lora:{}:{unet}>", file.name());
         }
+        request.shown_prompt = Some(shown);
         request.loras.clone_from(&self.given);
         if request.conditioning.syntax == Syntax::Plain {
             if !self.warned && has_tags(prompt) {
@@ -87,7 +88,7 @@ impl Loras {
                 warn("<lora:..> in a plain prompt is text: use --lora, or --prompt-syntax weighted");
             }
             request.prompt = prompt.into();
-            return Ok(shown);
+            return Ok(());
         }
         let (prompt, tags) = take_tags(prompt)?;
         request.prompt = prompt;
@@ -95,7 +96,7 @@ impl Loras {
             let file = self.find(&tag)?;
             request.loras.push(Lora { file, unet: tag.unet, text: tag.text });
         }
-        Ok(shown)
+        Ok(())
     }
 
     fn find(&mut self, tag: &Tag) -> Result<Arc<LoraFile>> {

@@ -86,7 +86,7 @@ pub fn of_model(model: &Model) -> Result<Vec<Subject>> {
     let sizes = inputs::sizes(&components);
     let subject = |(component, way): (&Component, &'static str)| {
         let given = inputs::random(&component.config.ports(way), &sizes, super::SEED);
-        let Prepared { graph, wanted, inputs } = Prepared::new(component, way, given)?;
+        let Prepared { graph, wanted, inputs, .. } = Prepared::new(component, way, given)?;
         let weights = Box::new(model.weights(&component.folder)?);
         Ok(Subject { name: name(&graph.network, way), graph: graph.fused(), wanted, weights, inputs })
     };
