@@ -1,8 +1,9 @@
 //! The networks of a model: which of its folders hold one, and what their configurations say.
 
 use crate::error::{Error, Result};
+use crate::models::config::{FORWARD, NetworkConfig};
 use crate::models::ports::Sizes;
-use crate::models::table::{self, FORWARD, NetworkConfig};
+use crate::models::table;
 use crate::weights::Model;
 
 /// A network of a model.

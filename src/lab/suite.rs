@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::models::config::{DECODER, ENCODER};
 use crate::models::ports::Sizes;
-use crate::models::table::{self, DECODER, ENCODER};
+use crate::models::table;
 use crate::ops::case::Fill;
 use crate::ops::{Case, Kind, Op, TABLE, Ty};
 use crate::tensor::Shape;

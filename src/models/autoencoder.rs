@@ -2,27 +2,10 @@
 
 use serde_json::Value;
 
-use super::ports::{Changes, Fill, Port};
-use super::table::{DECODER, ENCODER};
 use super::{taesd, vae};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::tensor::Shape;
-
-/// The passes of every autoencoder.
-pub(super) const WAYS: [&str; 2] = [DECODER, ENCODER];
-
-/// What a pass takes of an autoencoder with so many channels of pictures and latents, and pixels to a latent.
-pub(super) fn ports(way: &str, channels: usize, latent_channels: usize, factor: usize) -> Vec<Port> {
-    match way {
-        ENCODER => vec![Port::image("sample", channels, factor, Changes::Step, Fill::Signed)],
-        _ => vec![Port::image("z", latent_channels, 1, Changes::Step, Fill::Normal)],
-    }
-}
-
-pub(super) fn about(latent_channels: usize, factor: usize) -> String {
-    format!("{latent_channels} latent channels, 1/{factor} of the size")
-}
 
 /// The configuration of a model's `vae`.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,10 +4,10 @@
 
 use serde_json::json;
 
+use super::config::NetworkConfig;
 use super::keys::Keys;
 use super::nn::Module;
 use super::ports::{Changes, Dim, Fill, Port, Sizes, Tensors};
-use super::table::NetworkConfig;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;

@@ -6,6 +6,7 @@
 
 pub mod autoencoder;
 pub mod clip;
+pub mod config;
 pub mod ports;
 pub mod table;
 pub mod taesd;
@@ -13,6 +14,7 @@ pub mod unet;
 pub mod vae;
 
 mod blocks;
+mod halves;
 mod keys;
 mod nn;
 

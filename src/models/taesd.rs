@@ -5,11 +5,11 @@
 
 use serde_json::json;
 
-use super::autoencoder;
+use super::config::{ENCODER, NetworkConfig};
+use super::halves;
 use super::keys::Keys;
 use super::nn::{Conv, Module};
 use super::ports::{Port, Sizes};
-use super::table::{ENCODER, NetworkConfig};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
@@ -190,15 +190,15 @@ fn residuals(m: &mut Module, mut x: ValueId, place: &mut usize, count: usize) ->
 
 impl NetworkConfig for Config {
     fn about(&self) -> String {
-        autoencoder::about(self.latent_channels, self.factor())
+        halves::about(self.latent_channels, self.factor())
     }
 
     fn ways(&self) -> &'static [&'static str] {
-        &autoencoder::WAYS
+        &halves::WAYS
     }
 
     fn ports(&self, way: &str) -> Vec<Port> {
-        autoencoder::ports(way, self.in_channels, self.latent_channels, self.factor())
+        halves::ports(way, self.in_channels, self.latent_channels, self.factor())
     }
 
     fn graph(&self, _: &str, way: &str, sizes: &Sizes) -> Result<Graph> {

@@ -10,9 +10,9 @@ pub use config::Config;
 use levels::{Level, Middle};
 
 use super::blocks::{Transformer, downsample, resnet, transformer, upsample};
+use super::config::NetworkConfig;
 use super::nn::{Conv, Groups, Module};
 use super::ports::{Changes, Dim, Fill, Port, Sizes};
-use super::table::NetworkConfig;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;

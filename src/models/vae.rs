@@ -4,12 +4,12 @@
 
 use serde_json::json;
 
-use super::autoencoder;
 use super::blocks::{downsample, pixel_attention, resnet, upsample};
+use super::config::{ENCODER, NetworkConfig};
+use super::halves;
 use super::keys::Keys;
 use super::nn::{Conv, Groups, Module};
 use super::ports::{Port, Sizes, Tensors};
-use super::table::{ENCODER, NetworkConfig};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
@@ -198,15 +198,15 @@ pub fn split_moments(moments: &Tensor) -> Result<(Tensor, Tensor)> {
 
 impl NetworkConfig for Config {
     fn about(&self) -> String {
-        autoencoder::about(self.latent_channels, self.factor())
+        halves::about(self.latent_channels, self.factor())
     }
 
     fn ways(&self) -> &'static [&'static str] {
-        &autoencoder::WAYS
+        &halves::WAYS
     }
 
     fn ports(&self, way: &str) -> Vec<Port> {
-        autoencoder::ports(way, self.in_channels, self.latent_channels, self.factor())
+        halves::ports(way, self.in_channels, self.latent_channels, self.factor())
     }
 
     fn graph(&self, _: &str, way: &str, sizes: &Sizes) -> Result<Graph> {

@@ -17,7 +17,7 @@ use crate::gpu::{Gpu, Session};
 use crate::graph::plan::{Storage, last_reads};
 use crate::graph::{Graph, Node, Source, ValueId};
 use crate::lab::suite::{self, Published};
-use crate::models::table::FORWARD;
+use crate::models::config::FORWARD;
 use crate::network::storage;
 use crate::ops::Kind;
 use crate::ops::case::{compare, round_to};
