@@ -28,6 +28,11 @@ pub trait NetworkConfig: fmt::Debug + Send + Sync {
     /// Puts in the sizes that it was made for, as far as it knows them.
     fn own_sizes(&self, _sizes: &mut Sizes) {}
 
+    /// The sizes of a pass for latents of these sizes: an encoder's are its picture's.
+    fn pass_sizes(&self, _way: &str, latents: Sizes) -> Sizes {
+        latents
+    }
+
     /// The graph of a pass. `network` is the folder of its weights.
     ///
     /// # Errors

@@ -198,13 +198,17 @@ impl NetworkConfig for Config {
     }
 
     fn ports(&self, way: &str) -> Vec<Port> {
-        halves::ports(way, self.in_channels, self.latent_channels, self.factor())
+        halves::ports(way, self.in_channels, self.latent_channels)
+    }
+
+    fn pass_sizes(&self, way: &str, latents: Sizes) -> Sizes {
+        halves::pass_sizes(way, latents, self.factor())
     }
 
     fn graph(&self, _: &str, way: &str, sizes: &Sizes) -> Result<Graph> {
         let Sizes { batch, height, width, .. } = *sizes;
         match way {
-            ENCODER => self.encoder(batch, self.factor() * height, self.factor() * width),
+            ENCODER => self.encoder(batch, height, width),
             _ => self.decoder(batch, height, width),
         }
     }

@@ -1,5 +1,13 @@
 //! The model inside the binary: the files of `assets/demo-model` that drawing a picture needs.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::file::TensorFile;
+use super::files::Files;
+use crate::error::Result;
+
 /// Its name in `weights-manifest.toml`.
 pub const NAME: &str = "shapes";
 
@@ -25,19 +33,39 @@ static FILES: &[(&str, &[u8])] = files![
     "vae/diffusion_pytorch_model.safetensors",
 ];
 
-/// The contents of the file at `path`, if the binary holds it.
-pub fn read(path: &str) -> Option<&'static [u8]> {
+/// The model's files.
+pub(super) struct BuiltIn;
+
+impl Files for BuiltIn {
+    fn path(&self, path: &str) -> PathBuf {
+        Path::new("built-in model").join(path)
+    }
+
+    fn has(&self, path: &str) -> bool {
+        FILES.iter().any(|(name, _)| within(name, path).is_some())
+    }
+
+    fn bytes(&self, path: &str) -> Result<Option<Cow<'static, [u8]>>> {
+        Ok(contents(path).map(Cow::Borrowed))
+    }
+
+    fn tensors(&self, path: &str) -> Result<TensorFile> {
+        TensorFile::embedded(self.path(path), contents(path).unwrap_or_default())
+    }
+
+    fn list(&self, folder: &str) -> Vec<String> {
+        let inside = FILES.iter().filter_map(|(name, _)| within(name, folder));
+        let names: BTreeSet<_> = inside.filter_map(|rest| rest.split('/').next()).filter(|n| !n.is_empty()).collect();
+        names.into_iter().map(String::from).collect()
+    }
+}
+
+fn contents(path: &str) -> Option<&'static [u8]> {
     FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| *bytes)
 }
 
-/// The folders of the model, each once, in order.
-pub fn folders() -> impl Iterator<Item = &'static str> {
-    let folders: std::collections::BTreeSet<_> =
-        FILES.iter().filter_map(|(name, _)| Some(name.split_once('/')?.0)).collect();
-    folders.into_iter()
-}
-
-/// Whether `path` is a file, or a folder that has files.
-pub fn has(path: &str) -> bool {
-    FILES.iter().any(|(name, _)| name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+/// What is left of a file's path in a folder, or nothing of the file itself.
+fn within<'a>(name: &'a str, folder: &str) -> Option<&'a str> {
+    let rest = name.strip_prefix(folder)?;
+    if rest.is_empty() || folder.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }

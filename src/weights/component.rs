@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::file::{PICKLE, TensorFile};
-use super::model::Model;
+use super::file::TensorFile;
+use super::files::{Files, Folder, json};
+use super::format::Blocks;
+use super::format::safetensors::PICKLE;
 use super::names::canonical;
-use super::quant::Blocks;
 use super::unreadable;
 use super::view::View;
 use crate::error::{Error, Result, ten};
@@ -65,8 +66,8 @@ struct ShardIndex {
 
 impl ComponentWeights {
     /// Finds and maps the component's file or files.
-    pub(super) fn open(model: &Model, component: &str) -> Result<Self> {
-        Self::named(model, component, component)
+    pub(super) fn open(files: &dyn Files, component: &str) -> Result<Self> {
+        Self::named(files, component, component)
     }
 
     /// The same of a folder of its own, with what a network of the kind `component` (`vae`) asks for.
@@ -75,17 +76,17 @@ impl ComponentWeights {
     /// If the folder holds no weights, or they cannot be read.
     pub fn in_folder(folder: &Path, component: &str) -> Result<Self> {
         let whole = folder.canonicalize().map_err(|error| unreadable(folder, &error))?;
-        Self::named(&Model::folder(&whole), "", component)
+        Self::named(&Folder(whole), "", component)
     }
 
     /// The weights in a model's `folder` (or in the model's own, without a name), by the names of `component`'s networks.
-    fn named(model: &Model, folder: &str, component: &str) -> Result<Self> {
-        let found = FILES.iter().map(|file| within(folder, file)).find(|path| model.has(path));
-        let path = found.ok_or_else(|| absent(model, folder))?;
+    fn named(files: &dyn Files, folder: &str, component: &str) -> Result<Self> {
+        let found = FILES.iter().map(|file| within(folder, file)).find(|path| files.has(path));
+        let path = found.ok_or_else(|| absent(files, folder))?;
         if path.ends_with(".json") {
-            return Self::sharded(model, folder, component, &path);
+            return Self::sharded(files, folder, component, &path);
         }
-        let file = model.tensors(&path)?;
+        let file = files.tensors(&path)?;
         let tensors = file.names().map(|name| (canonical(component, name).into_owned(), Stored::whole(0, name)));
         let tensors = tensors.collect();
         Ok(Self::of_files(file.path().display().to_string(), vec![Arc::new(file)], tensors))
@@ -96,20 +97,20 @@ impl ComponentWeights {
         Self { place, files, tensors }
     }
 
-    fn sharded(model: &Model, folder: &str, component: &str, path: &str) -> Result<Self> {
-        let index: ShardIndex = model.json(path)?;
-        let fail = |what: String| Error::file(model.path(path), what);
+    fn sharded(place: &dyn Files, folder: &str, component: &str, path: &str) -> Result<Self> {
+        let index: ShardIndex = json(place, path)?;
+        let fail = |what: String| Error::file(place.path(path), what);
         let shards: BTreeSet<&String> = index.weight_map.values().collect();
         // A name with a folder in it would let a downloaded index read files anywhere.
         if let Some(outside) = shards.iter().find(|shard| shard.contains(['/', '\\']) || shard.starts_with("..")) {
             return Err(fail(format!("names the shard `{outside}`, which is not a file beside it")));
         }
         let (there, gone): (Vec<&String>, Vec<&String>) =
-            shards.into_iter().partition(|shard| model.has(&within(folder, shard)));
+            shards.into_iter().partition(|shard| place.has(&within(folder, shard)));
         if !gone.is_empty() {
             return Err(fail(format!("names shards that are not there: {}; download them too", ten(&gone))));
         }
-        let file = |shard: &&String| model.tensors(&within(folder, shard)).map(Arc::new);
+        let file = |shard: &&String| place.tensors(&within(folder, shard)).map(Arc::new);
         let files = there.iter().map(file).collect::<Result<Vec<_>>>()?;
         let mut tensors = BTreeMap::new();
         let mut lacking = Vec::new();
@@ -124,7 +125,7 @@ impl ComponentWeights {
                 format!("names tensors that their shards lack: {}; download index and shards together", ten(&lacking));
             return Err(fail(what));
         }
-        Ok(Self::of_files(model.path(path).display().to_string(), files, tensors))
+        Ok(Self::of_files(place.path(path).display().to_string(), files, tensors))
     }
 }
 
@@ -156,12 +157,12 @@ fn within(folder: &str, file: &str) -> String {
 }
 
 /// Why a component has no weights, and what to do.
-fn absent(model: &Model, component: &str) -> Error {
-    let folder = model.path(component);
-    if !model.has(component) {
+fn absent(files: &dyn Files, component: &str) -> Error {
+    let folder = files.path(component);
+    if !files.has(component) {
         return Error::file(folder, "no such folder: this model has no such component, or its download is incomplete");
     }
-    let (pickle, others) = model
+    let (pickle, others) = files
         .list(component)
         .into_iter()
         .partition::<Vec<_>, _>(|name| name.rsplit_once('.').is_some_and(|(_, ending)| PICKLES.contains(&ending)));

@@ -11,9 +11,8 @@ use half::f16;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::file::TensorFile;
-use super::gguf;
+use super::format::{Blocks, Form, gguf};
 use super::output::write_with;
-use super::quant::Blocks;
 use super::unreadable;
 use crate::error::{Error, Result};
 use crate::files::identity;
@@ -44,40 +43,24 @@ impl Encoding {
 }
 
 /// How a tensor is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
-    Plain(DType),
-    Blocks(Blocks),
+fn form(encoding: Encoding, name: &str, raw: &RawTensor) -> Form {
+    if matches!(raw.dtype, DType::I32 | DType::I64) {
+        return Form::Plain(raw.dtype);
+    }
+    if let Some(blocks) = encoding.blocks(name, raw) {
+        return Form::Blocks(blocks);
+    }
+    // Vectors are small, and what f16 cannot hold stays as it is.
+    let fits = raw.shape.rank() >= 2 && raw.to_f32().iter().all(|v| v.abs() <= f16::MAX.to_f32());
+    Form::Plain(if fits { DType::F16 } else { DType::F32 })
 }
 
-impl Stored {
-    fn of(encoding: Encoding, name: &str, raw: &RawTensor) -> Self {
-        if matches!(raw.dtype, DType::I32 | DType::I64) {
-            return Self::Plain(raw.dtype);
-        }
-        if let Some(blocks) = encoding.blocks(name, raw) {
-            return Self::Blocks(blocks);
-        }
-        // Vectors are small, and what f16 cannot hold stays as it is.
-        let fits = raw.shape.rank() >= 2 && raw.to_f32().iter().all(|v| v.abs() <= f16::MAX.to_f32());
-        Self::Plain(if fits { DType::F16 } else { DType::F32 })
-    }
-
-    /// Bytes of so many elements.
-    pub fn bytes(self, len: usize) -> usize {
-        match self {
-            Self::Plain(dtype) => len * dtype.size(),
-            Self::Blocks(blocks) => len / blocks.elements() * blocks.bytes(),
-        }
-    }
-
-    fn encode(self, raw: &RawTensor) -> Vec<u8> {
-        match self {
-            Self::Plain(DType::F16) => raw.to_f32().into_iter().flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
-            Self::Plain(DType::I32 | DType::I64) => raw.bytes.to_vec(),
-            Self::Plain(_) => raw.to_f32().into_iter().flat_map(f32::to_le_bytes).collect(),
-            Self::Blocks(blocks) => blocks.encoded(&raw.to_f32()),
-        }
+fn encoded(form: Form, raw: &RawTensor) -> Vec<u8> {
+    match form {
+        Form::Plain(DType::F16) => raw.to_f32().into_iter().flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
+        Form::Plain(DType::I32 | DType::I64) => raw.bytes.to_vec(),
+        Form::Plain(_) => raw.to_f32().into_iter().flat_map(f32::to_le_bytes).collect(),
+        Form::Blocks(blocks) => blocks.encoded(&raw.to_f32()),
     }
 }
 
@@ -109,12 +92,12 @@ fn file(from: &Path, to: &Path, encoding: Encoding) -> Result<()> {
 }
 
 /// A tensor to be written: its name, its shape and how.
-type Entry<'a> = (&'a str, &'a Shape, Stored);
+type Entry<'a> = (&'a str, &'a Shape, Form);
 
 /// The tensors of a file, by name.
 fn plan(file: &TensorFile, encoding: Encoding) -> Vec<Entry<'_>> {
     let names: BTreeSet<&str> = file.names().collect();
-    let entry = |name| Some((name, file.shape(name)?, Stored::of(encoding, name, &file.get(name)?)));
+    let entry = |name| Some((name, file.shape(name)?, form(encoding, name, &file.get(name)?)));
     names.into_iter().filter_map(entry).collect()
 }
 
@@ -126,15 +109,15 @@ fn as_gguf(file: &TensorFile, to: &Path, encoding: Encoding) -> Result<()> {
 /// The format wants the elements of each tensor where they are aligned: so the wide ones are first.
 fn as_safetensors(file: &TensorFile, to: &Path) -> Result<()> {
     let mut tensors = plan(file, Encoding::F16);
-    tensors.sort_by_key(|(_, _, stored)| Reverse(stored.bytes(1)));
+    tensors.sort_by_key(|(_, _, form)| Reverse(form.bytes(1)));
     let mut end = 0;
-    let infos = tensors.iter().map(|(name, shape, stored)| {
+    let infos = tensors.iter().map(|(name, shape, form)| {
         let start = end;
-        end += stored.bytes(shape.len());
-        let dtype = match stored {
-            Stored::Plain(DType::F16) => safetensors::Dtype::F16,
-            Stored::Plain(DType::I32) => safetensors::Dtype::I32,
-            Stored::Plain(DType::I64) => safetensors::Dtype::I64,
+        end += form.bytes(shape.len());
+        let dtype = match form {
+            Form::Plain(DType::F16) => safetensors::Dtype::F16,
+            Form::Plain(DType::I32) => safetensors::Dtype::I32,
+            Form::Plain(DType::I64) => safetensors::Dtype::I64,
             _ => safetensors::Dtype::F32,
         };
         let info = TensorInfo { dtype, shape: shape.dims().to_vec(), data_offsets: (start, end) };
@@ -162,8 +145,8 @@ fn write_tensors(
 ) -> Result<()> {
     write_with(to, |out| {
         out.write_all(header)?;
-        for (name, _, stored) in tensors {
-            let bytes = file.get(name).map(|raw| stored.encode(&raw)).unwrap_or_default();
+        for (name, _, form) in tensors {
+            let bytes = file.get(name).map(|raw| encoded(*form, &raw)).unwrap_or_default();
             out.write_all(&bytes)?;
             out.write_all(&vec![0; padding(bytes.len())])?;
         }

@@ -1,61 +1,22 @@
-//! One file of tensors, safetensors or GGUF, read through a memory map.
-//!
-//! The format of safetensors: eight bytes with the header's length, the header (JSON: name -> dtype, shape, range), then
-//! the data.
+//! One file of tensors, of whatever format, read through a memory map.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use super::quant::Blocks;
-use super::stranger::{Stranger, stranger};
-use super::{gguf, unreadable};
+use super::format::{self, Blocks, Header};
+use super::unreadable;
 use crate::error::{Error, Result, ten};
 use crate::files::{DATA, read};
 use crate::tensor::{DType, RawTensor, Shape};
-
-/// What is said of files that hold PyTorch pickles.
-pub const PICKLE: &str = "is a PyTorch pickle, which can run any code when it is read, so it is not";
-
-/// How such a file becomes one that is.
-const CONVERT: &str = "convert it in Python: `t = torch.load(FILE, map_location=\"cpu\", weights_only=True); \
-     t = t.get(\"state_dict\", t); safetensors.torch.save_file({k: v.contiguous() for k, v in t.items() if \
-     torch.is_tensor(v)}, \"model.safetensors\")`";
 
 /// The tensors of one file by their stored names.
 pub struct TensorFile {
     path: PathBuf,
     bytes: Bytes,
     header: Header,
-}
-
-/// Where a tensor is, and what.
-#[derive(Debug)]
-pub(super) struct Entry {
-    /// What its elements are read as.
-    pub dtype: DType,
-    /// PyTorch's order of dimensions.
-    pub shape: Shape,
-    /// Bytes from the start of the file.
-    pub range: Range<usize>,
-    /// How its elements are stored, if not each by itself.
-    pub blocks: Option<Blocks>,
-}
-
-/// What a file says of itself.
-#[derive(Debug, Default)]
-pub(super) struct Header {
-    pub index: BTreeMap<String, Entry>,
-    /// Tensors of a type that cannot be read, and that type.
-    pub unknown: BTreeMap<String, String>,
-    pub metadata: HashMap<String, String>,
-    /// Behind the last tensor and its padding, where the types of all are known.
-    pub end: Option<usize>,
 }
 
 enum Bytes {
@@ -105,8 +66,7 @@ impl TensorFile {
 
     fn parse(path: PathBuf, bytes: Bytes) -> Result<Self> {
         let data = bytes.as_slice();
-        let header = if data.starts_with(gguf::MAGIC) { gguf::parse(data) } else { safetensors(data) };
-        match header {
+        match format::parse(data) {
             Ok(header) => Ok(Self { path, bytes, header }),
             Err(what) => Err(Error::file(path, what)),
         }
@@ -185,28 +145,6 @@ impl TensorFile {
     }
 }
 
-/// Reads the header of a safetensors file; an error says what is wrong with it.
-fn safetensors(data: &[u8]) -> Result<Header, String> {
-    let fail = |error| broken(data, &error);
-    let (header, metadata) = SafeTensors::read_metadata(data).map_err(fail)?;
-    let tensors = SafeTensors::deserialize(data).map_err(fail)?;
-    let metadata = metadata.metadata().clone().unwrap_or_default();
-    // Bytes behind the last tensor are an error of `deserialize`.
-    let mut found = Header { metadata, end: Some(data.len()), ..Header::default() };
-    for (name, view) in tensors.iter() {
-        let Some(dtype) = dtype(view.dtype()) else {
-            found.unknown.insert(name.to_string(), view.dtype().to_string());
-            continue;
-        };
-        // The view borrows from `data`, so its distance from there is its place in the file.
-        let start = view.data().as_ptr() as usize - data.as_ptr() as usize;
-        debug_assert!(start >= 8 + header);
-        let range = start..start + view.data().len();
-        found.index.insert(name.to_string(), Entry { dtype, shape: Shape::new(view.shape()), range, blocks: None });
-    }
-    Ok(found)
-}
-
 fn map(path: &Path) -> Result<Bytes> {
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
     // SAFETY: the map is read-only and private to this process, and lives as long as the slices taken from it. What the
@@ -216,55 +154,6 @@ fn map(path: &Path) -> Result<Bytes> {
     // renames a new one over it, which leaves the mapped one whole.
     let map = unsafe { Mmap::map(&file) }.map_err(|error| unreadable(path, &error))?;
     Ok(Bytes::Mapped(map))
-}
-
-fn dtype(dtype: Dtype) -> Option<DType> {
-    match dtype {
-        Dtype::F32 => Some(DType::F32),
-        Dtype::F16 => Some(DType::F16),
-        Dtype::BF16 => Some(DType::BF16),
-        Dtype::I64 => Some(DType::I64),
-        Dtype::I32 => Some(DType::I32),
-        _ => None,
-    }
-}
-
-/// Why these bytes are no whole safetensors file, and what to do.
-fn broken(bytes: &[u8], error: &SafeTensorError) -> String {
-    let begins = |start: &[u8]| bytes.starts_with(start);
-    if bytes.is_empty() {
-        "is empty; download or export it again".into()
-    } else if let Some(whole) = described_length(bytes).filter(|&whole| whole != bytes.len() as u64) {
-        let size = bytes.len();
-        let verdict = if whole > size as u64 { "is truncated" } else { "has bytes after its last tensor" };
-        format!("{verdict}: its header describes {whole} bytes, there are {size}; download or export it again")
-    } else if begins(b"PK\x03\x04") || begins(b"\x80") {
-        format!("{PICKLE}; {CONVERT}")
-    } else {
-        match stranger(bytes) {
-            Some(Stranger::LfsPointer) => {
-                "is a git-lfs pointer, not the weights; run `git lfs pull` in its folder".into()
-            }
-            Some(Stranger::WebPage) => "is a web page, not safetensors; download it again".into(),
-            None => format!("is no safetensors file ({error}); download or export it again"),
-        }
-    }
-}
-
-/// The length in bytes that a file with this header should have, where the header can be read so far.
-fn described_length(bytes: &[u8]) -> Option<u64> {
-    let header = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
-    let data = header.checked_add(8)?;
-    // A safetensors header is at most 100 MB and begins with a brace: anything else is another kind of file.
-    if header > 100_000_000 || bytes.get(8) != Some(&b'{') {
-        return None;
-    }
-    if data > bytes.len() as u64 {
-        return Some(data);
-    }
-    let header: serde_json::Value = serde_json::from_slice(&bytes[8..data as usize]).ok()?;
-    let ends = header.as_object()?.values().filter_map(|tensor| tensor["data_offsets"][1].as_u64());
-    data.checked_add(ends.max().unwrap_or(0))
 }
 
 #[cfg(test)]

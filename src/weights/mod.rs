@@ -16,14 +16,13 @@ mod extended;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod fetch;
 mod file;
-mod gguf;
+mod files;
+mod format;
 mod lora;
 pub mod manifest;
 mod model;
 mod names;
 mod output;
-mod quant;
-mod stranger;
 mod synthetic;
 mod tensors;
 mod view;

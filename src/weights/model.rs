@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use super::builtin::{self, BuiltIn};
 use super::checkpoint::Checkpoint;
 use super::component::ComponentWeights;
-use super::file::TensorFile;
+use super::files::{Alone, Files, Folder};
 use super::manifest::{self, Entry, Kind};
-use super::{builtin, unreadable};
+use super::unreadable;
 use crate::error::{Error, Result};
-use crate::files::{TEXT, read, text};
+use crate::files::text;
 
 /// What is there to read, whether on the disk or inside the binary.
 pub struct Model {
@@ -23,11 +24,23 @@ pub struct Model {
 }
 
 enum Source {
-    Folder(PathBuf),
+    Folder(Folder),
     /// The folder of a ControlNet, which stands for a model's folder [`CONTROLNET`].
-    ControlNet(PathBuf),
+    ControlNet(Alone),
     File(Checkpoint),
     BuiltIn,
+}
+
+impl Source {
+    /// The files, where they are not those that a checkpoint stands for.
+    fn files(&self) -> Result<&dyn Files, &Checkpoint> {
+        match self {
+            Self::Folder(folder) => Ok(folder),
+            Self::ControlNet(alone) => Ok(alone),
+            Self::BuiltIn => Ok(&BuiltIn),
+            Self::File(checkpoint) => Err(checkpoint),
+        }
+    }
 }
 
 /// The file in a known model's folder that those who fetch into it lock.
@@ -76,7 +89,10 @@ impl Model {
             return Ok(model);
         }
         if is_controlnet(&model)? {
-            return Ok(Self { source: Source::ControlNet(path.to_path_buf()), entry: None });
+            return Ok(Self {
+                source: Source::ControlNet(Alone { folder: Folder(path.to_path_buf()), component: CONTROLNET }),
+                entry: None,
+            });
         }
         let what = if model.has("config.json") {
             "is a component's folder; give the model's folder, which holds it"
@@ -96,7 +112,7 @@ impl Model {
 
     /// What lies in a folder, whatever it is.
     pub(super) fn folder(path: &Path) -> Self {
-        Self { source: Source::Folder(path.to_path_buf()), entry: None }
+        Self { source: Source::Folder(Folder(path.to_path_buf())), entry: None }
     }
 
     fn known(entry: &'static Entry, models: Option<PathBuf>) -> Result<Self> {
@@ -131,7 +147,7 @@ impl Model {
         match (&self.entry, &self.source) {
             (Some(entry), _) => entry.name.clone(),
             (None, Source::BuiltIn) => builtin::NAME.into(),
-            (None, Source::Folder(folder) | Source::ControlNet(folder)) => {
+            (None, Source::Folder(Folder(folder)) | Source::ControlNet(Alone { folder: Folder(folder), .. })) => {
                 let whole = folder.canonicalize().unwrap_or_else(|_| folder.clone());
                 whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy().into_owned()
             }
@@ -149,35 +165,23 @@ impl Model {
 
     /// What error messages call a file of the model; `unet/config.json` is `path`, the empty one is the model itself.
     pub fn path(&self, path: &str) -> PathBuf {
-        match &self.source {
-            Source::Folder(folder) => folder.join(path),
-            Source::ControlNet(folder) => match of_controlnet(path).unwrap_or(path) {
-                "" => folder.clone(),
-                path => folder.join(path),
-            },
-            Source::File(checkpoint) if path.is_empty() => checkpoint.path().to_path_buf(),
-            Source::File(checkpoint) => format!("{} ({path})", checkpoint.path().display()).into(),
-            Source::BuiltIn => Path::new("built-in model").join(path),
+        match self.source.files() {
+            Ok(files) => files.path(path),
+            Err(checkpoint) if path.is_empty() => checkpoint.path().to_path_buf(),
+            Err(checkpoint) => format!("{} ({path})", checkpoint.path().display()).into(),
         }
     }
 
     /// Whether the model has this file or folder.
     pub fn has(&self, path: &str) -> bool {
-        match &self.source {
-            Source::Folder(folder) => folder.join(path).exists(),
-            Source::ControlNet(folder) => of_controlnet(path).is_some_and(|path| folder.join(path).exists()),
-            Source::File(checkpoint) => checkpoint.has(path),
-            Source::BuiltIn => builtin::has(path),
-        }
+        self.source.files().map_or_else(|checkpoint| checkpoint.has(path), |files| files.has(path))
     }
 
     /// The contents of a file, `None` if there is none.
     pub fn bytes(&self, path: &str) -> Result<Option<Cow<'static, [u8]>>> {
-        match &self.source {
-            Source::BuiltIn => Ok(builtin::read(path).map(Cow::Borrowed)),
-            Source::File(checkpoint) => Ok(checkpoint.text(path).map(|text| Cow::Owned(text.into_bytes()))),
-            Source::Folder(_) | Source::ControlNet(_) if !self.has(path) => Ok(None),
-            Source::Folder(_) | Source::ControlNet(_) => Ok(Some(Cow::Owned(read(&self.path(path), TEXT)?))),
+        match self.source.files() {
+            Ok(files) => files.bytes(path),
+            Err(checkpoint) => Ok(checkpoint.text(path).map(|text| Cow::Owned(text.into_bytes()))),
         }
     }
 
@@ -186,8 +190,8 @@ impl Model {
         let Some(bytes) = self.bytes(path)? else {
             return Err(match &self.source {
                 Source::File(checkpoint) => checkpoint.without(path),
-                Source::ControlNet(folder) if of_controlnet(path).is_none() => Error::file(
-                    folder,
+                Source::ControlNet(alone) if alone.inside(path).is_none() => Error::file(
+                    &alone.folder.0,
                     "is a ControlNet, which guides a model and is none itself; give it by --control",
                 ),
                 _ => Error::file(self.path(path), "no such file: the model is incomplete, download it again"),
@@ -204,11 +208,9 @@ impl Model {
 
     /// The folders that hold the configuration of a network, sorted.
     pub fn components(&self) -> Vec<String> {
-        let mut folders: Vec<String> = match &self.source {
-            Source::Folder(_) => self.list(""),
-            Source::ControlNet(_) => vec![CONTROLNET.into()],
-            Source::File(checkpoint) => checkpoint.components().map(String::from).collect(),
-            Source::BuiltIn => builtin::folders().map(String::from).collect(),
+        let mut folders: Vec<String> = match self.source.files() {
+            Ok(files) => files.list(""),
+            Err(checkpoint) => checkpoint.components().map(String::from).collect(),
         };
         folders.retain(|folder| self.has(&format!("{folder}/config.json")));
         folders
@@ -216,35 +218,15 @@ impl Model {
 
     /// The tensors of a component: `unet`, `vae`, `text_encoder`, `text_encoder_2`.
     pub fn weights(&self, component: &str) -> Result<ComponentWeights> {
-        match &self.source {
-            Source::File(checkpoint) => checkpoint.weights(component),
-            _ => ComponentWeights::open(self, component),
+        match self.source.files() {
+            Ok(files) => ComponentWeights::open(files, component),
+            Err(checkpoint) => checkpoint.weights(component),
         }
     }
 
     /// The checkpoint, if the model is one.
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
-        match &self.source {
-            Source::File(checkpoint) => Some(checkpoint),
-            _ => None,
-        }
-    }
-
-    /// One safetensors file of the model.
-    pub(super) fn tensors(&self, path: &str) -> Result<TensorFile> {
-        match &self.source {
-            Source::BuiltIn => TensorFile::embedded(self.path(path), builtin::read(path).unwrap_or_default()),
-            _ => TensorFile::open(&self.path(path)),
-        }
-    }
-
-    /// The names in a folder, sorted; none where it cannot be read.
-    pub(super) fn list(&self, folder: &str) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.path(folder)) else { return Vec::new() };
-        let mut names: Vec<_> =
-            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
+        self.source.files().err()
     }
 }
 
@@ -261,12 +243,6 @@ fn is_controlnet(folder: &Model) -> Result<bool> {
     }
     let config: serde_json::Value = folder.json("config.json")?;
     Ok(config["_class_name"] == "ControlNetModel")
-}
-
-/// A path in a model's folder as one in that of its ControlNet.
-fn of_controlnet(path: &str) -> Option<&str> {
-    let rest = path.strip_prefix(CONTROLNET)?;
-    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }
 
 #[cfg(test)]

@@ -85,6 +85,7 @@ pub fn of_model(model: &Model) -> Result<Vec<Subject>> {
     let components = Components::of(model)?;
     let sizes = inputs::sizes(&components);
     let subject = |(component, way): (&Component, &'static str)| {
+        let sizes = component.config.pass_sizes(way, sizes);
         let given = inputs::random(&component.config.ports(way), &sizes, super::SEED);
         let Prepared { graph, wanted, inputs, .. } = Prepared::new(component, way, given)?;
         let weights = Box::new(model.weights(&component.folder)?);

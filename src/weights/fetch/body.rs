@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 
 use super::answer::{Part, WEB_PAGE};
-use crate::weights::stranger::{Stranger, stranger};
+use crate::weights::format::stranger::{Stranger, stranger};
 
 /// How large the file is.
 #[derive(Debug, Clone, Copy)]

@@ -10,8 +10,9 @@ use super::body::Size;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::weights::file::TensorFile;
-use crate::weights::stranger::{Stranger, stranger};
-use crate::weights::{gguf, manifest, unreadable};
+use crate::weights::format::gguf;
+use crate::weights::format::stranger::{Stranger, stranger};
+use crate::weights::{manifest, unreadable};
 
 /// Files of text are small; a vocabulary has a few MB.
 const MOST_TEXT: u64 = 64 << 20;

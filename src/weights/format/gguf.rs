@@ -8,9 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::convert::Stored;
-use super::file::{Entry, Header};
-use super::quant::Blocks;
+use super::{Blocks, Entry, Form, Header};
 use crate::tensor::{DType, Shape};
 
 pub const MAGIC: &[u8] = b"GGUF";
@@ -115,15 +113,12 @@ fn original_shape(values: &HashMap<String, Value>, name: &str, len: usize) -> Op
 const ALIGNMENT: usize = 32;
 
 /// Zeros behind a tensor of so many bytes.
-pub(super) fn padding(bytes: usize) -> usize {
+pub fn padding(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGNMENT) - bytes
 }
 
 /// The header of a file with these texts and tensors, up to where the data begins: each tensor's, with its padding.
-pub(super) fn header<'a>(
-    texts: impl Iterator<Item = (&'a str, &'a str)>,
-    tensors: &[(&str, &Shape, Stored)],
-) -> Vec<u8> {
+pub fn header<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>, tensors: &[(&str, &Shape, Form)]) -> Vec<u8> {
     const TEXT: u32 = 8;
     let text = |out: &mut Vec<u8>, text: &str| {
         out.extend((text.len() as u64).to_le_bytes());
@@ -140,13 +135,13 @@ pub(super) fn header<'a>(
         text(&mut out, value);
     }
     let mut offset = 0;
-    for (name, shape, stored) in tensors {
+    for (name, shape, form) in tensors {
         text(&mut out, name);
         out.extend((shape.rank() as u32).to_le_bytes());
         shape.dims().iter().rev().for_each(|n| out.extend((*n as u64).to_le_bytes()));
-        out.extend(kind(*stored).to_le_bytes());
+        out.extend(kind(*form).to_le_bytes());
         out.extend((offset as u64).to_le_bytes());
-        let bytes = stored.bytes(shape.len());
+        let bytes = form.bytes(shape.len());
         offset += bytes + padding(bytes);
     }
     out.resize(out.len() + padding(out.len()), 0);
@@ -154,11 +149,11 @@ pub(super) fn header<'a>(
 }
 
 /// The ggml type of what is written.
-fn kind(stored: Stored) -> u32 {
+fn kind(form: Form) -> u32 {
     let kinds = 0..=30;
-    let is = |kind: &u32| match (element(*kind), stored) {
-        (Some((_, Some(found))), Stored::Blocks(blocks)) => found == blocks,
-        (Some((found, None)), Stored::Plain(dtype)) => found == dtype,
+    let is = |kind: &u32| match (element(*kind), form) {
+        (Some((_, Some(found))), Form::Blocks(blocks)) => found == blocks,
+        (Some((found, None)), Form::Plain(dtype)) => found == dtype,
         _ => false,
     };
     kinds.into_iter().find(is).unwrap_or_default()
