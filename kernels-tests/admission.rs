@@ -16,8 +16,8 @@ use ornstein::graph::plan::Storage;
 use ornstein::network::{Executor, IfWrong, Network};
 use ornstein::ops::activation::{Act, Activation};
 use ornstein::ops::case::{round_to, tolerance};
-use ornstein::ops::conv2d::Conv2d;
-use ornstein::ops::matmul::MatMul;
+use ornstein::ops::product::conv2d::Conv2d;
+use ornstein::ops::product::matmul::MatMul;
 use ornstein::ops::{Case, Kind, Ty};
 use ornstein::tensor::{DType, NoWeights, Tensor};
 

@@ -11,7 +11,8 @@ use ornstein::gpu::{Gpu, Session};
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::lab::validate::{Selection, Verdict, network, validate};
-use ornstein::ops::{TABLE, attention, matmul};
+use ornstein::ops::product::matmul;
+use ornstein::ops::{TABLE, attention};
 use ornstein::tensor::{DType, NoWeights};
 use ornstein::weights::Model;
 
