@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
 use ornstein::network::Executor;
-use ornstein::ops::matmul::MatMul;
-use ornstein::ops::matmul_geglu::MatMulGeglu;
+use ornstein::ops::product::matmul::MatMul;
+use ornstein::ops::product::matmul_geglu::MatMulGeglu;
 use ornstein::ops::{Case, Kind, Op, TABLE, Ty};
 use ornstein::pipeline::{Pictures, Pipeline, Request};
 use ornstein::tensor::{DType, Tensor};

@@ -10,8 +10,8 @@ use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::ops::attention::Attention;
 use ornstein::ops::case::{Fill, tolerance};
-use ornstein::ops::epilogue::Epilogue;
-use ornstein::ops::matmul::MatMul;
+use ornstein::ops::product::epilogue::Epilogue;
+use ornstein::ops::product::matmul::MatMul;
 use ornstein::ops::{Case, Kind, Ty};
 use ornstein::tensor::{DType, NoWeights};
 

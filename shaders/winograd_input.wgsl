@@ -27,7 +27,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>; // v [36, vectors], of them [tiles, c4] and zeros
 @group(0) @binding(2) var<uniform> params: Params;
 
-// B^T times six values (src/ops/winograd.rs).
+// B^T times six values (src/ops/winograd/mod.rs).
 fn transform(x: Six) -> Six {
     let outer = fma(vec4(-2.0), x.c, x.e);
     let outer_odd = fma(vec4(-SQRT_2), x.b, (0.5 * SQRT_2) * x.d);

@@ -39,7 +39,7 @@ struct Four {
 
 const SQRT_2: f32 = 1.4142135623730951;
 
-// A^T times six values (src/ops/winograd.rs).
+// A^T times six values (src/ops/winograd/mod.rs).
 fn transform(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) -> Four {
     let inner = b + c;
     let inner_odd = (0.5 * SQRT_2) * (b - c);

@@ -17,7 +17,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>; // u [36, vectors], of them [panels, rows, 8] and zeros
 @group(0) @binding(2) var<uniform> params: Params;
 
-// G times three values (src/ops/winograd.rs).
+// G times three values (src/ops/winograd/mod.rs).
 fn transform(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>) -> Six {
     let low = fma(vec4(-1.0 / 3.0), c, (-2.0 / 3.0) * a);
     let high = fma(vec4(1.0 / 3.0), c, (1.0 / 6.0) * a);

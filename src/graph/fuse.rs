@@ -132,9 +132,9 @@ mod tests {
     use crate::ops::Kind;
     use crate::ops::activation::{Act, Activation};
     use crate::ops::concat::Concat;
-    use crate::ops::conv2d::Conv2d;
     use crate::ops::geglu::Geglu;
-    use crate::ops::matmul::MatMul;
+    use crate::ops::product::conv2d::Conv2d;
+    use crate::ops::product::matmul::MatMul;
     use crate::ops::scale::Scale;
     use crate::ops::upsample::Upsample;
     use crate::rng::Generator;

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
     use crate::graph::plan::peak_host_bytes;
     use crate::ops::case::compare;
-    use crate::ops::matmul::MatMul;
+    use crate::ops::product::matmul::MatMul;
     use crate::ops::{Kind, Op};
     use crate::pack::Pack;
     use crate::tensor::{DType, Shape};

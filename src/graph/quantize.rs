@@ -75,7 +75,7 @@ fn in_blocks(graph: &Graph, id: ValueId, weights: &dyn Weights) -> Option<(Param
 mod tests {
     use super::*;
     use crate::graph::interpret::Interpreter;
-    use crate::ops::matmul::MatMul;
+    use crate::ops::product::matmul::MatMul;
     use crate::tensor::{DType, Quantized, RawTensor, Tensor};
 
     /// Two matrices `[4, 32]`, of which `q` is in blocks.

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use super::{Graph, Node, Source, ValueId};
 use crate::caps::Caps;
 use crate::error::Result;
-use crate::ops::conv2d::Conv2d;
+use crate::ops::product::conv2d::Conv2d;
+use crate::ops::winograd::winograd_input::WinogradInput;
+use crate::ops::winograd::winograd_output::WinogradOutput;
+use crate::ops::winograd::winograd_product::WinogradProduct;
+use crate::ops::winograd::winograd_weights::WinogradWeights;
 use crate::ops::winograd::{GAP, PANEL, POSITIONS, rows, tiles};
-use crate::ops::winograd_input::WinogradInput;
-use crate::ops::winograd_output::WinogradOutput;
-use crate::ops::winograd_product::WinogradProduct;
-use crate::ops::winograd_weights::WinogradWeights;
 use crate::ops::{Op, Ty};
 use crate::tensor::pad4;
 
@@ -191,7 +191,7 @@ mod tests {
     use crate::graph::interpret::Interpreter;
     use crate::graph::plan::{Storage, plan};
     use crate::ops::case::compare;
-    use crate::ops::epilogue::Epilogue;
+    use crate::ops::product::epilogue::Epilogue;
     use crate::ops::upsample::Upsample;
     use crate::ops::{Case, Kind};
     use crate::tensor::{DType, NoWeights, Tensor};

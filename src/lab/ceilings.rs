@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Timer;
 use crate::graph::plan::Storage;
 use crate::ops::case::Fill;
-use crate::ops::matmul::MatMul;
+use crate::ops::product::matmul::MatMul;
 use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, fold_groups};
 use crate::tensor::{DType, Shape, Tensor};
 

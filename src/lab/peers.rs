@@ -4,8 +4,8 @@
 use super::suite::Entry;
 use crate::caps::DeviceType;
 use crate::ops::attention::Attention;
-use crate::ops::conv2d::Conv2d;
-use crate::ops::matmul::MatMul;
+use crate::ops::product::conv2d::Conv2d;
+use crate::ops::product::matmul::MatMul;
 use crate::ops::{Case, Kind, Ty};
 
 /// Rows, columns and terms of products with a bias.

@@ -13,7 +13,7 @@ use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
 use crate::ops::attention::Attention;
 use crate::ops::embedding::Embedding;
-use crate::ops::epilogue::Act;
+use crate::ops::product::epilogue::Act;
 use crate::tensor::{Shape, Tensor};
 
 /// What old files have for `eos_token_id` though it is not the end token's id: pooling then looks for the largest id.

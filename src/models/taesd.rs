@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
 use crate::ops::add_row::AddRow;
-use crate::ops::epilogue::Act;
+use crate::ops::product::epilogue::Act;
 use crate::ops::scale::Scale;
 use crate::ops::upsample::Upsample;
 use crate::tensor::{Shape, Tensor};

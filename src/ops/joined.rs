@@ -114,7 +114,7 @@ impl<O: Op> Op for Joined<O> {
 mod tests {
     use super::*;
     use crate::ops::Kind;
-    use crate::ops::matmul::MatMul;
+    use crate::ops::product::matmul::MatMul;
     use crate::ops::upsample::Upsample;
 
     #[test]

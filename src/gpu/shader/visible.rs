@@ -104,7 +104,8 @@ mod tests {
     use super::*;
     use crate::caps::Caps;
     use crate::gpu::shader::{Dialect, Sources, prepare, spirv};
-    use crate::ops::{Case, attention, matmul};
+    use crate::ops::product::matmul;
+    use crate::ops::{Case, attention};
     use crate::tensor::DType;
 
     /// The SPIR-V of a kernel of cooperative matrices, as words.

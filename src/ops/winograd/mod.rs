@@ -3,18 +3,23 @@
 //! brackets are 36 matrix products over channels, one for each position in the tile, with a quarter of the
 //! multiply-adds of the convolution itself (Winograd 1980; Lavin and Gray 2015, arXiv:1509.09308).
 //!
-//! In a graph it is four kinds of nodes: [`WinogradWeights`](super::winograd_weights::WinogradWeights) and
-//! [`WinogradInput`](super::winograd_input::WinogradInput) transform,
-//! [`WinogradProduct`](super::winograd_product::WinogradProduct) multiplies,
-//! [`WinogradOutput`](super::winograd_output::WinogradOutput) transforms back. What is between them is f32 whatever the
+//! In a graph it is four kinds of nodes: [`WinogradWeights`](winograd_weights::WinogradWeights) and
+//! [`WinogradInput`](winograd_input::WinogradInput) transform,
+//! [`WinogradProduct`](winograd_product::WinogradProduct) multiplies,
+//! [`WinogradOutput`](winograd_output::WinogradOutput) transforms back. What is between them is f32 whatever the
 //! type of activations: in f16 the transforms would lose three bits. Interpolation is at 0, ±√½, ±√2 and ∞, which loses
 //! fewer bits than the whole numbers of the paper.
 
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 use std::ops::Range;
 
-use super::{Inputs, Kind, Ty, expect_kind, expect_shape};
 use crate::error::{Error, Result};
+use crate::ops::{Inputs, Kind, Ty, expect_kind, expect_shape};
+
+pub mod winograd_input;
+pub mod winograd_output;
+pub mod winograd_product;
+pub mod winograd_weights;
 
 /// Side of an output tile in pixels, and of an input tile.
 pub const OUT: usize = 4;

@@ -3,11 +3,11 @@
 
 use rayon::prelude::*;
 
-use super::host::vectorized;
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, large};
+use crate::ops::host::vectorized;
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,21 +1,21 @@
 //! `m[p][t, n] = Σ over c of v[p][t, c] · u[p][c, n] + before[p][t, n]` at each of
-//! [36 positions](super::winograd::positions) p: v `[T, C]`, u `[N/32, C, 32]` (panels of columns) and m `[T, N]`. `before`,
-//! which may be absent, is the m of other channels. The multiplications of a [Winograd convolution](super::winograd).
+//! [36 positions](super::positions) p: v `[T, C]`, u `[N/32, C, 32]` (panels of columns) and m `[T, N]`. `before`,
+//! which may be absent, is the m of other channels. The multiplications of a [Winograd convolution](super).
 
 use rayon::prelude::*;
 
-use super::gemm::{self, Size};
-use super::host::matrix::Matrix;
-use super::product::Threads;
-use super::winograd::{PANEL, POSITIONS, expect_positions, positions};
-use super::{Binding, Case, Inputs, Launch, Op, Ty, Variant, expect_inputs};
+use super::{PANEL, POSITIONS, expect_positions, positions};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::ops::host::matrix::Matrix;
+use crate::ops::product::Threads;
+use crate::ops::product::gemm::{self, Size};
+use crate::ops::{Binding, Case, Inputs, Launch, Op, Ty, Variant, expect_inputs};
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WinogradProduct {
-    /// T, as [`rows`](super::winograd::rows) gives it.
+    /// T, as [`rows`](super::rows) gives it.
     pub rows: usize,
     /// C, a multiple of four.
     pub channels: usize,
@@ -32,7 +32,7 @@ impl Op for WinogradProduct {
     fn output(&self, inputs: Inputs) -> Result<Ty> {
         let &Self { rows, channels, columns, before } = self;
         if rows * channels * columns == 0
-            || rows != super::winograd::rows(rows)
+            || rows != super::rows(rows)
             || !channels.is_multiple_of(4)
             || !columns.is_multiple_of(PANEL)
         {

@@ -1,12 +1,13 @@
 //! The families of the matrix product that [`MatMul`](super::matmul::MatMul), [`Conv2d`](super::conv2d::Conv2d) and
-//! [`WinogradProduct`](super::winograd_product::WinogradProduct) are launched as: which cores (`shaders/shared/gemm_*.wgsl`) a device can run, with which tiles, the preferred first.
+//! [`WinogradProduct`](crate::ops::winograd::winograd_product::WinogradProduct) are launched as: which cores
+//! (`shaders/cores/gemm_*.wgsl`) a device can run, with which tiles, the preferred first.
 
 mod coop;
 
 use coop::Coop;
 
-use super::{Launch, Tiles, Variant, fold_groups};
 use crate::caps::{Caps, DeviceType};
+use crate::ops::{Launch, Tiles, Variant, fold_groups};
 
 /// One core with one size of tile.
 #[derive(Debug, Clone, Copy)]
@@ -39,16 +40,16 @@ const NAIVE: Tile = Tile { name: "naive", core: "gemm_naive", constant: None, ro
 /// The sizes of a product: y `[rows, n]`, the sum of `taps` products over `c` channels each. Or of so many of them, each
 /// with such rows and a w of its own.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Size {
-    pub(super) matrices: usize,
-    pub(super) rows: usize,
-    pub(super) c: usize,
-    pub(super) taps: usize,
-    pub(super) n: usize,
+pub(crate) struct Size {
+    pub(crate) matrices: usize,
+    pub(crate) rows: usize,
+    pub(crate) c: usize,
+    pub(crate) taps: usize,
+    pub(crate) n: usize,
 }
 
 /// The launches of a shader that imports a core, for one with its own bindings and constants; `finish` adds its params.
-pub(super) fn variants(shader: &Launch, size: Size, caps: &Caps, finish: impl Fn(Launch) -> Launch) -> Vec<Variant> {
+pub(crate) fn variants(shader: &Launch, size: Size, caps: &Caps, finish: impl Fn(Launch) -> Launch) -> Vec<Variant> {
     let variant = |name, [rows, columns]: [usize; 2], with_core: &dyn Fn(Launch) -> Launch| {
         let tiles = Tiles { count: (size.matrices * size.rows).div_ceil(rows), folded: true };
         let [y, z, _] = fold_groups(tiles.count, caps);

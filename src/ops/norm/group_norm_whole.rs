@@ -5,14 +5,14 @@
 
 use std::any::Any;
 
-use super::activation::{Act, Activation};
 use super::group_norm::GroupNorm;
 use super::group_norm_stats::{GroupNormStats, chunks, expect_row, pixels, stats_shape};
-use super::joined::Joined;
-use super::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::ops::activation::{Act, Activation};
 use crate::ops::case::{Fill, large};
+use crate::ops::joined::Joined;
+use crate::ops::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -11,15 +11,15 @@ use rayon::prelude::*;
 
 use super::epilogue::{Act, Epilogue, rows_per_batch};
 use super::gemm::{self, Size};
-use super::host::matrix::Matrix;
-use super::host::winograd::Conv3x3;
-use super::product::{Threads, in_blocks};
-use super::upsample::{Upsample, nearest, scale};
-use super::weight::{Weighted, packed};
-use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
+use super::{Threads, in_blocks};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
+use crate::ops::host::matrix::Matrix;
+use crate::ops::host::winograd::Conv3x3;
+use crate::ops::upsample::{Upsample, nearest, scale};
+use crate::ops::weight::{Weighted, packed};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,14 +3,14 @@
 //! the U-Net and here is never stored. 2N is a multiple of eight, so that halves of vectors make up whole rows of y.
 
 use super::epilogue::Epilogue;
-use super::geglu::Geglu;
-use super::host::matrix::Matrix;
+use super::in_blocks;
 use super::matmul::{MatMul, matmul_variants};
-use super::product::in_blocks;
-use super::weight::Weighted;
-use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::ops::geglu::Geglu;
+use crate::ops::host::matrix::Matrix;
+use crate::ops::weight::Weighted;
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

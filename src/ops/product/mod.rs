@@ -1,6 +1,13 @@
-//! How products on the CPU share their rows out.
+//! The ops that are matrix products, what their kernels share (`gemm`, [`epilogue`]), and how products on the CPU share
+//! their rows out.
 
 use rayon::prelude::*;
+
+pub mod conv2d;
+pub mod epilogue;
+pub(crate) mod gemm;
+pub mod matmul;
+pub mod matmul_geglu;
 
 /// Who works on a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

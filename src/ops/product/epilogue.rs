@@ -1,20 +1,21 @@
 //! What a product does with each element before it stores it: `y = act(product + bias + row) + residual`.
 //!
 //! An epilogue is an attribute of the node that carries it ([`MatMul`](super::matmul::MatMul),
-//! [`Conv2d`](super::conv2d::Conv2d), [`WinogradOutput`](super::winograd_output::WinogradOutput)); its operands are the
-//! last of that node's inputs, those that there are, in this order: bias `[N]` (f32), row `[B, N]` (added to every row of batch entry b), residual (the output's shape).
+//! [`Conv2d`](super::conv2d::Conv2d), [`WinogradOutput`](crate::ops::winograd::winograd_output::WinogradOutput)); its
+//! operands are the last of that node's inputs, those that there are, in this order: bias `[N]` (f32), row `[B, N]` (added
+//! to every row of batch entry b), residual (the output's shape).
 
 use std::any::Any;
 
 use rayon::prelude::*;
 
-pub use super::activation::Act;
-use super::activation::Activation;
-use super::add::Add;
-use super::add_row::AddRow;
-use super::product::Threads;
-use super::{Binding, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_shape};
+use super::Threads;
 use crate::error::Result;
+pub use crate::ops::activation::Act;
+use crate::ops::activation::Activation;
+use crate::ops::add::Add;
+use crate::ops::add_row::AddRow;
+use crate::ops::{Binding, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_shape};
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

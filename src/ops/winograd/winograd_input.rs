@@ -1,18 +1,18 @@
 //! `v[6i + j][t, c] = (Bᵀ d B)[i, j]` with d the 6x6 pixels of x's channel c around output tile t: x `[B, H, W, C]` to
-//! `[T, C']` values of f32 at each of [36 positions](super::winograd::positions), for a range of the tiles and of the
+//! `[T, C']` values of f32 at each of [36 positions](super::positions), for a range of the tiles and of the
 //! channels; T and C' are their numbers filled up to what a product computes at once, with zeros. Tiles are numbered by
 //! batch entry, row, column; beyond x's edges there are zeros. With [`WinogradInput::upsample`] the up-sampled x takes the
-//! place of x, and is never stored. The pixels of a [Winograd convolution](super::winograd).
+//! place of x, and is never stored. The pixels of a [Winograd convolution](super).
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::upsample::{Upsample, nearest, scale};
-use super::winograd::{B_T, OUT, SIDE, both_sides, check_channels, check_tiles, positions, rows, tiles};
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use super::{B_T, OUT, SIDE, both_sides, check_channels, check_tiles, positions, rows, tiles};
 use crate::caps::Caps;
 use crate::error::Result;
+use crate::ops::upsample::{Upsample, nearest, scale};
+use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,12 +10,12 @@
 
 use rayon::prelude::*;
 
-use super::host::vectorized;
-use super::joined::Joined;
-use super::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large};
+use crate::ops::host::vectorized;
+use crate::ops::joined::Joined;
+use crate::ops::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

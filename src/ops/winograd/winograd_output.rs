@@ -1,7 +1,7 @@
 //! `y = act(Aᵀ m[..][t, n] A + bias + row) + residual`: `[T, N']` values of f32 at each of
-//! [36 positions](super::winograd::positions) to y `[B, H, W, N]`, each tile t giving 4x4 pixels, of which those beyond y's
+//! [36 positions](super::positions) to y `[B, H, W, N]`, each tile t giving 4x4 pixels, of which those beyond y's
 //! edges are dropped; T and N' are filled up to what a product computes at once. The parts after the transform are the
-//! [`Epilogue`]'s. The end of a [Winograd convolution](super::winograd).
+//! [`Epilogue`]'s. The end of a [Winograd convolution](super).
 //!
 //! m is of a range of the tiles: the others are taken from `before`, a y with some tiles done, or are zero. So a picture's
 //! products need not be there all at once.
@@ -10,15 +10,13 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::epilogue::{Act, Epilogue, rows_per_batch};
-use super::product::Threads;
-use super::winograd::{
-    A_T, OUT, PANEL, POSITIONS, SIDE, both_sides, check_tiles, expect_positions, positions, rows, tiles,
-};
-use super::{Binding, Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_kind, expect_shape, fold_groups};
+use super::{A_T, OUT, PANEL, POSITIONS, SIDE, both_sides, check_tiles, expect_positions, positions, rows, tiles};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::Kind;
+use crate::ops::product::Threads;
+use crate::ops::product::epilogue::{Act, Epilogue, rows_per_batch};
+use crate::ops::{Binding, Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_kind, expect_shape, fold_groups};
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,17 +4,17 @@
 use std::any::Any;
 
 use super::epilogue::{Act, Epilogue, rows_per_batch};
-use super::geglu::Geglu;
 use super::gemm::{self, Size};
-use super::host::matrix::Matrix;
-use super::joined::Joined;
+use super::in_blocks;
 use super::matmul_geglu::MatMulGeglu;
-use super::product::in_blocks;
-use super::weight::{Weighted, packed};
-use super::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
+use crate::ops::geglu::Geglu;
+use crate::ops::host::matrix::Matrix;
+use crate::ops::joined::Joined;
+use crate::ops::weight::{Weighted, packed};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,14 +9,14 @@ use std::any::Any;
 
 use rayon::prelude::*;
 
-use super::activation::{Act, Activation};
 use super::group_norm_stats::{expect_row, pixels, stats_shape};
-use super::host::vectorized;
-use super::joined::Joined;
-use super::{Binding, Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::ops::activation::{Act, Activation};
 use crate::ops::case::{Fill, large};
+use crate::ops::host::vectorized;
+use crate::ops::joined::Joined;
+use crate::ops::{Binding, Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
