@@ -28,14 +28,14 @@ type Fault = [&'static str; 3];
 
 /// The product's large tile adds one to a sum, in the core that the device prefers; the small tile stays right.
 const IN_ONE_TILE: &[Fault] = &[
-    ["gemm_tile.wgsl", "store_y(sum0, ", "store_y(sum0 + select(0.0, 1.0, TILE_ROWS == 64u), "],
-    ["gemm_broadcast.wgsl", "load_x(run0, c4)", "load_x(run0, c4) + select(0.0, 1.0, ROW_GROUPS == 4u)"],
+    ["cores/gemm_tile.wgsl", "store_y(sum0, ", "store_y(sum0 + select(0.0, 1.0, TILE_ROWS == 64u), "],
+    ["cores/gemm_broadcast.wgsl", "load_x(run0, c4)", "load_x(run0, c4) + select(0.0, 1.0, ROW_GROUPS == 4u)"],
 ];
 /// SiLU is a little off in every kernel that has it.
-const EVERYWHERE: &[Fault] = &[["activation.wgsl", "return x * sigmoid(x);", "return x * sigmoid(1.01 * x);"]];
+const EVERYWHERE: &[Fault] = &[["shared/activation.wgsl", "return x * sigmoid(x);", "return x * sigmoid(1.01 * x);"]];
 
 /// A Winograd convolution is wrong where it begins, the convolution itself is right.
-const IN_WINOGRAD: &[Fault] = &[["winograd.wgsl", "y[first] = row.a;", "y[first] = 1.1 * row.a;"]];
+const IN_WINOGRAD: &[Fault] = &[["shared/winograd.wgsl", "y[first] = row.a;", "y[first] = 1.1 * row.a;"]];
 
 /// The large tile's variant and the one that takes over, in either core.
 const GIVES_WAY: [[&str; 2]; 2] = [["matmul tile64", "tile16"], ["matmul broadcast32", "broadcast16"]];
@@ -84,14 +84,16 @@ fn draw(at: &Path, faults: &[Fault], device: &str) -> Result<(Vec<u8>, String), 
 /// Writes the faulty shaders into `at/faulty`, which is returned.
 fn plant(at: &Path, faults: &[Fault]) -> Result<PathBuf, Failed> {
     let folder = at.join("faulty");
-    std::fs::create_dir_all(folder.join("shared"))?;
+    for below in ["cores", "shared"] {
+        std::fs::create_dir_all(folder.join(below))?;
+    }
     for [file, find, instead] in faults {
-        let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/shared").join(file);
+        let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders").join(file);
         let text = std::fs::read_to_string(built_in)?;
         if !text.contains(find) {
             return Err(format!("{find} is no longer in {file}: plant the fault elsewhere").into());
         }
-        std::fs::write(folder.join("shared").join(file), text.replace(find, instead))?;
+        std::fs::write(folder.join(file), text.replace(find, instead))?;
     }
     Ok(folder)
 }

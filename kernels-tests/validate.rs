@@ -33,7 +33,7 @@ const FAULTS: &[Fault] = &[
         name: "a_missing_barrier_before_a_tile_is_read",
         op: "matmul",
         act: DType::F32,
-        file: "shared/gemm_tile.wgsl",
+        file: "cores/gemm_tile.wgsl",
         right: "before anyone multiplies, ...\n            workgroupBarrier();",
         wrong: "\n",
     },
@@ -41,7 +41,7 @@ const FAULTS: &[Fault] = &[
         name: "a_missing_barrier_before_a_tile_is_overwritten",
         op: "matmul",
         act: DType::F32,
-        file: "shared/gemm_tile.wgsl",
+        file: "cores/gemm_tile.wgsl",
         right: "before they are overwritten.\n            workgroupBarrier();",
         wrong: "\n",
     },
@@ -49,7 +49,7 @@ const FAULTS: &[Fault] = &[
         name: "an_off_by_one_tile",
         op: "matmul",
         act: DType::F32,
-        file: "shared/gemm_tile.wgsl",
+        file: "cores/gemm_tile.wgsl",
         right: "c4 < params.c4; c4 += TILE_C4",
         wrong: "c4 + 1u < params.c4; c4 += TILE_C4",
     },
@@ -86,7 +86,7 @@ const MATRIX_FAULTS: &[Fault] = &[
         name: "a_missing_barrier_before_matrices_are_multiplied",
         op: "matmul",
         act: DType::F16,
-        file: "shared/gemm_coop.wgsl",
+        file: "cores/gemm_coop.wgsl",
         right: "before anyone multiplies, ...\n        workgroupBarrier();",
         wrong: "\n",
     },
@@ -94,7 +94,7 @@ const MATRIX_FAULTS: &[Fault] = &[
         name: "a_missing_barrier_before_matrices_are_stored",
         op: "matmul",
         act: DType::F16,
-        file: "shared/gemm_coop.wgsl",
+        file: "cores/gemm_coop.wgsl",
         right: "before anyone reads them, ...\n        workgroupBarrier();",
         wrong: "\n",
     },
@@ -102,7 +102,7 @@ const MATRIX_FAULTS: &[Fault] = &[
         name: "sums_that_are_not_scaled_down_as_scores_grow",
         op: "attention",
         act: DType::F16,
-        file: "shared/attention_coop.wgsl",
+        file: "cores/attention_coop.wgsl",
         right: "scale_row(row, shrink);\n            workgroupBarrier();\n            low",
         wrong: "workgroupBarrier();\n            low",
     },
@@ -110,7 +110,7 @@ const MATRIX_FAULTS: &[Fault] = &[
         name: "weights_that_are_read_before_they_are_whole",
         op: "attention",
         act: DType::F16,
-        file: "shared/attention_coop.wgsl",
+        file: "cores/attention_coop.wgsl",
         right: "let grown_now = workgroupUniformLoad(&grown);",
         wrong: "let grown_now = array<u32, SUBGROUPS>();",
     },
@@ -141,8 +141,9 @@ fn plant(fault: &Fault) -> Result<tempfile::TempDir, Failed> {
         return Err(format!("{} should hold once, to be replaced: {}", file.display(), fault.right).into());
     }
     let folder = tempfile::tempdir()?;
-    std::fs::create_dir(folder.path().join("shared"))?;
-    std::fs::write(folder.path().join(fault.file), text.replace(fault.right, fault.wrong))?;
+    let planted = folder.path().join(fault.file);
+    std::fs::create_dir_all(planted.parent().unwrap_or(folder.path()))?;
+    std::fs::write(planted, text.replace(fault.right, fault.wrong))?;
     Ok(folder)
 }
 

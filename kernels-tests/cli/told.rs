@@ -154,6 +154,6 @@ fn every_listed_kernel_is_a_file(at: &Path) -> Result<(), Failed> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
     let missing = listed.lines().find(|name| !folder.join(format!("{name}.wgsl")).is_file());
     ensure(missing.is_none(), format!("{missing:?} is listed and not there"))?;
-    let groups = ["matmul", "shared/gemm", "lab/copy"];
+    let groups = ["matmul", "cores/gemm_tile", "shared/gemm", "lab/copy"];
     ensure(groups.iter().all(|name| listed.lines().any(|line| line == *name)), listed)
 }

@@ -99,8 +99,8 @@ impl DeviceArgs {
 /// Which kernels.
 #[derive(Debug, Args)]
 struct ShadersArg {
-    /// A folder whose WGSL files (NAME.wgsl, shared/NAME.wgsl, lab/NAME.wgsl) are used before the built-in ones of the
-    /// same names: edit a kernel and run it, without a build
+    /// A folder whose WGSL files (NAME.wgsl, cores/NAME.wgsl, shared/NAME.wgsl, lab/NAME.wgsl) are used before the
+    /// built-in ones of the same names: edit a kernel and run it, without a build
     #[arg(long, value_name = "FOLDER")]
     shaders: Option<PathBuf>,
 }

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::{ShadersArg, print, print_json};
 use crate::caps::Caps;
 use crate::error::{Error, Result, ten};
-use crate::gpu::shader::{Dialect, Sources, hlsl, lab, msl, names, no_such, parts, prepare, spirv};
+use crate::gpu::shader::{Dialect, Sources, cores, hlsl, lab, msl, names, no_such, parts, prepare, spirv};
 use crate::ops::{Case, Launch, TABLE, Variant};
 use crate::tensor::DType;
 use crate::weights::{check_writable, write_atomically};
@@ -124,11 +124,14 @@ impl Shader {
 
     fn list(&self) -> Result<()> {
         if self.json {
-            return print_json(&serde_json::json!({ "shaders": names(), "shared": parts(), "lab": lab() }));
+            return print_json(
+                &serde_json::json!({ "shaders": names(), "cores": cores(), "shared": parts(), "lab": lab() }),
+            );
         }
-        let shared = parts().into_iter().map(|part| format!("shared/{part}"));
-        let lab = lab().into_iter().map(|kernel| format!("lab/{kernel}"));
-        let lines: Vec<_> = names().into_iter().map(String::from).chain(shared).chain(lab).collect();
+        let below = [("cores", cores()), ("shared", parts()), ("lab", lab())];
+        let below =
+            below.into_iter().flat_map(|(folder, stems)| stems.into_iter().map(move |s| format!("{folder}/{s}")));
+        let lines: Vec<_> = names().into_iter().map(String::from).chain(below).collect();
         print(format!("{}\n", lines.join("\n")).as_bytes())
     }
 }
@@ -166,7 +169,8 @@ impl Example {
 
 /// The first case of the table that launches this shader as this variant, on any kind of device.
 fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Example> {
-    let is_part = name.strip_prefix("shared/").is_some_and(|part| parts().contains(&part));
+    let is_part = name.strip_prefix("shared/").is_some_and(|part| parts().contains(&part))
+        || name.strip_prefix("cores/").is_some_and(|core| cores().contains(&core));
     if !names().contains(&name) && !lab().contains(&name) && !is_part {
         return Err(no_such(name));
     }

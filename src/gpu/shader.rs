@@ -11,7 +11,7 @@ mod translate;
 mod visible;
 
 pub use prepare::{ENTRY_POINT, Prepared, prepare};
-pub use sources::{Source, Sources, lab, names, no_such, parts};
+pub use sources::{Source, Sources, cores, lab, names, no_such, parts};
 pub(super) use translate::spirv_words;
 pub use translate::{hlsl, msl, spirv};
 

@@ -20,7 +20,7 @@ pub enum Binding {
 pub struct Launch {
     /// Stem of the file in `shaders/`.
     pub shader: &'static str,
-    /// Stem of the file in `shaders/shared/` that the shader's `#import core` stands for, if it has one.
+    /// Stem of the file in `shaders/cores/` that the shader's `#import core` stands for, if it has one.
     pub core: Option<&'static str>,
     /// Side of the cooperative matrices that the core multiplies, 8 or 16, if it does.
     pub matrix: Option<u32>,

@@ -13,7 +13,9 @@ use crate::error::{Error, Result, ten};
 use crate::files::{read_text, unreadable};
 use crate::ops::Launch;
 
-/// Folders below `shaders/`: parts of kernels, and the kernels that measure a device's ceilings.
+/// Folders below `shaders/`: what `#import core` stands for, parts of kernels, and the kernels that measure a device's
+/// ceilings.
+const CORES: &str = "cores";
 const SHARED: &str = "shared";
 const LAB: &str = "lab";
 
@@ -37,8 +39,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The files of a folder (`NAME.wgsl`, `shared/NAME.wgsl`, `lab/NAME.wgsl`) before the built-in ones, file by file.
-    /// They are read now. Files that do not end in `.wgsl` are left alone.
+    /// The files of a folder (`NAME.wgsl`, and those in its `cores`, `shared` and `lab`) before the built-in ones, file by
+    /// file. They are read now. Files that do not end in `.wgsl` are left alone.
     ///
     /// # Errors
     /// [`Error::Usage`] if there is no such folder, if it holds no WGSL file, or one whose name is no built-in one's,
@@ -49,7 +51,7 @@ impl Sources {
         }
         let mut own = BTreeMap::new();
         let mut paths = list(folder)?;
-        for below in [SHARED, LAB].map(|below| folder.join(below)).iter().filter(|below| below.is_dir()) {
+        for below in [CORES, SHARED, LAB].map(|below| folder.join(below)).iter().filter(|below| below.is_dir()) {
             paths.extend(list(below)?);
         }
         for path in paths {
@@ -79,7 +81,7 @@ impl Sources {
         self.source(launch.shader, launch.core, dialect.launching(launch))
     }
 
-    /// The whole WGSL of a kernel in a dialect. `core` is the shared part that its `#import core` stands for.
+    /// The whole WGSL of a kernel in a dialect. `core` is the stem in `cores/` that its `#import core` stands for.
     ///
     /// # Errors
     /// If there is no such shader or an import of it does not exist.
@@ -101,7 +103,8 @@ impl Sources {
         })
     }
 
-    /// Appends a file, with each `#import name` replaced by `shared/name.wgsl` the first time it is met.
+    /// Appends a file, with each import replaced by what it stands for the first time that is met: `#import name` by
+    /// `shared/name.wgsl`, `#import core` by the launch's core, `#import cores/name` (of one core in another) by that.
     fn expand(&self, file: &File, core: Option<&str>, seen: &mut HashSet<String>, out: &mut Source) -> Result<()> {
         out.builtin &= file.builtin;
         for (line, number) in file.text.lines().zip(1..) {
@@ -109,12 +112,15 @@ impl Sources {
                 out.push(line, &file.path, number);
                 continue;
             };
-            let name = if name == "core" { core.unwrap_or(name) } else { name };
-            let part = self.file(&format!("{SHARED}/{name}.wgsl")).ok_or_else(|| {
+            let of_core = core.filter(|_| name == "core").or_else(|| name.strip_prefix("cores/"));
+            let (folder, stem) = of_core.map_or((SHARED, name), |stem| (CORES, stem));
+            let path = format!("{folder}/{stem}.wgsl");
+            let part = self.file(&path).ok_or_else(|| {
                 let place = format!("{}:{number}:{}", file.path, "#import ".len() + 1);
-                Error::config(place, format!("there is no shared part {name}: there are {}", ten(&parts())))
+                let what = if of_core.is_some() { "core" } else { "shared part" };
+                Error::config(place, format!("there is no {what} {stem}: there are {}", ten(&below(folder))))
             })?;
-            if seen.insert(name.to_string()) {
+            if seen.insert(path) {
                 self.expand(&part, core, seen, out)?;
             }
         }
@@ -138,12 +144,12 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn unknown(folder: &Path, what: &str) -> Error {
-    let below =
-        |folder: &str, stems: Vec<&str>| ten(&stems.iter().map(|s| format!("{folder}/{s}")).collect::<Vec<_>>());
-    let (kernels, parts, lab) = (ten(&names()), below(SHARED, parts()), below(LAB, lab()));
+    let [cores, parts, lab] = [CORES, SHARED, LAB]
+        .map(|folder| ten(&below(folder).iter().map(|s| format!("{folder}/{s}")).collect::<Vec<_>>()));
+    let kernels = ten(&names());
     Error::usage(format!(
-        "--shaders {}: {what}; the built-in files are {kernels}, and {parts}, and {lab} (`ornstein shader` lists them \
-         all)",
+        "--shaders {}: {what}; the built-in files are {kernels}, and {cores}, and {parts}, and {lab} (`ornstein \
+         shader` lists them all)",
         folder.display()
     ))
 }
@@ -153,14 +159,24 @@ pub fn names() -> Vec<&'static str> {
     stems(&SHADERS)
 }
 
+/// Stems of the cores, in alphabetical order.
+pub fn cores() -> Vec<&'static str> {
+    below(CORES)
+}
+
 /// Stems of the shared parts, in alphabetical order.
 pub fn parts() -> Vec<&'static str> {
-    SHADERS.get_dir(SHARED).map(stems).unwrap_or_default()
+    below(SHARED)
 }
 
 /// Stems of the kernels that measure a device's ceilings, in alphabetical order.
 pub fn lab() -> Vec<&'static str> {
-    SHADERS.get_dir(LAB).map(stems).unwrap_or_default()
+    below(LAB)
+}
+
+/// Stems in a folder below `shaders/`, in alphabetical order.
+fn below(folder: &str) -> Vec<&'static str> {
+    SHADERS.get_dir(folder).map(stems).unwrap_or_default()
 }
 
 fn stems(folder: &'static Dir) -> Vec<&'static str> {
@@ -203,7 +219,9 @@ mod tests {
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("shared")).unwrap();
+        for below in [CORES, SHARED, LAB] {
+            fs::create_dir(folder.path().join(below)).unwrap();
+        }
         for (name, text) in files {
             fs::write(folder.path().join(name), text).unwrap();
         }
@@ -230,10 +248,23 @@ mod tests {
     #[test]
     fn a_folder_may_hold_the_kernels_that_measure_ceilings() {
         let folder = folder(&[]);
-        fs::create_dir(folder.path().join("lab")).unwrap();
         fs::write(folder.path().join("lab/copy.wgsl"), "// mine").unwrap();
         let source = Sources::with_folder(folder.path()).unwrap().source("lab/copy", None, Dialect::all()[0]).unwrap();
         assert!(source.text.contains("// mine") && !source.text.contains("fn main("), "{}", source.text);
+    }
+
+    #[test]
+    fn a_folder_may_hold_the_cores_that_others_are_made_from() {
+        let sources = with(&[("cores/gemm_coop.wgsl", "// mine")]).unwrap();
+        let source = sources.source("matmul", Some("gemm_coop_vec4"), Dialect::all()[0]).unwrap();
+        assert!(source.text.contains("// mine") && source.text.contains("fn put_x("), "{}", source.text);
+        assert!(!source.text.contains("fn main("), "{}", source.text);
+    }
+
+    #[test]
+    fn a_core_in_the_folder_of_shared_parts_is_refused() {
+        let error = with(&[("shared/gemm_tile.wgsl", "")]).unwrap_err().to_string();
+        assert!(error.contains("stands for no built-in file") && error.contains("cores/"), "{error}");
     }
 
     #[test]
@@ -266,5 +297,7 @@ mod tests {
         let error =
             with(&[("add.wgsl", "//\n#import flatt")]).unwrap().source("add", None, Dialect::all()[0]).unwrap_err();
         assert!(error.to_string().contains("add.wgsl:2:9: there is no shared part flatt"), "{error}");
+        let error = Sources::default().source("matmul", Some("gemm_tiles"), Dialect::all()[0]).unwrap_err();
+        assert!(error.to_string().contains("matmul.wgsl:3:9: there is no core gemm_tiles"), "{error}");
     }
 }

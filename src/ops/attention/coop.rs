@@ -1,4 +1,4 @@
-//! The tiles of attention's core for cooperative matrices (`shaders/shared/attention_coop.wgsl`), and where they fit.
+//! The tiles of attention's core for cooperative matrices (`shaders/cores/attention_coop.wgsl`), and where they fit.
 
 use crate::caps::{Caps, DeviceType};
 use crate::ops::Launch;

@@ -1,6 +1,6 @@
 //! The families of the matrix product that [`MatMul`](super::matmul::MatMul), [`Conv2d`](super::conv2d::Conv2d) and
 //! [`WinogradProduct`](crate::ops::winograd::winograd_product::WinogradProduct) are launched as: which cores
-//! (`shaders/shared/gemm_*.wgsl`) a device can run, with which tiles, the preferred first.
+//! (`shaders/cores/gemm_*.wgsl`) a device can run, with which tiles, the preferred first.
 
 mod coop;
 

@@ -1,4 +1,4 @@
-//! The tiles of the core for cooperative matrices (`shaders/shared/gemm_coop.wgsl`), and where they fit.
+//! The tiles of the core for cooperative matrices (`shaders/cores/gemm_coop.wgsl`), and where they fit.
 
 use super::Size;
 use crate::caps::{Caps, DeviceType};

@@ -1,6 +1,6 @@
 // The core for cooperative matrices with its workgroup memory in vectors of four, which SPIR-V lets matrices be loaded
 // from.
-#import attention_coop
+#import cores/attention_coop
 
 const TILE_LANES: u32 = 4u;
 
