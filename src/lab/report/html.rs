@@ -189,7 +189,7 @@ fn legend(rows: &[&Row]) -> String {
 
 /// An op's colour: neighbours in the table of ops are far apart on the circle.
 pub(super) fn hue(op: &str) -> usize {
-    let place = crate::ops::TABLE.iter().position(|(name, _)| *name == op).unwrap_or_default();
+    let place = crate::ops::TABLE.iter().position(|row| row.name == op).unwrap_or_default();
     place * 137 % 360
 }
 
