@@ -25,9 +25,9 @@ fn main() {
         .measurement_time(Duration::from_millis(100))
         .configure_from_args();
     let timer = open().map(|gpu| Timer::new(&gpu).expect("the adapter can be timed"));
-    for (op, cases) in TABLE {
-        let mut group = criterion.benchmark_group(*op);
-        for (index, case) in cases().iter().enumerate() {
+    for row in TABLE {
+        let mut group = criterion.benchmark_group(row.name);
+        for (index, case) in row.cases().iter().enumerate() {
             let types = case.types();
             let output = case.op.output(&types).expect("a case fits its op");
             group.throughput(Throughput::Elements(case.op.flops(&types, &output).max(1)));

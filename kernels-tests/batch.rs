@@ -29,8 +29,8 @@ const COPIES: usize = 3;
 const THREADS: [usize; 3] = [1, 2, 3];
 
 pub fn trials() -> Vec<Trial> {
-    let rows = TABLE.iter().filter(|(op, _)| !WITHOUT_BATCH.contains(op));
-    let ops = rows.map(|(op, cases)| test(format!("batch::{op}"), move || cases().iter().try_for_each(every_copy)));
+    let rows = TABLE.iter().filter(|row| !WITHOUT_BATCH.contains(&row.name));
+    let ops = rows.map(|row| test(format!("batch::{}", row.name), move || row.cases().iter().try_for_each(every_copy)));
     ops.chain([
         test("batch::a_products_row_is_the_same_among_any_number_of_rows", rows_of_products),
         test("batch::pictures_are_the_same_alone_and_in_a_batch", pictures_of_a_batch),

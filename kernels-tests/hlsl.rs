@@ -30,10 +30,10 @@ pub fn trials() -> Vec<Trial> {
         trial.with_ignored_flag(ignored)
     };
     let mut trials = vec![with("hlsl::a_fault_is_found".into(), Box::new(a_fault_is_found))];
-    for (op, cases) in TABLE {
+    for row in TABLE {
         for (act, weight) in STORAGES {
-            let test = move || check(&cases(), Storage { act, weight }, None);
-            trials.push(with(format!("hlsl::{op}::{act}-{weight}"), Box::new(test)));
+            let test = move || check(&row.cases(), Storage { act, weight }, None);
+            trials.push(with(format!("hlsl::{}::{act}-{weight}", row.name), Box::new(test)));
         }
     }
     trials

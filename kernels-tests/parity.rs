@@ -18,12 +18,11 @@ pub const STORAGES: [(DType, DType); 3] =
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (op, cases) in TABLE {
+    for row in TABLE {
         for (act, weight) in STORAGES {
-            for index in 0..cases().len() {
-                let cases = *cases;
-                let name = format!("parity::{op}::{act}-{weight}::{index}");
-                trials.push(on_gpu(name, move |gpu| check(gpu, &cases()[index], Storage { act, weight })));
+            for index in 0..row.cases().len() {
+                let name = format!("parity::{}::{act}-{weight}::{index}", row.name);
+                trials.push(on_gpu(name, move |gpu| check(gpu, &row.cases()[index], Storage { act, weight })));
             }
         }
     }

@@ -11,7 +11,7 @@ use ornstein::graph::plan::Storage;
 use ornstein::ops::add::Add;
 use ornstein::ops::norm::layer_norm::LayerNorm;
 use ornstein::ops::product::matmul::MatMul;
-use ornstein::ops::{Kind, TABLE, Tiles};
+use ornstein::ops::{Kind, Row, TABLE, Tiles};
 use ornstein::rng::Generator;
 use ornstein::tensor::{DType, NoWeights, Tensor};
 
@@ -37,7 +37,7 @@ const CUT: [&str; 5] = ["matmul", "matmul_geglu", "conv2d", "winograd_product", 
 /// Every variant, in a submission and in as many as it has tiles.
 fn tiles_give_what_the_whole_does(gpu: &Arc<Gpu>, op: &str) -> Result<(), Failed> {
     let mut cut = HashSet::new();
-    for case in TABLE.iter().filter(|(name, _)| *name == op).flat_map(|(_, cases)| cases()) {
+    for case in TABLE.iter().filter(|row| row.name == op).flat_map(Row::cases) {
         let types = case.types();
         let output = case.op.output(&types)?;
         for storage in [EXACT, Storage { act: DType::F16, weight: DType::F16 }] {

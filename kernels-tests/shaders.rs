@@ -13,16 +13,16 @@ use crate::support::{MATRICES, dialect_name, test, variants};
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![test("shaders::every_file_belongs_to_an_op", every_file_belongs_to_an_op)];
-    for (op, cases) in TABLE {
-        let cases = *cases;
+    for row in TABLE {
+        let op = row.name;
         for dialect in Dialect::all() {
             trials.push(test(format!("shaders::{op}::{}", dialect_name(dialect)), move || {
-                launches_fit(&cases(), dialect)
+                launches_fit(&row.cases(), dialect)
             }));
         }
-        if cases().iter().any(|case| !with_matrices(case).unwrap_or_default().is_empty()) {
+        if row.cases().iter().any(|case| !with_matrices(case).unwrap_or_default().is_empty()) {
             trials.push(test(format!("shaders::{op}::matrices_are_offered_where_their_memory_fits"), move || {
-                cases().iter().try_for_each(memory_is_reckoned_with)
+                row.cases().iter().try_for_each(memory_is_reckoned_with)
             }));
         }
     }
@@ -31,7 +31,7 @@ pub fn trials() -> Vec<Trial> {
 
 fn every_file_belongs_to_an_op() -> Result<(), Failed> {
     let files: BTreeSet<_> = names().into_iter().collect();
-    let ops: BTreeSet<_> = TABLE.iter().map(|(name, _)| *name).collect();
+    let ops: BTreeSet<_> = TABLE.iter().map(|row| row.name).collect();
     if files == ops { Ok(()) } else { Err(format!("only one side has {:?}", files.symmetric_difference(&ops)).into()) }
 }
 

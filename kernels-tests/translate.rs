@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use libtest_mimic::{Failed, Trial};
 use ornstein::gpu::shader::{Dialect, Prepared, Sources, hlsl, msl, prepare, spirv};
-use ornstein::ops::{Case, Launch, TABLE, Variant};
+use ornstein::ops::{Case, Launch, Row, TABLE, Variant};
 
 use crate::layout::only_in_buffers;
 use crate::support::{MATRICES, REQUIRE_ADAPTER, dialect_name, test, variants, with_tool};
@@ -22,17 +22,17 @@ pub fn trials() -> Vec<Trial> {
         with_spirv_val("translate::spirv_val_refuses_a_cut_module".into(), spirv_val_refuses_a_cut_module),
         with_dxc("translate::dxc_refuses_too_much_shared_memory".into(), dxc_refuses_too_much_shared_memory),
     ];
-    for (op, cases) in TABLE {
-        let cases = *cases;
+    for row in TABLE {
+        let op = row.name;
         for dialect in Dialect::all() {
             let name = |target| format!("translate::{target}::{op}::{}", dialect_name(dialect));
             let plain = |variant: &Variant| variant.launch.matrix.is_none();
-            trials.push(with_spirv_val(name("spirv"), move || each(&cases(), dialect, plain, spirv, check_spirv)));
-            trials.push(with_dxc(name("hlsl"), move || each(&cases(), dialect, plain, hlsl, check_hlsl)));
-            trials.push(test(name("msl"), move || each(&cases(), dialect, plain, msl, check_msl)));
+            trials.push(with_spirv_val(name("spirv"), move || each(&row.cases(), dialect, plain, spirv, check_spirv)));
+            trials.push(with_dxc(name("hlsl"), move || each(&row.cases(), dialect, plain, hlsl, check_hlsl)));
+            trials.push(test(name("msl"), move || each(&row.cases(), dialect, plain, msl, check_msl)));
         }
-        for name in with_matrices(&cases()) {
-            trials.extend(of_matrices(op, cases, name));
+        for name in with_matrices(&row.cases()) {
+            trials.extend(of_matrices(row, name));
         }
     }
     trials
@@ -45,19 +45,19 @@ fn with_matrices(cases: &[Case]) -> BTreeSet<&'static str> {
 }
 
 /// One of those in each language: checked, or seen to be refused where the language cannot express it.
-fn of_matrices(op: &str, cases: fn() -> Vec<Case>, name: &'static str) -> [Trial; 3] {
+fn of_matrices(row: &'static Row, name: &'static str) -> [Trial; 3] {
     let is = move |variant: &Variant| variant.name == name;
-    let called = |target, what| format!("translate::{target}::{op}::{name}{what}");
+    let called = |target, what| format!("translate::{target}::{}::{name}{what}", row.name);
     let not_expressible = "::not_expressible";
     // What Metal is given.
     let metal = if name.ends_with("-scalar") {
-        test(called("msl", ""), move || each(&cases(), MATRICES, is, msl, check_msl))
+        test(called("msl", ""), move || each(&row.cases(), MATRICES, is, msl, check_msl))
     } else {
-        test(called("msl", not_expressible), move || none(&cases(), is, msl))
+        test(called("msl", not_expressible), move || none(&row.cases(), is, msl))
     };
     [
-        with_newer_spirv_val(called("spirv", ""), move || each(&cases(), MATRICES, is, spirv, check_spirv)),
-        test(called("hlsl", not_expressible), move || none(&cases(), is, hlsl)),
+        with_newer_spirv_val(called("spirv", ""), move || each(&row.cases(), MATRICES, is, spirv, check_spirv)),
+        test(called("hlsl", not_expressible), move || none(&row.cases(), is, hlsl)),
         metal,
     ]
 }

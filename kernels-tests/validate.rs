@@ -218,8 +218,8 @@ fn padding_is_found() -> Result<(), Failed> {
 }
 
 fn a_tensor_beyond_the_device_is_refused(gpu: &Arc<Gpu>) -> Result<(), Failed> {
-    let (op, cases) = TABLE.iter().find(|(op, _)| *op == "scale").ok_or("there is no scale")?;
-    let selection = Selection { ops: vec![(*op).into()], case: Some(cases().len()), ..Selection::default() };
+    let row = TABLE.iter().find(|row| row.name == "scale").ok_or("there is no scale")?;
+    let selection = Selection { ops: vec![row.name.into()], case: Some(row.cases().len()), ..Selection::default() };
     for row in pollster::block_on(validate(gpu, &selection, &mut |_| {}))? {
         let reason = row.reason.unwrap_or_default();
         if row.verdict != Verdict::Refused || !reason.contains("binds at most") {

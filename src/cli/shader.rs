@@ -10,7 +10,7 @@ use super::{ShadersArg, print, print_json};
 use crate::caps::Caps;
 use crate::error::{Error, Result, ten};
 use crate::gpu::shader::{Dialect, Sources, cores, hlsl, lab, msl, names, no_such, parts, prepare, spirv};
-use crate::ops::{Case, Launch, TABLE, Variant};
+use crate::ops::{Case, Launch, Row, TABLE, Variant};
 use crate::tensor::DType;
 use crate::weights::{check_writable, write_atomically};
 
@@ -207,5 +207,5 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Exampl
 
 fn cases_and_kinds(dialect: Dialect) -> impl Iterator<Item = (Case, Caps)> {
     let kinds = Caps::kinds(dialect.native_f16, dialect.elem, dialect.weight).into_iter();
-    kinds.flat_map(|caps| TABLE.iter().flat_map(|(_, cases)| cases()).map(move |case| (case, caps.clone())))
+    kinds.flat_map(|caps| TABLE.iter().flat_map(Row::cases).map(move |case| (case, caps.clone())))
 }

@@ -19,7 +19,7 @@ use crate::files::read_text;
 use crate::graph::plan::Storage;
 use crate::graph::{Graph, Node};
 use crate::ops::case::tolerance;
-use crate::ops::{Case, TABLE, Variant};
+use crate::ops::{Case, Row, TABLE, Variant};
 use crate::tensor::{NoWeights, Tensor};
 
 /// What is known of the kernels of one adapter with one driver.
@@ -264,7 +264,7 @@ impl Asked<'_> {
 async fn check(gpu: &Arc<Gpu>, op: &str, wanted: &Variant, storage: Storage) -> Result<Option<String>> {
     let caps = gpu.caps.storing(storage.act, storage.weight);
     let mut cases = Vec::new();
-    for case in TABLE.iter().filter(|(name, _)| *name == op).flat_map(|(_, cases)| cases()) {
+    for case in TABLE.iter().filter(|row| row.name == op).flat_map(Row::cases) {
         let types = case.types();
         let variants = case.op.variants(&types, &case.op.output(&types)?, &caps)?;
         let same = |v: &Variant| v.name == wanted.name && v.launch.shader == wanted.launch.shader;

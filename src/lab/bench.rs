@@ -153,15 +153,15 @@ impl<'a> Bench<'a> {
         let wanted = |op: &str| options.ops.is_empty() || options.ops.iter().any(|name| name == op);
         let (storage, ceilings, own_cases) = (self.storage(), self.probes.ceilings(), [suite::cases()]);
         let mut work = Work::default();
-        for (op, _) in TABLE.iter().filter(|(op, _)| wanted(op)) {
+        for op in TABLE.iter().map(|row| row.name).filter(|op| wanted(op)) {
             tell(&format!("checking {op}"));
-            let is_there = |entries: &&Vec<Entry>| entries.iter().any(|entry| entry.case.op.name() == *op);
+            let is_there = |entries: &&Vec<Entry>| entries.iter().any(|entry| entry.case.op.name() == op);
             let there: Vec<&Vec<Entry>> = suites.iter().filter(is_there).collect();
             for entries in
                 if there.is_empty() && options.suite != Suite::Peers { own_cases.iter().collect() } else { there }
             {
                 let mut candidates = Vec::new();
-                for entry in entries.iter().filter(|e| e.case.op.name() == *op && chosen(&e.case)) {
+                for entry in entries.iter().filter(|e| e.case.op.name() == op && chosen(&e.case)) {
                     if work.rows.iter().any(|row| row.is_of(&entry.case)) {
                         continue;
                     }
@@ -260,7 +260,7 @@ impl<'a> Bench<'a> {
 /// # Errors
 /// A usage error that lists the ops.
 pub fn known(ops: &[String]) -> Result<()> {
-    let names: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = TABLE.iter().map(|row| row.name).collect();
     match ops.iter().find(|op| !names.contains(&op.as_str())) {
         None => Ok(()),
         Some(op) => Err(Error::usage(format!("there is no op {op}; the ops are {}", names.join(", ")))),

@@ -12,7 +12,7 @@ use crate::models::config::{DECODER, ENCODER};
 use crate::models::ports::Sizes;
 use crate::models::table;
 use crate::ops::case::Fill;
-use crate::ops::{Case, Kind, Op, TABLE, Ty};
+use crate::ops::{Case, Kind, Op, Row, TABLE, Ty};
 use crate::tensor::Shape;
 
 const CLIP_L: &str = r#"{"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}"#;
@@ -131,7 +131,7 @@ impl Entry {
 
 /// The cases of the ops' own tables.
 pub fn cases() -> Vec<Entry> {
-    TABLE.iter().flat_map(|(_, cases)| cases()).map(Entry::of).collect()
+    TABLE.iter().flat_map(Row::cases).map(Entry::of).collect()
 }
 
 /// The distinct nodes of a family's networks at its own size.
@@ -157,7 +157,7 @@ pub fn nodes(family: &Published) -> Result<Vec<Entry>> {
 /// A node as a case: filled as the op's own cases with such inputs are, since statistics and timesteps are not normal.
 /// Indices are those of rows of the next input.
 fn filled(op: Arc<dyn Op>, types: Vec<Ty>) -> Case {
-    let cases = TABLE.iter().find(|(name, _)| *name == op.name()).map(|(_, cases)| cases()).unwrap_or_default();
+    let cases = TABLE.iter().find(|row| row.name == op.name()).map(Row::cases).unwrap_or_default();
     let same_kinds = |case: &&Case| case.types().iter().map(|ty| ty.kind).eq(types.iter().map(|ty| ty.kind));
     let fills: Vec<Fill> = cases
         .iter()

@@ -16,7 +16,6 @@ use crate::ops::{Case, Kind, Op, TABLE, Ty};
 use crate::tensor::{DType, NoWeights, Tensor};
 
 mod inputs;
-mod largest;
 pub mod network;
 
 /// Seed of all inputs.
@@ -48,7 +47,7 @@ impl Selection {
     /// # Errors
     /// [`Error::Usage`] with the ops that there are, if one has another name.
     pub fn check_ops(&self) -> Result<()> {
-        let names: Vec<_> = TABLE.iter().map(|(name, _)| *name).collect();
+        let names: Vec<_> = TABLE.iter().map(|row| row.name).collect();
         match self.ops.iter().find(|name| !names.contains(&name.as_str())) {
             Some(unknown) => Err(Error::usage(format!("there is no op {unknown}; the ops are {}", names.join(", ")))),
             None => Ok(()),
@@ -209,14 +208,14 @@ impl Subject<'_> {
 pub async fn validate(gpu: &Arc<Gpu>, selection: &Selection, tell: &mut dyn FnMut(&Row)) -> Result<Vec<Row>> {
     selection.check_ops()?;
     let mut rows = Vec::new();
-    for (op, cases) in TABLE {
-        if !selection.ops.is_empty() && !selection.ops.iter().any(|name| name == op) {
+    for op in TABLE {
+        if !selection.ops.is_empty() && !selection.ops.iter().any(|name| name == op.name) {
             continue;
         }
-        let cases = cases().into_iter().enumerate().map(|(index, case)| (index, case, false));
+        let cases = op.cases().into_iter().enumerate().map(|(index, case)| (index, case, false));
         let mut cases: Vec<_> = cases.collect();
         let count = cases.len();
-        let more = largest::cases(op, &gpu.caps).into_iter().enumerate();
+        let more = op.largest(&gpu.caps).into_iter().enumerate();
         cases.extend(more.map(|(index, case)| (count + index, case, true)));
         for (index, case, only_full) in cases {
             let wanted = selection.case.map_or(selection.full || !only_full, |wanted| wanted == index);

@@ -12,6 +12,7 @@ use super::{Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_inputs, fold_grou
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, large, subnormal};
+use crate::ops::largest::VAE;
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// An activation function. All are 0 at 0, so padding stays zero.
@@ -205,6 +206,11 @@ pub fn cases() -> Vec<Case> {
         }
     }
     cases
+}
+
+/// What a full check adds: a picture of SDXL inside the VAE.
+pub(super) fn largest(_: &Caps) -> Vec<Case> {
+    vec![Case::new(Activation(Act::Silu), [Ty::act(VAE)])]
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::{Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_inputs, expect_sh
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, large, subnormal};
+use crate::ops::largest::{UNET, VAE};
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,11 @@ pub fn cases() -> Vec<Case> {
         both(large),
         both(|i| subnormal(i) / 2.0),
     ]
+}
+
+/// What a full check adds: two latents of SDXL, and a picture of SDXL inside the VAE.
+pub(super) fn largest(_: &Caps) -> Vec<Case> {
+    [UNET, VAE].map(|x| Case::new(Add, [Ty::act(x), Ty::act(x)])).into()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::{Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_inputs, expect_sh
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large};
+use crate::ops::largest::UNET;
 use crate::tensor::{Shape, Tensor, pad4};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,11 @@ pub fn cases() -> Vec<Case> {
     };
     let over = case(&[2, 9, 5]).fill(0, Fill::With(large)).fill(1, Fill::With(large));
     vec![case(&[1, 1]), case(&[3, 7, 5]), case(&[2, 5, 3, 6]), case(&[2, 16, 16, 320]), over]
+}
+
+/// What a full check adds: two latents of SDXL.
+pub(super) fn largest(_: &Caps) -> Vec<Case> {
+    vec![Case::new(AddRow, [Ty::act(UNET), Ty::act([UNET[0], UNET[3]])])]
 }
 
 #[cfg(test)]

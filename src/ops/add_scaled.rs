@@ -8,6 +8,7 @@ use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, exp
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
+use crate::ops::largest::UNET;
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,11 @@ pub fn cases() -> Vec<Case> {
         both(large),
         both(|i| subnormal(i) / 2.0),
     ]
+}
+
+/// What a full check adds: two latents of SDXL.
+pub(super) fn largest(_: &Caps) -> Vec<Case> {
+    vec![Case::new(AddScaled, [Ty::act(UNET), Ty::act(UNET), Ty::new(Kind::F32, [UNET[0], 1])])]
 }
 
 #[cfg(test)]

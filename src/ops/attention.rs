@@ -243,6 +243,22 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+/// What a full check adds: the tokens of SD 1.5's U-Net and of SDXL's, with themselves and with a text, and those of both
+/// VAEs.
+pub(super) fn largest(_: &Caps) -> Vec<Case> {
+    let case = |heads, channels: usize, queries: &[usize], keys: &[usize]| {
+        let ty = |tokens: &[usize]| Ty::act(Shape::new([tokens, &[channels]].concat()));
+        Case::new(Attention { heads, causal: false }, [ty(queries), ty(keys), ty(keys)])
+    };
+    vec![
+        case(8, 320, &[2, 64, 64], &[2, 64, 64]),
+        case(10, 640, &[2, 64, 64], &[2, 64, 64]),
+        case(10, 640, &[2, 64, 64], &[2, 77]),
+        case(1, 512, &[1, 64, 64], &[1, 64, 64]),
+        case(1, 512, &[1, 128, 128], &[1, 128, 128]),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

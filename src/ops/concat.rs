@@ -7,6 +7,7 @@ use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, exp
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, subnormal};
+use crate::ops::largest::UNET;
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,11 @@ pub fn cases() -> Vec<Case> {
         case(&[2, 8, 8], 1280, 640),
         case(&[2, 5], 4, 3).fill(0, Fill::With(subnormal)).fill(1, Fill::With(subnormal)),
     ]
+}
+
+/// What a full check adds: two latents of SDXL and a skip connection to them.
+pub(super) fn largest(_: &Caps) -> Vec<Case> {
+    vec![Case::new(Concat, [Ty::act([2, 128, 128, 640]), Ty::act(UNET)])]
 }
 
 #[cfg(test)]

@@ -108,6 +108,13 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+/// What a full check adds: the tokens of SDXL's larger text encoder.
+pub(super) fn largest(_: &Caps) -> Vec<Case> {
+    let [ids, table, positions] = [vec![2, 77], vec![49_408, 1280], vec![77, 1280]].map(Shape::new);
+    let types = [Ty::new(Kind::U32, ids), Ty::new(Kind::Weight, table), Ty::new(Kind::Weight, positions)];
+    vec![Case::new(Embedding { positions: true }, types).fill(0, Fill::Below(49_408))]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -85,6 +85,11 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+/// What a full check adds: the gates of SDXL's feed-forwards.
+pub(super) fn largest(_: &Caps) -> Vec<Case> {
+    [[2, 4096, 5120], [2, 1024, 10_240]].map(|x| Case::new(Geglu, [Ty::act(x)])).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,6 +28,7 @@ pub mod embedding;
 pub mod geglu;
 pub mod host;
 pub mod joined;
+mod largest;
 mod launch;
 pub mod norm;
 pub mod product;
@@ -45,36 +46,62 @@ pub use launch::{Binding, FLAT_THREADS, Launch, Tiles, Variant, fold_groups};
 pub use types::{Inputs, Kind, Ty, expect_inputs, expect_kind, expect_shape};
 pub use weight::Weighted;
 
-/// An op's name (the stem of its files) and its cases.
-pub type Row = (&'static str, fn() -> Vec<Case>);
+/// A row of [`TABLE`]: an op's name, which is the stem of its files, and its cases.
+#[derive(Debug)]
+pub struct Row {
+    pub name: &'static str,
+    cases: fn() -> Vec<Case>,
+    largest: fn(&Caps) -> Vec<Case>,
+}
+
+impl Row {
+    const fn new(name: &'static str, cases: fn() -> Vec<Case>) -> Self {
+        Self { name, cases, largest: |_| Vec::new() }
+    }
+
+    const fn largest_cases(self, largest: fn(&Caps) -> Vec<Case>) -> Self {
+        Self { largest, ..self }
+    }
+
+    /// Small awkward shapes, and some of real models.
+    pub fn cases(&self) -> Vec<Case> {
+        (self.cases)()
+    }
+
+    /// What a full check adds: the largest shapes that real models give the op, and some that such a device cannot bind.
+    /// None, if the cases have the largest shapes already.
+    pub fn largest(&self, caps: &Caps) -> Vec<Case> {
+        (self.largest)(caps)
+    }
+}
 
 /// Every op, in the order in which reports list them.
 pub const TABLE: &[Row] = &[
-    ("matmul", product::matmul::cases),
-    ("matmul_geglu", product::matmul_geglu::cases),
-    ("conv2d", product::conv2d::cases),
-    ("add", add::cases),
-    ("add_row", add_row::cases),
-    ("add_scaled", add_scaled::cases),
-    ("activation", activation::cases),
-    ("attention", attention::cases),
-    ("group_norm_stats", norm::group_norm_stats::cases),
-    ("group_norm", norm::group_norm::cases),
-    ("group_norm_whole", norm::group_norm_whole::cases),
-    ("layer_norm", norm::layer_norm::cases),
-    ("geglu", geglu::cases),
-    ("embedding", embedding::cases),
-    ("timestep_embedding", timestep_embedding::cases),
-    ("upsample", upsample::cases),
-    ("concat", concat::cases),
-    ("scale", scale::cases),
-    ("sampler_input", sampler_input::cases),
-    ("sampler_step", sampler_step::cases),
-    ("dequantize", dequantize::cases),
-    ("winograd_weights", winograd::winograd_weights::cases),
-    ("winograd_input", winograd::winograd_input::cases),
-    ("winograd_product", winograd::winograd_product::cases),
-    ("winograd_output", winograd::winograd_output::cases),
+    Row::new("matmul", product::matmul::cases).largest_cases(product::matmul::largest),
+    Row::new("matmul_geglu", product::matmul_geglu::cases).largest_cases(product::matmul_geglu::largest),
+    Row::new("conv2d", product::conv2d::cases).largest_cases(product::conv2d::largest),
+    Row::new("add", add::cases).largest_cases(add::largest),
+    Row::new("add_row", add_row::cases).largest_cases(add_row::largest),
+    Row::new("add_scaled", add_scaled::cases).largest_cases(add_scaled::largest),
+    Row::new("activation", activation::cases).largest_cases(activation::largest),
+    Row::new("attention", attention::cases).largest_cases(attention::largest),
+    Row::new("group_norm_stats", norm::group_norm_stats::cases).largest_cases(norm::group_norm_stats::largest),
+    Row::new("group_norm", norm::group_norm::cases),
+    Row::new("group_norm_whole", norm::group_norm_whole::cases),
+    Row::new("layer_norm", norm::layer_norm::cases).largest_cases(norm::layer_norm::largest),
+    Row::new("geglu", geglu::cases).largest_cases(geglu::largest),
+    Row::new("embedding", embedding::cases).largest_cases(embedding::largest),
+    Row::new("timestep_embedding", timestep_embedding::cases),
+    Row::new("upsample", upsample::cases).largest_cases(upsample::largest),
+    Row::new("concat", concat::cases).largest_cases(concat::largest),
+    Row::new("scale", scale::cases).largest_cases(scale::largest),
+    Row::new("sampler_input", sampler_input::cases),
+    Row::new("sampler_step", sampler_step::cases),
+    Row::new("dequantize", dequantize::cases),
+    Row::new("winograd_weights", winograd::winograd_weights::cases),
+    Row::new("winograd_input", winograd::winograd_input::cases),
+    Row::new("winograd_product", winograd::winograd_product::cases),
+    Row::new("winograd_output", winograd::winograd_output::cases),
 ];
 
 /// An operation with its attributes, and all that is to know of it.
@@ -162,5 +189,20 @@ pub trait Op: Any + Debug + Send + Sync {
     /// take it. `previous`'s first input takes the place of that one; its others are appended to this op's.
     fn absorb_input(&self, _previous: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_belongs_to_its_op_and_obeys_its_shape_rule() {
+        for row in TABLE {
+            for case in row.cases().into_iter().chain(row.largest(&Caps::webgpu_default())) {
+                assert_eq!(case.op.name(), row.name);
+                case.op.output(&case.types()).unwrap();
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, exp
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, large, subnormal};
+use crate::ops::largest::beyond;
 use crate::tensor::{Shape, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,6 +56,12 @@ pub fn cases() -> Vec<Case> {
         // Subnormal in f32.
         case(0.5, &[3, 7, 5]).fill(0, Fill::With(|i| 1.5e-38 * (i as f32 * 1.7).sin())),
     ]
+}
+
+/// What a full check adds: activations that are just too many for one binding even in f16. Nothing of this size is ever
+/// made.
+pub(super) fn largest(caps: &Caps) -> Vec<Case> {
+    vec![Case::new(Scale { factor: 2.0 }, [Ty::act([beyond(caps, 1024), 1024])])]
 }
 
 #[cfg(test)]

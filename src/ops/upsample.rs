@@ -94,6 +94,14 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+/// What a full check adds: latents in SDXL's U-Net, and a picture of SDXL inside the VAE.
+pub(super) fn largest(_: &Caps) -> Vec<Case> {
+    vec![
+        Case::new(Upsample { height: 128, width: 128 }, [Ty::act([2, 64, 64, 640])]),
+        Case::new(Upsample { height: 1024, width: 1024 }, [Ty::act([1, 512, 512, 256])]),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,8 +18,8 @@ pub(crate) fn packed<'a>(inputs: &[&'a Tensor]) -> (Vec<&'a Tensor>, Matrix) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::TABLE;
     use crate::ops::case::compare;
+    use crate::ops::{Row, TABLE};
     use crate::pack::Pack;
     use crate::tensor::{DType, RawTensor, Shape};
 
@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn an_op_computes_the_same_with_a_packed_matrix() {
         let mut weighted = Vec::new();
-        for case in TABLE.iter().flat_map(|(_, cases)| cases()) {
+        for case in TABLE.iter().flat_map(Row::cases) {
             let Some(op) = case.op.weighted() else { continue };
             let (types, tensors) = (case.types(), case.tensors(3, DType::F32, DType::F32));
             let inputs: Vec<&Tensor> = tensors.iter().collect();

@@ -58,7 +58,7 @@ impl Report {
                      <b>{}</b><span class=\"dim\">{}</span></div>",
                     shapes(row),
                     (share * 100.0).min(100.0),
-                    hue(op),
+                    roofline::hue(op),
                     percent(share),
                     seconds(timing.summary.median),
                 );
@@ -93,7 +93,7 @@ impl Report {
                 op.op,
                 op.nodes,
                 op.share * 100.0,
-                hue(&op.op),
+                roofline::hue(&op.op),
                 percent(op.share),
                 seconds(op.seconds),
             );
@@ -183,14 +183,8 @@ fn legend(rows: &[&Row]) -> String {
     let mut ops: Vec<&str> =
         rows.iter().filter(|row| row.flops > 0 && row.rates.is_some()).map(|row| row.op.as_str()).collect();
     ops.dedup();
-    let entry = |op: &&str| format!("<span><i style=\"background:hsl({} 62% 52%)\"></i>{op}</span>", hue(op));
+    let entry = |op: &&str| format!("<span><i style=\"background:hsl({} 62% 52%)\"></i>{op}</span>", roofline::hue(op));
     format!("<p class=\"legend\">{}</p>", ops.iter().map(entry).collect::<String>())
-}
-
-/// An op's colour: neighbours in the table of ops are far apart on the circle.
-pub(super) fn hue(op: &str) -> usize {
-    let place = crate::ops::TABLE.iter().position(|(name, _)| *name == op).unwrap_or_default();
-    place * 137 % 360
 }
 
 fn escape(text: &str) -> String {

@@ -80,7 +80,7 @@ pub fn svg(device: &Device, rows: &[&Row]) -> Option<String> {
             r#"<circle class="dot" cx="{:.1}" cy="{:.1}" r="4.5" style="fill:hsl({} 62% 52%)"><title>{} {}: {}, {} flop/byte</title></circle>"#,
             x.at(intensity),
             y.at(rate),
-            super::html::hue(&row.op),
+            hue(&row.op),
             row.op,
             shapes(row),
             flop_rate(rate),
@@ -107,6 +107,12 @@ fn grid(out: &mut String, x: Axis, y: Axis) {
     let _ = write!(out, r#"<text x="{middle}" y="{end}" text-anchor="middle">operations per byte</text>"#);
     let turned = (upper + lower) / 2.0;
     let _ = write!(out, r#"<text transform="translate(16 {turned}) rotate(-90)" text-anchor="middle">GFLOP/s</text>"#);
+}
+
+/// An op's colour: neighbours in the table of ops are far apart on the circle.
+pub(super) fn hue(op: &str) -> usize {
+    let place = crate::ops::TABLE.iter().position(|row| row.name == op).unwrap_or_default();
+    place * 137 % 360
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large};
 use crate::ops::host::vectorized;
 use crate::ops::joined::Joined;
+use crate::ops::largest::{UNET, VAE};
 use crate::ops::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::tensor::{Shape, Tensor};
 
@@ -192,6 +193,11 @@ pub fn cases() -> Vec<Case> {
         // x in two parts, of which a group may have some of both.
         Case::new(Joined(GroupNormStats { groups: 3, row: false }), [Ty::act([2, 9, 33, 8]), Ty::act([2, 9, 33, 16])]),
     ]
+}
+
+/// What a full check adds: two latents of SDXL, and a picture of SDXL inside the VAE.
+pub(crate) fn largest(_: &Caps) -> Vec<Case> {
+    [UNET, VAE].map(|x| Case::new(GroupNormStats { groups: 32, row: false }, [Ty::act(x)])).into()
 }
 
 #[cfg(test)]

@@ -113,6 +113,12 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+/// What a full check adds: tokens of SDXL.
+pub(crate) fn largest(_: &Caps) -> Vec<Case> {
+    let vector = || Ty::new(Kind::F32, [640]);
+    vec![Case::new(LayerNorm { eps: 1e-5 }, [Ty::act([2, 4096, 640]), vector(), vector()])]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

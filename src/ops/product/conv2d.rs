@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
 use crate::ops::host::matrix::Matrix;
 use crate::ops::host::winograd::Conv3x3;
+use crate::ops::largest::{UNET, VAE};
 use crate::ops::upsample::{Upsample, nearest, scale};
 use crate::ops::weight::{Weighted, packed};
 use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
@@ -294,6 +295,22 @@ pub fn cases() -> Vec<Case> {
     };
     cases.extend([extreme(large, 2.0), extreme(subnormal, 1.0)]);
     cases
+}
+
+/// What a full check adds: both U-Nets' convolutions, and both VAEs'.
+pub(crate) fn largest(_: &Caps) -> Vec<Case> {
+    let case = |x: [usize; 4], n| {
+        let types = [Ty::act(x), Ty::new(Kind::Weight, [3, 3, x[3], n]), Ty::new(Kind::F32, [n])];
+        Case::new(Conv2d::same(3), types)
+    };
+    vec![
+        case([2, 64, 64, 960], 320),
+        case(UNET, 320),
+        case([2, 32, 32, 2560], 1280),
+        case([1, 512, 512, 128], 128),
+        case([1, 512, 512, 256], 256),
+        case(VAE, 3),
+    ]
 }
 
 #[cfg(test)]

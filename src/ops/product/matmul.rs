@@ -13,6 +13,7 @@ use crate::ops::case::{Fill, large, subnormal};
 use crate::ops::geglu::Geglu;
 use crate::ops::host::matrix::Matrix;
 use crate::ops::joined::Joined;
+use crate::ops::largest::beyond;
 use crate::ops::weight::{Weighted, packed};
 use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::tensor::{Shape, Tensor, pad4};
@@ -173,6 +174,15 @@ pub fn cases() -> Vec<Case> {
     };
     cases.extend([extreme(large, 2.0), extreme(subnormal, 1.0)]);
     cases
+}
+
+/// What a full check adds: the end of a gated feed-forward, and a table of weights that the device cannot bind.
+pub(crate) fn largest(caps: &Caps) -> Vec<Case> {
+    let case = |x: [usize; 3], n| {
+        let types = [Ty::act(x), Ty::new(Kind::Weight, [x[2], n]), Ty::new(Kind::F32, [n])];
+        Case::new(MatMul { epilogue: Epilogue::bias(true) }, types)
+    };
+    vec![case([2, 1024, 5120], 1280), case([1, 1, 4096], beyond(caps, 4096))]
 }
 
 #[cfg(test)]

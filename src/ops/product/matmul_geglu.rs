@@ -87,6 +87,15 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+/// What a full check adds: gated feed-forwards of SD 1.5 and SDXL.
+pub(crate) fn largest(_: &Caps) -> Vec<Case> {
+    let case = |x: [usize; 3]| {
+        let n = 8 * x[2];
+        Case::new(MatMulGeglu, [Ty::act(x), Ty::new(Kind::Weight, [x[2], n]), Ty::new(Kind::F32, [n])])
+    };
+    vec![case([2, 4096, 320]), case([2, 4096, 640])]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
