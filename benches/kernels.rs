@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ornstein::gpu::device::{Choice, adapters, select};
+use ornstein::gpu::adapter::{Choice, adapters, select};
 use ornstein::gpu::shader::Sources;
 use ornstein::gpu::{Gpu, Session, Timer};
 use ornstein::graph::Graph;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use ornstein::error::Result;
-use ornstein::gpu::device::Choice;
+use ornstein::gpu::adapter::Choice;
 use ornstein::gpu::shader::Sources;
 use ornstein::pipeline::Event;
 use ornstein::weights::write_atomically;

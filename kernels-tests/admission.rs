@@ -8,8 +8,8 @@ use libtest_mimic::{Failed, Trial};
 use std::sync::Arc;
 
 use ornstein::gpu::Gpu;
+use ornstein::gpu::adapter::{Choice, select, without_gl};
 use ornstein::gpu::admission::admit_tuning;
-use ornstein::gpu::device::{Choice, select, without_gl};
 use ornstein::gpu::shader::Sources;
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;

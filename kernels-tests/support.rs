@@ -7,7 +7,7 @@ use half::f16;
 use libtest_mimic::{Failed, Trial};
 use ornstein::caps::Caps;
 use ornstein::gpu::Gpu;
-use ornstein::gpu::device::{Choice, select, without_gl};
+use ornstein::gpu::adapter::{Choice, select, without_gl};
 use ornstein::gpu::shader::{Dialect, Sources};
 use ornstein::ops::{Case, Variant};
 use ornstein::tensor::DType;

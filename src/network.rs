@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::gpu::device::{Adapter, Choice, adapters, select, without_gl};
+use crate::gpu::adapter::{Adapter, Choice, adapters, select, without_gl};
 use crate::gpu::shader::Sources;
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;

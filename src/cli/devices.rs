@@ -8,8 +8,8 @@ use serde_json::json;
 use super::{print, print_json};
 use crate::caps::Caps;
 use crate::error::Result;
+use crate::gpu::adapter::{Choice, adapters, select};
 use crate::gpu::admission::Verdicts;
-use crate::gpu::device::{Choice, adapters, select};
 
 #[derive(Debug, Args)]
 pub(super) struct Devices {

@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Error, Result, message};
-use crate::gpu::device::Choice;
+use crate::gpu::adapter::Choice;
 use crate::gpu::shader::Sources;
 use crate::network::Executor;
 use crate::tensor::DType;

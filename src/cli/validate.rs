@@ -9,7 +9,7 @@ use super::bench::published;
 use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::device::{Choice, select, without_gl};
+use crate::gpu::adapter::{Choice, select, without_gl};
 use crate::gpu::shader::Sources;
 use crate::lab::suite::Published;
 use crate::lab::validate::{Row, Selection, Verdict, network, validate};

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 #[cfg(not(target_arch = "wasm32"))]
 use rayon::prelude::*;
 
-use super::device::Gpu;
+use super::context::Context;
 use super::shader::{Dialect, ENTRY_POINT, Prepared, Source, prepare, spirv_words};
 use crate::error::{Error, Result};
 use crate::ops::{Binding, Launch};
@@ -27,15 +27,15 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// The kernel of a launch, compiled now or before. Failures to compile are found by [`Gpu::check`].
-    pub fn get(&self, gpu: &Gpu, launch: &Launch, dialect: Dialect) -> Result<Kernel> {
+    /// The kernel of a launch, compiled now or before. Failures to compile are found by [`Context::check`].
+    pub fn get(&self, context: &Context, launch: &Launch, dialect: Dialect) -> Result<Kernel> {
         let dialect = dialect.launching(launch);
         let key = key(launch, dialect);
         let mut compiled = self.compiled.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(kernel) = compiled.get(&key) {
             return Ok(kernel.clone());
         }
-        let kernel = compile(gpu, launch, dialect)?;
+        let kernel = compile(context, launch, dialect)?;
         compiled.insert(key, kernel.clone());
         Ok(kernel)
     }
@@ -44,7 +44,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If a shader is not what its launch takes it for.
-    pub fn warm(&self, gpu: &Gpu, wanted: &[(&Launch, Dialect)]) -> Result<()> {
+    pub fn warm(&self, context: &Context, wanted: &[(&Launch, Dialect)]) -> Result<()> {
         let compiled = self.compiled.lock().unwrap_or_else(|e| e.into_inner());
         let mut missing: HashMap<Key, (&Launch, Dialect)> = HashMap::new();
         for (launch, dialect) in wanted {
@@ -55,14 +55,14 @@ impl Kernels {
             }
         }
         drop(compiled);
-        let make = |(key, (launch, dialect)): (Key, (&Launch, Dialect))| Ok((key, compile(gpu, launch, dialect)?));
+        let make = |(key, (launch, dialect)): (Key, (&Launch, Dialect))| Ok((key, compile(context, launch, dialect)?));
         // A browser's objects stay on the thread that made them.
         #[cfg(target_arch = "wasm32")]
         let made: Vec<_> = missing.into_iter().map(make).collect::<Result<_>>()?;
         #[cfg(not(target_arch = "wasm32"))]
         let made: Vec<_> = missing.into_par_iter().map(make).collect::<Result<_>>()?;
         self.compiled.lock().unwrap_or_else(|e| e.into_inner()).extend(made);
-        gpu.pipelines.save();
+        context.pipelines.save();
         Ok(())
     }
 
@@ -76,15 +76,15 @@ impl Kernels {
     /// Nobody looks at the words before the driver does. They must be a valid module for Vulkan 1.1 whose entry point is
     /// [`ENTRY_POINT`], whose resources are the launch's bindings, each of its kind at its place of set 0, and which
     /// reads and writes nothing else.
-    pub unsafe fn replace(&self, gpu: &Gpu, launch: &Launch, dialect: Dialect, spirv: &[u32]) -> Result<()> {
-        if !takes_spirv(gpu) {
-            return Err(Error::device(format!("{} takes no SPIR-V: choose a Vulkan adapter", gpu.caps.name)));
+    pub unsafe fn replace(&self, context: &Context, launch: &Launch, dialect: Dialect, spirv: &[u32]) -> Result<()> {
+        if !takes_spirv(context) {
+            return Err(Error::device(format!("{} takes no SPIR-V: choose a Vulkan adapter", context.caps.name)));
         }
         // SAFETY: what wgpu leaves unchecked, the caller vouches for.
-        let module = unsafe { passed_through(gpu, launch.shader, spirv) };
-        let kernel = finish(gpu, launch, &module, &[], launch.shader);
+        let module = unsafe { passed_through(context, launch.shader, spirv) };
+        let kernel = finish(context, launch, &module, &[], launch.shader);
         self.compiled.lock().unwrap_or_else(|e| e.into_inner()).insert(key(launch, dialect.launching(launch)), kernel);
-        gpu.check()
+        context.check()
     }
 
     /// Number of kernels compiled so far.
@@ -106,15 +106,15 @@ fn binding_type(binding: &Binding) -> wgpu::BufferBindingType {
     }
 }
 
-fn takes_spirv(gpu: &Gpu) -> bool {
-    gpu.device.features().contains(wgpu::Features::PASSTHROUGH_SHADERS) && gpu.caps.backend == "vulkan"
+fn takes_spirv(context: &Context) -> bool {
+    context.device.features().contains(wgpu::Features::PASSTHROUGH_SHADERS) && context.caps.backend == "vulkan"
 }
 
 /// The module of SPIR-V that goes to the driver as it is.
 ///
 /// # Safety
 /// As [`Kernels::replace`].
-unsafe fn passed_through(gpu: &Gpu, label: &str, words: &[u32]) -> wgpu::ShaderModule {
+unsafe fn passed_through(context: &Context, label: &str, words: &[u32]) -> wgpu::ShaderModule {
     // The driver reads the workgroup's size from the words.
     let entry_points = [wgpu::PassthroughShaderEntryPoint { name: ENTRY_POINT.into(), workgroup_size: (1, 1, 1) }];
     let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
@@ -124,39 +124,50 @@ unsafe fn passed_through(gpu: &Gpu, label: &str, words: &[u32]) -> wgpu::ShaderM
         ..Default::default()
     };
     // SAFETY: the caller's.
-    unsafe { gpu.device.create_shader_module_passthrough(descriptor) }
+    unsafe { context.device.create_shader_module_passthrough(descriptor) }
 }
 
-fn compile(gpu: &Gpu, launch: &Launch, dialect: Dialect) -> Result<Kernel> {
-    let source = gpu.sources.of_launch(launch, dialect)?;
+fn compile(context: &Context, launch: &Launch, dialect: Dialect) -> Result<Kernel> {
+    let source = context.sources.of_launch(launch, dialect)?;
     let prepared = prepare(&source, launch, dialect.native_f16)?;
-    let module = shader_module(gpu, launch, &source, &prepared)?;
-    Ok(finish(gpu, launch, &module, &launch.constants, &source.path))
+    let module = shader_module(context, launch, &source, &prepared)?;
+    Ok(finish(context, launch, &module, &launch.constants, &source.path))
 }
 
 /// The module of a kernel. What wgpu has to say of it names the file.
-fn shader_module(gpu: &Gpu, launch: &Launch, source: &Source, prepared: &Prepared) -> Result<wgpu::ShaderModule> {
-    if launch.matrix.is_some() && source.builtin && takes_spirv(gpu) {
+fn shader_module(
+    context: &Context,
+    launch: &Launch,
+    source: &Source,
+    prepared: &Prepared,
+) -> Result<wgpu::ShaderModule> {
+    if launch.matrix.is_some() && source.builtin && takes_spirv(context) {
         // SAFETY: it is what naga writes for a module that it found valid, with more memory operands and stronger barriers
         // (`shader::visible`, whose output spirv-val checks in the tests). Its bindings and constants are those of the
         // launch (`prepare`). That it needs no checks of indices and loops is what is said of trusted text below.
-        return Ok(unsafe { passed_through(gpu, &source.path, &spirv_words(prepared)?) });
+        return Ok(unsafe { passed_through(context, &source.path, &spirv_words(prepared)?) });
     }
     let text = wgpu::ShaderSource::Wgsl(source.text.as_str().into());
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&*source.path), source: text };
     if !source.builtin {
-        return Ok(gpu.device.create_shader_module(descriptor));
+        return Ok(context.device.create_shader_module(descriptor));
     }
     // SAFETY: without these checks a kernel must not index outside an array and its loops must end. The crate's own text is
     // known: every index into a buffer is below the sizes in `params`, which the launch takes from the very types that the
     // buffers are made for; every index into workgroup memory follows from constants; every loop counts up to a bound.
     // `validate` and the tests run them with guard words behind every output. A user's own text keeps its checks.
-    Ok(unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) })
+    Ok(unsafe { context.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) })
 }
 
 /// The kernel of a module, with these constants still to be put into it.
-fn finish(gpu: &Gpu, launch: &Launch, module: &wgpu::ShaderModule, constants: &[(&str, f64)], label: &str) -> Kernel {
-    let (label, device) = (Some(label), &gpu.device);
+fn finish(
+    context: &Context,
+    launch: &Launch,
+    module: &wgpu::ShaderModule,
+    constants: &[(&str, f64)],
+    label: &str,
+) -> Kernel {
+    let (label, device) = (Some(label), &context.device);
     let entries: Vec<_> = launch
         .bindings
         .iter()
@@ -188,7 +199,7 @@ fn finish(gpu: &Gpu, launch: &Launch, module: &wgpu::ShaderModule, constants: &[
             // Every kernel writes its workgroup memory before it reads it.
             zero_initialize_workgroup_memory: false,
         },
-        cache: gpu.pipelines.get(),
+        cache: context.pipelines.get(),
     });
     Kernel { pipeline, layout }
 }

@@ -1,6 +1,8 @@
 //! The only floor that names wgpu and naga: adapters, shader translation, kernels, and sessions that run a graph.
 
+pub mod adapter;
 pub mod admission;
+pub mod context;
 pub mod device;
 pub mod kernels;
 pub mod memory;

@@ -1,0 +1,116 @@
+//! A device that is open: where kernels are made and run, and what went wrong there.
+
+use std::sync::{Arc, Mutex};
+
+use super::adapter::Adapter;
+use super::pipelines::Pipelines;
+use super::shader::Sources;
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+
+/// An opened device, without kernels yet.
+#[derive(Debug)]
+pub struct Context {
+    pub caps: Caps,
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) pipelines: Pipelines,
+    /// What the kernels are made from.
+    pub sources: Sources,
+    /// The first error that wgpu reported and nobody has seen yet.
+    failure: Failure,
+}
+
+impl Context {
+    /// Opens a device with all of the adapter's limits, for kernels made from these sources.
+    ///
+    /// # Errors
+    /// If the driver refuses.
+    pub async fn open(adapter: &Adapter, sources: Sources) -> Result<Self> {
+        let wanted = wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::PIPELINE_CACHE
+            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+            | wgpu::Features::PASSTHROUGH_SHADERS;
+        let features = adapter.inner.features() & wanted;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("ornstein"),
+            required_features: features,
+            required_limits: adapter.inner.limits(),
+            experimental_features: experimental(features),
+            ..Default::default()
+        };
+        let opened = adapter.inner.request_device(&descriptor).await;
+        let name = &adapter.caps.name;
+        let (device, queue) = opened.map_err(|e| Error::device(format!("{name} could not be opened: {e}")))?;
+        let failure = Arc::new(Mutex::new(None));
+        let (errors, losses) = (Arc::clone(&failure), Arc::clone(&failure));
+        device.on_uncaptured_error(Arc::new(move |error| keep_first(&errors, explain(&error))));
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                keep_first(&losses, Error::device(format!("the device was lost: {message}")));
+            }
+        });
+        let caps = adapter.caps.clone();
+        let pipelines = Pipelines::open(&device, &caps);
+        Ok(Self { caps, device, queue, pipelines, sources, failure })
+    }
+
+    /// The first error since the last look, if there was one.
+    ///
+    /// # Errors
+    /// That error, with the adapter's name.
+    pub fn check(&self) -> Result<()> {
+        match self.failure.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            Some(error) => Err(error.on(&self.caps.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Submits nothing and waits until everything submitted so far is done, which also frees the staging memory of
+    /// finished uploads.
+    pub(super) fn wait(&self) -> Result<()> {
+        let nothing = self.queue.submit([]);
+        self.wait_for(nothing)
+    }
+
+    /// Waits until that submission and all before it are done.
+    pub(super) fn wait_for(&self, index: wgpu::SubmissionIndex) -> Result<()> {
+        let waited = self.device.poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None });
+        waited.map_err(|e| Error::device(format!("{}: {e}", self.caps.name)))?;
+        self.check()
+    }
+}
+
+/// The leave to use features that wgpu calls experimental, for a device that has one.
+fn experimental(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
+    if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        return wgpu::ExperimentalFeatures::disabled();
+    }
+    // SAFETY: wgpu asks for an acknowledgement that such a feature may have undefined behaviour that wgpu does not find.
+    // What is known of cooperative matrices: a load or store of a matrix is not checked against the end of its array.
+    // They are in `cores/gemm_coop.wgsl` and `cores/attention_coop.wgsl` alone, in workgroup memory, at places that
+    // follow from the constants that its arrays are sized by, and a launch is only made where these fit the device
+    // (`ops::product::gemm`, `ops::attention`). And naga's barriers leave it to the driver to make workgroup memory
+    // visible (gfx-rs/wgpu#8805): a wrong result, not a wrong place, and mended in `shader::visible`. For a user's own
+    // files (`--shaders`) neither holds: `docs/kernels.md` says so.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
+/// The first error since somebody looked.
+type Failure = Arc<Mutex<Option<Error>>>;
+
+fn keep_first(slot: &Failure, error: Error) {
+    slot.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+}
+
+fn explain(error: &wgpu::Error) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => {
+            let remedy = "a smaller --width and --height, --batch 1, --dtype f16 or --device cpu need less";
+            Error::TooLarge(format!("out of device memory; {remedy}"))
+        }
+        other => Error::device(other),
+    }
+}
