@@ -20,8 +20,8 @@ impl Session {
         }
     }
 
-    /// The output of a session of a case ([`Graph::of_case`](crate::graph::Graph::of_case)), NaN where the kernel does not
-    /// write it.
+    /// The output of a session of a case ([`Graph::of_case`](crate::graph::Graph::of_case)), NaN where the kernel does
+    /// not write it.
     ///
     /// # Errors
     /// As [`Session::run`].
