@@ -15,7 +15,7 @@ use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::network::{Executor, IfWrong, Network};
 use ornstein::ops::activation::{Act, Activation};
-use ornstein::ops::case::{round_to, tolerance};
+use ornstein::ops::case::round_to;
 use ornstein::ops::product::conv2d::Conv2d;
 use ornstein::ops::product::matmul::MatMul;
 use ornstein::ops::{Case, Kind, Ty};
@@ -170,7 +170,7 @@ async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
         [Ty::act([1, 32, 32, 96]), Ty::new(Kind::Weight, [3, 3, 96, 96]), Ty::new(Kind::F32, [96])],
     );
     let tensors = case.tensors(1, act, act);
-    let right = case.op.reference(&tensors.iter().collect::<Vec<_>>(), &[1, 32, 32, 96].into());
+    let expected = case.expected(&tensors, act)?;
     let graph = Graph::of_case(&case, tensors)?;
     let lowers = graph.clone().lowered(&adapter.caps)?.nodes.len() > 1;
     for run in 0..2 {
@@ -188,9 +188,8 @@ async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
             &said.join("\n"),
         )?;
         ensure(run > 0 || said.len() == usize::from(lowers), "nothing tells of the fault", "")?;
-        let error = case.compare(&found, &right, act).relative;
-        let limit = tolerance(act, case.op.sum_length(&case.types()));
-        ensure(error <= limit, "the convolution is wrong", &error.to_string())?;
+        let error = expected.compare(&found).relative;
+        ensure(error <= expected.limit, "the convolution is wrong", &error.to_string())?;
         // Rounded as activations are stored: it did not run in a wider type.
         ensure(found.data == round_to(act, found.data.clone()), "it ran in another type", &said.join("\n"))?;
     }

@@ -11,7 +11,6 @@ use ornstein::gpu::Gpu;
 use ornstein::gpu::admission::run_case;
 use ornstein::gpu::shader::{Dialect, Sources, hlsl, prepare};
 use ornstein::graph::plan::Storage;
-use ornstein::ops::case::tolerance;
 use ornstein::ops::{Binding, Case, Launch, TABLE};
 use ornstein::tensor::DType;
 
@@ -62,12 +61,9 @@ fn check(cases: &[Case], storage: Storage, fault: Option<Fault>) -> Result<(), F
         // bound to the place that the launch gives it; a kernel's own bounds keep it inside its buffers.
         unsafe { gpu.kernels.replace(&gpu, launch, *dialect, &spirv)? };
         let inputs = case.tensors(1, storage.act, storage.weight);
-        let types = case.types();
-        let shape = case.op.output(&types)?.shape;
-        let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &shape);
+        let expected = case.expected(&inputs, storage.act)?;
         let output = pollster::block_on(run_case(&gpu, case, inputs, storage, *variant))?;
-        let found = case.compare(&output, &reference, storage.act).relative;
-        let limit = tolerance(storage.act, case.op.sum_length(&types));
+        let (found, limit) = (expected.compare(&output).relative, expected.limit);
         if found > limit {
             return Err(
                 format!("{} variant {variant}: relative error {found:.2e} exceeds {limit:.0e}", case.name()).into()

@@ -6,7 +6,6 @@ use libtest_mimic::{Failed, Trial};
 use ornstein::gpu::Gpu;
 use ornstein::gpu::admission::run_case;
 use ornstein::graph::plan::Storage;
-use ornstein::ops::case::tolerance;
 use ornstein::ops::{Case, TABLE};
 use ornstein::tensor::DType;
 
@@ -36,13 +35,13 @@ fn check(gpu: &Arc<Gpu>, case: &Case, storage: Storage) -> Result<(), Failed> {
     let inputs = case.tensors(1, storage.act, storage.weight);
     let types = case.types();
     let wanted = case.op.output(&types)?;
-    let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &wanted.shape);
-    let limit = tolerance(storage.act, case.op.sum_length(&types));
+    let expected = case.expected(&inputs, storage.act)?;
+    let limit = expected.limit;
     for (index, variant) in
         case.op.variants(&types, &wanted, &gpu.caps.storing(storage.act, storage.weight))?.iter().enumerate()
     {
         let output = pollster::block_on(run_case(gpu, case, inputs.clone(), storage, index))?;
-        let difference = case.compare(&output, &reference, storage.act);
+        let difference = expected.compare(&output);
         if difference.relative > limit {
             let (at, out, wanted) = difference.worst;
             return Err(format!(

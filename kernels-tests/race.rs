@@ -9,7 +9,7 @@ use ornstein::gpu::{Gpu, Session};
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::ops::attention::Attention;
-use ornstein::ops::case::{Fill, tolerance};
+use ornstein::ops::case::Fill;
 use ornstein::ops::product::epilogue::Epilogue;
 use ornstein::ops::product::matmul::MatMul;
 use ornstein::ops::{Case, Kind, Ty};
@@ -46,7 +46,7 @@ fn every_run_is_the_same(gpu: &Arc<Gpu>, case: &Case) -> Result<(), Failed> {
     let types = case.types();
     let output = case.op.output(&types)?;
     let inputs = case.tensors(1, STORAGE.act, STORAGE.weight);
-    let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &output.shape);
+    let expected = case.expected(&inputs, STORAGE.act)?;
     let caps = gpu.caps.storing(STORAGE.act, STORAGE.weight);
     for (index, variant) in case.op.variants(&types, &output, &caps)?.into_iter().enumerate() {
         if variant.launch.matrix.is_none() {
@@ -65,7 +65,7 @@ fn every_run_is_the_same(gpu: &Arc<Gpu>, case: &Case) -> Result<(), Failed> {
             }
         }
         let first = first.ok_or("no run")?;
-        let (error, limit) = (case.compare(&first, &reference, STORAGE.act).relative, tolerance(STORAGE.act, None));
+        let (error, limit) = (expected.compare(&first).relative, expected.limit);
         if error.is_nan() || error > limit {
             return Err(format!("{}: relative error {error:.2e} exceeds {limit:.0e}", variant.name).into());
         }

@@ -243,8 +243,8 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// What a full check adds: the tokens of SD 1.5's U-Net and of SDXL's, with themselves and with a text, and those of both
-/// VAEs.
+/// What a full check adds: the tokens of SD 1.5's U-Net and of SDXL's, with themselves and with a text, and those of
+/// both VAEs.
 pub(super) fn largest(_: &Caps) -> Vec<Case> {
     let case = |heads, channels: usize, queries: &[usize], keys: &[usize]| {
         let ty = |tokens: &[usize]| Ty::act(Shape::new([tokens, &[channels]].concat()));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use half::f16;
 
 use super::{Kind, Op, Ty};
+use crate::error::Result;
 use crate::rng::Generator;
 use crate::tensor::{DType, Tensor};
 
@@ -77,11 +78,16 @@ impl Case {
         format!("{:?} {}", self.op, shapes.join(" "))
     }
 
-    /// How far a device's output is from the reference, as the device stores it: in `act` if it is activations.
-    pub fn compare(&self, output: &Tensor, reference: &Tensor, act: DType) -> Difference {
-        let stored =
-            self.op.output(&self.types()).map_or(act, |ty| if ty.kind == Kind::Act { act } else { DType::F32 });
-        compare_stored(output, reference, stored)
+    /// What should come of these inputs where activations are stored in `act`.
+    ///
+    /// # Errors
+    /// If the case contradicts its op's shape rule.
+    pub fn expected(&self, inputs: &[Tensor], act: DType) -> Result<Expected> {
+        let types = self.types();
+        let output = self.op.output(&types)?;
+        let reference = self.op.reference(&inputs.iter().collect::<Vec<_>>(), &output.shape);
+        let stored = if output.kind == Kind::Act { act } else { DType::F32 };
+        Ok(Expected { reference, stored, limit: tolerance(act, self.op.sum_length(&types)) })
     }
 
     /// The input tensors, rounded to what the device will hold: `act` for activations, `weight` for matrices.
@@ -106,6 +112,23 @@ impl Case {
                 Tensor::new(ty.shape.clone(), round_to(held, data))
             })
             .collect()
+    }
+}
+
+/// What a case's output is held against.
+#[derive(Debug)]
+pub struct Expected {
+    pub reference: Tensor,
+    /// The type in which a device stores the output.
+    stored: DType,
+    /// The largest relative error that passes.
+    pub limit: f64,
+}
+
+impl Expected {
+    /// How far a device's output is from the reference, as the device stores it.
+    pub fn compare(&self, output: &Tensor) -> Difference {
+        compare_stored(output, &self.reference, self.stored)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Shapes that the ops' largest cases share.
 //!
-//! SD 1.5 at 512 x 512 has latents of 64 x 64 and a U-Net of 320 to 1280 channels, SDXL at 1024 x 1024 latents of 128 x
-//! 128; the U-Nets run on batches of 2. Both VAEs have 128 to 512 channels.
+//! SD 1.5 at 512 x 512 has latents of 64 x 64 and a U-Net of 320 to 1280 channels, SDXL at 1024 x 1024 latents of 128
+//! x 128; the U-Nets run on batches of 2. Both VAEs have 128 to 512 channels.
 
 use crate::caps::Caps;
 

@@ -114,7 +114,8 @@ impl Launch {
         self
     }
 
-    /// The last binding, constant and param of a kernel whose x may be in two parts (see [`joined`](super::joined)): here it is whole.
+    /// The last binding, constant and param of a kernel whose x may be in two parts (see [`joined`](super::joined)):
+    /// here it is whole.
     pub(crate) fn joinable(mut self) -> Self {
         self.bindings.push(Binding::Absent);
         self.constant("JOINED", false).param("x_vectors", 0)

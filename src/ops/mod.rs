@@ -2,9 +2,9 @@
 //!
 //! An op is plain data (its attributes). It knows its shape rule, its definition on the CPU, how its WGSL kernel is
 //! launched, how much arithmetic it does, which following element-wise op it can take into its epilogue, and which
-//! preceding one into its loader. Families have a folder (`norm`, `product`, `winograd`), the others stand here. Adding an
-//! op takes two new files (`src/ops/<op>.rs` or `src/ops/<family>/<op>.rs`, and `shaders/<op>.wgsl`) and two lines: its
-//! `pub mod` and its row of [`TABLE`].
+//! preceding one into its loader. Families have a folder (`norm`, `product`, `winograd`), the others stand here.
+//! Adding an op takes two new files (`src/ops/<op>.rs` or `src/ops/<family>/<op>.rs`, and `shaders/<op>.wgsl`) and two
+//! lines: its `pub mod` and its row of [`TABLE`].
 //!
 //! What ops are made from is below them: [`Ty`] and the checks of a shape rule (`types.rs`), [`Launch`] (`launch.rs`),
 //! [`Case`] with its tolerance and comparison ([`case`]).
@@ -68,8 +68,8 @@ impl Row {
         (self.cases)()
     }
 
-    /// What a full check adds: the largest shapes that real models give the op, and some that such a device cannot bind.
-    /// None, if the cases have the largest shapes already.
+    /// What a full check adds: the largest shapes that real models give the op, and some that such a device cannot
+    /// bind. Empty if the cases have the largest shapes already.
     pub fn largest(&self, caps: &Caps) -> Vec<Case> {
         (self.largest)(caps)
     }

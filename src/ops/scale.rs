@@ -58,8 +58,8 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// What a full check adds: activations that are just too many for one binding even in f16. Nothing of this size is ever
-/// made.
+/// What a full check adds: activations that are just too many for one binding even in f16. Nothing of this size is
+/// ever made.
 pub(super) fn largest(caps: &Caps) -> Vec<Case> {
     vec![Case::new(Scale { factor: 2.0 }, [Ty::act([beyond(caps, 1024), 1024])])]
 }

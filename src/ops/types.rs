@@ -3,8 +3,8 @@
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, pad4};
 
-/// What a value holds, and hence how a device stores it. Each is rows padded to a multiple of four, bound as vectors of
-/// four.
+/// What a value holds, and hence how a device stores it. Each is rows padded to a multiple of four, bound as vectors
+/// of four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Activations, in the session's element type: `elem4` in a kernel.
@@ -35,8 +35,8 @@ impl Ty {
         Self::new(Kind::Act, shape)
     }
 
-    /// A device buffer as (blocks, rows of a block, rows of a block with padding). Only a matrix of parameters pads its
-    /// rows: it is the dimension that a product sums over, and that is padded in the activations.
+    /// A device buffer as (blocks, rows of a block, rows of a block with padding). Only a matrix of parameters pads
+    /// its rows: it is the dimension that a product sums over, and that is padded in the activations.
     pub fn device_blocks(&self) -> (usize, usize, usize) {
         match (self.kind, self.shape.dims()) {
             (Kind::Weight, &[.., rows, _]) => (self.shape.rows() / rows.max(1), rows, pad4(rows)),
@@ -51,7 +51,7 @@ impl Ty {
     }
 }
 
-/// Input types without the attributes' meaning: what [`Op`]'s methods look at.
+/// Input types without the attributes' meaning: what [`Op`](super::Op)'s methods look at.
 pub type Inputs<'a> = &'a [Ty];
 
 /// `Ok` if there are `count` inputs.

@@ -3,6 +3,7 @@
 use super::{Session, readback_buffer};
 use crate::error::{Error, Result};
 use crate::gpu::memory;
+use crate::tensor::Tensor;
 
 /// Bytes behind the end of every slot that no kernel should write, and what [`Session::poison`] fills them with.
 pub(super) const GUARD: u64 = 256;
@@ -17,6 +18,17 @@ impl Session {
             fill.resize(slot.size() as usize, GUARD_BYTE);
             self.gpu.queue.write_buffer(slot, 0, &fill);
         }
+    }
+
+    /// The output of a session of a case ([`Graph::of_case`](crate::graph::Graph::of_case)), NaN where the kernel does
+    /// not write it.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub async fn run_poisoned(&self) -> Result<Tensor> {
+        self.poison();
+        let mut outputs = self.run(&[]).await?;
+        outputs.remove("output").ok_or_else(|| Error::shape("the graph of a case has no output"))
     }
 
     /// After [`Session::poison`] and a run: whether the pattern behind the slots is still there.

@@ -39,8 +39,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The files of a folder (`NAME.wgsl`, and those in its `cores`, `shared` and `lab`) before the built-in ones, file by
-    /// file. They are read now. Files that do not end in `.wgsl` are left alone.
+    /// The files of a folder (`NAME.wgsl`, and those in its `cores`, `shared` and `lab`) before the built-in ones,
+    /// file by file. They are read now. Files that do not end in `.wgsl` are left alone.
     ///
     /// # Errors
     /// [`Error::Usage`] if there is no such folder, if it holds no WGSL file, or one whose name is no built-in one's,

@@ -10,12 +10,11 @@ use serde::{Deserialize, Serialize};
 use web_time::Instant;
 
 use super::stats::{Summary, median};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::{Clock, Session, Timer};
 use crate::graph::Graph;
 use crate::graph::plan::Storage;
 use crate::ops::Case;
-use crate::ops::case::tolerance;
 use crate::tensor::{DType, NoWeights};
 
 /// How long to time one thing.
@@ -189,20 +188,15 @@ pub async fn on_gpu<'a>(
     storage: Storage,
     budget: Budget,
 ) -> Result<Checked<'a>> {
-    let types = case.types();
     let inputs = case.tensors(1, storage.act, storage.weight);
-    let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &case.op.output(&types)?.shape);
+    let expected = case.expected(&inputs, storage.act)?;
     let graph = Graph::of_case(case, inputs)?;
     let session = match way {
         Way::Variant(variant) => Session::choosing(timer.gpu(), graph, &NoWeights, storage, &|_| variant),
         Way::Lowered => Session::new(timer.gpu(), graph.lowered(&timer.gpu().caps)?, &NoWeights, storage),
     }?;
-    session.poison();
-    let mut outputs = session.run(&[]).await?;
-    let output = outputs.remove("output").ok_or_else(|| Error::device("a case has no output"))?;
-    let relative_error = case.compare(&output, &reference, storage.act).relative;
-    let limit = tolerance(storage.act, case.op.sum_length(&types));
-    let mut checked = Checked { relative_error, limit, watch: None };
+    let relative_error = expected.compare(&session.run_poisoned().await?).relative;
+    let mut checked = Checked { relative_error, limit: expected.limit, watch: None };
     if checked.is_right() {
         checked.watch = Some(Watch::of_session(timer, session, budget)?);
     }

@@ -2,8 +2,8 @@
 //!
 //! An epilogue is an attribute of the node that carries it ([`MatMul`](super::matmul::MatMul),
 //! [`Conv2d`](super::conv2d::Conv2d), [`WinogradOutput`](crate::ops::winograd::winograd_output::WinogradOutput)); its
-//! operands are the last of that node's inputs, those that there are, in this order: bias `[N]` (f32), row `[B, N]` (added
-//! to every row of batch entry b), residual (the output's shape).
+//! operands are the last of that node's inputs, those that there are, in this order: bias `[N]` (f32), row `[B, N]`
+//! (added to every row of batch entry b), residual (the output's shape).
 
 use std::any::Any;
 

@@ -1,5 +1,5 @@
-//! The ops that are matrix products, what their kernels share (`gemm`, [`epilogue`]), and how products on the CPU share
-//! their rows out.
+//! The ops that are matrix products, what their kernels share (`gemm`, [`epilogue`]), and how products on the CPU
+//! share their rows out.
 
 use rayon::prelude::*;
 
