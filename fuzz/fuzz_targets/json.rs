@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
         assert!(!config.to_string().is_empty());
     }
     if let Ok(config) = controlnet::Config::from_json(text, "config") {
-        look(config.graph(1, 8, 8, 77, 0.5));
+        look(config.graph(1, 8, 8, 77));
     }
     if let Ok(config) = Autoencoder::from_json(text, "config") {
         drop(config.wanted());

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::config::{DECODER, ENCODER, NetworkConfig};
+use super::ports::{Changes, Fill, Port, Sizes, Tensors};
 use super::{taesd, vae};
 use crate::error::Result;
 use crate::graph::Graph;
@@ -98,5 +100,48 @@ impl Autoencoder {
             Self::Full(config) => config.encoder(batch, height, width),
             Self::Tiny(config) => config.encoder(batch, height, width),
         }
+    }
+}
+
+impl NetworkConfig for Autoencoder {
+    fn about(&self) -> String {
+        format!("{} latent channels, 1/{} of the size", self.latent_channels(), self.factor())
+    }
+
+    fn ways(&self) -> &'static [&'static str] {
+        &[DECODER, ENCODER]
+    }
+
+    /// Pictures may have any size: what is not a whole latent is left out.
+    fn ports(&self, way: &str) -> Vec<Port> {
+        match way {
+            ENCODER => vec![Port::image("sample", self.in_channels(), 1, Changes::Step, Fill::Signed)],
+            _ => vec![Port::image("z", self.latent_channels(), 1, Changes::Step, Fill::Normal)],
+        }
+    }
+
+    fn pass_sizes(&self, way: &str, latents: Sizes) -> Sizes {
+        let factor = if way == ENCODER { self.factor() } else { 1 };
+        Sizes { height: factor * latents.height, width: factor * latents.width, ..latents }
+    }
+
+    fn graph(&self, _: &str, way: &str, sizes: &Sizes) -> Result<Graph> {
+        let Sizes { batch, height, width, .. } = *sizes;
+        match way {
+            ENCODER => self.encoder(batch, height, width),
+            _ => self.decoder(batch, height, width),
+        }
+    }
+
+    fn wanted(&self, _: &str) -> Result<Vec<(String, Shape)>> {
+        self.wanted()
+    }
+
+    fn finish(&self, _: &str, _: &Tensors, mut outputs: Tensors) -> Result<Tensors> {
+        if let Some(moments) = outputs.remove(vae::MOMENTS) {
+            let (mean, logvar) = vae::split_moments(&moments)?;
+            outputs.extend([("mean".to_string(), mean), ("logvar".to_string(), logvar)]);
+        }
+        Ok(outputs)
     }
 }

@@ -14,7 +14,6 @@ pub mod unet;
 pub mod vae;
 
 mod blocks;
-mod halves;
 mod keys;
 mod nn;
 

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::autoencoder::Autoencoder;
 use super::config::NetworkConfig;
-use super::{clip, controlnet, taesd, unet, vae};
+use super::{clip, controlnet, unet};
 use crate::error::{Error, Result};
 
 /// Reads the text of a `config.json`, whose place messages name.
@@ -26,16 +27,8 @@ const TABLE: [Row; 6] = [
         folders: &["unet"],
         open: |text, place| Ok(Box::new(unet::Config::from_json(text, place)?)),
     },
-    Row {
-        class: "AutoencoderKL",
-        folders: &["vae"],
-        open: |text, place| Ok(Box::new(vae::Config::from_json(text, place)?)),
-    },
-    Row {
-        class: "AutoencoderTiny",
-        folders: &[],
-        open: |text, place| Ok(Box::new(taesd::Config::from_json(text, place)?)),
-    },
+    Row { class: "AutoencoderKL", folders: &["vae"], open: open_autoencoder },
+    Row { class: "AutoencoderTiny", folders: &[], open: open_autoencoder },
     Row {
         class: "ControlNetModel",
         folders: &["controlnet"],
@@ -45,6 +38,10 @@ const TABLE: [Row; 6] = [
 
 fn open_clip(text: &str, place: &str) -> Result<Box<dyn NetworkConfig>> {
     Ok(Box::new(clip::Config::from_json(text, place)?))
+}
+
+fn open_autoencoder(text: &str, place: &str) -> Result<Box<dyn NetworkConfig>> {
+    Ok(Box::new(Autoencoder::from_json(text, place)?))
 }
 
 /// The classes that are built.

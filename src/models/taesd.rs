@@ -5,11 +5,8 @@
 
 use serde_json::json;
 
-use super::config::{ENCODER, NetworkConfig};
-use super::halves;
 use super::keys::Keys;
 use super::nn::{Conv, Module};
-use super::ports::{Port, Sizes};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
@@ -186,36 +183,6 @@ fn residuals(m: &mut Module, mut x: ValueId, place: &mut usize, count: usize) ->
         *place += 1;
     }
     Ok(x)
-}
-
-impl NetworkConfig for Config {
-    fn about(&self) -> String {
-        halves::about(self.latent_channels, self.factor())
-    }
-
-    fn ways(&self) -> &'static [&'static str] {
-        &halves::WAYS
-    }
-
-    fn ports(&self, way: &str) -> Vec<Port> {
-        halves::ports(way, self.in_channels, self.latent_channels)
-    }
-
-    fn pass_sizes(&self, way: &str, latents: Sizes) -> Sizes {
-        halves::pass_sizes(way, latents, self.factor())
-    }
-
-    fn graph(&self, _: &str, way: &str, sizes: &Sizes) -> Result<Graph> {
-        let Sizes { batch, height, width, .. } = *sizes;
-        match way {
-            ENCODER => self.encoder(batch, height, width),
-            _ => self.decoder(batch, height, width),
-        }
-    }
-
-    fn wanted(&self, _: &str) -> Result<Vec<(String, Shape)>> {
-        self.wanted()
-    }
 }
 
 #[cfg(test)]

@@ -5,11 +5,8 @@
 use serde_json::json;
 
 use super::blocks::{downsample, pixel_attention, resnet, upsample};
-use super::config::{ENCODER, NetworkConfig};
-use super::halves;
 use super::keys::Keys;
 use super::nn::{Conv, Groups, Module};
-use super::ports::{Port, Sizes, Tensors};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
@@ -19,7 +16,7 @@ use crate::tensor::{Shape, Tensor};
 const EPS: f32 = 1e-6;
 
 /// The encoder's output.
-const MOMENTS: &str = "moments";
+pub(super) const MOMENTS: &str = "moments";
 
 /// A VAE's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
@@ -194,44 +191,6 @@ pub fn split_moments(moments: &Tensor) -> Result<(Tensor, Tensor)> {
     let mean = Tensor::new(shape.clone(), half(0).collect());
     let logvar = Tensor::new(shape, half(both / 2).map(|v| v.clamp(-30.0, 20.0)).collect());
     Ok((mean, logvar))
-}
-
-impl NetworkConfig for Config {
-    fn about(&self) -> String {
-        halves::about(self.latent_channels, self.factor())
-    }
-
-    fn ways(&self) -> &'static [&'static str] {
-        &halves::WAYS
-    }
-
-    fn ports(&self, way: &str) -> Vec<Port> {
-        halves::ports(way, self.in_channels, self.latent_channels)
-    }
-
-    fn pass_sizes(&self, way: &str, latents: Sizes) -> Sizes {
-        halves::pass_sizes(way, latents, self.factor())
-    }
-
-    fn graph(&self, _: &str, way: &str, sizes: &Sizes) -> Result<Graph> {
-        let Sizes { batch, height, width, .. } = *sizes;
-        match way {
-            ENCODER => self.encoder(batch, height, width),
-            _ => self.decoder(batch, height, width),
-        }
-    }
-
-    fn wanted(&self, _: &str) -> Result<Vec<(String, Shape)>> {
-        self.wanted()
-    }
-
-    fn finish(&self, _: &str, _: &Tensors, mut outputs: Tensors) -> Result<Tensors> {
-        if let Some(moments) = outputs.remove(MOMENTS) {
-            let (mean, logvar) = split_moments(&moments)?;
-            outputs.extend([("mean".to_string(), mean), ("logvar".to_string(), logvar)]);
-        }
-        Ok(outputs)
-    }
 }
 
 #[cfg(test)]
