@@ -115,7 +115,7 @@ pub enum Event<'a> {
     Step(usize, usize),
 }
 
-/// What a call has made, for whoever keeps it at once.
+/// What a call has made, for a caller that keeps it at once.
 #[derive(Debug)]
 pub enum Made<'a> {
     /// [`Pictures::latents`], before the last of them are decoded.

@@ -92,7 +92,7 @@ fn signals() -> io::Result<impl Iterator<Item = i32> + Send> {
     Ok(std::iter::from_fn(move || signals.forever().next()))
 }
 
-/// Whether whoever started the program wants it to outlive this signal, as `nohup` does.
+/// Whether the program was started with this signal ignored, as `nohup` does.
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     // SAFETY: without a new action the call only fills in `action`, for which all zeros are a value.

@@ -90,7 +90,7 @@ impl Port {
         Self { name, dims: dims.into(), layout: Layout::AsIs, changes, fill, optional: false }
     }
 
-    /// A picture or latents of so many channels, whose pixels are `factor` to a latent.
+    /// A picture or latents with this number of channels and `factor` pixels to a latent.
     pub fn image(name: &'static str, channels: usize, factor: usize, changes: Changes, fill: Fill) -> Self {
         let dims = [Dim::Batch, Dim::Is(channels), Dim::Height(factor), Dim::Width(factor)];
         Self { layout: Layout::Image, ..Self::new(name, dims, changes, fill) }
