@@ -1,5 +1,5 @@
-//! Many pictures with the networks loaded once, each written as it is made, until another thread says that it is enough:
-//! `many_pictures FOLDER [SECONDS]`.
+//! Many pictures with the networks loaded once, each written as it is made, until another thread says that it is
+//! enough: `many_pictures FOLDER [SECONDS]`.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! The CPU executor gives a picture the same bits alone and in any batch, with any number of threads: every op, and whole
-//! pictures.
+//! The CPU executor gives a picture the same bits alone and in any batch, with any number of threads: every op, and
+//! whole pictures.
 
 use std::sync::atomic::AtomicBool;
 
@@ -51,8 +51,8 @@ fn execute(op: &dyn Op, types: &[Ty], inputs: &[Tensor]) -> Result<Tensor, Faile
     Ok(y)
 }
 
-/// The inputs' types with [`COPIES`] times the batch, and which of them have it: as few as the shape rule lets have it, and
-/// no parameters of several dimensions.
+/// The inputs' types with [`COPIES`] times the batch, and which of them have it: as few as the shape rule lets have it,
+/// and no parameters of several dimensions.
 fn repeated(case: &Case) -> Option<(Vec<Ty>, Vec<bool>)> {
     let (op, types) = (&case.op, case.types());
     let alone = op.output(&types).ok()?.shape;

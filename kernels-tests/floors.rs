@@ -137,8 +137,8 @@ const CIRCLES: [&[&str]; 1] = [
     &["ops/product/matmul", "ops/product/matmul_geglu"],
 ];
 
-/// Two things in one room, or one thing in two. A module and those inside it count as apart: a child may use what its parent
-/// defines.
+/// Two things in one room, or one thing in two. A module and those inside it count as apart: a child may use what its
+/// parent defines.
 fn no_circles() -> Result<(), Failed> {
     let mut files = BTreeMap::new();
     each_file(|_, path, text| {

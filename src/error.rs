@@ -98,8 +98,8 @@ pub fn short(text: impl Display) -> String {
     shown(&text.to_string(), 120)
 }
 
-/// A text without its middle where it has more than `most` bytes, and without what makes a terminal do anything but show
-/// it: white space is a space, other control characters and those that turn the direction of writing are escaped.
+/// A text without its middle where it has more than `most` bytes, and without what makes a terminal do anything but
+/// show it: white space is a space, other control characters and those that turn the direction of writing are escaped.
 fn shown(text: &str, most: usize) -> String {
     let turns =
         |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

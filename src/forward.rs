@@ -32,12 +32,12 @@ impl Prepared {
     }
 }
 
-/// Runs the pass of that name ([`Components::pass`]), with the changes of LoRA files, on `inputs` and returns its outputs.
-/// `tell` is called with what a user should know.
+/// Runs the pass of that name ([`Components::pass`]), with the changes of LoRA files, on `inputs` and returns its
+/// outputs. `tell` is called with what a user should know.
 ///
 /// # Errors
-/// If the model has no such pass, an input is missing, unknown, misshapen or not finite, the network cannot be loaded or
-/// run, or a value is not finite even in f32.
+/// If the model has no such pass, an input is missing, unknown, misshapen or not finite, the network cannot be loaded
+/// or run, or a value is not finite even in f32.
 pub async fn forward(
     model: &Model,
     changes: &Changes,

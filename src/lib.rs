@@ -15,8 +15,8 @@
 //! # }
 //! ```
 //!
-//! [`Studio`] is a model opened for making pictures, [`Request`] what to draw, [`Device`] where, [`Picture`] what comes of it;
-//! `examples/` has more: many pictures with one loaded model, and one network alone.
+//! [`Studio`] is a model opened for making pictures, [`Request`] what to draw, [`Device`] where, [`Picture`] what comes
+//! of it; `examples/` has more: many pictures with one loaded model, and one network alone.
 //!
 //! Data flows one way:
 //!

@@ -1,5 +1,5 @@
-//! A hub's answer to a request for a file. The input's first line has the status, the first byte that was asked for, and
-//! the file's size; then come the headers, an empty line, and the body.
+//! A hub's answer to a request for a file. The input's first line has the status, the first byte that was asked for,
+//! and the file's size; then come the headers, an empty line, and the body.
 #![no_main]
 
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! A hub that is a thread of the test, and answers as it is told to.
+//! A hub that runs in a thread of the test and gives the answers that it was made with.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -92,7 +92,7 @@ fn respond(answer: &Answer, request: &str, mut stream: TcpStream) {
     let range = from.map(|from| format!("Content-Range: bytes {from}-{}/{}\r\n", BYTES.len() - 1, BYTES.len()));
     let range = range.filter(|_| status == 206).unwrap_or_default();
     let head = format!("HTTP/1.1 {status} X\r\n{range}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    // A client that went away is no error here.
+    // A client may go away; that is not an error here.
     let mut send = |bytes: &[u8]| stream.write_all(bytes).is_ok();
     match answer {
         Answer::File | Answer::Whole => _ = send(head.as_bytes()) && send(body),

@@ -49,8 +49,8 @@ pub(super) struct BenchArgs {
     /// Rows of whole networks' text encoders and UNet; 2 is guidance
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     batch: usize,
-    /// Which shapes: the small cases of every op, those of benches/compare (peers), those of a published model's networks, or
-    /// Stable Diffusion 1.5's and SDXL's (all)
+    /// Which shapes: the small cases of every op, those of benches/compare (peers), those of a published model's
+    /// networks, or Stable Diffusion 1.5's and SDXL's (all)
     #[arg(long, value_name = "SUITE", value_parser = one_of(Suite::named().collect()), default_value = "all")]
     suite: Suite,
     /// Every shape and every node, however long it takes

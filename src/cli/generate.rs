@@ -175,8 +175,8 @@ impl Generate {
         if self.json { done.print_json() } else { Ok(()) }
     }
 
-    /// So that an hour's work is not lost to a mistyped folder. The pictures of all prompts go into one, under names that
-    /// differ by the prompts' numbers.
+    /// So that an hour's work is not lost to a mistyped folder. The pictures of all prompts go into one, under names
+    /// that differ by the prompts' numbers.
     ///
     /// # Errors
     /// If a file cannot be written, or something else would be written to it too.

@@ -29,9 +29,9 @@ enum Command {
     },
     /// Download a model that has a name into the folder of models, $ORNSTEIN_MODELS or ~/.cache/ornstein/models
     ///
-    /// What was interrupted goes on where it stopped, and what is damaged is fetched anew. HF_ENDPOINT names a mirror of
-    /// https://huggingface.co to take instead; HF_TOKEN is sent to huggingface.co alone, for models that ask who you are.
-    /// The empty file .lock in the model's folder keeps two runs from fetching into it at once.
+    /// What was interrupted goes on where it stopped, and what is damaged is fetched anew. HF_ENDPOINT names a mirror
+    /// of https://huggingface.co to take instead; HF_TOKEN is sent to huggingface.co alone, for models that ask who you
+    /// are. The empty file .lock in the model's folder keeps two runs from fetching into it at once.
     Fetch {
         /// A name from `ornstein models list`
         name: String,

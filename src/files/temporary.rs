@@ -75,7 +75,8 @@ pub fn remove_temporaries() -> impl Sized {
     present
 }
 
-/// Does what [`remove_temporaries`] must not come between, in a few moments: changes to names, as in a temporary folder.
+/// Does what [`remove_temporaries`] must not come between, in a few moments: changes to names, as in a temporary
+/// folder.
 pub fn unless_ending<T>(change: impl FnOnce() -> T) -> T {
     let _present = present();
     change()

@@ -1,5 +1,5 @@
-//! Text from files and pipes: in UTF-8, or in UTF-16 with a byte order mark, as Notepad and PowerShell's `>` write it. The
-//! mark is not part of the text.
+//! Text from files and pipes: in UTF-8, or in UTF-16 with a byte order mark, as Notepad and PowerShell's `>` write it.
+//! The mark is not part of the text.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! What a network takes: its named inputs with their dimensions, how files hold them, how a test fills them, and how often
-//! each changes while a picture is made.
+//! What a network takes: its named inputs with their dimensions, how files hold them, how a test fills them, and how
+//! often each changes while a picture is made.
 
 use std::collections::BTreeMap;
 use std::fmt;

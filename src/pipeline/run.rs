@@ -318,8 +318,8 @@ impl<'a> Run<'a> {
         self.decode_on(&Executor::Cpu, latents, first, pictures, keep).await
     }
 
-    /// One picture at a time: the VAE's activations are the largest of all. `first` is the place of the first one in the
-    /// batch; those that `pictures` has are not made again.
+    /// One picture at a time: the VAE's activations are the largest of all. `first` is the place of the first one in
+    /// the batch; those that `pictures` has are not made again.
     async fn decode_on(
         &mut self,
         executor: &Executor,

@@ -36,8 +36,8 @@ impl Product {
 }
 
 impl Brackets {
-    /// Makes `around` the brackets around the part `index`, from the outermost to the innermost, where it is those around
-    /// the next part.
+    /// Makes `around` the brackets around the part `index`, from the outermost to the innermost, where it is those
+    /// around the next part.
     pub fn step_back(&mut self, index: usize, around: &mut Vec<Bracket>) {
         loop {
             while around.pop_if(|bracket| bracket.parts.start > index).is_some() {}
@@ -47,9 +47,9 @@ impl Brackets {
     }
 }
 
-/// The weight of a part with these brackets around it. Factors are multiplied as the web UI does it, in the order in which
-/// brackets close, since neighbours of exactly one weight are one text; those beyond many of them at once, so that any
-/// number takes no time.
+/// The weight of a part with these brackets around it. Factors are multiplied as the web UI does it, in the order in
+/// which brackets close, since neighbours of exactly one weight are one text; those beyond many of them at once, so
+/// that any number takes no time.
 pub(super) fn product<'a>(mut round: &'a [Bracket], mut square: &'a [Bracket]) -> f64 {
     const MANY: usize = 64;
     let mut weight = 1.0;

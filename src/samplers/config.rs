@@ -183,8 +183,8 @@ impl Config {
         self.flag(ZERO_SNR, false)
     }
 
-    /// Refuses models that are trained with another noise than every sampler here undoes, which is that of betas: under any
-    /// sampler their pictures would be wrong. `known` says whether a class is in the table of samplers.
+    /// Refuses models that are trained with another noise than every sampler here undoes, which is that of betas: under
+    /// any sampler their pictures would be wrong. `known` says whether a class is in the table of samplers.
     pub(super) fn check_noise(&self, known: impl Fn(&str) -> bool) -> Result<()> {
         let set =
             |key: &str| self.keys.get(key).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));

@@ -151,8 +151,8 @@ fn boxed<S: Sampler + 'static>(sampler: Result<S>) -> Result<Box<dyn Sampler>> {
     Ok(Box::new(sampler?))
 }
 
-/// The sampler of models whose schedule ends in pure noise, where the class that their file names knows nothing of it: it
-/// starts from a large noise level instead of an infinite one, so it can do with whatever the network predicts.
+/// The sampler of models whose schedule ends in pure noise, where the class that their file names knows nothing of it:
+/// it starts from a large noise level instead of an infinite one, so it can do with whatever the network predicts.
 const FOR_ZERO_SNR: &str = "euler";
 
 /// The values of `timestep_spacing`.
@@ -181,8 +181,8 @@ pub fn web_ui_name(name: &str) -> &str {
 /// accepts, and its class's defaults for the rest.
 ///
 /// # Errors
-/// If there is no such sampler, it cannot take that many steps, an `eta` or a spacing, the config asks for what is not built,
-/// or the numbers of a step would not be finite.
+/// If there is no such sampler, it cannot take that many steps, an `eta` or a spacing, the config asks for what is not
+/// built, or the numbers of a step would not be finite.
 pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Box<dyn Sampler>> {
     let entry = find(name)?;
     config.check_noise(is_class)?;
@@ -202,8 +202,8 @@ pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Box<dyn Samp
     }
 }
 
-/// The first evaluation, counted from 1, whose timestep, noise level or factors are not finite. The factors show in what a
-/// step makes of other numbers.
+/// The first evaluation, counted from 1, whose timestep, noise level or factors are not finite. The factors show in
+/// what a step makes of other numbers.
 fn not_finite(mut sampler: Box<dyn Sampler>) -> Option<usize> {
     let finite = |sampler: &dyn Sampler, index: usize| {
         let sigmas = sampler.sigmas().unwrap_or_default().iter().skip(index).take(2);
@@ -247,8 +247,8 @@ fn because_of_a_key(entry: &Entry, config: &Config, steps: usize, step: usize) -
     }
 }
 
-/// What is to be said of drawing with the sampler of that name, if anything: that its class ignores a schedule's end in pure
-/// noise, as diffusers' does, which leaves very dark and very bright pictures out of its reach.
+/// What is to be said of drawing with the sampler of that name, if anything: that its class ignores a schedule's end in
+/// pure noise, as diffusers' does, which leaves very dark and very bright pictures out of its reach.
 ///
 /// # Errors
 /// If there is no such sampler, or the config's key for it is neither true nor false.
@@ -269,8 +269,8 @@ fn is_class(class: &str) -> bool {
 }
 
 impl Config {
-    /// The name of the sampler that the file was written for, by its `_class_name` and `algorithm_type`; of one that honours
-    /// the file's `rescale_betas_zero_snr`, where that class does not.
+    /// The name of the sampler that the file was written for, by its `_class_name` and `algorithm_type`; of one that
+    /// honours the file's `rescale_betas_zero_snr`, where that class does not.
     ///
     /// # Errors
     /// If the file names no class, one that is not built, or is for models that no sampler here draws with.

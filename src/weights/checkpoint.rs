@@ -113,8 +113,8 @@ impl Checkpoint {
         Ok(infer::trainer(&Seen::of(&self.weights(component)?), component, family))
     }
 
-    /// Leaves out what no UNet of this family is conditioned by: of Stable Diffusion 1's and 2's text encoder the projection
-    /// of the pooled text and, of OpenCLIP's layers, the last.
+    /// Leaves out what no UNet of this family is conditioned by: of Stable Diffusion 1's and 2's text encoder the
+    /// projection of the pooled text and, of OpenCLIP's layers, the last.
     fn leave_out_unread(&mut self, family: Option<Family>) -> Result<()> {
         const TEXT: &str = "text_encoder";
         if !self.components.contains_key(TEXT) {

@@ -79,7 +79,8 @@ impl ComponentWeights {
         Self::named(&Folder(whole), "", component)
     }
 
-    /// The weights in a model's `folder` (or in the model's own, without a name), by the names of `component`'s networks.
+    /// The weights in a model's `folder` (or in the model's own, without a name), by the names of `component`'s
+    /// networks.
     fn named(files: &dyn Files, folder: &str, component: &str) -> Result<Self> {
         let found = FILES.iter().map(|file| within(folder, file)).find(|path| files.has(path));
         let path = found.ok_or_else(|| absent(files, folder))?;

@@ -68,8 +68,8 @@ fn encoded(form: Form, raw: &RawTensor) -> Vec<u8> {
 /// whatever else it has. The folder is there once all of it is.
 ///
 /// # Errors
-/// If the model cannot be read, the output cannot be written, is the input or a folder in it, an ending does not fit the
-/// encoding, or a link in the folder leads out of it.
+/// If the model cannot be read, the output cannot be written, is the input or a folder in it, an ending does not fit
+/// the encoding, or a link in the folder leads out of it.
 pub fn convert(from: &Path, to: &Path, encoding: Encoding) -> Result<()> {
     let metadata = fs::metadata(from).map_err(|error| unreadable(from, &error))?;
     if metadata.is_dir() {

@@ -71,7 +71,8 @@ impl Loras {
     }
 
     /// Gives the request its prompt and its files: those of `--lora`, and those whose tags it takes out of a weighted
-    /// prompt. Its pictures' parameters show the prompt with a tag for each, which is how the web UI would have been told.
+    /// prompt. Its pictures' parameters show the prompt with a tag for each, which is how the web UI would have been
+    /// told.
     ///
     /// # Errors
     /// If a tag cannot be understood, or its file cannot be found or read.

@@ -7,8 +7,8 @@ use crate::cli::warn;
 use crate::error::{Error, Result};
 use crate::files::{TEXT, read_from, read_text, text};
 
-/// The prompts in the order in which they are drawn. Of a file its text alone is kept, so that a million lines take no more
-/// memory than that.
+/// The prompts in the order in which they are drawn. Of a file its text alone is kept, so that a million lines take no
+/// more memory than that.
 pub(super) enum Prompts {
     One(String),
     Lines { text: String, count: usize },
@@ -51,7 +51,8 @@ impl Prompts {
     }
 }
 
-/// The prompts of a file's text: lines that are neither empty nor begin with `#`. `\#` at the start of a prompt is a `#`.
+/// The prompts of a file's text: lines that are neither empty nor begin with `#`. `\#` at the start of a prompt is a
+/// `#`.
 fn prompts(text: &str) -> impl Iterator<Item = &str> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| if line.starts_with(r"\#") { &line[1..] } else { line })

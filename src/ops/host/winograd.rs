@@ -58,8 +58,9 @@ struct Strip<'y> {
 }
 
 impl Conv3x3<'_> {
-    /// Whether this takes fewer steps than nine products for every pixel would, the transforms counted in. For one row of a
-    /// batch, whatever their number: the two ways round differently, and a picture has the same bits in every batch.
+    /// Whether this takes fewer steps than nine products for every pixel would, the transforms counted in. For one row
+    /// of a batch, whatever their number: the two ways round differently, and a picture has the same bits in every
+    /// batch.
     pub(crate) fn pays(&self) -> bool {
         let [height, width] = self.size;
         let tiles = height.div_ceil(OUT) * width.div_ceil(OUT);

@@ -200,16 +200,16 @@ pub fn vae(vae: &Seen, family: Option<Family>) -> Value {
     config
 }
 
-/// Who trained a text encoder: that decides its activation, what fills up its texts, and whether Stable Diffusion leaves out
-/// its last layer.
+/// Who trained a text encoder: that decides its activation, what fills up its texts, and whether Stable Diffusion
+/// leaves out its last layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trainer {
     OpenAi,
     OpenClip,
 }
 
-/// The trainer of a family's text encoder: by its width, where that is a published one's, and else as the family's own is.
-/// Never by its tensors' names, since programs write either's in the other's manner.
+/// The trainer of a family's text encoder: by its width, where that is a published one's, and else as the family's own
+/// is. Never by its tensors' names, since programs write either's in the other's manner.
 pub fn trainer(text: &Seen, component: &str, family: Option<Family>) -> Trainer {
     match (text_width(text), component, family) {
         (OPENAI_WIDTH, "text_encoder", _) => Trainer::OpenAi,
@@ -246,8 +246,8 @@ pub fn text_encoder(text: &Seen, trainer: Trainer) -> Value {
     config
 }
 
-/// `scheduler/scheduler_config.json` with the keys that the family's published one has: each sampler takes its own class's
-/// default for every other, so a key more or less is another schedule.
+/// `scheduler/scheduler_config.json` with the keys that the family's published one has: each sampler takes its own
+/// class's default for every other, so a key more or less is another schedule.
 pub fn scheduler(family: Family, prediction: &Prediction) -> Value {
     let mut config = json!({
         "_class_name": match family {

@@ -1,5 +1,5 @@
-//! What the UNet of a checkpoint predicts, and whether its noise schedule ends in pure noise: no tensor's shape tells, so
-//! what the file's makers wrote into it decides, and otherwise the family.
+//! What the UNet of a checkpoint predicts, and whether its noise schedule ends in pure noise: no tensor's shape tells,
+//! so what the file's makers wrote into it decides, and otherwise the family.
 
 use crate::tensor::Weights;
 use crate::weights::component::ComponentWeights;

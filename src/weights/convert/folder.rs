@@ -70,8 +70,8 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Every file of a folder and of those in it: weights anew, the rest as it is. Of weights that are there twice, those of
-    /// full precision; pickles stay behind.
+    /// Every file of a folder and of those in it: weights anew, the rest as it is. Of weights that are there twice,
+    /// those of full precision; pickles stay behind.
     fn write(&self, from: &Path, to: &Path) -> Result<()> {
         let mut names = Vec::new();
         for entry in fs::read_dir(from).map_err(|error| unreadable(from, &error))? {

@@ -1,4 +1,5 @@
-//! The header of a safetensors file: eight bytes with its length, JSON (name -> dtype, shape, range), and then the data.
+//! The header of a safetensors file: eight bytes with its length, JSON (name -> dtype, shape, range), and then the
+//! data.
 
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
