@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use ornstein::error::{Error, Result};
-use ornstein::pipeline::{Event, Made};
+use ornstein::systems::{Event, Made};
 use ornstein::weights::write_atomically;
 use ornstein::{Device, Model, Request, Studio};
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use ornstein::error::Result;
 use ornstein::gpu::adapter::Choice;
 use ornstein::gpu::shader::Sources;
-use ornstein::pipeline::Event;
+use ornstein::systems::Event;
 use ornstein::weights::write_atomically;
 use ornstein::{Device, Model, Request, Studio};
 

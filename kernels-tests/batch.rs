@@ -8,7 +8,7 @@ use ornstein::network::Executor;
 use ornstein::ops::product::matmul::MatMul;
 use ornstein::ops::product::matmul_geglu::MatMulGeglu;
 use ornstein::ops::{Case, Kind, Op, TABLE, Ty};
-use ornstein::pipeline::{Pictures, Pipeline, Request};
+use ornstein::systems::{Pictures, Request, Studio};
 use ornstein::tensor::{DType, Tensor};
 use ornstein::weights::Model;
 
@@ -149,7 +149,7 @@ fn same_picture(batch: &Pictures, index: usize, alone: &Pictures, what: &str) ->
 
 fn pictures_of_a_batch() -> Result<(), Failed> {
     const SEED: u64 = 7;
-    let pipeline = Pipeline::open(Model::builtin())?;
+    let pipeline = Studio::open(Model::builtin())?;
     let drawn = |threads, seed, batch, size, guidance| {
         with_threads(threads, || {
             let request = request(seed, batch, size, guidance);
@@ -173,7 +173,7 @@ fn pictures_of_a_batch() -> Result<(), Failed> {
 }
 
 fn networks_that_stay() -> Result<(), Failed> {
-    let pipeline = Pipeline::open(Model::builtin())?;
+    let pipeline = Studio::open(Model::builtin())?;
     let mut loaded = pipeline.load(&Executor::Cpu);
     let mut drawn = |seed, batch, prompt: &str| {
         let request = Request { prompt: prompt.into(), ..request(seed, batch, [64, 64], 4.0) };

@@ -9,7 +9,7 @@ use ornstein::error::Error;
 use ornstein::gpu::Gpu;
 use ornstein::network::{Executor, IfWrong};
 use ornstein::ops::case::compare;
-use ornstein::pipeline::{Event, Pictures, Pipeline, Request};
+use ornstein::systems::{Event, Pictures, Request, Studio};
 use ornstein::tensor::DType;
 use ornstein::weights::Model;
 
@@ -40,7 +40,7 @@ fn draw(
     executor: &Executor,
     (sampler, guidance, check): (&str, f32, bool),
     cancel: &AtomicBool,
-    tell: &mut dyn FnMut(Event<'_>),
+    tell: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Pictures, Error> {
     let request = Request {
         prompt: "a red circle on a blue background".into(),
@@ -54,7 +54,7 @@ fn draw(
         check,
         ..Request::default()
     };
-    pollster::block_on(Pipeline::open(Model::builtin())?.generate(executor, &request, cancel, tell))
+    pollster::block_on(Studio::open(Model::builtin())?.generate(executor, &request, cancel, tell))
 }
 
 fn f32_on(gpu: &Arc<Gpu>) -> Executor {

@@ -14,7 +14,7 @@ use libtest_mimic::{Failed, Trial};
 use ornstein::forward::forward;
 use ornstein::models::{clip, unet, vae};
 use ornstein::network::Executor;
-use ornstein::pipeline::{Pipeline, Request};
+use ornstein::systems::{Request, Studio};
 use ornstein::tensor::{DType, Weights};
 use ornstein::tokenizer::Tokenizer;
 use ornstein::weights::{Changes, Model};
@@ -141,7 +141,7 @@ fn pictures(family: &str) -> Result<(), Failed> {
     };
     let picture = |model| {
         let never = AtomicBool::new(false);
-        pollster::block_on(Pipeline::open(model)?.generate(&Executor::Cpu, &request, &never, &mut |_| {}))
+        pollster::block_on(Studio::open(model)?.generate(&Executor::Cpu, &request, &never, &mut |_| {}))
     };
     let [file, folder] = models.map(picture);
     let (file, folder) = (file?, folder?);

@@ -12,7 +12,7 @@ use ornstein::image::decode_png;
 use ornstein::lab::validate::{Selection, network};
 use ornstein::models::controlnet::Config;
 use ornstein::network::{Executor, IfWrong};
-use ornstein::pipeline::{Control, Event, Pictures, Pipeline, Request};
+use ornstein::systems::{Control, Event, Pictures, Request, Studio};
 use ornstein::tensor::{DType, Tensor};
 use ornstein::weights::{Model, read_tensors, write_tensors};
 use serde::Deserialize;
@@ -182,9 +182,9 @@ impl Case {
         self.folder.path().join(index.to_string())
     }
 
-    fn pipeline(&self) -> Result<Pipeline, Failed> {
+    fn pipeline(&self) -> Result<Studio, Failed> {
         let controls = (0..self.drawn.controls.len()).map(|index| Model::open(&self.control(index)));
-        let pipeline = Pipeline::open(Model::open(&self.folder.path().join("model"))?)?;
+        let pipeline = Studio::open(Model::open(&self.folder.path().join("model"))?)?;
         Ok(pipeline.with_controls(controls.collect::<Result<_, _>>()?)?)
     }
 
@@ -208,16 +208,16 @@ impl Case {
         })
     }
 
-    fn draw(&self, executor: &Executor, tell: impl FnMut(Event<'_>)) -> Result<Pictures, Failed> {
+    fn draw(&self, executor: &Executor, tell: impl FnMut(Event<'_>) + Send) -> Result<Pictures, Failed> {
         draw(&self.pipeline()?, executor, &self.request()?, tell)
     }
 }
 
 fn draw(
-    pipeline: &Pipeline,
+    pipeline: &Studio,
     executor: &Executor,
     request: &Request,
-    mut tell: impl FnMut(Event<'_>),
+    mut tell: impl FnMut(Event<'_>) + Send,
 ) -> Result<Pictures, Failed> {
     Ok(pollster::block_on(pipeline.generate(executor, request, &AtomicBool::new(false), &mut tell))?)
 }
@@ -269,7 +269,7 @@ fn a_scale_of_zero_changes_no_bit() -> Result<(), Failed> {
     request.controls[0].scale = 0.0;
     let guided = draw(&case.pipeline()?, &Executor::Cpu, &request, |_| {})?;
     request.controls.clear();
-    let model = Pipeline::open(Model::open(&case.folder.path().join("model"))?)?;
+    let model = Studio::open(Model::open(&case.folder.path().join("model"))?)?;
     let alone = draw(&model, &Executor::Cpu, &request, |_| {})?;
     ensure(guided.latents == alone.latents, "the latents differ")?;
     ensure(guided.latents != case.draw(&Executor::Cpu, |_| {})?.latents, "a scale of 0.8 changes nothing")
@@ -307,7 +307,7 @@ fn networks_that_stay() -> Result<(), Failed> {
 fn another_family_is_refused() -> Result<(), Failed> {
     let (sd1, sdxl) = (Case::of("sd1-one")?, Case::of("sdxl-one")?);
     let refused = |model: &Case, control: PathBuf| {
-        let pipeline = Pipeline::open(Model::open(&model.folder.path().join("model"))?)?;
+        let pipeline = Studio::open(Model::open(&model.folder.path().join("model"))?)?;
         message(pipeline.with_controls(vec![Model::open(&control)?]).map_err(Failed::from))
     };
     let error = refused(&sd1, sdxl.control(0))?;

@@ -12,7 +12,7 @@ use ornstein::gpu::Gpu;
 use ornstein::lab::validate::{Selection, network};
 use ornstein::models::unet;
 use ornstein::network::Executor;
-use ornstein::pipeline::{Pictures, Pipeline, Request};
+use ornstein::systems::{Pictures, Request, Studio};
 use ornstein::tensor::{DType, Tensor};
 use ornstein::weights::{Changes, Model, read_tensors, write_tensors};
 use serde::Deserialize;
@@ -120,7 +120,7 @@ fn draw_case(case: Case, executor: &Executor, change: impl FnOnce(&mut Request))
         ..Request::default()
     };
     change(&mut request);
-    let pipeline = Pipeline::open(model(case, folder.path())?)?;
+    let pipeline = Studio::open(model(case, folder.path())?)?;
     Ok(pollster::block_on(pipeline.generate(executor, &request, &AtomicBool::new(false), &mut |_| {}))?)
 }
 

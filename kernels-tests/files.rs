@@ -6,7 +6,7 @@ use std::path::Path;
 use half::{bf16, f16};
 use libtest_mimic::{Failed, Trial};
 use ornstein::inspect::inspect;
-use ornstein::pipeline::{Pipeline, Request};
+use ornstein::systems::{Request, Studio};
 use ornstein::tensor::{DType, Tensor, Weights};
 use ornstein::tokenizer::Tokenizer;
 use ornstein::weights::{Model, read_tensors, write_tensors};
@@ -229,7 +229,7 @@ fn texts_from_windows() -> Result<(), Failed> {
     }
     let (own, theirs) = (Model::builtin(), Model::open(&path)?);
     assert_eq!(inspect(&theirs)?.components.len(), 3);
-    let settings = |model| Pipeline::open(model)?.settings(&Request { batch: 1, ..Request::default() });
+    let settings = |model| Studio::open(model)?.settings(&Request { batch: 1, ..Request::default() });
     assert_eq!(settings(theirs)?.sampler, "ddim");
     let files = |name: &str| own.bytes(&format!("tokenizer/{name}"));
     let text = "a red circle <|endoftext|>";

@@ -17,7 +17,7 @@ use ornstein::ops::product::epilogue::Epilogue;
 use ornstein::ops::product::matmul::MatMul;
 use ornstein::ops::scale::Scale;
 use ornstein::pack::Pack;
-use ornstein::pipeline::{Event, Pictures, Pipeline, Request};
+use ornstein::systems::{Event, Pictures, Request, Studio};
 use ornstein::tensor::{DType, NoWeights, RawTensor, Tensor, Weights};
 use ornstein::weights::{Changes, Model, read_tensors};
 
@@ -136,7 +136,7 @@ fn draw(model: Model, executor: &Executor, check: bool) -> Result<(Pictures, Vec
             said.push(text.to_string());
         }
     };
-    let pipeline = Pipeline::open(model)?;
+    let pipeline = Studio::open(model)?;
     let pictures = pollster::block_on(pipeline.generate(executor, &request, &AtomicBool::new(false), tell))?;
     Ok((pictures, said))
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Failed, Trial};
 use ornstein::error::Error;
 use ornstein::network::Executor;
-use ornstein::pipeline::{Event, Made, Pictures, Pipeline, Request};
+use ornstein::systems::{Event, Made, Pictures, Request, Studio, Tell};
 use ornstein::weights::Model;
 
 use crate::support::{ensure, test};
@@ -39,14 +39,14 @@ fn request(prompt: &str, size: usize) -> Request {
 }
 
 fn drawn(
-    make: impl AsyncFnOnce(&AtomicBool, &mut dyn FnMut(ornstein::pipeline::Event<'_>)) -> ornstein::error::Result<Pictures>,
+    make: impl AsyncFnOnce(&AtomicBool, &mut Tell<'_>) -> ornstein::error::Result<Pictures>,
 ) -> Result<Pictures, Failed> {
     Ok(pollster::block_on(make(&AtomicBool::new(false), &mut |_| {}))?)
 }
 
 /// Another prompt, another size, and the first again.
 fn networks_draw_the_same_as_fresh_ones() -> Result<(), Failed> {
-    let pipeline = Pipeline::open(Model::builtin())?;
+    let pipeline = Studio::open(Model::builtin())?;
     let mut loaded = pipeline.load(&Executor::Cpu);
     for (prompt, size) in [(PROMPTS[0], 64), (PROMPTS[1], 64), (PROMPTS[0], 48), (PROMPTS[0], 64)] {
         let request = request(prompt, size);
@@ -61,14 +61,14 @@ fn networks_draw_the_same_as_fresh_ones() -> Result<(), Failed> {
 }
 
 fn spans_add_up_to_the_whole() -> Result<(), Failed> {
-    let (pipeline, request) = (Pipeline::open(Model::builtin())?, request(PROMPTS[0], 64));
+    let (pipeline, request) = (Studio::open(Model::builtin())?, request(PROMPTS[0], 64));
     let pictures = drawn(async |cancel, tell| pipeline.generate(&Executor::Cpu, &request, cancel, tell).await)?;
     let (spans, total) = (pictures.spans.iter().map(|span| span.seconds).sum::<f64>(), pictures.seconds.total);
     ensure(spans <= total && total - spans < 0.01, format!("{spans} s of {total} s"))
 }
 
 fn each_picture_is_handed_out() -> Result<(), Failed> {
-    let (pipeline, request) = (Pipeline::open(Model::builtin())?, Request { batch: 3, ..request(PROMPTS[0], 64) });
+    let (pipeline, request) = (Studio::open(Model::builtin())?, Request { batch: 3, ..request(PROMPTS[0], 64) });
     let whole = drawn(async |cancel, tell| pipeline.generate(&Executor::Cpu, &request, cancel, tell).await)?;
     let (mut made, cancel) = (Vec::new(), AtomicBool::new(false));
     let mut keep = |what: Made<'_>| {

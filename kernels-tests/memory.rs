@@ -1,14 +1,14 @@
 //! Devices that cannot hold all that a picture takes.
 
-use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
 use ornstein::error::Result;
 use ornstein::gpu::shader::Sources;
 use ornstein::network::{Executor, IfWrong};
-use ornstein::pipeline::{Event, Made, Pictures, Pipeline, Request};
+use ornstein::systems::{Event, Made, Pictures, Request, Studio};
 use ornstein::tensor::DType;
 use ornstein::weights::Model;
 
@@ -52,7 +52,7 @@ fn draw(executor: &Executor) -> (Result<Pictures>, Vec<String>) {
             warnings.push(text.to_string());
         }
     };
-    let made = Pipeline::open(Model::builtin())
+    let made = Studio::open(Model::builtin())
         .and_then(|pipeline| pollster::block_on(pipeline.generate(executor, &request, &AtomicBool::new(false), tell)));
     (made, warnings)
 }
@@ -75,9 +75,9 @@ fn refused() -> Result<(), Failed> {
 
 /// Six pictures need 24 MiB in one buffer, three of them half.
 fn decoded_part_by_part() -> Result<(), Failed> {
-    let (executor, pipeline) = (binding(20 << 20)?, Pipeline::open(Model::builtin())?);
-    let events = RefCell::new(Vec::new());
-    let told = |what: String| events.borrow_mut().push(what);
+    let (executor, pipeline) = (binding(20 << 20)?, Studio::open(Model::builtin())?);
+    let events = Mutex::new(Vec::new());
+    let told = |what: String| events.lock().unwrap().push(what);
     let tell = &mut |event: Event<'_>| {
         if let Event::Step(done, of) = event {
             told(format!("step {done} of {of}"));
@@ -91,7 +91,7 @@ fn decoded_part_by_part() -> Result<(), Failed> {
         Ok(())
     };
     pollster::block_on(pipeline.generate_each(&executor, &request(6), &AtomicBool::new(false), tell, keep))?;
-    let events: Vec<String> = events.take();
+    let events: Vec<String> = events.into_inner()?;
     let first = ["step 1 of 2", "picture 0", "picture 1", "picture 2"];
     let second = ["step 2 of 2", "latents of 6", "picture 3", "picture 4", "picture 5"];
     ensure(events == [&first[..], &second[..]].concat(), events.join(", "))

@@ -11,9 +11,9 @@ use ornstein::error::Result as Opened;
 use ornstein::inspect::inspect;
 use ornstein::models::autoencoder::Autoencoder;
 use ornstein::models::{clip, controlnet, unet};
-use ornstein::pipeline::{Pipeline, Request};
 use ornstein::rng::Generator;
 use ornstein::samplers;
+use ornstein::systems::{Request, Studio};
 use ornstein::tokenizer::Tokenizer;
 use ornstein::weights::Model;
 use serde_json::{Map, Value, json};
@@ -304,7 +304,7 @@ fn model_folders() -> Result<(), Failed> {
             std::fs::write(model.join(name), text).expect("a file for a test");
             let opened = (|| {
                 inspect(&Model::open(&model)?)?;
-                let pipeline = Pipeline::open(Model::open(&model)?)?;
+                let pipeline = Studio::open(Model::open(&model)?)?;
                 pipeline.settings(&Request { batch: 1, ..Request::default() }).map(drop)
             })();
             std::fs::write(model.join(name), file).expect("a file for a test");

@@ -9,7 +9,7 @@ use libtest_mimic::{Failed, Trial};
 use ornstein::forward::forward;
 use ornstein::network::{Executor, IfWrong};
 use ornstein::ops::case::compare;
-use ornstein::pipeline::{Pipeline, Request};
+use ornstein::systems::{Request, Studio};
 use ornstein::tensor::{DType, Tensor};
 use ornstein::weights::{Changes, Model, read_tensors};
 use serde::Deserialize;
@@ -147,7 +147,7 @@ fn picture(golden: &Golden, executor: &Executor, limit: f64) -> Result<(), Faile
         batch: 1,
         ..Request::default()
     };
-    let pipeline = Pipeline::open(Model::builtin())?;
+    let pipeline = Studio::open(Model::builtin())?;
     let pictures = pollster::block_on(pipeline.generate(executor, &request, &AtomicBool::new(false), &mut |_| {}))?;
     let wanted = read_tensors(&golden_folder().join(&golden.file))?;
     within("final latents", &pictures.latents, &wanted["final_latents"].1, limit)?;

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
-use ornstein::conditioning::{Conditioning, Embedding, Encoder, Options, Syntax, Texts, condition};
-use ornstein::models::unet;
+use ornstein::conditioning::{Embedding, Options, Syntax};
 use ornstein::network::Executor;
 use ornstein::prompt::{Part, parse};
-use ornstein::weights::{Changes, Model, read_tensors};
+use ornstein::systems::stable_diffusion::variant::{SD, SDXL, Variant};
+use ornstein::systems::stable_diffusion::{Conditioning, StableDiffusion};
+use ornstein::systems::{Models, Request};
+use ornstein::weights::{Model, read_tensors};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::networks::{NETWORK, data, on_each_executor, within};
 use crate::support::test;
@@ -65,35 +68,45 @@ impl Case {
 /// Encodes texts with the small encoders of `data/prompts` and the built-in model's vocabulary.
 fn encode(model: &str, texts: &[&str], options: &Options, executor: &Executor) -> Result<Conditioning, Failed> {
     let folder = tempfile::tempdir()?;
-    let encoders: &[(&str, &str)] = match model {
-        "sdxl" => &[("", "<|endoftext|>"), ("_2", "!")],
-        _ => &[("", "<|endoftext|>")],
+    let (variant, width, pads) = match model {
+        "sdxl" => (&SDXL, 80, &["<|endoftext|>", "!"][..]),
+        _ => (&SD, 32, &["<|endoftext|>"][..]),
     };
-    for (suffix, pad) in encoders {
+    for (suffix, pad) in variant.encoders.iter().zip(pads) {
         let encoder = format!("text_encoder{suffix}");
         copy(&data("prompts").join(model).join(&encoder), &folder.path().join(&encoder))?;
         let tokenizer = folder.path().join(format!("tokenizer{suffix}"));
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model/tokenizer"), &tokenizer)?;
         std::fs::remove_file(tokenizer.join("special_tokens_map.json"))?;
-        std::fs::write(tokenizer.join("tokenizer_config.json"), serde_json::json!({ "pad_token": pad }).to_string())?;
+        std::fs::write(tokenizer.join("tokenizer_config.json"), json!({ "pad_token": pad }).to_string())?;
     }
-    std::fs::write(folder.path().join("model_index.json"), "{}")?;
-    let model = Model::open(folder.path())?;
-    let unet = std::fs::read_to_string(data("cases").join(model_case(encoders.len())).join("unet/config.json"))?;
-    let mut unet = unet::Config::from_json(&unet, "unet/config.json")?;
-    unet.cross_attention_dim = if encoders.len() == 2 { 80 } else { 32 };
-    let tell = &mut |_: &str| {};
-    pollster::block_on(async {
-        let mut encoders =
-            Encoder::load_all(&model, &Changes::default(), &unet, executor, texts.len(), options, tell).await?;
-        let texts = Texts { texts, negative_absent: false };
-        Ok(condition(&model, &unet, &mut encoders, &texts, tell).await?)
-    })
+    let models = Models { model: with_unet(folder.path(), variant, width)?, controls: Vec::new() };
+    let (negative, prompt) = if let [negative, prompt] = texts { (Some(*negative), *prompt) } else { (None, texts[0]) };
+    let request = Request {
+        prompt: prompt.into(),
+        negative: negative.map(String::from),
+        guidance: Some(if negative.is_some() { 2.0 } else { 1.0 }),
+        sampler: Some("ddim".into()),
+        conditioning: options.clone(),
+        ..Request::default()
+    };
+    Ok(pollster::block_on(StableDiffusion::open(&models, variant)?.encode(&models, executor, &request))?)
 }
 
-/// A model whose UNet takes so many text encoders.
-fn model_case(encoders: usize) -> &'static str {
-    if encoders == 2 { "sdxl" } else { "sd1" }
+/// Adds what a UNet is conditioned by, which itself is never loaded.
+fn with_unet(at: &Path, variant: &Variant, width: usize) -> Result<Model, Failed> {
+    let case = data("cases").join(if variant.pooled { "sdxl" } else { "sd1" });
+    for component in ["unet", "vae"] {
+        let mut config: Value = serde_json::from_slice(&std::fs::read(case.join(component).join("config.json"))?)?;
+        if component == "unet" {
+            config["cross_attention_dim"] = width.into();
+        }
+        std::fs::create_dir(at.join(component))?;
+        std::fs::write(at.join(component).join("config.json"), config.to_string())?;
+    }
+    copy(&case.join("scheduler"), &at.join("scheduler"))?;
+    std::fs::write(at.join("model_index.json"), "{}")?;
+    Ok(Model::open(at)?)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Failed> {

@@ -44,7 +44,7 @@ pub async fn forward(
     pass: &str,
     inputs: Tensors,
     executor: &Executor,
-    tell: &mut dyn FnMut(&str),
+    tell: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Tensors> {
     let components = Components::of(model)?;
     let (component, way) = components.pass(model, pass)?;

@@ -25,7 +25,7 @@
 //!        -> seeded noise * sigma -> [ unet -> guidance -> sampler step ] x steps -> latents -> vae -> pixels -> PNG
 //! ```
 //!
-//! [`pipeline`] reads as that sentence. Each network is used the same way: `models::X::graph(&config)` gives a
+//! [`systems::stable_diffusion`] reads as that sentence. Each network is used the same way: `models::X::graph(&config)` gives a
 //! [`graph::Graph`], and [`network::Network`] runs it, on a device through [`gpu::Session`] or on the CPU through
 //! [`graph::interpret::Interpreter`].
 //!
@@ -34,18 +34,18 @@
 //! | floor | modules | |
 //! |---|---|---|
 //! | 5 | `cli` (and `main`) | may print, read arguments, block |
-//! | 4 | `pipeline`, `conditioning`, `components`, `forward`, `inspect`, `network`, `lab` | know models, samplers and devices |
+//! | 4 | `systems`, `conditioning`, `components`, `forward`, `inspect`, `network`, `lab` | know models, samplers and devices |
 //! | 3 | `gpu`, `models`, `weights`, `tokenizer`, `samplers`, `image` | siblings, blind to each other |
 //! | 2 | `graph` | nodes, fusion, memory plan, CPU executor |
 //! | 1 | `ops` | one file per op |
 //! | 0 | `tensor`, `pack`, `caps`, `host`, `cache`, `files`, `prompt`, `rng`, `error` | plain data |
 //!
-//! Where to start: [`pipeline`] for the whole, [`ops`] for a kernel, `shaders/` for its WGSL, [`samplers`] for an
+//! Where to start: [`systems`] for the whole, [`ops`] for a kernel, `shaders/` for its WGSL, [`samplers`] for an
 //! algorithm, [`models`] for a network.
 
 pub use image::Picture;
 pub use network::Executor as Device;
-pub use pipeline::{Pipeline as Studio, Request};
+pub use systems::{Request, Studio};
 pub use weights::Model;
 
 pub mod cache;
@@ -67,10 +67,10 @@ pub mod models;
 pub mod network;
 pub mod ops;
 pub mod pack;
-pub mod pipeline;
 pub mod prompt;
 pub mod rng;
 pub mod samplers;
+pub mod systems;
 pub mod tensor;
 pub mod tokenizer;
 pub mod weights;

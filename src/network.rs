@@ -126,7 +126,7 @@ impl Network {
         graph: Graph,
         wanted: &[(String, Shape)],
         weights: impl Weights + 'static,
-        tell: &mut dyn FnMut(&str),
+        tell: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Self> {
         check(&weights, wanted)?;
         let graph = match executor {
@@ -170,7 +170,7 @@ impl Network {
     ///
     /// # Errors
     /// If an input is missing, misshapen or not finite, a node's output is not finite in f32, or the device fails.
-    pub async fn run(&mut self, inputs: &[(&str, &Tensor)], tell: &mut dyn FnMut(&str)) -> Result<Outputs> {
+    pub async fn run(&mut self, inputs: &[(&str, &Tensor)], tell: &mut (dyn FnMut(&str) + Send)) -> Result<Outputs> {
         self.finite(inputs)?;
         if !self.checked {
             let outputs = self.pass(inputs, None).await?;
@@ -224,7 +224,7 @@ impl Network {
     }
 
     /// Puts that node and all that follow into f32, their matrices as they were.
-    async fn widen_from(&mut self, node: usize, tell: &mut dyn FnMut(&str)) -> Result<()> {
+    async fn widen_from(&mut self, node: usize, tell: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
         let name = &self.graph.nodes[node].name;
         let narrow = &self.parts[0];
         if narrow.act() != DType::F16 || narrow.graph().nodes.iter().all(|there| there.name != *name) {

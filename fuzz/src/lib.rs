@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use ornstein::inspect::{inspect, verify};
-use ornstein::pipeline::{Pipeline, Request};
+use ornstein::systems::{Studio, Request};
 use ornstein::tensor::{BlockLayout, Weights};
 use ornstein::weights::Model;
 
@@ -41,7 +41,7 @@ pub fn look_at(model: Model) {
             read_all(&weights);
         }
     }
-    if let Ok(pipeline) = Pipeline::open(model) {
+    if let Ok(pipeline) = Studio::open(model) {
         drop(pipeline.settings(&Request { batch: 1, ..Request::default() }));
     }
 }

@@ -9,7 +9,7 @@ use ornstein::error::Error;
 use ornstein::inspect::inspect;
 use ornstein::network::Executor;
 use ornstein::ops::case::compare;
-use ornstein::pipeline::{Pipeline, Request};
+use ornstein::systems::{Request, Studio};
 use ornstein::tensor::{DType, Tensor};
 use ornstein::weights::{Encoding, Model, convert, read_tensors};
 
@@ -48,7 +48,7 @@ fn latents(model: Model) -> Result<Tensor, Failed> {
         seed: 3,
         ..Request::default()
     };
-    let (pipeline, cancel) = (Pipeline::open(model)?, AtomicBool::new(false));
+    let (pipeline, cancel) = (Studio::open(model)?, AtomicBool::new(false));
     Ok(pollster::block_on(pipeline.generate(&Executor::Cpu, &request, &cancel, &mut |_| {}))?.latents)
 }
 

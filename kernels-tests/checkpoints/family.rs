@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
 use ornstein::network::Executor;
-use ornstein::pipeline::{Event, Pipeline, Request};
 use ornstein::samplers;
+use ornstein::systems::{Event, Request, Studio};
 use ornstein::tensor::{DType, Shape, Tensor};
 use ornstein::weights::Model;
 
@@ -34,7 +34,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// A small, guided picture's latents, and what was said while it was made.
-fn draw(pipeline: &Pipeline, request: Request) -> Result<(Tensor, Vec<String>), Failed> {
+fn draw(pipeline: &Studio, request: Request) -> Result<(Tensor, Vec<String>), Failed> {
     let request = Request {
         prompt: "a photo of a cat".into(),
         width: Some(32),
@@ -65,8 +65,8 @@ fn files(kept: &Kept, folder: &Path) -> Result<[Model; 2], Failed> {
 /// The folder has the `scheduler_config.json` that is published with the family.
 fn samplers_agree(family: &str) -> Result<(), Failed> {
     let (kept, folder) = (Kept::of(family)?, tempfile::tempdir()?);
-    let files = files(&kept, folder.path())?.map(Pipeline::open);
-    let wanted = Pipeline::open(kept.write_folder(&folder.path().join("folder"))?)?;
+    let files = files(&kept, folder.path())?.map(Studio::open);
+    let wanted = Studio::open(kept.write_folder(&folder.path().join("folder"))?)?;
     for sampler in samplers::names().map(Some).chain([None]) {
         let request = Request { sampler: sampler.map(String::from), ..Request::default() };
         let (wanted, _) = draw(&wanted, request.clone())?;
@@ -123,7 +123,7 @@ fn with_unread_layer(mut tensors: Tensors) -> Tensors {
 
 fn names_agree(family: &str) -> Result<(), Failed> {
     let (kept, folder) = (Kept::of(family)?, tempfile::tempdir()?);
-    let (wanted, _) = draw(&Pipeline::open(kept.write_folder(folder.path())?)?, Request::default())?;
+    let (wanted, _) = draw(&Studio::open(kept.write_folder(folder.path())?)?, Request::default())?;
     let text = with_unread_layer(kept.component("text_encoder"));
     let ways: [fn(&Tensors) -> Tensors; 2] = [in_transformers_names, in_open_clip_names];
     for (way, rename) in ways.into_iter().enumerate() {
@@ -132,7 +132,7 @@ fn names_agree(family: &str) -> Result<(), Failed> {
             .retain(|name, _| !name.starts_with("cond_stage_model.") && !name.starts_with("conditioner.embedders.0."));
         tensors.extend(rename(&text));
         let metadata: Vec<_> = kept.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        let (found, _) = draw(&Pipeline::open(opened(&tensors, &metadata)?)?, Request::default())?;
+        let (found, _) = draw(&Studio::open(opened(&tensors, &metadata)?)?, Request::default())?;
         assert!(found == wanted, "{}", ["transformers' names", "OpenCLIP's names"][way]);
     }
     Ok(())
@@ -162,7 +162,7 @@ fn spellings() -> Result<(), Failed> {
 
 fn given_prediction() -> Result<(), Failed> {
     let (kept, v) = (Kept::of("sd1")?.tensors(), [("modelspec.prediction_type", "v")]);
-    let [unmarked, marked] = [&[][..], &v].map(|metadata| opened(&kept, metadata).and_then(Pipeline::open));
+    let [unmarked, marked] = [&[][..], &v].map(|metadata| opened(&kept, metadata).and_then(Studio::open));
     let (unmarked, marked) = (unmarked?, marked?);
     let given = |prediction: &str| Request { prediction: Some(prediction.into()), ..Request::default() };
     let (wanted, _) = draw(&marked, Request::default())?;
@@ -183,7 +183,7 @@ fn zero_snr() -> Result<(), Failed> {
     scheduler.insert("timestep_spacing".into(), "trailing".into());
     scheduler.insert("prediction_type".into(), "v_prediction".into());
     for model in [opened(&tensors, &[])?, kept.write_folder(folder.path())?] {
-        let pipeline = Pipeline::open(model)?;
+        let pipeline = Studio::open(model)?;
         let (by_default, said) = draw(&pipeline, Request::default())?;
         assert!(said.is_empty(), "{said:?}");
         let with = |sampler: &str| draw(&pipeline, Request { sampler: Some(sampler.into()), ..Request::default() });

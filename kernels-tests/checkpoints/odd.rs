@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use libtest_mimic::{Failed, Trial};
 use ornstein::forward::forward;
 use ornstein::network::Executor;
-use ornstein::pipeline::Pipeline;
+use ornstein::systems::Studio;
 use ornstein::tensor::{DType, Tensor};
 use ornstein::weights::{Changes, Model};
 
@@ -48,7 +48,7 @@ pub fn opened(tensors: &Tensors, metadata: &[(&str, &str)]) -> ornstein::error::
 
 /// Why this model makes no pictures.
 fn not_drawn(model: Model) -> String {
-    message(Pipeline::open(model))
+    message(Studio::open(model))
 }
 
 fn message<T>(opened: ornstein::error::Result<T>) -> String {

@@ -8,7 +8,7 @@ use libtest_mimic::{Failed, Trial};
 use ornstein::gpu::Gpu;
 use ornstein::image::decode_png;
 use ornstein::network::{Executor, IfWrong};
-use ornstein::pipeline::{Pipeline, Request};
+use ornstein::systems::{Request, Studio};
 use ornstein::tensor::{DType, Tensor};
 use ornstein::weights::{Model, read_tensors, write_tensors};
 
@@ -187,7 +187,7 @@ fn each_line_has_its_own(at: &Path) -> Result<(), Failed> {
 fn loaded_networks(at: &Path) -> Result<(), Failed> {
     doubling(at, "a", UNET, PROJECTION)?;
     doubling(at, "b", TEXT, FC1)?;
-    let pipeline = Pipeline::open(Model::builtin())?;
+    let pipeline = Studio::open(Model::builtin())?;
     let mut loaded = pipeline.load(&Executor::Cpu);
     for used in [&[][..], &[("a", 1.0)], &[("a", 0.5)], &[("a", 0.5), ("b", 1.0)], &[("b", 1.0)], &[]] {
         let loras = used.iter().map(|(name, scale)| lora(&at.join(format!("{name}.safetensors")), *scale));
@@ -206,7 +206,7 @@ fn a_device_holds_no_more(gpu: &Arc<Gpu>) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     doubling(folder.path(), "a", UNET, PROJECTION)?;
     doubling(folder.path(), "b", TEXT, FC1)?;
-    let pipeline = Pipeline::open(Model::builtin())?;
+    let pipeline = Studio::open(Model::builtin())?;
     let executor = Executor::Gpu(Arc::clone(gpu), DType::F16, IfWrong::UseAnyway);
     let held = |names: &[&str]| -> Result<u64, Failed> {
         let loras = names.iter().map(|name| lora(&folder.path().join(format!("{name}.safetensors")), 0.1));

@@ -17,9 +17,9 @@ use crate::error::{Error, Result, ten};
 use crate::files::identity;
 use crate::image::Picture;
 use crate::network::Executor;
-use crate::pipeline::{Made, Pictures, Pipeline, Request, Seconds};
 use crate::rng;
 use crate::samplers::SPACINGS;
+use crate::systems::{Made, Pictures, Request, Seconds, Studio};
 use crate::tensor::Tensor;
 use crate::weights::{check_writable, read_tensors, write_atomically, write_tensors};
 use prompts::Prompts;
@@ -138,7 +138,7 @@ impl Generate {
         let prompts = self.prompts.as_deref().map_or_else(|| Prompts::one(&self.prompt), Prompts::of_file)?;
         let mut request = self.request(seed)?;
         let sources = self.shaders.open()?;
-        let mut pipeline = Pipeline::open(self.model.open()?)?;
+        let mut pipeline = Studio::open(self.model.open()?)?;
         if let Some(folder) = &self.vae {
             pipeline = pipeline.with_vae(folder)?;
         }

@@ -114,7 +114,12 @@ impl Admission {
 ///
 /// # Errors
 /// If the device gets none of a node's variants right in this storage.
-pub async fn admit(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage, tell: &mut dyn FnMut(&str)) -> Result<Vec<usize>> {
+pub async fn admit(
+    gpu: &Arc<Gpu>,
+    graph: &Graph,
+    storage: Storage,
+    tell: &mut (dyn FnMut(&str) + Send),
+) -> Result<Vec<usize>> {
     admit_tuning(gpu, graph, storage, tune::pays(&gpu.caps), tell).await
 }
 
@@ -127,7 +132,7 @@ pub async fn admit_tuning(
     graph: &Graph,
     storage: Storage,
     tune: bool,
-    tell: &mut dyn FnMut(&str),
+    tell: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Vec<usize>> {
     let mut told = false;
     let mut say = |what: Notice| match what {
@@ -175,7 +180,12 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     /// The first right variant.
-    async fn first_right(&self, gpu: &Arc<Gpu>, storage: Storage, say: &mut dyn FnMut(Notice)) -> Result<usize> {
+    async fn first_right(
+        &self,
+        gpu: &Arc<Gpu>,
+        storage: Storage,
+        say: &mut (dyn FnMut(Notice) + Send),
+    ) -> Result<usize> {
         for index in 0..self.variants.len() {
             if self.is_right(index, gpu, storage, say).await? {
                 return Ok(index);
@@ -187,7 +197,7 @@ impl Asked<'_> {
     }
 
     /// The fastest right variant. While it is known and right, no other is checked.
-    async fn fastest(&self, gpu: &Arc<Gpu>, storage: Storage, say: &mut dyn FnMut(Notice)) -> Result<usize> {
+    async fn fastest(&self, gpu: &Arc<Gpu>, storage: Storage, say: &mut (dyn FnMut(Notice) + Send)) -> Result<usize> {
         let ids: Vec<_> = self.variants.iter().map(|v| self.ids(gpu, v)).collect::<Result<_>>()?;
         let (class, kernels) = (tune::class(self.graph, self.node, storage), hash(&ids));
         let known = gpu.admission.fastest(&gpu.caps, &class, kernels);
@@ -217,7 +227,7 @@ impl Asked<'_> {
         index: usize,
         gpu: &Arc<Gpu>,
         storage: Storage,
-        say: &mut dyn FnMut(Notice),
+        say: &mut (dyn FnMut(Notice) + Send),
     ) -> Result<bool> {
         let (op, elem, adapter) = (self.node.op.name(), self.dialect.elem, &gpu.caps.name);
         let variant = &self.variants[index];

@@ -11,7 +11,7 @@ use crate::ops::host::matrix::Matrix;
 use crate::tensor::{RawTensor, Tensor, Weights};
 
 /// Is shown a node's index and its output.
-pub type Observe<'a> = dyn FnMut(usize, &Tensor) + 'a;
+pub type Observe<'a> = dyn FnMut(usize, &Tensor) + Send + 'a;
 
 /// A graph with its parameters in memory.
 #[derive(Debug)]

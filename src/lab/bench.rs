@@ -139,7 +139,7 @@ impl<'a> Bench<'a> {
         &mut self,
         options: &Options,
         same: Option<&[Row]>,
-        tell: &mut dyn FnMut(&str),
+        tell: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Vec<Row>> {
         known(&options.ops)?;
         let suites = match options.suite {
@@ -206,7 +206,12 @@ impl<'a> Bench<'a> {
 
     /// Checks an entry: a row for each of its variants, which is then timed with the others if it is right. The seconds
     /// of the preferred variant at a first look.
-    async fn start(&mut self, entry: &Entry, work: &mut Work<'a>, tell: &mut dyn FnMut(&str)) -> Result<Option<f64>> {
+    async fn start(
+        &mut self,
+        entry: &Entry,
+        work: &mut Work<'a>,
+        tell: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<Option<f64>> {
         let mut first = None;
         for (index, (name, way)) in self.ways(&entry.case)?.into_iter().enumerate() {
             let mut row = self.row(entry, name, Verdict::Unchecked)?;
@@ -238,7 +243,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Times what was started, in turns with the ceilings, and lets go of it.
-    fn rounds(&mut self, work: &mut Work<'a>, tell: &mut dyn FnMut(&str)) -> Result<()> {
+    fn rounds(&mut self, work: &mut Work<'a>, tell: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
         let mut running = std::mem::take(&mut work.running);
         for round in 1..=self.budget.rounds {
             self.probes.round()?;

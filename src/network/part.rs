@@ -26,7 +26,7 @@ impl Part {
         graph: Graph,
         storages: &[Storage],
         weights: &dyn Weights,
-        tell: &mut dyn FnMut(&str),
+        tell: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Self> {
         if let Executor::Gpu(gpu, _, if_wrong) = executor {
             let placement = match place(gpu, &graph, storages, tell).await {

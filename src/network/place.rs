@@ -37,7 +37,7 @@ pub async fn place(
     gpu: &Arc<Gpu>,
     graph: &Graph,
     storages: &[Storage],
-    tell: &mut dyn FnMut(&str),
+    tell: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Placement> {
     let mut wrong = String::new();
     for storage in storages {

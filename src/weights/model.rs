@@ -21,6 +21,8 @@ use crate::files::text;
 pub struct Model {
     source: Source,
     entry: Option<&'static Entry>,
+    /// Folders that stand for those of some of its components.
+    others: Vec<Alone>,
 }
 
 enum Source {
@@ -71,7 +73,7 @@ impl Model {
 
     /// The model that is part of the program.
     pub fn builtin() -> Self {
-        Self { source: Source::BuiltIn, entry: manifest::find(builtin::NAME) }
+        Self { source: Source::BuiltIn, entry: manifest::find(builtin::NAME), others: Vec::new() }
     }
 
     /// The diffusers folder or the checkpoint at `path`.
@@ -81,7 +83,7 @@ impl Model {
             if path.extension().is_some_and(|ending| ending == "json") {
                 return Err(Error::file(path, "is a file of a model; give the folder with model_index.json"));
             }
-            return Ok(Self { source: Source::File(Checkpoint::open(path)?), entry: None });
+            return Ok(Self { source: Source::File(Checkpoint::open(path)?), entry: None, others: Vec::new() });
         }
         let model = Self::folder(path);
         const COMPONENTS: [&str; 6] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler", CONTROLNET];
@@ -92,6 +94,7 @@ impl Model {
             return Ok(Self {
                 source: Source::ControlNet(Alone { folder: Folder(path.to_path_buf()), component: CONTROLNET }),
                 entry: None,
+                others: Vec::new(),
             });
         }
         let what = if model.has("config.json") {
@@ -112,7 +115,7 @@ impl Model {
 
     /// What lies in a folder, whatever it is.
     pub(super) fn folder(path: &Path) -> Self {
-        Self { source: Source::Folder(Folder(path.to_path_buf())), entry: None }
+        Self { source: Source::Folder(Folder(path.to_path_buf())), entry: None, others: Vec::new() }
     }
 
     fn known(entry: &'static Entry, models: Option<PathBuf>) -> Result<Self> {
@@ -142,6 +145,21 @@ impl Model {
         Ok(Self { entry: Some(entry), ..Self::open(&path)? })
     }
 
+    /// The same with what lies in a folder (a `config.json` and weights) in the place of a component.
+    pub fn with_component(mut self, component: &'static str, folder: &Path) -> Self {
+        self.others.retain(|other| other.component != component);
+        self.others.push(Alone { folder: Folder(folder.to_path_buf()), component });
+        self
+    }
+
+    /// The place that a path is in, where that is not a checkpoint.
+    fn files(&self, path: &str) -> Result<&dyn Files, &Checkpoint> {
+        match self.others.iter().find(|other| other.inside(path).is_some()) {
+            Some(other) => Ok(other),
+            None => self.source.files(),
+        }
+    }
+
     /// What messages and pictures call this model: the name in the manifest, the folder's, or the file's without ending.
     pub fn name(&self) -> String {
         match (&self.entry, &self.source) {
@@ -165,7 +183,7 @@ impl Model {
 
     /// What error messages call a file of the model; `unet/config.json` is `path`, the empty one is the model itself.
     pub fn path(&self, path: &str) -> PathBuf {
-        match self.source.files() {
+        match self.files(path) {
             Ok(files) => files.path(path),
             Err(checkpoint) if path.is_empty() => checkpoint.path().to_path_buf(),
             Err(checkpoint) => format!("{} ({path})", checkpoint.path().display()).into(),
@@ -174,12 +192,12 @@ impl Model {
 
     /// Whether the model has this file or folder.
     pub fn has(&self, path: &str) -> bool {
-        self.source.files().map_or_else(|checkpoint| checkpoint.has(path), |files| files.has(path))
+        self.files(path).map_or_else(|checkpoint| checkpoint.has(path), |files| files.has(path))
     }
 
     /// The contents of a file, `None` if there is none.
     pub fn bytes(&self, path: &str) -> Result<Option<Cow<'static, [u8]>>> {
-        match self.source.files() {
+        match self.files(path) {
             Ok(files) => files.bytes(path),
             Err(checkpoint) => Ok(checkpoint.text(path).map(|text| Cow::Owned(text.into_bytes()))),
         }
@@ -218,7 +236,7 @@ impl Model {
 
     /// The tensors of a component: `unet`, `vae`, `text_encoder`, `text_encoder_2`.
     pub fn weights(&self, component: &str) -> Result<ComponentWeights> {
-        match self.source.files() {
+        match self.files(component) {
             Ok(files) => ComponentWeights::open(files, component),
             Err(checkpoint) => checkpoint.weights(component),
         }

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::error::{Error, Result};
 use crate::files::{DATA, read};
 use crate::image::decode_png;
-use crate::pipeline::Control;
+use crate::systems::Control;
 use crate::weights::Model;
 
 #[derive(Debug, Args)]

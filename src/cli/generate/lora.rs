@@ -10,8 +10,8 @@ use crate::cli::lora::LoraArgs;
 use crate::cli::warn;
 use crate::conditioning::Syntax;
 use crate::error::{Error, Result, ten};
-use crate::pipeline::{Pipeline, Request};
 use crate::prompt::loras::{Tag, has_tags, take_tags};
+use crate::systems::{Request, Studio};
 use crate::weights::{Lora, LoraFile};
 
 use super::prompts::Prompts;
@@ -57,7 +57,7 @@ impl Loras {
     ///
     /// # Errors
     /// The first that cannot, or does not.
-    pub(super) fn check(&mut self, prompts: &Prompts, request: &mut Request, pipeline: &Pipeline) -> Result<()> {
+    pub(super) fn check(&mut self, prompts: &Prompts, request: &mut Request, pipeline: &Studio) -> Result<()> {
         let mut checked = HashSet::new();
         for (_, prompt) in prompts.iter() {
             self.add_to(prompt, request)?;

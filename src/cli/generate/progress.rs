@@ -6,12 +6,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{interrupt, warn};
 use crate::error::Result;
-use crate::pipeline::{Event, Keep, Made, Pictures};
+use crate::systems::{Event, Keep, Made, Pictures};
 
 /// Makes pictures and keeps each, with a progress bar on a terminal, until done or stopped.
 pub(super) fn shown(
     keep: &mut Keep<'_>,
-    make: impl FnOnce(&AtomicBool, &mut dyn FnMut(Event<'_>), &mut Keep<'_>) -> Result<Pictures>,
+    make: impl FnOnce(&AtomicBool, &mut (dyn FnMut(Event<'_>) + Send), &mut Keep<'_>) -> Result<Pictures>,
 ) -> Result<Pictures> {
     let bar = ProgressBar::new(1).with_style(
         ProgressStyle::with_template("{bar:32} {pos}/{len} steps, {msg}, {eta} left")

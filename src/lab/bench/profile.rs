@@ -115,7 +115,11 @@ impl Bench<'_> {
     ///
     /// # Errors
     /// If the device cannot hold it or gets one of its kernels wrong in every variant, or a weight is missing.
-    pub async fn network(&mut self, subject: Subject, tell: &mut dyn FnMut(&str)) -> Result<(NetworkRow, Vec<Row>)> {
+    pub async fn network(
+        &mut self,
+        subject: Subject,
+        tell: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<(NetworkRow, Vec<Row>)> {
         let Subject { graph, weights } = subject;
         let (inputs, flops) = (suite::inputs(&graph), graph.flops());
         let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();

@@ -1,0 +1,187 @@
+//! A network cut by how often its inputs change: what depends on pictures or on texts alone (the keys and values of
+//! cross-attention) runs once for a picture, what depends on the time (the embeddings of every block) once for all steps,
+//! and the rest at every step. Other networks in its graph (ControlNets) are cut with it.
+
+use super::kept::Resident;
+use super::kit::{Kit, Phase};
+use super::part::Part;
+use crate::conditioning::repeat_rows;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::models::ports::Changes;
+use crate::network::{Network, Outputs};
+use crate::samplers::Chain;
+use crate::tensor::{Shape, Tensor};
+
+/// How many rows a network's parts have.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows {
+    pub pictures: usize,
+    /// Rows of a picture: one for each text.
+    pub texts: usize,
+    pub steps: usize,
+}
+
+/// The graphs of the parts: of pictures, of texts, of all steps' times, and of one step.
+pub struct Cut {
+    /// What messages and kept networks call the whole.
+    pub name: &'static str,
+    /// The folder of its weights.
+    pub component: &'static str,
+    pub picture: Graph,
+    pub text: Graph,
+    pub time: Graph,
+    pub step: Graph,
+    /// All parameters of the whole.
+    pub wanted: Vec<(String, Shape)>,
+    pub rows: Rows,
+    /// The sampler's sums that `step` holds, where a device goes from step to step by itself.
+    pub chain: Option<Chain>,
+}
+
+/// What the parts are given; see [`Changes`].
+#[derive(Default)]
+pub struct Given {
+    /// One row for all rows.
+    pub picture: Vec<(String, Tensor)>,
+    /// A row for each text.
+    pub text: Vec<(&'static str, Tensor)>,
+    /// A row for each text at each step, the first step's first.
+    pub time: Vec<(&'static str, Tensor)>,
+    /// Numbers that are the same in all rows: one for each step.
+    pub step: Vec<(String, Vec<f32>)>,
+}
+
+impl Cut {
+    /// Cuts the graph that `whole` gives for a number of rows, by what its inputs change with; one that is not listed
+    /// changes at every step.
+    ///
+    /// # Errors
+    /// If there is no such graph.
+    pub fn of(
+        [name, component]: [&'static str; 2],
+        whole: &dyn Fn(usize) -> Result<Graph>,
+        inputs: &[(String, Changes)],
+        rows: Rows,
+    ) -> Result<Self> {
+        let of = |changes| {
+            let of = inputs.iter().filter(move |(_, with)| *with == changes);
+            of.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
+        };
+        let [of_picture, of_text, of_time] = [Changes::Picture, Changes::Text, Changes::Time].map(of);
+        let [picture, _] = whole(1)?.hoisted(&of_picture);
+        let [text, _] = whole(rows.texts)?.hoisted(&of_text);
+        let [time, _] = whole(rows.steps * rows.texts)?.hoisted(&of_time);
+        let whole = whole(rows.pictures * rows.texts)?;
+        let [_, step] = whole.hoisted(&[of_text, of_time, of_picture].concat());
+        Ok(Self { name, component, picture, text, time, step, wanted: whole.wanted(), rows, chain: None })
+    }
+
+    /// The parts with anything to do, in the order in which they run.
+    pub fn parts(self) -> Vec<Part> {
+        let steps = self.rows.steps;
+        let [picture, text, time, step] = self.into_parts(steps);
+        [picture, text, time, step].into_iter().filter(|part| !part.graph.nodes.is_empty()).collect()
+    }
+
+    fn into_parts(self, steps: usize) -> [Part; 4] {
+        let Self { name, component, picture, text, time, step, wanted, .. } = self;
+        let part = |what: &str, graph, times| Part {
+            what: if what.is_empty() { name.into() } else { format!("{name}'s part for {what}") },
+            component: component.into(),
+            graph,
+            wanted: wanted.clone(),
+            added: None,
+            times,
+        };
+        [part("pictures", picture, 1), part("prompts", text, 1), part("times", time, 1), part("", step, steps)]
+    }
+}
+
+/// The part of a network that runs at every step, with what the other parts gave it.
+pub(super) struct Stepper {
+    network: Resident,
+    /// What depends on the time, with a row for every step and text.
+    timed: Outputs,
+    /// [`Given::step`]
+    scales: Vec<(String, Vec<f32>)>,
+    rows: Rows,
+}
+
+impl Stepper {
+    /// Runs what is run once, and loads the rest.
+    ///
+    /// # Errors
+    /// If a part cannot be loaded or run.
+    pub async fn load(kit: &mut Kit<'_>, cut: Cut, given: Given) -> Result<Self> {
+        let rows = cut.rows;
+        let [picture, text, time, step] = cut.into_parts(rows.steps);
+        let of_text = kit.once(text, &by_name(&given.text), "the prompt").await?;
+        kit.mark(Phase::Denoise, "keys and values of the prompt");
+        let each = |(name, tensor)| (name, repeat_rows(&tensor, rows.pictures));
+        let mut held: Outputs = of_text.into_iter().map(each).collect();
+
+        let of_picture = kit.once(picture, &by_name(&given.picture), "the guiding picture").await?;
+        if !given.picture.is_empty() {
+            kit.mark(Phase::Denoise, "guiding pictures");
+        }
+        let all = |(name, tensor)| (name, repeat_rows(&tensor, rows.texts * rows.pictures));
+        held.extend(of_picture.into_iter().map(all));
+
+        let timed = kit.once(time, &by_name(&given.time), "the schedule").await?;
+        kit.mark(Phase::Denoise, "embeddings of the times");
+
+        let mut network = kit.load(kit.executor, step).await?;
+        network.network.hold(held)?;
+        Ok(Self { network, timed, scales: given.step, rows })
+    }
+
+    /// The output of that name at a step, for all inputs.
+    ///
+    /// # Errors
+    /// If the device fails, or a value is not finite even in f32.
+    pub async fn run(
+        &mut self,
+        kit: &mut Kit<'_>,
+        step: usize,
+        inputs: &[(&str, &Tensor)],
+        output: &str,
+    ) -> Result<Tensor> {
+        let mut outputs = kit.pass(&mut self.network, inputs, &format!("step {}", step + 1)).await?;
+        outputs.remove(output).ok_or_else(|| Error::shape(format!("the network has no output {output}")))
+    }
+
+    /// What the network is given at a step next to the state.
+    pub fn given(&self, step: usize) -> Vec<(String, Tensor)> {
+        let Rows { pictures, texts, .. } = self.rows;
+        // Cut when they are needed: all steps' rows for a large batch would be more than the state by far.
+        let timed =
+            self.timed.iter().map(|(name, tensor)| (name.clone(), rows_of(tensor, step * texts, texts, pictures)));
+        let rows = texts * pictures;
+        let scale =
+            |(name, scales): &(String, Vec<f32>)| (name.clone(), Tensor::new([rows, 1], vec![scales[step]; rows]));
+        timed.chain(self.scales.iter().map(scale)).collect()
+    }
+
+    /// The part that runs at every step.
+    pub fn network(&self) -> &Network {
+        &self.network.network
+    }
+
+    /// Lets go of the network, or keeps it for the next picture.
+    pub fn release(self, kit: &mut Kit<'_>) {
+        kit.release(self.network);
+    }
+}
+
+/// Tensors as networks are given them.
+pub(super) fn by_name<N: AsRef<str>>(tensors: &[(N, Tensor)]) -> Vec<(&str, &Tensor)> {
+    tensors.iter().map(|(name, tensor)| (name.as_ref(), tensor)).collect()
+}
+
+/// These rows of a tensor, each for every picture.
+fn rows_of(tensor: &Tensor, first: usize, count: usize, pictures: usize) -> Tensor {
+    let row = tensor.data.len() / tensor.shape.batch();
+    let data = tensor.data[first * row..][..count * row].to_vec();
+    repeat_rows(&Tensor::new(tensor.shape.with_batch(count), data), pictures)
+}

@@ -1,0 +1,273 @@
+//! The step loop: noise to what a system decodes, for as many pictures as fit at once, by a sampler on the host or, where
+//! a device computes and the sampler allows it, by sums that are a part of the network's graph. The device then goes from
+//! step to step by itself. Both make the same pictures, but for rounding.
+
+use super::cut::{Cut, Given, Rows, Stepper, by_name};
+use super::guidance::Guidance;
+use super::kit::Kit;
+use crate::error::{Error, Result};
+use crate::gpu::session::Carry;
+use crate::graph::Graph;
+use crate::network::Executor;
+use crate::ops::sampler_input::SamplerInput;
+use crate::ops::sampler_step::{FACTORS, SamplerStep};
+use crate::ops::{Kind, Ty};
+use crate::rng::Generator;
+use crate::samplers::{Chain, Link, Sampler};
+use crate::tensor::{Shape, Tensor};
+
+/// Inputs of a step's graph that does a [`Link`].
+const SLOTS: &str = "sampler_slots";
+const INPUT_FACTORS: &str = "sampler_input_factors";
+const STEP_FACTORS: &str = "sampler_step_factors";
+/// Its output: the next state and the network's output after guidance.
+const NEXT: &str = "sampler_step";
+/// The network's input and output that are the state.
+const SAMPLE: &str = "sample";
+
+/// Makes one picture's sampler, which remembers earlier steps.
+pub type NewSampler<'a> = &'a (dyn Fn() -> Result<Box<dyn Sampler>> + Sync);
+
+/// What a loop is given: everything that is of one system.
+pub struct Loop<'a> {
+    /// The network, cut for these pictures.
+    pub cut: Cut,
+    pub given: Given,
+    pub guidance: Guidance,
+    pub sampler: NewSampler<'a>,
+    /// Of the state of all pictures: `[pictures, ..]`, channels last.
+    pub state: Shape,
+    /// What is used instead of noise, of unit variance.
+    pub start: Option<Tensor>,
+    /// Each picture's own generator, so that a picture does not depend on its batch.
+    pub noise: Vec<Generator>,
+    /// How many steps are done before this loop's, and how many there are in all.
+    pub told: (usize, usize),
+}
+
+impl Cut {
+    /// The same with a sampler's sums in the step's graph, where the executor can do them.
+    ///
+    /// # Errors
+    /// If the network does not take and give a state.
+    pub fn sampled(mut self, executor: &Executor, sampler: NewSampler<'_>, guidance: &Guidance) -> Result<Self> {
+        if let (Executor::Gpu(..), Some(_)) = (executor, guidance.single()) {
+            self.chain = Chain::of(sampler()?);
+        }
+        if let Some(chain) = &self.chain {
+            self.step = sampling(self.step, chain.slots, self.rows)?;
+        }
+        Ok(self)
+    }
+}
+
+impl Loop<'_> {
+    /// The state after the last step.
+    ///
+    /// # Errors
+    /// If the network cannot be loaded or run, or the call is cancelled.
+    pub async fn run(self, kit: &mut Kit<'_>) -> Result<Tensor> {
+        let Self { mut cut, given, guidance, sampler, state, start, noise, told } = self;
+        let chain = cut.chain.take();
+        let rows = cut.rows;
+        let stepper = Stepper::load(kit, cut, given).await?;
+        // Only now: pictures that no memory holds have been refused.
+        let mut looped = Looped { stepper, rows, guidance, noise, told };
+        let state = looped.start(&*sampler()?, state, start);
+        let made = match chain {
+            Some(chain) => looped.by_sums(kit, &chain, state).await?,
+            None => looped.by_sampler(kit, sampler, state).await?,
+        };
+        looped.stepper.release(kit);
+        Ok(made)
+    }
+}
+
+/// A loop whose network is loaded.
+struct Looped {
+    stepper: Stepper,
+    rows: Rows,
+    guidance: Guidance,
+    noise: Vec<Generator>,
+    told: (usize, usize),
+}
+
+impl Looped {
+    /// What sampling starts from: seeded or given, times the first sigma.
+    fn start(&mut self, sampler: &dyn Sampler, shape: Shape, given: Option<Tensor>) -> Tensor {
+        let mut state = given.unwrap_or_else(|| noise_of(&mut self.noise, &shape));
+        let sigma = sampler.init_noise_sigma();
+        state.data.iter_mut().for_each(|v| *v *= sigma);
+        state
+    }
+
+    /// This many steps of the loop are done.
+    fn step_done(&self, kit: &mut Kit<'_>, done: usize) -> Result<()> {
+        let (before, all) = self.told;
+        kit.step_done(before + done, all)
+    }
+
+    async fn by_sampler(&mut self, kit: &mut Kit<'_>, sampler: NewSampler<'_>, mut state: Tensor) -> Result<Tensor> {
+        let mut samplers = self.noise.iter().map(|_| sampler()).collect::<Result<Vec<_>>>()?;
+        let one = state.shape.with_batch(1);
+        let inputs = state.shape.with_batch(self.rows.pictures * self.rows.texts);
+        for index in 0..samplers[0].timesteps().len() {
+            let scale = samplers[0].input_scale(index);
+            let scaled: Vec<f32> = state.data.iter().map(|v| v * scale).collect();
+            let sample = Tensor::new(inputs.clone(), scaled.repeat(self.rows.texts));
+            let given = self.stepper.given(index);
+            let inputs: Vec<_> = by_name(&given).into_iter().chain([(SAMPLE, &sample)]).collect();
+            let output = self.guidance.of(self.stepper.run(kit, index, &inputs, SAMPLE).await?.data);
+            let each = output.chunks_exact(one.len()).zip(state.data.chunks_exact_mut(one.len()));
+            for ((sampler, noise), (output, state)) in samplers.iter_mut().zip(&mut self.noise).zip(each) {
+                let next = sampler.step(index, output, state, &mut |_| normal(noise, &one));
+                state.copy_from_slice(&next);
+            }
+            self.step_done(kit, index + 1)?;
+        }
+        Ok(state)
+    }
+
+    /// The same by a chain: on the device alone or, to look into each step, with the host between them. The kernels are
+    /// the same, so the pictures are, bit for bit.
+    async fn by_sums(&mut self, kit: &mut Kit<'_>, chain: &Chain, state: Tensor) -> Result<Tensor> {
+        let made = if kit.request.check { None } else { self.on_device(kit, chain, &state).await? };
+        match made {
+            Some(made) => Ok(made),
+            None => self.step_by_step(kit, chain, state).await,
+        }
+    }
+
+    /// `None` if the network is not whole on the device, or what comes out is not finite.
+    async fn on_device(&self, kit: &mut Kit<'_>, chain: &Chain, state: &Tensor) -> Result<Option<Tensor>> {
+        let Some(session) = self.stepper.network().session() else { return Ok(None) };
+        kit.holds(session.bytes());
+        let mut noise = self.noise.clone();
+        let mut runs = session.chain(&[SLOTS]);
+        runs.write(SLOTS, 0, state)?;
+        for (index, link) in chain.links.iter().enumerate() {
+            if let Some((slot, noise)) = fresh_noise(link, &mut noise, &state.shape) {
+                runs.write(SLOTS, slot, &noise)?;
+            }
+            let carry = |(from, to)| Carry { output: NEXT, from, input: SLOTS, to };
+            runs.start(&by_name(&self.given(index, link)), &carried(link).map(carry).collect::<Vec<_>>())?;
+            // The device has the next step when it is done with one.
+            if index > 0 {
+                runs.wait(1)?;
+                self.step_done(kit, index)?;
+            }
+        }
+        runs.wait(0)?;
+        self.step_done(kit, chain.links.len())?;
+        let made = entry(&runs.read(SLOTS).await?, chain.last());
+        if made.first_not_finite().is_none() {
+            return Ok(Some(made));
+        }
+        kit.warn("what the steps made is NaN or infinite in the end: all steps again, each checked");
+        Ok(None)
+    }
+
+    async fn step_by_step(&mut self, kit: &mut Kit<'_>, chain: &Chain, state: Tensor) -> Result<Tensor> {
+        let (shape, mut data) = (state.shape, state.data);
+        data.resize(chain.slots * shape.len(), 0.0);
+        let mut slots = Tensor::new(Shape::new([&[chain.slots], shape.dims()].concat()), data);
+        for (index, link) in chain.links.iter().enumerate() {
+            if let Some((slot, noise)) = fresh_noise(link, &mut self.noise, &shape) {
+                put(&mut slots, slot, &noise);
+            }
+            let given = self.given(index, link);
+            let inputs: Vec<_> = by_name(&given).into_iter().chain([(SLOTS, &slots)]).collect();
+            let next = self.stepper.run(kit, index, &inputs, NEXT).await?;
+            carried(link).for_each(|(from, to)| put(&mut slots, to, &entry(&next, from)));
+            self.step_done(kit, index + 1)?;
+        }
+        Ok(entry(&slots, chain.last()))
+    }
+
+    /// What the network and the sampler's sums are given at a step next to the slots.
+    fn given(&self, index: usize, link: &Link) -> Vec<(String, Tensor)> {
+        let mut input = vec![0.0; link.sum.len()];
+        input[link.latents] = link.scale;
+        let guidance = self.guidance.single().unwrap_or(1.0);
+        let step = [&[guidance, link.output], &link.sum[..]].concat();
+        let factors = [(INPUT_FACTORS, input), (STEP_FACTORS, step)];
+        let factors = factors.map(|(name, factors)| (name.to_string(), Tensor::new([factors.len()], factors)));
+        self.stepper.given(index).into_iter().chain(factors).collect()
+    }
+}
+
+/// A step's graph with a sampler's sums before and after it.
+pub(super) fn sampling(mut graph: Graph, slots: usize, rows: Rows) -> Result<Graph> {
+    let Rows { pictures, texts, .. } = rows;
+    let missing = |what: &str| Error::shape(format!("the network has no {what} {SAMPLE}"));
+    let sample = graph.input_named(SAMPLE).ok_or_else(|| missing("input"))?;
+    let found = graph.outputs.iter().find(|(name, _)| name == SAMPLE);
+    let output = found.map(|(_, id)| *id).ok_or_else(|| missing("output"))?;
+    let each = graph.shape(sample).with_batch(pictures);
+    let shape = Shape::new([&[slots], each.dims()].concat());
+    let factors = |count: usize| Ty::new(Kind::F32, [count]);
+    let given = [(SLOTS, Ty::new(Kind::F32, shape)), (INPUT_FACTORS, factors(slots))];
+    let slots_given = graph.compute_input(SAMPLE, "sampler.input", SamplerInput { texts }, &given)?[0];
+    let step_factors = graph.input(STEP_FACTORS, Kind::F32, [FACTORS + slots]);
+    let step = SamplerStep { guided: texts == 2 };
+    let next = graph.node("sampler.step", step, &[output, slots_given, step_factors])?;
+    graph.outputs = vec![(NEXT.to_string(), next)];
+    Ok(graph)
+}
+
+/// Which entries of a step's output go into which slots.
+fn carried(link: &Link) -> impl Iterator<Item = (usize, usize)> {
+    [(0, link.next)].into_iter().chain(link.keep.map(|to| (1, to)))
+}
+
+/// Every picture's own noise and its slot, of a step that draws any and uses it.
+fn fresh_noise(link: &Link, generators: &mut [Generator], shape: &Shape) -> Option<(usize, Tensor)> {
+    let noise = link.draws.then(|| noise_of(generators, shape))?;
+    link.noise.map(|slot| (slot, noise))
+}
+
+/// Every picture's own noise, for a state of this shape.
+fn noise_of(generators: &mut [Generator], shape: &Shape) -> Tensor {
+    let one = shape.with_batch(1);
+    Tensor::new(shape.clone(), generators.iter_mut().flat_map(|generator| normal(generator, &one)).collect())
+}
+
+/// One picture's noise: drawn in PyTorch's order, channels first, and put in the state's.
+fn normal(generator: &mut Generator, one: &Shape) -> Vec<f32> {
+    let drawn = generator.normal(one.len());
+    let &[_, height, width, channels] = one.dims() else { return drawn };
+    let pixels = height * width;
+    (0..pixels)
+        .flat_map(|pixel| (0..channels).map(move |channel| channel * pixels + pixel))
+        .map(|at| drawn[at])
+        .collect()
+}
+
+/// An entry of a tensor's first dimension.
+fn entry(tensor: &Tensor, index: usize) -> Tensor {
+    let shape = Shape::new(&tensor.shape.dims()[1..]);
+    let data = tensor.data[index * shape.len()..][..shape.len()].to_vec();
+    Tensor::new(shape, data)
+}
+
+fn put(tensor: &mut Tensor, index: usize, entry: &Tensor) {
+    tensor.data[index * entry.data.len()..][..entry.data.len()].copy_from_slice(&entry.data);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Source;
+
+    #[test]
+    fn noise_is_drawn_channels_first_and_kept_channels_last() {
+        let mut generators = [Source::default().seeded(1), Source::default().seeded(2)];
+        let noise = noise_of(&mut generators, &[2, 2, 3, 4].into());
+        for (index, seed) in [1, 2].into_iter().enumerate() {
+            let drawn = Tensor::new([1, 4, 2, 3], Source::default().seeded(seed).normal(24));
+            assert_eq!(entry(&noise, index).data, drawn.to_channels_last().unwrap().data);
+        }
+        // A state without pixels is as it is drawn.
+        assert_eq!(normal(&mut Source::default().seeded(1), &[1, 5, 3].into()), Source::default().seeded(1).normal(15));
+    }
+}

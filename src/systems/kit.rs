@@ -1,0 +1,316 @@
+//! What every system is built from: networks loaded, run, kept and released; pictures handed out; whoever asked told
+//! what happens, and asked whether to go on; and where the time went.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use web_time::Instant;
+
+use super::kept::{Kept, Resident};
+use super::parameters::parameters;
+use super::part::{Models, Part};
+use super::request::{Event, Keep, Made, Pictures, Request, Seconds, Settings, Span, Tell};
+use crate::error::{Error, Result};
+use crate::image::{Picture, to_rgb8};
+use crate::network::{Executor, Network, Outputs};
+use crate::tensor::Tensor;
+use crate::weights::Changes;
+
+/// One call of a system, from the request to its pictures.
+pub struct Kit<'a> {
+    pub models: &'a Models,
+    pub executor: &'a Executor,
+    pub request: &'a Request,
+    pub settings: &'a Settings,
+    /// Of the request's LoRA files.
+    changes: Changes,
+    /// Where networks go that are not needed any more; without it they are let go.
+    kept: Option<&'a mut Kept>,
+    cancel: &'a AtomicBool,
+    tell: &'a mut Tell<'a>,
+    keep: &'a mut Keep<'a>,
+    begun: Instant,
+    /// The end of the last span.
+    marked: Instant,
+    seconds: Seconds,
+    spans: Vec<Span>,
+    peak_device_bytes: u64,
+    state: Tensor,
+    pictures: Vec<Picture>,
+}
+
+/// Who is told, who keeps what is made, and who may stop it.
+pub(super) struct Caller<'a, 'b> {
+    pub cancel: &'a AtomicBool,
+    pub tell: &'a mut Tell<'b>,
+    pub keep: &'a mut Keep<'b>,
+}
+
+/// Which part of [`Seconds`] a span belongs to.
+#[derive(Debug, Clone, Copy)]
+pub enum Phase {
+    Load,
+    Text,
+    Denoise,
+    Decode,
+}
+
+impl<'a> Kit<'a> {
+    /// # Errors
+    /// If the request's LoRA files do not fit the model.
+    pub(super) fn new(
+        begun: Instant,
+        models: &'a Models,
+        executor: &'a Executor,
+        (request, settings): (&'a Request, &'a Settings),
+        kept: Option<&'a mut Kept>,
+        caller: Caller<'a, '_>,
+    ) -> Result<Self> {
+        let changes = Changes::of(&models.model, &request.loras)?;
+        let Caller { cancel, tell, keep } = caller;
+        Ok(Self {
+            models,
+            executor,
+            request,
+            settings,
+            changes,
+            kept,
+            cancel,
+            tell,
+            keep,
+            begun,
+            marked: begun,
+            seconds: Seconds::default(),
+            spans: Vec::new(),
+            peak_device_bytes: 0,
+            state: Tensor::zeros([0]),
+            pictures: Vec::with_capacity(request.batch),
+        })
+    }
+
+    /// All that was made.
+    pub(super) fn done(self) -> Pictures {
+        let Self { mut seconds, spans, peak_device_bytes, state, pictures, .. } = self;
+        seconds.total = self.begun.elapsed().as_secs_f64();
+        Pictures { pictures, latents: state, settings: self.settings.clone(), seconds, peak_device_bytes, spans }
+    }
+
+    /// Tells something that a user should know.
+    pub fn warn(&mut self, text: &str) {
+        (self.tell)(Event::Warning(text));
+    }
+
+    /// This many of all steps are done.
+    ///
+    /// # Errors
+    /// If the call is cancelled.
+    pub fn step_done(&mut self, done: usize, steps: usize) -> Result<()> {
+        self.mark(Phase::Denoise, "steps");
+        (self.tell)(Event::Step(done, steps));
+        self.stop_if_cancelled()
+    }
+
+    /// # Errors
+    /// If the call is cancelled.
+    pub fn stop_if_cancelled(&self) -> Result<()> {
+        if self.cancel.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Ends a span here: the time since the last one ended went into `what`.
+    pub fn mark(&mut self, phase: Phase, what: &str) {
+        let now = Instant::now();
+        let seconds = (now - self.marked).as_secs_f64();
+        self.marked = now;
+        // It happened while weights were read, so it is a part of this time.
+        let merging = self.changes.take_time().as_secs_f64();
+        *match phase {
+            Phase::Load => &mut self.seconds.load,
+            Phase::Text => &mut self.seconds.text,
+            Phase::Denoise => &mut self.seconds.denoise,
+            Phase::Decode => &mut self.seconds.decode,
+        } += seconds;
+        if merging > 0.0 {
+            self.span("merging LoRAs", merging);
+        }
+        self.span(what, seconds - merging);
+    }
+
+    fn span(&mut self, what: &str, seconds: f64) {
+        match self.spans.iter_mut().find(|span| span.what == what) {
+            Some(span) => span.seconds += seconds,
+            None => self.spans.push(Span { what: what.to_string(), seconds }),
+        }
+    }
+
+    /// A network, kept or loaded.
+    ///
+    /// # Errors
+    /// As [`Network::load`], and if its weights cannot be read.
+    pub(super) async fn load(&mut self, executor: &Executor, part: Part) -> Result<Resident> {
+        let made_for = part.made_for(executor, &self.changes);
+        let kept = self.kept.as_mut().and_then(|kept| kept.take(&part.what, &made_for));
+        let network = match kept {
+            Some(network) => network,
+            None => {
+                let weights = part.weights(self.models, &self.changes)?;
+                let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
+                Network::load(executor, part.graph, &part.wanted, weights, tell).await?
+            }
+        };
+        self.mark(Phase::Load, &format!("loading the {}", part.what));
+        Ok(Resident { what: part.what, made_for, network: network.checked(self.request.check) })
+    }
+
+    /// Lets go of a network, or keeps it.
+    pub(super) fn release(&mut self, network: Resident) {
+        if let Some(kept) = &mut self.kept {
+            kept.put(network);
+        }
+    }
+
+    /// One pass of a network; what it tells is said to happen at `place`.
+    ///
+    /// # Errors
+    /// As [`Network::run`].
+    pub(super) async fn pass(
+        &mut self,
+        network: &mut Resident,
+        inputs: &[(&str, &Tensor)],
+        place: &str,
+    ) -> Result<Outputs> {
+        let tell = &mut |text: &str| (self.tell)(Event::Warning(&format!("{place}: {text}")));
+        let outputs = network.network.run(inputs, tell).await?;
+        self.holds(network.network.device_bytes());
+        Ok(outputs)
+    }
+
+    /// Loads a network for one pass. One without nodes has no outputs.
+    ///
+    /// # Errors
+    /// If it cannot be loaded or run.
+    pub(super) async fn once(&mut self, part: Part, inputs: &[(&str, &Tensor)], place: &str) -> Result<Outputs> {
+        if part.graph.nodes.is_empty() {
+            return Ok(Outputs::new());
+        }
+        let mut network = self.load(self.executor, part).await?;
+        let outputs = self.pass(&mut network, inputs, place).await?;
+        self.release(network);
+        Ok(outputs)
+    }
+
+    /// This much device memory is held now, next to what is kept.
+    pub fn holds(&mut self, bytes: u64) {
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.device_bytes());
+        self.peak_device_bytes = self.peak_device_bytes.max(kept + bytes);
+    }
+
+    /// Takes the state after the last step of the batch's next pictures, channels last, and hands out the whole batch's
+    /// once it is whole.
+    ///
+    /// # Errors
+    /// If it is of another shape than that of the pictures before, or cannot be kept.
+    pub fn add_state(&mut self, state: &Tensor) -> Result<()> {
+        let part = if state.shape.rank() == 4 { state.to_channels_first()? } else { state.clone() };
+        let before = if self.state.shape.is_empty() { 0 } else { self.state.shape.batch() };
+        self.state.data.extend_from_slice(&part.data);
+        self.state.shape = part.shape.with_batch(before + part.shape.batch());
+        if self.state.shape.batch() < self.request.batch {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let kept = (self.keep)(Made::Latents(&self.state));
+        self.not_counted(start, kept)
+    }
+
+    /// How many pictures are made.
+    pub fn made(&self) -> usize {
+        self.pictures.len()
+    }
+
+    /// Takes the batch's next picture, `[1, H, W, 3]` from -1 to 1, and hands it out.
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    pub fn add_picture(&mut self, pixels: &Tensor) -> Result<()> {
+        let Settings { width, height, .. } = *self.settings;
+        let index = self.pictures.len();
+        let parameters = Some(parameters(self.models, self.request, self.settings, index));
+        let picture = Picture { width, height, rgb: to_rgb8(pixels), parameters };
+        self.mark(Phase::Decode, "decoding");
+        let start = Instant::now();
+        let kept = (self.keep)(Made::Picture(index, &picture));
+        self.pictures.push(picture);
+        self.not_counted(start, kept)
+    }
+
+    /// The time since `start`, in which something was kept, is not a part of this call's.
+    fn not_counted(&mut self, start: Instant, kept: Result<()>) -> Result<()> {
+        kept?;
+        let taken = start.elapsed();
+        self.begun += taken;
+        self.marked += taken;
+        self.stop_if_cancelled()
+    }
+}
+
+/// The pictures of a batch that are still to be made.
+#[derive(Debug)]
+pub(super) struct Rest {
+    batch: usize,
+    done: usize,
+    /// Most pictures of a part.
+    pub at_once: usize,
+}
+
+impl Rest {
+    /// All at once, for now.
+    pub fn new(batch: usize) -> Self {
+        Self { batch, done: 0, at_once: batch }
+    }
+
+    /// The next part's pictures, its number, and how many parts there are.
+    pub fn next_part(&self) -> Option<(Range<usize>, (usize, usize))> {
+        let range = self.done..self.batch.min(self.done + self.at_once);
+        let part = (self.done.div_ceil(self.at_once), self.batch.div_ceil(self.at_once));
+        (!range.is_empty()).then_some((range, part))
+    }
+
+    /// The next part has been made.
+    pub fn made(&mut self) {
+        self.done = self.batch.min(self.done + self.at_once);
+    }
+
+    /// Parts of half the pictures, if those of the next one can be halved.
+    pub fn halve(&mut self) -> bool {
+        let count = self.at_once.min(self.batch - self.done);
+        self.at_once = count.div_ceil(2);
+        count > 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_does_not_fit_is_made_in_parts_that_do() {
+        let (mut rest, mut made) = (Rest::new(11), Vec::new());
+        while let Some((range, part)) = rest.next_part() {
+            if range.len() > 3 {
+                assert!(rest.halve());
+                continue;
+            }
+            made.push((range, part));
+            rest.made();
+        }
+        assert_eq!(made, [(0..3, (0, 4)), (3..6, (1, 4)), (6..9, (2, 4)), (9..11, (3, 4))]);
+    }
+
+    #[test]
+    fn one_picture_that_does_not_fit_is_not_halved() {
+        let mut rest = Rest::new(2);
+        assert!(rest.halve());
+        assert_eq!(rest.next_part(), Some((0..1, (0, 2))));
+        assert!(!rest.halve());
+    }
+}

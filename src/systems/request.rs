@@ -1,0 +1,268 @@
+//! What is asked of a system and what comes of it, as plain values.
+
+use crate::conditioning;
+use crate::error::{Error, Result};
+use crate::image::Picture;
+use crate::rng;
+use crate::tensor::Tensor;
+use crate::weights::Lora;
+
+/// What to draw. Absent values are the model's defaults.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub prompt: String,
+    /// The prompt as the picture's parameters show it, if not as it is: with tags for LoRA files.
+    pub shown_prompt: Option<String>,
+    /// `None` is not the same as empty: SDXL then leaves its unconditional embedding zero.
+    pub negative: Option<String>,
+    /// How both are read and encoded.
+    pub conditioning: conditioning::Options,
+    /// Pixels.
+    pub width: Option<usize>,
+    pub height: Option<usize>,
+    pub steps: Option<usize>,
+    pub guidance: Option<f32>,
+    pub sampler: Option<String>,
+    /// [`samplers::Config::with_spacing`](crate::samplers::Config::with_spacing)
+    pub spacing: Option<String>,
+    /// [`samplers::Config::with_prediction`](crate::samplers::Config::with_prediction)
+    pub prediction: Option<String>,
+    /// [`samplers::Config::with_eta`](crate::samplers::Config::with_eta)
+    pub eta: Option<f64>,
+    /// Seed of the first picture; the others count up.
+    pub seed: u64,
+    /// Which generator the noise is of: the latents', and a stochastic sampler's, which goes on drawing from it.
+    pub rng: rng::Source,
+    /// Number of pictures, at least 1.
+    pub batch: usize,
+    /// Files whose changes are added to the weights.
+    pub loras: Vec<Lora>,
+    /// `[batch, channels, height, width]` in latent pixels, unit variance: used instead of seeded noise.
+    pub init_latents: Option<Tensor>,
+    /// One for each of [`Studio::with_controls`](super::Studio::with_controls), in the same order.
+    pub controls: Vec<Control>,
+    /// Whether every node's output is checked, as [`Network::checked`](crate::network::Network::checked) tells: slower,
+    /// the same picture.
+    pub check: bool,
+}
+
+impl Default for Request {
+    /// One picture without a prompt, by the model's defaults.
+    fn default() -> Self {
+        Self {
+            prompt: String::new(),
+            shown_prompt: None,
+            negative: None,
+            conditioning: conditioning::Options::default(),
+            width: None,
+            height: None,
+            steps: None,
+            guidance: None,
+            sampler: None,
+            spacing: None,
+            prediction: None,
+            eta: None,
+            seed: 0,
+            rng: rng::Source::default(),
+            batch: 1,
+            loras: Vec::new(),
+            init_latents: None,
+            controls: Vec::new(),
+            check: false,
+        }
+    }
+}
+
+/// How one ControlNet guides a request's pictures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Control {
+    /// What it is shown, for all pictures and all texts the same.
+    pub image: Picture,
+    /// What its residuals are multiplied by; 1 is what it was trained for.
+    pub scale: f32,
+    /// The part of the steps in which it guides, from 0 to 1 (diffusers' `control_guidance_start` and `_end`).
+    pub start: f64,
+    pub end: f64,
+}
+
+impl Control {
+    /// Its scale at one of so many evaluations of the network. Where it does not guide, that is 0, as in diffusers.
+    pub(super) fn scale_at(&self, index: usize, evaluations: usize) -> f32 {
+        let share = |index: usize| index as f64 / evaluations as f64;
+        if share(index) < self.start || share(index + 1) > self.end { 0.0 } else { self.scale }
+    }
+
+    fn check(&self) -> Result<()> {
+        let Self { scale, start, end, .. } = self;
+        if !scale.is_finite() {
+            return Err(Error::usage(format!("--control-scale {scale} is not a number")));
+        }
+        if !(0.0 <= *start && start < end && *end <= 1.0) {
+            let what = format!("--control-start {start} and --control-end {end}: expected 0 <= start < end <= 1");
+            return Err(Error::usage(what));
+        }
+        Ok(())
+    }
+}
+
+/// A request with every default filled in.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub width: usize,
+    pub height: usize,
+    pub steps: usize,
+    pub guidance: f32,
+    pub sampler: String,
+    pub spacing: Option<String>,
+    pub prediction: Option<String>,
+    pub eta: Option<f64>,
+}
+
+/// What happens on the way, for whoever shows it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    Warning(&'a str),
+    /// This many of all steps are done.
+    Step(usize, usize),
+}
+
+/// What a call has made, for a caller that keeps it at once.
+#[derive(Debug)]
+pub enum Made<'a> {
+    /// [`Pictures::latents`], before the last of them are decoded.
+    Latents(&'a Tensor),
+    /// The picture of this place in the batch, as in [`Pictures::pictures`].
+    Picture(usize, &'a Picture),
+}
+
+/// Shows what happens.
+pub type Tell<'a> = dyn FnMut(Event<'_>) + Send + 'a;
+/// Keeps what is made.
+pub type Keep<'a> = dyn FnMut(Made<'_>) -> Result<()> + Send + 'a;
+
+/// Wall-clock seconds of each part.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub struct Seconds {
+    /// Reading and uploading weights, planning, compiling kernels: of all networks.
+    pub load: f64,
+    pub text: f64,
+    pub denoise: f64,
+    pub decode: f64,
+    pub total: f64,
+}
+
+impl std::ops::AddAssign for Seconds {
+    fn add_assign(&mut self, other: Self) {
+        self.load += other.load;
+        self.text += other.text;
+        self.denoise += other.denoise;
+        self.decode += other.decode;
+        self.total += other.total;
+    }
+}
+
+/// The pictures and what they cost.
+#[derive(Debug)]
+pub struct Pictures {
+    /// One per seed, with its parameters.
+    pub pictures: Vec<Picture>,
+    /// After the last step, before the VAE's scaling is undone, as files hold them: `[batch, channels, height, width]`.
+    pub latents: Tensor,
+    pub settings: Settings,
+    pub seconds: Seconds,
+    /// The most device memory that was held at one time.
+    pub peak_device_bytes: u64,
+    /// Where the wall-clock time went, in order: `seconds.total` together.
+    pub spans: Vec<Span>,
+}
+
+/// A part of a picture's making.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Span {
+    pub what: String,
+    /// Wall-clock time.
+    pub seconds: f64,
+}
+
+/// Whether the numbers of a request make sense for any model, which has so many ControlNets.
+///
+/// # Errors
+/// If they do not.
+pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> Result<()> {
+    if !settings.guidance.is_finite() {
+        return Err(Error::usage(format!("--guidance {} is not a number", settings.guidance)));
+    }
+    check_size(settings.width, settings.height, request.batch)?;
+    let images = request.controls.len();
+    if networks != images {
+        return Err(Error::usage(format!("{networks} ControlNets and {images} pictures for them: give one for each")));
+    }
+    request.controls.iter().try_for_each(Control::check)
+}
+
+/// Refuses what no machine holds, so that later sizes in bytes can be computed at all; whether a smaller one fits is for
+/// the executor to say.
+fn check_size(width: usize, height: usize, batch: usize) -> Result<()> {
+    const MOST_PICTURES: usize = 1 << 16;
+    const MOST_PIXELS: u128 = 1 << 36;
+    if batch == 0 {
+        return Err(Error::usage("--batch 0 makes no picture: at least 1"));
+    }
+    if batch > MOST_PICTURES {
+        return Err(Error::usage(format!(
+            "--batch {batch} is more than {MOST_PICTURES}: run again with another --seed"
+        )));
+    }
+    let pixels = [width, height, batch].iter().try_fold(1u128, |product, n| product.checked_mul(*n as u128));
+    if pixels.is_none_or(|pixels| pixels > MOST_PIXELS) {
+        return Err(Error::usage(format!(
+            "{width}x{height} pixels fit no machine: give a smaller --width, --height or --batch"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn control(start: f64, end: f64) -> Control {
+        let image = Picture { width: 1, height: 1, rgb: vec![0; 3], parameters: None };
+        Control { image, scale: 0.5, start, end }
+    }
+
+    #[test]
+    fn a_control_guides_in_its_part_of_the_steps() {
+        let scales = |start, end| (0..4).map(|at| control(start, end).scale_at(at, 4)).collect::<Vec<_>>();
+        assert_eq!(scales(0.0, 1.0), [0.5; 4]);
+        assert_eq!(scales(0.25, 1.0), [0.0, 0.5, 0.5, 0.5]);
+        assert_eq!(scales(0.0, 0.5), [0.5, 0.5, 0.0, 0.0]);
+        assert_eq!(scales(0.3, 0.9), [0.0, 0.0, 0.5, 0.0]);
+    }
+
+    #[test]
+    fn a_part_of_no_steps_is_refused() {
+        for (start, end) in [(0.5, 0.5), (0.7, 0.2), (-0.1, 1.0), (0.0, 1.1), (f64::NAN, 1.0)] {
+            let error = control(start, end).check().unwrap_err().to_string();
+            assert!(error.contains("--control-start") && error.contains("expected 0 <= start"), "{error}");
+        }
+        assert!(Control { scale: f32::NAN, ..control(0.0, 1.0) }.check().is_err());
+    }
+
+    #[test]
+    fn a_picture_without_a_network_is_refused() {
+        let settings = Settings {
+            width: 8,
+            height: 8,
+            steps: 1,
+            guidance: 1.0,
+            sampler: String::new(),
+            spacing: None,
+            prediction: None,
+            eta: None,
+        };
+        let request = Request { controls: vec![control(0.0, 1.0)], ..Request::default() };
+        let error = check(&request, &settings, 0).unwrap_err().to_string();
+        assert_eq!(error, "0 ControlNets and 1 pictures for them: give one for each");
+    }
+}

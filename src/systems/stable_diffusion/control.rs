@@ -1,0 +1,43 @@
+//! ControlNets: networks that are shown a picture, and guide the UNet by it.
+
+use crate::error::{Error, Result};
+use crate::models::controlnet::{Config, image_input, scale_input};
+use crate::models::unet;
+use crate::systems::request::{Control, Request, Settings};
+use crate::tensor::Tensor;
+use crate::weights::Model;
+
+/// Reads a ControlNet's configuration.
+///
+/// # Errors
+/// If the model has no ControlNet, or one that does not fit this UNet and its VAE's factor.
+pub(super) fn open(model: &Model, unet: &unet::Config, factor: usize) -> Result<Config> {
+    let path = "controlnet/config.json";
+    let place = model.path(path).display().to_string();
+    if !model.has(path) {
+        let what = "holds no ControlNet; give a folder whose config.json has _class_name ControlNetModel, or a file";
+        return Err(Error::file(model.path(""), what));
+    }
+    let config = Config::from_json(&model.text(path)?, &place)?;
+    match config.misfit(unet, factor) {
+        None => Ok(config),
+        Some(misfit) => {
+            let what = format!("{misfit}: it is for another family; give a ControlNet that was made for this model's");
+            Err(Error::config(place, what))
+        }
+    }
+}
+
+/// What the ControlNets see, by the names of their inputs, at the picture's size.
+pub(super) fn images(request: &Request, settings: &Settings) -> Vec<(String, Tensor)> {
+    let Settings { width, height, .. } = *settings;
+    let image = |(index, control): (usize, &Control)| (image_input(index), control.image.to_tensor(width, height));
+    request.controls.iter().enumerate().map(image).collect()
+}
+
+/// For each ControlNet the name of its scale's input, and the scale at each of so many evaluations of the UNet.
+pub(super) fn scales(request: &Request, evaluations: usize) -> Vec<(String, Vec<f32>)> {
+    let scales = |control: &Control| (0..evaluations).map(|at| control.scale_at(at, evaluations)).collect();
+    let named = |(index, control)| (scale_input(index), scales(control));
+    request.controls.iter().enumerate().map(named).collect()
+}

@@ -1,0 +1,326 @@
+//! Stable Diffusion 1, 2 and XL (Rombach et al. 2022, Podell et al. 2023): noise in a VAE's latents becomes a picture under
+//! the guidance of texts; diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`.
+
+mod control;
+mod text;
+pub mod variant;
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+pub use text::Conditioning;
+use variant::Variant;
+
+use super::cut::{Cut, Given, Rows};
+use super::decode::{self, Decoder};
+use super::denoise::Loop;
+use super::guidance::Guidance;
+use super::kit::{Kit, Rest};
+use super::part::{Models, Part};
+use super::request::{Request, Settings};
+use super::system::{Drawing, System};
+use crate::conditioning::{ClipText, Options};
+use crate::error::{Error, Result};
+use crate::models::autoencoder::Autoencoder;
+use crate::models::config::{FORWARD, NetworkConfig};
+use crate::models::ports::Changes;
+use crate::models::{controlnet, unet};
+use crate::network::Executor;
+use crate::samplers::{self, Sampler};
+use crate::tensor::{Shape, Tensor};
+
+/// A model of the family: its configurations read and understood.
+pub struct StableDiffusion {
+    variant: &'static Variant,
+    unet: unet::Config,
+    vae: Autoencoder,
+    schedule: samplers::Config,
+    controls: Vec<controlnet::Config>,
+    /// The encoders of the last call, and its options.
+    encoders: Mutex<Option<(Options, Arc<Vec<ClipText>>)>>,
+}
+
+impl StableDiffusion {
+    /// # Errors
+    /// If a file of the model is missing, asks for something that is not built, or they do not fit each other.
+    pub fn open(models: &Models, variant: &'static Variant) -> Result<Self> {
+        let model = &models.model;
+        let read = |path: &str| Ok::<_, Error>((model.text(path)?, model.path(path).display().to_string()));
+        let (text, place) = read("unet/config.json")?;
+        let unet = unet::Config::from_json(&text, &place)?;
+        let (text, vae_place) = read("vae/config.json")?;
+        let vae = Autoencoder::from_json(&text, &vae_place)?;
+        let (text, schedule_place) = read("scheduler/scheduler_config.json")?;
+        let schedule = samplers::Config::from_json(&text, &schedule_place)?;
+        if unet.text_time.is_some() != variant.pooled {
+            let (class, takes) = (variant.class, if variant.pooled { "no " } else { "" });
+            return Err(Error::config(place, format!("the UNet takes {takes}text_embeds, and {class} is another's")));
+        }
+        let channels = vae.latent_channels();
+        if [unet.in_channels, unet.out_channels] != [channels; 2] {
+            let what = format!(
+                "in_channels {} and out_channels {} do not fit the VAE's {channels} latent channels: inpainting and \
+                 upscaling models are not supported",
+                unet.in_channels, unet.out_channels
+            );
+            return Err(Error::config(place, what));
+        }
+        let factor = vae.factor();
+        let controls =
+            models.controls.iter().map(|control| control::open(control, &unet, factor)).collect::<Result<_>>()?;
+        Ok(Self { variant, unet, vae, schedule, controls, encoders: Mutex::new(None) })
+    }
+
+    fn sampler(&self, settings: &Settings) -> Result<Box<dyn Sampler>> {
+        let schedule = self.schedule.clone().with_spacing(settings.spacing.as_deref());
+        let schedule = schedule.with_prediction(settings.prediction.as_deref()).with_eta(settings.eta)?;
+        samplers::sampler(&settings.sampler, &schedule, settings.steps)
+    }
+
+    /// Whether the unconditional pass is needed: not by a network that is told the guidance it was distilled with.
+    fn guided(&self, settings: &Settings) -> bool {
+        settings.guidance > 1.0 && self.unet.guidance_width.is_none()
+    }
+
+    fn guidance(&self, settings: &Settings) -> Guidance {
+        if self.guided(settings) { Guidance::by_text(settings.guidance) } else { Guidance::none() }
+    }
+
+    /// Height and width of the latents.
+    fn size(&self, settings: &Settings) -> [usize; 2] {
+        [settings.height, settings.width].map(|side| side / self.vae.factor())
+    }
+
+    /// The UNet with its ControlNets, cut for so many pictures, each drawn for texts of the shape `[texts, tokens,
+    /// channels]`.
+    fn cut(&self, executor: &Executor, settings: &Settings, text: &Shape, pictures: usize) -> Result<Cut> {
+        let [height, width] = self.size(settings);
+        let (texts, tokens) = (text.batch(), text.rows() / text.batch());
+        let steps = self.sampler(settings)?.timesteps().len();
+        let whole = |rows| self.unet.controlled_graph(&self.controls, rows, height, width, tokens);
+        let own = self.unet.ports(FORWARD).into_iter().map(|port| (port.name.to_string(), port.changes));
+        let images = (0..self.controls.len()).map(|index| (controlnet::image_input(index), Changes::Picture));
+        let inputs: Vec<_> = own.chain(images).collect();
+        let cut = Cut::of(["UNet", "unet"], &whole, &inputs, Rows { pictures, texts, steps })?;
+        cut.sampled(executor, &|| self.sampler(settings), &self.guidance(settings))
+    }
+
+    /// What the UNet's parts are given.
+    fn given(&self, request: &Request, settings: &Settings, text: &Conditioning, timesteps: &[f32]) -> Given {
+        let texts = text.context.shape.batch();
+        let rows = texts * timesteps.len();
+        let each = |row: &[f32], count: usize| Tensor::new([count, row.len()], row.repeat(count));
+        let times = timesteps.iter().flat_map(|time| std::iter::repeat_n(*time, texts)).collect();
+        let mut time = vec![("timestep", Tensor::new([rows], times))];
+        if let Some(pooled) = &text.pooled {
+            let all = Tensor::new([rows, pooled.shape.channels()], pooled.data.repeat(timesteps.len()));
+            let (height, width) = (settings.height as f32, settings.width as f32);
+            // The original size, the crop's corner, and the size that is wanted.
+            let sizes: [f32; unet::TIME_IDS] = [height, width, 0.0, 0.0, height, width];
+            time.extend([("text_embeds", all), ("time_ids", each(&sizes, rows))]);
+        }
+        if let Some(embedding) = self.unet.guidance_embedding(settings.guidance) {
+            time.push(("timestep_cond", each(&embedding, rows)));
+        }
+        Given {
+            picture: control::images(request, settings),
+            text: vec![("encoder_hidden_states", text.context.clone())],
+            time,
+            step: control::scales(request, timesteps.len()),
+        }
+    }
+
+    /// The given latents of these pictures of the batch, channels last.
+    fn start(&self, request: &Request, settings: &Settings, range: &Range<usize>) -> Result<Option<Tensor>> {
+        let [height, width] = self.size(settings);
+        let shape = Shape::from([request.batch, self.unet.in_channels, height, width]);
+        match &request.init_latents {
+            None => Ok(None),
+            Some(given) if given.shape != shape => Err(Error::usage(format!(
+                "--init-latents holds {}, but this picture needs {shape}: change --width, --height or --batch",
+                given.shape
+            ))),
+            Some(given) => {
+                let each = shape.len() / shape.batch();
+                let part = given.data[range.start * each..range.end * each].to_vec();
+                Tensor::new(shape.with_batch(range.len()), part).to_channels_last().map(Some)
+            }
+        }
+    }
+
+    /// The latents of these pictures, which are part number `part` of `parts`: channels last.
+    async fn latents(
+        &self,
+        kit: &mut Kit<'_>,
+        text: &Conditioning,
+        range: Range<usize>,
+        (part, parts): (usize, usize),
+    ) -> Result<Tensor> {
+        let (request, settings) = (kit.request, kit.settings);
+        let [height, width] = self.size(settings);
+        let sampler = || self.sampler(settings);
+        let first = sampler()?;
+        let steps = first.timesteps().len();
+        let seeded = |index: usize| request.rng.seeded(request.seed.wrapping_add(index as u64));
+        let denoise = Loop {
+            cut: self.cut(kit.executor, settings, &text.context.shape, range.len())?,
+            given: self.given(request, settings, text, first.timesteps()),
+            guidance: self.guidance(settings),
+            sampler: &sampler,
+            state: [range.len(), height, width, self.unet.in_channels].into(),
+            start: self.start(request, settings, &range)?,
+            noise: range.map(seeded).collect(),
+            told: (part * steps, parts * steps),
+        };
+        denoise.run(kit).await
+    }
+
+    /// Prompt to embeddings, noise to latents, latents to pixels: of all pictures at once or, where there is no room for
+    /// that, of as many as there is room for.
+    async fn drawn(&self, kit: &mut Kit<'_>) -> Result<()> {
+        if let Some(warning) = samplers::warning(&kit.settings.sampler, &self.schedule)? {
+            kit.warn(&warning);
+        }
+        let texts = self.texts(kit.models, kit.request, kit.settings)?;
+        let text = self.condition(kit, texts).await?;
+        let mut decoder = Decoder::new(&self.vae, self.variant.upcasts && self.vae.force_upcast());
+        let mut rest = Rest::new(kit.request.batch);
+        while let Some((range, part)) = rest.next_part() {
+            let count = range.len();
+            let latents = match self.latents(kit, &text, range, part).await {
+                Err(Error::TooLarge(why)) if rest.halve() => {
+                    let at_once = rest.at_once;
+                    kit.warn(&format!("{count} pictures at once do not fit, so {at_once} are made at a time: {why}"));
+                    continue;
+                }
+                made => made?,
+            };
+            rest.made();
+            // Each part to its pixels before the next begins, so that the least is lost if none follows.
+            kit.add_state(&latents)?;
+            decoder.decode(kit, &latents).await?;
+        }
+        Ok(())
+    }
+}
+
+impl System for StableDiffusion {
+    fn settings(&self, models: &Models, request: &Request) -> Result<Settings> {
+        let defaults = models.model.entry().map(|entry| entry.defaults.clone()).unwrap_or_default();
+        let factor = self.vae.factor();
+        let own = defaults.size.or(self.unet.sample_size.map(|[height, width]| [width * factor, height * factor]));
+        let side = |given: Option<usize>, own: Option<usize>, name: &str| {
+            let pixels = given.or(own);
+            let pixels =
+                pixels.ok_or_else(|| Error::usage(format!("this model has no size of its own: give --{name}")))?;
+            if pixels == 0 || pixels % factor != 0 {
+                let nearest = (pixels / factor).max(1) * factor;
+                return Err(Error::usage(format!(
+                    "--{name} {pixels} is not a positive multiple of {factor}: try {nearest}"
+                )));
+            }
+            Ok(pixels)
+        };
+        let sampler = match request.sampler.clone().or(defaults.sampler) {
+            Some(name) => name,
+            None => self.schedule.default_sampler()?.to_string(),
+        };
+        let settings = Settings {
+            width: side(request.width, own.map(|[width, _]| width), "width")?,
+            height: side(request.height, own.map(|[_, height]| height), "height")?,
+            steps: request.steps.or(defaults.steps).unwrap_or(25),
+            guidance: request.guidance.or(defaults.guidance).unwrap_or(self.variant.guidance),
+            sampler,
+            spacing: request.spacing.clone(),
+            prediction: request.prediction.clone(),
+            eta: request.eta,
+        };
+        self.sampler(&settings)?;
+        Ok(settings)
+    }
+
+    fn parts(&self, models: &Models, executor: &Executor, request: &Request, settings: &Settings) -> Result<Vec<Part>> {
+        let texts = self.texts(models, request, settings)?;
+        let cut = self.cut(executor, settings, &texts.shape(), request.batch)?;
+        let decoder = decode::part(&self.vae, self.size(settings), request.batch)?;
+        Ok(texts.parts.into_iter().chain(cut.parts()).chain([decoder]).collect())
+    }
+
+    fn draw<'a, 'k: 'a>(&'a self, kit: &'a mut Kit<'k>) -> Drawing<'a> {
+        Box::pin(self.drawn(kit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::plan::{Storage, session_bytes};
+    use crate::lab::suite::SD15;
+    use crate::systems::denoise::sampling;
+    use crate::tensor::DType;
+
+    const F16: Storage = Storage { act: DType::F16, weight: DType::F16 };
+
+    /// Stable Diffusion 1.5; everything else is diffusers' default.
+    fn sd15(controls: &[&str]) -> StableDiffusion {
+        let control = |text: &&str| controlnet::Config::from_json(text, "controlnet").unwrap();
+        StableDiffusion {
+            variant: &variant::SD,
+            unet: unet::Config::from_json(r#"{"cross_attention_dim": 768}"#, "unet").unwrap(),
+            vae: Autoencoder::from_json(crate::lab::suite::VAE, "vae").unwrap(),
+            schedule: samplers::Config::from_json("{}", "scheduler").unwrap(),
+            controls: controls.iter().map(control).collect(),
+            encoders: Mutex::new(None),
+        }
+    }
+
+    fn settings(side: usize) -> Settings {
+        let (sampler, guidance) = ("ddim".into(), 7.5);
+        Settings { width: side, height: side, steps: 25, guidance, sampler, spacing: None, prediction: None, eta: None }
+    }
+
+    /// The parts of its UNet for a picture of 512 x 512 with guidance.
+    fn cut(controls: &[&str]) -> Cut {
+        sd15(controls).cut(&Executor::Cpu, &settings(512), &[2, 77, 768].into(), 1).unwrap()
+    }
+
+    #[test]
+    fn a_step_of_sd15_takes_at_most_340_dispatches() {
+        let Cut { step, rows, .. } = cut(&[]);
+        let nodes = sampling(step, 3, rows).unwrap().fused().nodes;
+        assert!(nodes.len() <= 340, "{}", nodes.len());
+    }
+
+    #[test]
+    fn a_controlnet_is_counted_in_what_a_step_takes_and_its_picture_is_made_small_once() {
+        let (alone, guided) = (cut(&[]), cut(&[r#"{"cross_attention_dim": 768}"#]));
+        let [alone_bytes, bytes] = [&alone, &guided].map(|parts| session_bytes(&parts.step.clone().fused(), F16));
+        // Two bytes for each of its 361 million parameters, less those of the other parts.
+        assert!((640_000_000..740_000_000).contains(&(bytes - alone_bytes)), "{}", bytes - alone_bytes);
+        assert!(alone.picture.nodes.is_empty());
+        assert_eq!(guided.picture.outputs.len(), 1);
+        assert!(guided.step.nodes.iter().all(|node| !node.name.contains("controlnet_cond_embedding")));
+    }
+
+    #[test]
+    fn sd15_at_512_takes_2_6_gb_with_everything_resident_and_its_decoder_under_0_7() {
+        let Cut { text, time, step, .. } = cut(&[]);
+        let networks = SD15.networks(64, 2).unwrap();
+        let [encoder, _, decoder] = &networks[..] else { panic!("SD 1.5 has three networks") };
+        let [text, time, step] = [text, time, step].map(|part| session_bytes(&part.fused(), F16));
+        let [encoder, decoder] = [encoder, decoder].map(|graph| session_bytes(graph, F16));
+        assert!(decoder < 700_000_000, "{decoder}");
+        let all = text + time + step + encoder + decoder;
+        assert!(all < 2_600_000_000, "{text} + {time} + {step} + {encoder} + {decoder} = {all}");
+    }
+
+    #[test]
+    fn given_latents_are_those_of_the_parts_own_pictures() {
+        let given = Tensor::new([3, 4, 1, 1], (0..12).map(|v| v as f32).collect());
+        let request = Request { init_latents: Some(given), batch: 3, ..Request::default() };
+        let part = sd15(&[]).start(&request, &settings(8), &(1..2)).unwrap().unwrap();
+        assert_eq!((part.shape.dims(), part.data), (&[1, 1, 1, 4][..], vec![4.0, 5.0, 6.0, 7.0]));
+        let error = sd15(&[]).start(&request, &settings(16), &(1..2)).unwrap_err().to_string();
+        assert!(error.contains("holds [3, 4, 1, 1]") && error.contains("needs [3, 4, 2, 2]"), "{error}");
+    }
+}

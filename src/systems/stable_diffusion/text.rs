@@ -1,0 +1,137 @@
+//! What Stable Diffusion's UNet is conditioned on.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use web_time::Instant;
+
+use super::StableDiffusion;
+use crate::conditioning::clip::Wanted;
+use crate::conditioning::{Chunks, ClipText, join_channels};
+use crate::error::{Error, Result};
+use crate::network::Executor;
+use crate::systems::kit::{Caller, Kit};
+use crate::systems::part::{Models, Part};
+use crate::systems::request::{Request, Settings};
+use crate::systems::system::System;
+use crate::systems::text::{self, encode};
+use crate::tensor::{Shape, Tensor};
+use crate::weights::Model;
+
+/// One row per text, the negative one first where guidance needs it.
+#[derive(Debug, Clone)]
+pub struct Conditioning {
+    /// `[texts, tokens, channels]`: the UNet's `encoder_hidden_states`.
+    pub context: Tensor,
+    /// `[texts, channels]`: SDXL's `text_embeds`.
+    pub pooled: Option<Tensor>,
+}
+
+/// A request's texts, ready for the encoders.
+pub(super) struct Texts {
+    pub encoders: Arc<Vec<ClipText>>,
+    pub chunks: Chunks,
+    /// How many there are: two with guidance.
+    pub count: usize,
+    pub parts: Vec<Part>,
+}
+
+impl Texts {
+    /// The shape of the context.
+    pub fn shape(&self) -> Shape {
+        let width = self.encoders.iter().map(ClipText::width).sum();
+        [self.count, self.chunks.tokens(), width].into()
+    }
+}
+
+impl StableDiffusion {
+    /// Tokenizes the prompt and, where guidance needs it, the negative one.
+    ///
+    /// # Errors
+    /// If a tokenizer or an encoder's configuration is missing, or gives what this UNet does not take.
+    pub(super) fn texts(&self, models: &Models, request: &Request, settings: &Settings) -> Result<Texts> {
+        let encoders = self.encoders(&models.model, request)?;
+        let both = [request.negative.as_deref().unwrap_or(""), &request.prompt];
+        let texts = if self.guided(settings) { &both[..] } else { &both[1..] };
+        let chunks = Chunks::of(&encoders, texts)?;
+        let skip = request.conditioning.clip_skip.unwrap_or(self.variant.skip);
+        let wanted = Wanted { state: self.variant.state, skip };
+        let part = |(encoder, chunks): (&ClipText, &Vec<_>)| text::part(encoder, texts.len(), wanted, chunks.len());
+        let parts = encoders.iter().zip(&chunks.of).map(part).collect::<Result<_>>()?;
+        let texts = Texts { encoders, chunks, count: texts.len(), parts };
+        let (width, wanted) = (texts.shape().channels(), self.unet.cross_attention_dim);
+        if width == wanted {
+            return Ok(texts);
+        }
+        let place = models.model.path("unet/config.json");
+        Err(Error::config(
+            place.display(),
+            format!("cross_attention_dim is {wanted}, but the text encoders give {width}"),
+        ))
+    }
+
+    /// The encoders for these options, opened once for calls with the same.
+    fn encoders(&self, model: &Model, request: &Request) -> Result<Arc<Vec<ClipText>>> {
+        let mut last = self.encoders.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((options, encoders)) = &*last
+            && *options == request.conditioning
+        {
+            return Ok(Arc::clone(encoders));
+        }
+        let encoders = Arc::new(ClipText::open_all(model, self.variant.encoders, &request.conditioning)?);
+        *last = Some((request.conditioning.clone(), Arc::clone(&encoders)));
+        Ok(encoders)
+    }
+
+    /// What a request's texts become, without a picture.
+    ///
+    /// # Errors
+    /// If the request makes no sense for this model, or an encoder cannot be loaded or run.
+    pub async fn encode(&self, models: &Models, executor: &Executor, request: &Request) -> Result<Conditioning> {
+        let settings = self.settings(models, request)?;
+        let never = AtomicBool::new(false);
+        let caller = Caller { cancel: &never, tell: &mut |_| {}, keep: &mut |_| Ok(()) };
+        let mut kit = Kit::new(Instant::now(), models, executor, (request, &settings), None, caller)?;
+        let texts = self.texts(models, request, &settings)?;
+        self.condition(&mut kit, texts).await
+    }
+
+    /// Prompts to embeddings.
+    ///
+    /// # Errors
+    /// If an encoder cannot be loaded or run.
+    pub(super) async fn condition(&self, kit: &mut Kit<'_>, texts: Texts) -> Result<Conditioning> {
+        let (model, both) = (&kit.models.model, texts.count > 1);
+        let zero = self.variant.pooled && both && kit.request.negative.is_none() && zero_when_empty(model)?;
+        let encoded = encode(kit, &texts.encoders, texts.parts, &texts.chunks).await?;
+        let (mut contexts, mut pooled) = (Vec::new(), None);
+        for of_one in encoded {
+            contexts.push(of_one.context);
+            pooled = of_one.pooled.or(pooled);
+        }
+        let context = contexts.into_iter().reduce(|a, b| join_channels(&a, &b));
+        let mut context = context.ok_or_else(|| Error::shape("there is no text encoder"))?;
+        let mut pooled = pooled.filter(|_| self.variant.pooled);
+        if self.variant.pooled && pooled.is_none() {
+            let what = format!("{} needs a text encoder with a projection", self.variant.class);
+            return Err(Error::config(kit.models.model.name(), what));
+        }
+        if zero {
+            clear_first_row(&mut context);
+            pooled.as_mut().map(clear_first_row);
+        }
+        Ok(Conditioning { context, pooled })
+    }
+}
+
+/// `force_zeros_for_empty_prompt` of `model_index.json`: without a negative prompt the unconditional embeddings are 0.
+fn zero_when_empty(model: &Model) -> Result<bool> {
+    let index: serde_json::Value = model.json("model_index.json")?;
+    // StableDiffusionXLPipeline's own default.
+    Ok(index.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool).unwrap_or(true))
+}
+
+fn clear_first_row(tensor: &mut Tensor) {
+    let row = tensor.data.len() / tensor.shape.batch();
+    tensor.data[..row].fill(0.0);
+}

@@ -1,0 +1,179 @@
+//! A model opened for making pictures.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use web_time::Instant;
+
+use super::kept::Kept;
+use super::kit::{Caller, Kit};
+use super::part::{Models, Part};
+use super::request::{Keep, Pictures, Request, Settings, Tell, check};
+use super::{Row, System, find};
+use crate::error::{Error, Result};
+use crate::network::Executor;
+use crate::weights::{Changes, Model};
+
+/// A model opened with its system: its configurations read and understood.
+pub struct Studio {
+    models: Models,
+    row: &'static Row,
+    system: Box<dyn System>,
+    /// What is to be said whenever it draws.
+    warning: Option<String>,
+}
+
+impl Studio {
+    /// # Errors
+    /// If a file of the model is missing or asks for something that is not built.
+    pub fn open(model: Model) -> Result<Self> {
+        Self::of(Models { model, controls: Vec::new() })
+    }
+
+    fn of(models: Models) -> Result<Self> {
+        let (row, warning) = find(&models.model)?;
+        let system = (row.open)(&models)?;
+        Ok(Self { models, row, system, warning })
+    }
+
+    /// The same with the autoencoder of another folder (its `config.json` and weights): another full one, or a tiny one.
+    ///
+    /// # Errors
+    /// If a file is missing, asks for something that is not built, or its latents are not the UNet's.
+    pub fn with_vae(self, folder: &Path) -> Result<Self> {
+        let config = folder.join("config.json");
+        if !config.exists() {
+            return Err(Error::file(&config, "is not there; give a folder of a VAE alone"));
+        }
+        let Models { model, controls } = self.models;
+        Self::of(Models { model: model.with_component("vae", folder), controls })
+    }
+
+    /// The same guided by these ControlNets, whose residuals add up.
+    ///
+    /// # Errors
+    /// If one is not a ControlNet, asks for something that is not built, or is for another UNet.
+    pub fn with_controls(self, controls: Vec<Model>) -> Result<Self> {
+        Self::of(Models { controls, ..self.models })
+    }
+
+    /// The model itself.
+    pub fn model(&self) -> &Model {
+        &self.models.model
+    }
+
+    /// The row of its system.
+    pub fn row(&self) -> &'static Row {
+        self.row
+    }
+
+    /// Fills in the defaults: the model's own, then its system's.
+    ///
+    /// # Errors
+    /// If the request makes no sense for this model.
+    pub fn settings(&self, request: &Request) -> Result<Settings> {
+        let settings = self.system.settings(&self.models, request)?;
+        check(request, &settings, self.models.controls.len())?;
+        Ok(settings)
+    }
+
+    /// Every network that drawing would load, in that order.
+    ///
+    /// # Errors
+    /// If the request makes no sense for this model, or its prompt cannot be tokenized.
+    pub fn parts(&self, executor: &Executor, request: &Request) -> Result<Vec<Part>> {
+        self.system.parts(&self.models, executor, request, &self.settings(request)?)
+    }
+
+    /// What the request's LoRA files change in this model.
+    ///
+    /// # Errors
+    /// As [`Changes::of`].
+    pub fn changes(&self, request: &Request) -> Result<Changes> {
+        Changes::of(&self.models.model, &request.loras)
+    }
+
+    /// The same model on an executor, where its networks stay from one picture to the next.
+    pub fn load<'a>(&'a self, executor: &'a Executor) -> Loaded<'a> {
+        Loaded { studio: self, executor, kept: Kept::default() }
+    }
+
+    /// Makes the pictures, with the networks loaded one after the other, each gone before the next. `cancel` is checked
+    /// between submissions.
+    ///
+    /// # Errors
+    /// If the request, the weights or the device do not allow it, or a node's output is not finite even in f32.
+    pub async fn generate(
+        &self,
+        executor: &Executor,
+        request: &Request,
+        cancel: &AtomicBool,
+        tell: &mut Tell<'_>,
+    ) -> Result<Pictures> {
+        self.generate_each(executor, request, cancel, tell, &mut |_| Ok(())).await
+    }
+
+    /// The same, which hands out the latents and each picture as soon as they are made.
+    ///
+    /// # Errors
+    /// As there, and those of `keep`, after which nothing more is made.
+    pub async fn generate_each(
+        &self,
+        executor: &Executor,
+        request: &Request,
+        cancel: &AtomicBool,
+        tell: &mut Tell<'_>,
+        keep: &mut Keep<'_>,
+    ) -> Result<Pictures> {
+        self.make(executor, None, request, Caller { cancel, tell, keep }).await
+    }
+
+    async fn make(
+        &self,
+        executor: &Executor,
+        kept: Option<&mut Kept>,
+        request: &Request,
+        caller: Caller<'_, '_>,
+    ) -> Result<Pictures> {
+        let begun = Instant::now();
+        let settings = self.settings(request)?;
+        let mut kit = Kit::new(begun, &self.models, executor, (request, &settings), kept, caller)?;
+        if let Some(warning) = &self.warning {
+            kit.warn(warning);
+        }
+        self.system.draw(&mut kit).await?;
+        Ok(kit.done())
+    }
+}
+
+/// A model that keeps its networks in memory, all of them at once. A picture of another size than the last, or with
+/// another number of texts, loads again what depends on that.
+pub struct Loaded<'a> {
+    studio: &'a Studio,
+    executor: &'a Executor,
+    kept: Kept,
+}
+
+impl Loaded<'_> {
+    /// [`Studio::generate`] with the networks of the last call.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn generate(&mut self, request: &Request, cancel: &AtomicBool, tell: &mut Tell<'_>) -> Result<Pictures> {
+        self.generate_each(request, cancel, tell, &mut |_| Ok(())).await
+    }
+
+    /// [`Studio::generate_each`] with the networks of the last call.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn generate_each(
+        &mut self,
+        request: &Request,
+        cancel: &AtomicBool,
+        tell: &mut Tell<'_>,
+        keep: &mut Keep<'_>,
+    ) -> Result<Pictures> {
+        self.studio.make(self.executor, Some(&mut self.kept), request, Caller { cancel, tell, keep }).await
+    }
+}
