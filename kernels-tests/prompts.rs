@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
 use ornstein::conditioning::{Conditioning, Embedding, Encoder, Options, Syntax, Texts, condition};
+use ornstein::error::Message;
 use ornstein::models::unet;
 use ornstein::network::Executor;
 use ornstein::prompt::{Part, parse};
@@ -82,7 +83,7 @@ fn encode(model: &str, texts: &[&str], options: &Options, executor: &Executor) -
     let unet = std::fs::read_to_string(data("cases").join(model_case(encoders.len())).join("unet/config.json"))?;
     let mut unet = unet::Config::from_json(&unet, "unet/config.json")?;
     unet.cross_attention_dim = if encoders.len() == 2 { 80 } else { 32 };
-    let tell = &mut |_: &str| {};
+    let tell = &mut |_: &Message| {};
     pollster::block_on(async {
         let mut encoders =
             Encoder::load_all(&model, &Changes::default(), &unet, executor, texts.len(), options, tell).await?;
@@ -153,5 +154,5 @@ fn an_embedding_twice_is_refused() -> Result<(), Failed> {
 }
 
 fn too_many_layers_are_refused() -> Result<(), Failed> {
-    refused(&[], Some(4), &["--clip-skip 4", "3 layers"])
+    refused(&[], Some(4), &["clip skip 4", "3 layers"])
 }

@@ -3,7 +3,7 @@
 mod embedding;
 mod encoder;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Message, Result};
 use crate::models::unet;
 use crate::prompt::chunks::Chunk;
 use crate::tensor::Tensor;
@@ -50,7 +50,7 @@ pub async fn condition(
     unet: &unet::Config,
     encoders: &mut [Encoder],
     texts: &Texts<'_>,
-    tell: &mut dyn FnMut(&str),
+    tell: &mut dyn FnMut(&Message),
 ) -> Result<Conditioning> {
     let sdxl = unet.is_sdxl();
     let (chunks, dropped) = chunks(encoders, texts.texts)?;

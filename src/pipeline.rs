@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use crate::conditioning::{self, Syntax};
-use crate::error::{Error, Result};
+use crate::error::{Error, Message, Result};
 use crate::files::read_text;
 use crate::image::{ControlParameters, Parameters, Picture};
 use crate::models::autoencoder::Autoencoder;
@@ -110,7 +110,7 @@ pub struct Settings {
 /// What happens on the way, for whoever shows it.
 #[derive(Debug)]
 pub enum Event<'a> {
-    Warning(&'a str),
+    Warning(&'a Message),
     /// This many of so many steps are done.
     Step(usize, usize),
 }

@@ -14,10 +14,12 @@ use crate::gpu::shader::Sources;
 use crate::network::Executor;
 use crate::tensor::DType;
 use crate::weights::{Model, unwritable};
+use flag::flag;
 
 mod bench;
 mod convert;
 mod devices;
+mod flag;
 mod forward;
 mod generate;
 mod interrupt;
@@ -147,7 +149,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Interrupted) => interrupt::end(),
         Err(error) => {
-            warn(&error.to_string());
+            warn(&error.said(flag));
             ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
         }
     }

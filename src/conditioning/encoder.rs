@@ -1,7 +1,7 @@
 //! A text encoder with its tokenizer: a text to chunks of tokens, chunks to embeddings.
 
 use super::Options;
-use crate::error::{Error, Result};
+use crate::error::{Error, Message, Result};
 use crate::models::clip::{self, State};
 use crate::models::unet;
 use crate::network::{Executor, Network};
@@ -44,7 +44,7 @@ impl Encoder {
         executor: &Executor,
         texts: usize,
         options: &Options,
-        tell: &mut dyn FnMut(&str),
+        tell: &mut dyn FnMut(&Message),
     ) -> Result<Vec<Self>> {
         let (suffixes, state) = if unet.is_sdxl() { (&["", "_2"][..], State::Raw) } else { (&[""][..], State::Normed) };
         let mut encoders = Vec::new();
@@ -104,7 +104,7 @@ impl Encoder {
     pub(super) async fn run(
         &mut self,
         chunks: &[&Chunk],
-        tell: &mut dyn FnMut(&str),
+        tell: &mut dyn FnMut(&Message),
     ) -> Result<(Tensor, Option<Tensor>)> {
         let ids = chunks.iter().flat_map(|chunk| chunk.ids.iter().map(|id| *id as f32)).collect();
         let ids = Tensor::new([chunks.len(), self.config.max_tokens], ids);

@@ -9,7 +9,7 @@ use super::denoise::Rest;
 use super::kept::{Kept, Resident, made_for};
 use super::{Event, Keep, Made, Pictures, Pipeline, Request, Seconds, Settings, Span};
 use crate::conditioning::{Conditioning, Encoder, Texts, condition};
-use crate::error::{Error, Result};
+use crate::error::{Error, Message, Result};
 use crate::graph::Graph;
 use crate::image::{Picture, to_rgb8};
 use crate::models::controlnet::{image_input, scale_input};
@@ -166,7 +166,7 @@ impl<'a> Run<'a> {
                 let weights = self.changes.merged(component, weights);
                 let controls = if component == "unet" { self.pipeline.control_weights()? } else { Vec::new() };
                 let weights = Bundle::new(weights, controls);
-                let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
+                let tell = &mut |text: &Message| (self.tell)(Event::Warning(text));
                 Network::load(executor, graph, parameters, weights, tell).await?
             }
         };
@@ -183,7 +183,7 @@ impl<'a> Run<'a> {
 
     /// One pass of a network; what it tells is said to happen at `place`.
     pub async fn pass(&mut self, network: &mut Network, inputs: &[(&str, &Tensor)], place: &str) -> Result<Outputs> {
-        let tell = &mut |text: &str| (self.tell)(Event::Warning(&format!("{place}: {text}")));
+        let tell = &mut |text: &Message| (self.tell)(Event::Warning(&text.clone().on(place)));
         let outputs = network.run(inputs, tell).await?;
         self.holds(network.device_bytes());
         Ok(outputs)
@@ -221,7 +221,7 @@ impl<'a> Run<'a> {
         self.request.controls.iter().enumerate().map(named).collect()
     }
 
-    pub fn warn(&mut self, text: &str) {
+    pub fn warn(&mut self, text: &Message) {
         (self.tell)(Event::Warning(text));
     }
 
@@ -253,7 +253,7 @@ impl<'a> Run<'a> {
         let loras = ["text_encoder", "text_encoder_2"].map(|component| self.changes.files(component)).join("; ");
         let made_for = (texts.len(), request.check, request.conditioning.clone(), loras);
         let kept = self.kept.as_mut().and_then(|kept| kept.take_encoders(&made_for));
-        let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
+        let tell = &mut |text: &Message| (self.tell)(Event::Warning(text));
         let mut encoders = match kept {
             Some(encoders) => encoders,
             None => {
@@ -264,7 +264,7 @@ impl<'a> Run<'a> {
         };
         self.mark(Phase::Load, "loading the text encoders");
         let texts = Texts { texts, negative_absent: guided && negative.is_none() };
-        let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
+        let tell = &mut |text: &Message| (self.tell)(Event::Warning(text));
         let conditioning = condition(model, unet, &mut encoders, &texts, tell).await?;
         self.holds(conditioning.device_bytes);
         if let Some(kept) = &mut self.kept {
@@ -273,7 +273,7 @@ impl<'a> Run<'a> {
         self.mark(Phase::Text, "encoding the prompt");
         if conditioning.dropped > 0 {
             let warning = format!("the prompt is too long: its last {} tokens were left out", conditioning.dropped);
-            (self.tell)(Event::Warning(&warning));
+            (self.tell)(Event::Warning(&Message::from(warning)));
         }
         self.stop_if_cancelled()?;
         Ok(conditioning)
@@ -290,7 +290,7 @@ impl<'a> Run<'a> {
                 }
                 Err(Error::TooLarge(why)) if rest.halve() => {
                     let (count, at_once) = (range.len(), rest.at_once);
-                    self.warn(&format!("{count} pictures at once do not fit, so {at_once} are made at a time: {why}"));
+                    self.warn(&why.on(format!("{count} pictures at once do not fit, so {at_once} are made at a time")));
                 }
                 Err(error) => return Err(error),
             }
@@ -309,7 +309,7 @@ impl<'a> Run<'a> {
             }
             match (self.decode_on(&executor, latents, first, pictures, keep).await, &executor) {
                 (Err(Error::TooLarge(why)), Executor::Gpu(..)) => {
-                    self.warn(&format!("the VAE's decoder runs on the CPU: {why}"));
+                    self.warn(&why.on("the VAE's decoder runs on the CPU"));
                     self.decodes_on_cpu = true;
                 }
                 (decoded, _) => return decoded,

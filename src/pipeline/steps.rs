@@ -161,7 +161,7 @@ impl Run<'_> {
         if made.first_not_finite().is_none() {
             return Ok(Some(made));
         }
-        self.warn("the latents are NaN or infinite in the end: all steps again, each looked at");
+        self.warn(&"the latents are NaN or infinite in the end: all steps again, each looked at".into());
         Ok(None)
     }
 
