@@ -7,6 +7,7 @@ use std::process::Command;
 use libtest_mimic::{Failed, Trial};
 use std::sync::Arc;
 
+use ornstein::error::Message;
 use ornstein::gpu::Gpu;
 use ornstein::gpu::adapter::{Choice, select, without_gl};
 use ornstein::gpu::admission::admit_tuning;
@@ -176,7 +177,7 @@ async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
     for run in 0..2 {
         let executor = Executor::Gpu(Gpu::open(adapter, Sources::with_folder(&folder)?).await?, act, IfWrong::UseCpu);
         let mut said = Vec::new();
-        let mut tell = |text: &str| said.push(text.to_string());
+        let mut tell = |text: &Message| said.push(text.to_string());
         let mut network = Network::load(&executor, graph.clone(), &[], NoWeights, &mut tell).await?;
         let found = network.run(&[], &mut tell).await?.remove("output").ok_or("there is no output")?;
         let said = said.into_iter().filter(|line| !line.starts_with("checking")).collect::<Vec<_>>();

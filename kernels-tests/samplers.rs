@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Failed, Trial};
+use ornstein::error::Field;
 use ornstein::samplers::{Config, Sampler, names, sampler};
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -237,7 +238,7 @@ fn ignored_keys() -> Result<(), Failed> {
 fn no_share() -> Result<(), Failed> {
     for eta in [-0.1, 1.5, f64::NAN] {
         let error = Config::default().with_eta(Some(eta)).err().ok_or("it was taken")?.to_string();
-        if !error.contains("--eta") {
+        if !error.starts_with("eta ") {
             return Err(error.into());
         }
     }
@@ -250,7 +251,7 @@ fn eta_without_meaning() -> Result<(), Failed> {
         let (takes, made) = (["ddim", "tcd"].contains(&name), sampler(name, &config, 4));
         match made {
             Ok(_) if takes => {}
-            Err(ornstein::error::Error::Usage(error)) if !takes && error.contains("--eta") => {}
+            Err(ornstein::error::Error::Usage(error)) if !takes && error.field == Some(Field::Eta) => {}
             _ => return Err(name.into()),
         }
     }

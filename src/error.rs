@@ -1,77 +1,85 @@
-//! The one error type. A message names the file, node or option, what is wrong with it, and what to do about it.
+//! The one error type. A message names the file, node or field, what is wrong with it, and what to do about it.
 
-use std::fmt::Display;
+mod remedy;
+
+use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
+pub use remedy::{Field, Message, Name, Remedy};
+
+/// Is told what a user should know.
+pub type Warn<'a> = dyn FnMut(&Message) + Send + 'a;
+
+/// What may fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong on the way from a prompt to a picture.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum Error {
     /// The request makes no sense whatever the files hold: an unknown sampler, a width of 0. Exit status 2.
-    #[error("{}", message(.0))]
-    Usage(String),
+    Usage(Message),
     /// A file cannot be read, written or understood.
-    #[error("{}", message(format_args!("{}: {what}", path.display())))]
-    File { path: PathBuf, what: String },
+    File { path: PathBuf, what: Message },
     /// A configuration asks for something that is not built, or contradicts itself.
-    #[error("{}", message(format_args!("{place}: {what}")))]
-    Config { place: String, what: String },
+    Config { place: String, what: Message },
     /// Tensors that are missing, extra, misshapen or not finite.
-    #[error("{}", message(format_args!("{place}: {what}")))]
-    Weights { place: String, what: String },
+    Weights { place: String, what: Message },
     /// A node's inputs do not fit its op.
-    #[error("{}", message(format_args!("{node}: {what}")))]
-    Shape { node: String, what: String },
+    Shape { node: String, what: Message },
     /// No such device, a limit of it exceeded, or a failure on it.
-    #[error("{}", message(.0))]
-    Device(String),
+    Device(Message),
     /// More than the memory of the device or the machine holds at once, or than a limit of the device: fewer pictures at a
     /// time or smaller ones may do.
-    #[error("{}", message(.0))]
-    TooLarge(String),
+    TooLarge(Message),
     /// A device computes something wrong. What it was asked to do can be done in another type or elsewhere.
-    #[error("{}", message(.0))]
-    WrongKernel(String),
+    WrongKernel(Message),
     /// A computation produced infinities or NaN.
-    #[error("{}", message(.0))]
-    NotFinite(String),
+    NotFinite(Message),
     /// Stopped by Ctrl-C, or another signal that ends programs.
-    #[error("interrupted")]
     Interrupted,
 }
 
 impl Error {
     pub fn usage(what: impl Display) -> Self {
-        Self::Usage(what.to_string())
+        Self::Usage(what.to_string().into())
     }
 
     pub fn file(path: impl AsRef<Path>, what: impl Display) -> Self {
-        Self::File { path: path.as_ref().to_path_buf(), what: what.to_string() }
+        Self::File { path: path.as_ref().to_path_buf(), what: what.to_string().into() }
     }
 
     pub fn config(place: impl Display, what: impl Display) -> Self {
-        Self::Config { place: place.to_string(), what: what.to_string() }
+        Self::Config { place: place.to_string(), what: what.to_string().into() }
     }
 
     pub fn weights(place: impl Display, what: impl Display) -> Self {
-        Self::Weights { place: place.to_string(), what: what.to_string() }
+        Self::Weights { place: place.to_string(), what: what.to_string().into() }
     }
 
     /// A shape error before the node is known; [`Error::at`] names it.
     pub fn shape(what: impl Display) -> Self {
-        Self::Shape { node: String::new(), what: what.to_string() }
+        Self::Shape { node: String::new(), what: what.to_string().into() }
     }
 
     pub fn device(what: impl Display) -> Self {
-        Self::Device(what.to_string())
+        Self::Device(what.to_string().into())
+    }
+
+    /// More than fits.
+    pub fn too_large(what: impl Display) -> Self {
+        Self::TooLarge(what.to_string().into())
+    }
+
+    /// Infinities or NaN.
+    pub fn not_finite(what: impl Display) -> Self {
+        Self::NotFinite(what.to_string().into())
     }
 
     /// Puts a place before what a device said.
     pub fn on(self, place: impl Display) -> Self {
         match self {
-            Self::Device(what) => Self::Device(format!("{place}: {what}")),
-            Self::TooLarge(what) => Self::TooLarge(format!("{place}: {what}")),
+            Self::Device(what) => Self::Device(what.on(place)),
+            Self::TooLarge(what) => Self::TooLarge(what.on(place)),
             other => other,
         }
     }
@@ -83,7 +91,50 @@ impl Error {
             other => other,
         }
     }
+
+    /// Names the field whose value the text begins with.
+    pub fn of(self, field: Field) -> Self {
+        self.with(|what| what.of(field))
+    }
+
+    /// Adds what may help.
+    pub fn remedies(self, remedies: impl IntoIterator<Item = Remedy>) -> Self {
+        self.with(|what| what.remedies(remedies))
+    }
+
+    fn with(mut self, change: impl FnOnce(Message) -> Message) -> Self {
+        let what = match &mut self {
+            Self::File { what, .. } | Self::Config { what, .. } | Self::Weights { what, .. } => what,
+            Self::Shape { what, .. } | Self::Usage(what) | Self::Device(what) => what,
+            Self::TooLarge(what) | Self::WrongKernel(what) | Self::NotFinite(what) => what,
+            Self::Interrupted => return self,
+        };
+        *what = change(std::mem::take(what));
+        self
+    }
+
+    /// The message in one line, with fields named as `name` does.
+    pub fn said(&self, name: Name) -> String {
+        let (place, what) = match self {
+            Self::File { path, what } => (format!("{}: ", path.display()), what),
+            Self::Config { place, what } | Self::Weights { place, what } | Self::Shape { node: place, what } => {
+                (format!("{place}: "), what)
+            }
+            Self::Usage(what) | Self::Device(what) | Self::TooLarge(what) => (String::new(), what),
+            Self::WrongKernel(what) | Self::NotFinite(what) => (String::new(), what),
+            Self::Interrupted => return "interrupted".into(),
+        };
+        message(place + &what.said(name))
+    }
 }
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.said(|field| field.word().into()))
+    }
+}
+
+impl std::error::Error for Error {}
 
 /// Bytes of the longest message.
 const LONGEST: usize = 1900;

@@ -1,7 +1,7 @@
 //! One forward pass of one network on given tensors, in PyTorch's shapes and under diffusers' names.
 
 use crate::components::{Component, Components};
-use crate::error::Result;
+use crate::error::{Result, Warn};
 use crate::graph::Graph;
 pub use crate::models::ports::Tensors;
 use crate::models::ports::bind;
@@ -44,7 +44,7 @@ pub async fn forward(
     pass: &str,
     inputs: Tensors,
     executor: &Executor,
-    tell: &mut (dyn FnMut(&str) + Send),
+    tell: &mut Warn<'_>,
 ) -> Result<Tensors> {
     let components = Components::of(model)?;
     let (component, way) = components.pass(model, pass)?;

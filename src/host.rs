@@ -1,7 +1,7 @@
 //! The machine's own memory: asked before the CPU executor takes much of it. A process that takes too much is killed by
 //! the system and cannot say why.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Remedy, Result};
 
 /// Bytes that can be had without swapping, and no more than the container may have; `None` where the system does not say.
 pub fn available_memory() -> Option<u64> {
@@ -18,8 +18,8 @@ pub fn available_memory() -> Option<u64> {
 pub fn check_memory(what: &str, bytes: u64) -> Result<()> {
     let mib = bytes.div_ceil(1 << 20);
     let refuse = |why: String| {
-        let remedy = "a smaller --width, --height or --batch needs less";
-        Err(Error::TooLarge(format!("{what} needs {mib} MiB of this machine's memory, {why}: {remedy}")))
+        let smaller = [Field::Width, Field::Height, Field::Batch].map(Remedy::Less);
+        Err(Error::too_large(format!("{what} needs {mib} MiB of this machine's memory, {why}")).remedies(smaller))
     };
     match available_memory() {
         Some(available) if available < bytes => refuse(format!("and {} MiB are free", available >> 20)),
@@ -43,7 +43,10 @@ mod tests {
         assert!(check_memory("unet", 1 << 20).is_ok());
         for bytes in [1 << 50, u64::MAX] {
             let error = check_memory("unet", bytes).unwrap_err().to_string();
-            assert!(error.starts_with("unet needs ") && error.contains("--width"), "{error}");
+            assert!(
+                error.starts_with("unet needs ") && error.ends_with("try a smaller width, height or batch"),
+                "{error}"
+            );
         }
     }
 }

@@ -6,7 +6,7 @@ mod place;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Remedy, Result, Warn};
 use crate::gpu::adapter::{Adapter, Choice, adapters, select, without_gl};
 use crate::gpu::shader::Sources;
 use crate::gpu::{Gpu, Session};
@@ -49,7 +49,8 @@ impl Executor {
         };
         let act = match dtype {
             Some(DType::F16) if !adapter.caps.f16 => {
-                return Err(Error::device(format!("{} has no f16: use --dtype f32", adapter.caps.name)));
+                return Err(Error::device(format!("{} has no f16", adapter.caps.name))
+                    .remedies([Remedy::set(Field::Dtype, "f32")]));
             }
             Some(dtype) => dtype,
             None if adapter.caps.f16 => DType::F16,
@@ -85,7 +86,8 @@ impl Executor {
 }
 
 fn no_kernels_on_the_cpu() -> Error {
-    Error::device("--shaders changes what an adapter runs, and this would run on the CPU: name an adapter by --device")
+    let what = "change what an adapter runs, and this would run on the CPU";
+    Error::device(what).of(Field::Shaders).remedies([Remedy::Other(Field::Device)])
 }
 
 /// GL drivers are asked only if no other adapter fits: asking them is slow and some write to stderr.
@@ -126,7 +128,7 @@ impl Network {
         graph: Graph,
         wanted: &[(String, Shape)],
         weights: impl Weights + 'static,
-        tell: &mut (dyn FnMut(&str) + Send),
+        tell: &mut Warn<'_>,
     ) -> Result<Self> {
         check(&weights, wanted)?;
         let graph = match executor {
@@ -160,7 +162,7 @@ impl Network {
         for (name, tensor) in inputs {
             if let Some(index) = tensor.first_not_finite() {
                 let what = format!("{}: its input {name} is NaN or infinite at element {index}", self.graph.network);
-                return Err(Error::NotFinite(format!("{what}: {DIVERGED}")));
+                return Err(diverged(what));
             }
         }
         Ok(())
@@ -170,7 +172,7 @@ impl Network {
     ///
     /// # Errors
     /// If an input is missing, misshapen or not finite, a node's output is not finite in f32, or the device fails.
-    pub async fn run(&mut self, inputs: &[(&str, &Tensor)], tell: &mut (dyn FnMut(&str) + Send)) -> Result<Outputs> {
+    pub async fn run(&mut self, inputs: &[(&str, &Tensor)], tell: &mut Warn<'_>) -> Result<Outputs> {
         self.finite(inputs)?;
         if !self.checked {
             let outputs = self.pass(inputs, None).await?;
@@ -224,18 +226,18 @@ impl Network {
     }
 
     /// Puts that node and all that follow into f32, their matrices as they were.
-    async fn widen_from(&mut self, node: usize, tell: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
+    async fn widen_from(&mut self, node: usize, tell: &mut Warn<'_>) -> Result<()> {
         let name = &self.graph.nodes[node].name;
         let narrow = &self.parts[0];
         if narrow.act() != DType::F16 || narrow.graph().nodes.iter().all(|there| there.name != *name) {
-            return Err(Error::NotFinite(format!("{name}: its output is NaN or infinite in f32: {}", self.remedy())));
+            return Err(self.not_finite(format!("{name}: its output is NaN or infinite in f32")));
         }
         let runs = match self.graph.nodes.len() - node - 1 {
             0 => "it runs".to_string(),
             1 => "it and the node after it run".to_string(),
             after => format!("it and the {after} nodes after it run"),
         };
-        tell(&format!("{name}: its output overflows f16; {runs} in f32 from here on"));
+        tell(&format!("{name}: its output overflows f16; {runs} in f32 from here on").into());
         // What is loaded now goes first, so that the memory holds the weights once.
         self.parts.clear();
         let weights = &*self.weights;
@@ -250,13 +252,14 @@ impl Network {
         self.parts.iter_mut().try_for_each(|part| part.hold(&held))
     }
 
-    /// What to do about values that are not finite in f32.
-    fn remedy(&self) -> &'static str {
+    /// The error of values that are not finite in f32.
+    fn not_finite(&self, what: String) -> Error {
         let exact = storage(DType::F32, &self.graph, &*self.weights).weight == DType::F32;
         if exact && self.executor.dtype() == DType::F16 {
-            "its weights may overflow f16: use --dtype f32"
+            let remedy = Remedy::set(Field::Dtype, "f32");
+            Error::not_finite(format!("{what}: its weights may overflow f16")).remedies([remedy])
         } else {
-            DIVERGED
+            diverged(what)
         }
     }
 
@@ -270,9 +273,12 @@ fn by_name(tensors: &Outputs) -> Vec<(&str, &Tensor)> {
     tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
 }
 
-/// Where values come from that f32 does not hold.
-const DIVERGED: &str = "the weights or the inputs are damaged or far too large, or the sampler diverges: try another \
-                        --sampler or more --steps";
+/// The error of values that f32 does not hold: where they come from.
+fn diverged(what: String) -> Error {
+    let cause = "the weights or the inputs are damaged or far too large, or the sampler diverges";
+    let remedies = [Remedy::Other(Field::Sampler), Remedy::More(Field::Steps)];
+    Error::not_finite(format!("{what}: {cause}")).remedies(remedies)
+}
 
 /// How a network may be stored, the preferred first: with activations of this type or, should a device get its kernels
 /// wrong in f16, in f32.

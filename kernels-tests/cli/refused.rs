@@ -163,7 +163,10 @@ fn sizes_beyond_any_machine_are_refused(at: &Path) -> Result<(), Failed> {
 fn a_schedule_that_is_not_finite_is_refused(at: &Path) -> Result<(), Failed> {
     let config = copy_of_the_model(at)?.join("scheduler/scheduler_config.json");
     std::fs::write(&config, r#"{"_class_name": "EulerDiscreteScheduler", "trained_betas": [0, 1]}"#)?;
-    let words = ["scheduler_config.json: trained_betas: [0,1] is why", "not finite at step 1"];
+    let words = [
+        "scheduler_config.json: trained_betas: [0,1] is why",
+        "not finite at step 1; try another --sampler or --steps",
+    ];
     refused(at, DRAW_MODEL, 1, &words)?;
     let config = "model/scheduler/scheduler_config.json";
     refused(at, &["schedule", "--sampler", "euler", "--steps", "2", "--json", "--config", config], 1, &words)

@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::ProgressBar;
 
+use super::flag::flag;
 use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Timer;
@@ -106,7 +107,7 @@ impl BenchArgs {
         if self.json {
             print_json(&serde_json::json!(report))?;
         } else {
-            print(report.table(self.full).as_bytes())?;
+            print(report.table(self.full, flag).as_bytes())?;
         }
         bench::verdict(&report.rows)
     }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::flag::flag;
 use super::lora::LoraArgs;
 use super::{DeviceArgs, ModelArg, warn};
-use crate::error::Result;
+use crate::error::{Message, Result};
 use crate::forward::forward;
 use crate::gpu::shader::Sources;
 use crate::weights::{Changes, check_writable, read_tensors, write_tensors};
@@ -37,7 +38,7 @@ impl Forward {
         let model = self.model.open()?;
         let changes = Changes::of(&model, &self.loras.open()?)?;
         let executor = self.device.open(Sources::default())?;
-        let tell = &mut |text: &str| warn(text);
+        let tell = &mut |text: &Message| warn(&text.said(flag));
         let outputs = pollster::block_on(forward(&model, &changes, &self.component, inputs, &executor, tell))?;
         let outputs: Vec<_> = outputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         write_tensors(&self.outputs, &outputs)

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, tell};
+use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, tell, warn};
 use crate::error::{Error, Result, ten};
 use crate::files::identity;
 use crate::image::Picture;
@@ -138,19 +138,21 @@ impl Generate {
         let prompts = self.prompts.as_deref().map_or_else(|| Prompts::one(&self.prompt), Prompts::of_file)?;
         let mut request = self.request(seed)?;
         let sources = self.shaders.open()?;
-        let mut pipeline = Studio::open(self.model.open()?)?;
+        let mut studio = Studio::open(self.model.open()?)?;
         if let Some(folder) = &self.vae {
-            pipeline = pipeline.with_vae(folder)?;
+            studio = studio.with_vae(folder)?;
         }
-        pipeline = pipeline.with_controls(self.control.models()?)?;
+        studio = studio.with_controls(self.control.models()?)?;
         let mut loras = self.loras.open()?;
         // First: a path for each picture of an absurd batch would fill the memory.
-        pipeline.settings(&request)?;
-        loras.check(&prompts, &mut request, &pipeline)?;
+        studio.settings(&request)?;
+        if loras.check(prompts.iter().map(|(_, prompt)| prompt), &mut request, &studio)? {
+            warn("<lora:..> in a plain prompt is text: use --lora, or --prompt-syntax weighted");
+        }
         self.check_outputs(seed, &prompts)?;
         let executor = self.device.open(sources)?;
         // The networks of one prompt make room for each other; those of several stay.
-        let mut loaded = (prompts.count() > 1).then(|| pipeline.load(&executor));
+        let mut loaded = (prompts.count() > 1).then(|| studio.load(&executor));
         let (images, seconds) = (Vec::new(), Seconds::default());
         let mut done = Done { executor: &executor, json: self.json, images, seconds, peak: 0 };
         let mut job = Job { request, paths: Vec::new() };
@@ -165,7 +167,7 @@ impl Generate {
             };
             let pictures = progress::shown(&mut keep, |pressed, tell, keep| match &mut loaded {
                 Some(loaded) => pollster::block_on(loaded.generate_each(&job.request, pressed, tell, keep)),
-                None => pollster::block_on(pipeline.generate_each(&executor, &job.request, pressed, tell, keep)),
+                None => pollster::block_on(studio.generate_each(&executor, &job.request, pressed, tell, keep)),
             })?;
             if self.verbose {
                 tell_spans(&pictures);
@@ -245,7 +247,7 @@ impl Generate {
     }
 }
 
-/// One call of the pipeline, and where its pictures go.
+/// One call of the studio, and where its pictures go.
 struct Job {
     request: Request,
     paths: Vec<PathBuf>,

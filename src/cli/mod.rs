@@ -14,10 +14,12 @@ use crate::gpu::shader::Sources;
 use crate::network::Executor;
 use crate::tensor::DType;
 use crate::weights::{Model, unwritable};
+use flag::flag;
 
 mod bench;
 mod convert;
 mod devices;
+mod flag;
 mod forward;
 mod generate;
 mod interrupt;
@@ -25,6 +27,7 @@ mod lora;
 mod models;
 mod schedule;
 mod shader;
+mod systems;
 mod tokenize;
 mod validate;
 
@@ -49,6 +52,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// List the adapters and what they can do
     Devices(devices::Devices),
+    /// List what kinds of models draw, what each takes, and a command for it
+    Systems(systems::Systems),
     /// Tell what models there are, what a file is, and whether it is whole
     Models(models::Models),
     /// Write a model anew with smaller weights
@@ -138,6 +143,7 @@ pub fn run() -> ExitCode {
         Command::Schedule(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Devices(command) => command.run(),
+        Command::Systems(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Convert(command) => command.run(),
         Command::Shader(command) => command.run(),
@@ -147,7 +153,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Interrupted) => interrupt::end(),
         Err(error) => {
-            warn(&error.to_string());
+            warn(&error.said(flag));
             ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
         }
     }

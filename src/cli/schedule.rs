@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::flag::flag;
 use super::{print, print_json, warn};
 use crate::error::Result;
 use crate::files::read_text;
@@ -32,7 +33,7 @@ impl Schedule {
         };
         let sampler = samplers::sampler(&self.sampler, &config, self.steps)?;
         if let Some(warning) = samplers::warning(&self.sampler, &config)? {
-            warn(&warning);
+            warn(&warning.said(flag));
         }
         let (timesteps, sigmas) = (sampler.timesteps(), sampler.sigmas().unwrap_or_default());
         if self.json {

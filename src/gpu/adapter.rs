@@ -1,7 +1,7 @@
 //! Adapters: which there are, which one is meant, and what each can do, as [`Caps`].
 
 use crate::caps::{Caps, CoopMatrix, DeviceType};
-use crate::error::{Error, Result, ten};
+use crate::error::{Error, Field, Remedy, Result, ten};
 
 /// An adapter that could be opened.
 #[derive(Debug, Clone)]
@@ -10,7 +10,7 @@ pub struct Adapter {
     pub(super) inner: wgpu::Adapter,
 }
 
-/// What `--device` says.
+/// Which device is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
     /// The best hardware adapter, or the CPU where there is none.
@@ -73,9 +73,10 @@ pub fn select<'a>(choice: &Choice, adapters: &'a [Adapter]) -> Result<Option<&'a
         let names: Vec<_> = adapters.iter().map(|a| format!("{} ({})", a.caps.name, a.caps.backend)).collect();
         let there =
             if names.is_empty() { "no adapter at all was found".into() } else { format!("found {}", ten(&names)) };
-        Error::device(format!(
-            "no adapter fits --device {wanted}: {there}; `ornstein devices` lists them, --device cpu needs none"
-        ))
+        let remedy = Remedy::set(Field::Device, "cpu");
+        Error::device(format!("{wanted} fits no adapter: {there}; `ornstein devices` lists them"))
+            .of(Field::Device)
+            .remedies([remedy])
     })
 }
 
@@ -167,7 +168,7 @@ mod tests {
     fn without_adapters_auto_is_the_cpu_and_a_name_is_an_error() {
         assert!(select(&Choice::Auto, &[]).unwrap().is_none());
         let error = select(&Choice::Name("geforce".into()), &[]).unwrap_err().to_string();
-        assert!(error.contains("geforce") && error.contains("--device cpu"), "{error}");
+        assert!(error.contains("geforce") && error.contains("try device cpu"), "{error}");
         assert!(select(&Choice::Index(0), &[]).is_err());
     }
 }

@@ -193,7 +193,7 @@ impl Asked<'_> {
         }
         let (op, elem, adapter) = (self.node.op.name(), self.dialect.elem, &gpu.caps.name);
         let what = format!("{}: {adapter} gets no {op} kernel right in {elem}", self.node.name);
-        Err(Error::WrongKernel(format!("{what}; `ornstein devices` shows what failed")))
+        Err(Error::WrongKernel(format!("{what}; `ornstein devices` shows what failed").into()))
     }
 
     /// The fastest right variant. While it is known and right, no other is checked.

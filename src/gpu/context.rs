@@ -6,7 +6,7 @@ use super::adapter::Adapter;
 use super::pipelines::Pipelines;
 use super::shader::Sources;
 use crate::caps::Caps;
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Remedy, Result};
 
 /// An opened device, without kernels yet.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ fn experimental(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
     // that follow from the constants that its arrays are sized by, and a launch is only made where these fit the device
     // (`ops::product::gemm`, `ops::attention`). And naga's barriers leave it to the driver to make workgroup memory
     // visible (gfx-rs/wgpu#8805): a wrong result, not a wrong place, and mended in `shader::visible`. For a user's own
-    // files (`--shaders`) neither holds: `docs/kernels.md` says so.
+    // files neither holds: `docs/kernels.md` says so.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
@@ -108,8 +108,9 @@ fn keep_first(slot: &Failure, error: Error) {
 fn explain(error: &wgpu::Error) -> Error {
     match error {
         wgpu::Error::OutOfMemory { .. } => {
-            let remedy = "a smaller --width and --height, --batch 1, --dtype f16 or --device cpu need less";
-            Error::TooLarge(format!("out of device memory; {remedy}"))
+            let others = [Remedy::set(Field::Dtype, "f16"), Remedy::set(Field::Device, "cpu")];
+            let smaller = [Field::Width, Field::Height, Field::Batch].map(Remedy::Less);
+            Error::too_large("out of device memory").remedies(others.into_iter().chain(smaller))
         }
         other => Error::device(other),
     }

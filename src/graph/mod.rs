@@ -365,7 +365,7 @@ impl Graph {
             return Ok(tensor);
         }
         let what = format!("should be {wanted}, found {}", tensor.shape);
-        Err(Error::Shape { node: self.input_place(name), what })
+        Err(Error::Shape { node: self.input_place(name), what: what.into() })
     }
 
     fn input_place(&self, name: &str) -> String {

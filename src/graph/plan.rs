@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Graph, Node, Parameter, Source, ValueId};
 use crate::caps::Caps;
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Remedy, Result};
 use crate::ops::Kind;
 use crate::ops::host::matrix::Matrix;
 use crate::tensor::{DType, Weights};
@@ -104,16 +104,17 @@ pub fn check_limits(graph: &Graph, storage: Storage, caps: &Caps) -> Result<()> 
             Source::Parameter(p) => format!("{}.{}", graph.network, p.name()),
             Source::Node(node) => graph.nodes[*node].name.clone(),
         };
-        let half = if storage.element_size(value.ty.kind) == 4 { " --dtype f16 halves it;" } else { "" };
-        return Err(Error::TooLarge(format!(
-            "{what} needs {} MiB in one buffer ({} {}), and {} binds at most {} MiB;{half} a smaller --width and \
-             --height or --device cpu work too",
+        let half = (storage.element_size(value.ty.kind) == 4).then(|| Remedy::set(Field::Dtype, "f16"));
+        let others = [Remedy::set(Field::Device, "cpu"), Remedy::Less(Field::Width), Remedy::Less(Field::Height)];
+        let what = format!(
+            "{what} needs {} MiB in one buffer ({} {}), and {} binds at most {} MiB",
             bytes.div_ceil(1 << 20),
             value.ty.shape,
             if value.ty.kind == Kind::Weight { storage.weight } else { storage.act },
             caps.name,
             most >> 20
-        )));
+        );
+        return Err(Error::too_large(what).remedies(half.into_iter().chain(others)));
     }
     Ok(())
 }

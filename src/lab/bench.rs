@@ -1,7 +1,7 @@
 //! `bench`: every kernel checked and then timed at the shapes of the real networks, as a share of what the device can do
 //! at most.
 //!
-//! A device's rows come from its [`suite`]; without `--full` not all shapes are timed ([`choose`]). An op that no network
+//! A device's rows come from its [`suite`]; unless all are asked for, not all shapes are timed ([`choose`]). An op that no network
 //! of the suite has shows its own cases. Rows and ceilings are timed in turns ([`measure`]).
 
 use serde::Serialize;

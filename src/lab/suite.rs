@@ -73,7 +73,7 @@ pub static SDXL: Published = Published {
     ],
 };
 
-/// What `--synthetic` and `--suite` name.
+/// A published family of models, whose shapes are timed without its weights.
 pub static PUBLISHED: [&Published; 3] = [&SD15, &SD21, &SDXL];
 
 /// The published models of that name.

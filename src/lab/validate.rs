@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::caps::Caps;
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Remedy, Result};
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
 use crate::graph::plan::{Storage, check_limits};
@@ -233,17 +233,19 @@ pub async fn validate(gpu: &Arc<Gpu>, selection: &Selection, tell: &mut dyn FnMu
         }
     }
     if rows.is_empty() {
-        return Err(Error::usage(nothing_selected(selection, &gpu.caps)));
+        return Err(nothing_selected(selection, &gpu.caps));
     }
     Ok(rows)
 }
 
-fn nothing_selected(selection: &Selection, caps: &Caps) -> String {
+fn nothing_selected(selection: &Selection, caps: &Caps) -> Error {
     if selection.act == Some(DType::F16) && !caps.f16 {
-        return format!("{} has no f16: use --dtype f32", caps.name);
+        return Error::usage(format!("{} has no f16", caps.name)).remedies([Remedy::set(Field::Dtype, "f32")]);
     }
     let op = selection.ops.first().map_or("any op", String::as_str);
-    format!("no case of {op} has this number, type or variant; `ornstein validate {op}` without them lists all")
+    Error::usage(format!(
+        "no case of {op} has this number, type or variant; `ornstein validate {op}` without them lists all"
+    ))
 }
 
 /// The pairs of types in which a case is checked. What reads no matrix does not depend on their type.

@@ -8,7 +8,7 @@ use super::config::NetworkConfig;
 use super::keys::Keys;
 use super::nn::Module;
 use super::ports::{Changes, Dim, Fill, Port, Sizes, Tensors};
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
 use crate::ops::attention::Attention;
@@ -159,8 +159,8 @@ impl Config {
     /// If there are more tokens than positions, or not so many layers.
     pub fn conditioning(&self, network: &str, batch: usize, tokens: usize, skip: usize, state: State) -> Result<Graph> {
         if !(1..=self.layers).contains(&skip) {
-            let what = format!("--clip-skip {skip}, but {network} has {0} layers: give 1 to {0}", self.layers);
-            return Err(Error::usage(what));
+            let what = format!("{skip}, but {network} has {0} layers: give 1 to {0}", self.layers);
+            return Err(Error::usage(what).of(Field::ClipSkip));
         }
         let pools = state == State::Raw && self.projection.is_some();
         let chosen = self.layers + 1 - skip;

@@ -173,7 +173,7 @@ pub fn bind(ports: &[Port], mut given: Tensors) -> Result<(Tensors, Sizes)> {
         }
         if let Some(index) = tensor.first_not_finite() {
             let what = format!("the input {} is NaN or infinite at element {index}", port.name);
-            return Err(Error::NotFinite(what));
+            return Err(Error::not_finite(what));
         }
         inputs.insert(port.name.into(), found.take(port, tensor)?);
     }

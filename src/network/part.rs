@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::place::{Placement, place};
 use super::{Executor, IfWrong};
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Message, Remedy, Result, Warn};
 use crate::gpu::Session;
 use crate::graph::Graph;
 use crate::graph::interpret::{Interpreter, Observe};
@@ -26,15 +26,13 @@ impl Part {
         graph: Graph,
         storages: &[Storage],
         weights: &dyn Weights,
-        tell: &mut (dyn FnMut(&str) + Send),
+        tell: &mut Warn<'_>,
     ) -> Result<Self> {
         if let Executor::Gpu(gpu, _, if_wrong) = executor {
-            let placement = match place(gpu, &graph, storages, tell).await {
+            let placement = match place(gpu, &graph, storages, &mut |text: &str| tell(&text.into())).await {
                 Err(Error::WrongKernel(_)) if *if_wrong == IfWrong::UseAnyway => {
-                    tell(&format!(
-                        "{} runs on {} all the same and will be wrong: use --device cpu",
-                        graph.network, gpu.caps.name
-                    ));
+                    let what = format!("{} runs on {} all the same and will be wrong", graph.network, gpu.caps.name);
+                    tell(&Message::from(what).remedies([Remedy::set(Field::Device, "cpu")]));
                     let (graph, variants) = (graph.clone(), vec![0; graph.nodes.len()]);
                     Some(Placement { graph, storage: storages[0], variants })
                 }
@@ -44,7 +42,7 @@ impl Part {
             if let Some(placement) = placement {
                 return Ok(Self::Gpu(Box::new(placement.session(gpu, weights)?)));
             }
-            tell(&format!("{} runs on the CPU", graph.network));
+            tell(&format!("{} runs on the CPU", graph.network).into());
         }
         check_memory(&graph.network, peak_host_bytes(&graph, weights))?;
         Ok(Self::Cpu(Box::new(Interpreter::new(graph, weights)?)))

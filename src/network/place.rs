@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::caps::Caps;
-use crate::error::{Error, Result};
+use crate::error::{Error, Message, Result};
 use crate::gpu::admission::admit;
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
@@ -39,7 +39,7 @@ pub async fn place(
     storages: &[Storage],
     tell: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Placement> {
-    let mut wrong = String::new();
+    let mut wrong = Message::default();
     for storage in storages {
         check_limits(graph, *storage, &gpu.caps)?;
         for graph in forms(graph, *storage, &gpu.caps)? {

@@ -12,7 +12,7 @@ mod coop;
 use super::host::attention::Heads;
 use super::{Binding, Case, Inputs, Kind, Launch, Op, Tiles, Ty, Variant, expect_inputs, expect_kind, expect_shape};
 use crate::caps::{Caps, DeviceType};
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Remedy, Result};
 use crate::ops::case::{Fill, large, subnormal};
 use crate::tensor::{Shape, Tensor};
 
@@ -137,8 +137,8 @@ impl Op for Attention {
         let shape = &output.shape;
         let d = shape.channels() / self.heads;
         if !d.is_multiple_of(4) {
-            let remedy = "the kernel takes multiples of 4; --device cpu takes any";
-            return Err(Error::shape(format!("attention heads of {d} channels: {remedy}")));
+            let what = format!("attention heads of {d} channels: the kernel takes multiples of 4");
+            return Err(Error::shape(what).remedies([Remedy::set(Field::Device, "cpu")]));
         }
         let (queries, pairs) = (tokens(shape), shape.batch() * self.heads);
         let keys = tokens(&keys_of(inputs).shape);
@@ -190,9 +190,9 @@ impl Op for Attention {
             variants.splice(at..at, coops.map(variant));
         }
         if variants.is_empty() {
-            let remedy = "a smaller picture or --device cpu";
+            let remedies = [Remedy::set(Field::Device, "cpu"), Remedy::Less(Field::Width), Remedy::Less(Field::Height)];
             let what = format!("attention over {keys} keys of {d} channels: {} ends such long loops", caps.name);
-            return Err(Error::device(format!("{what} too early; use {remedy}")));
+            return Err(Error::device(format!("{what} too early")).remedies(remedies));
         }
         Ok(variants)
     }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result, short};
+use crate::error::{Error, Field, Remedy, Result, short};
 
 /// The parsed keys of a `scheduler_config.json`. The default has none, so that every sampler takes its class's defaults.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +43,7 @@ impl Config {
     /// If it does not lie between these.
     pub fn with_eta(self, eta: Option<f64>) -> Result<Self> {
         match eta.filter(|eta| !(0.0..=1.0).contains(eta)) {
-            Some(eta) => Err(Error::usage(format!("--eta {eta} does not lie from 0 to 1"))),
+            Some(eta) => Err(Error::usage(format!("{eta} does not lie from 0 to 1")).of(Field::Eta)),
             None => Ok(Self { eta, ..self }),
         }
     }
@@ -222,9 +222,9 @@ impl Config {
             |key: &&&str| self.keys.get(**key).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
         match keys.iter().find(set) {
             None => Ok(()),
-            Some(key) => {
-                Err(self.refused(key, &self.keys[*key], "is not built for this sampler; choose another --sampler"))
-            }
+            Some(key) => Err(self
+                .refused(key, &self.keys[*key], "is not built for this sampler")
+                .remedies([Remedy::Other(Field::Sampler)])),
         }
     }
 }

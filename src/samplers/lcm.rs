@@ -8,7 +8,7 @@ use super::config::Config;
 use super::prediction::{Limit, Prediction, mix};
 use super::schedule::check_steps;
 use super::{Noise, Sampler};
-use crate::error::Result;
+use crate::error::{Field, Remedy, Result};
 
 /// The standard deviation of the data, which the boundary condition at timestep 0 is scaled by.
 const SIGMA_DATA: f32 = 0.5;
@@ -50,8 +50,8 @@ pub(super) fn distilled_timesteps(config: &Config, training: &Training, steps: u
         return Err(config.refused("original_inference_steps", original, &why));
     }
     if original < steps {
-        let why = format!("is fewer than --steps {steps}, which are picked from these; 4 to 8 are enough");
-        return Err(config.refused("original_inference_steps", original, &why));
+        let why = format!("is fewer than {steps} steps, which are picked from these; 4 to 8 are enough");
+        return Err(config.refused("original_inference_steps", original, &why).remedies([Remedy::Less(Field::Steps)]));
     }
     let ratio = training.steps / original;
     // Evenly spaced places in the descending list of the distilled timesteps.

@@ -31,7 +31,7 @@ pub use chain::{Chain, Link};
 pub use config::Config;
 use config::ZERO_SNR;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Message, Remedy, Result};
 use config::SPACING;
 
 /// Denoises one picture. A batch has one sampler for each picture, beside its generator of noise.
@@ -158,7 +158,7 @@ const FOR_ZERO_SNR: &str = "euler";
 /// The values of `timestep_spacing`.
 pub const SPACINGS: [&str; 3] = ["leading", "trailing", "linspace"];
 
-/// The names that `--sampler` takes.
+/// The names of samplers.
 pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|entry| entry.name)
 }
@@ -189,12 +189,11 @@ pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Box<dyn Samp
     if config.has_eta() && !entry.takes_eta {
         let takers: Vec<_> = TABLE.iter().filter(|entry| entry.takes_eta).map(|entry| entry.name).collect();
         let takers = takers.join(" and ");
-        return Err(Error::usage(format!("--eta is for the samplers {takers}: {name} has no such choice")));
+        return Err(Error::usage(format!("is for the samplers {takers}: {name} has no such choice")).of(Field::Eta));
     }
     if config.is_spaced() && !entry.takes_spacing {
-        return Err(Error::usage(format!(
-            "--spacing is not for the sampler {name}, which spaces timesteps in its own way"
-        )));
+        let what = format!("is not for the sampler {name}, which spaces timesteps in its own way");
+        return Err(Error::usage(what).of(Field::Spacing));
     }
     match not_finite((entry.build)(config, steps)?) {
         None => (entry.build)(config, steps),
@@ -239,12 +238,12 @@ fn because_of_a_key(entry: &Entry, config: &Config, steps: usize, step: usize) -
         let sampler = (entry.build)(&config.without(key), steps);
         sampler.is_ok_and(|sampler| not_finite(sampler).is_none())
     });
-    let what =
-        format!("the schedule of {} is not finite at step {step}; choose another --sampler or --steps", entry.name);
-    match cause {
+    let what = format!("the schedule of {} is not finite at step {step}", entry.name);
+    let error = match cause {
         Some((key, value)) => config.refused(key, value, &format!("is why {what}")),
         None => config.error(what),
-    }
+    };
+    error.remedies([Field::Sampler, Field::Steps].map(Remedy::Other))
 }
 
 /// What is to be said of drawing with the sampler of that name, if anything: that its class ignores a schedule's end in
@@ -252,16 +251,17 @@ fn because_of_a_key(entry: &Entry, config: &Config, steps: usize, step: usize) -
 ///
 /// # Errors
 /// If there is no such sampler, or the config's key for it is neither true nor false.
-pub fn warning(name: &str, config: &Config) -> Result<Option<String>> {
+pub fn warning(name: &str, config: &Config) -> Result<Option<Message>> {
     if !config.zero_snr()? || !find(name)?.ignores_zero_snr() {
         return Ok(None);
     }
-    let others: Vec<_> = TABLE.iter().filter(|entry| !entry.ignores_zero_snr()).map(|entry| entry.name).collect();
-    Ok(Some(format!(
+    let others = TABLE.iter().filter(|row| !row.ignores_zero_snr());
+    let what = format!(
         "the model's noise schedule ends in pure noise ({ZERO_SNR}), which the sampler {name} ignores: dark and bright \
-         pictures come out grey; choose one of: {}",
-        others.join(", ")
-    )))
+         pictures come out grey"
+    );
+    let others = others.map(|row| Remedy::set(Field::Sampler, row.name));
+    Ok(Some(Message::from(what).remedies(others)))
 }
 
 fn is_class(class: &str) -> bool {
@@ -284,7 +284,8 @@ impl Config {
         let name = |entry: &Entry| if ends_in_noise && entry.ignores_zero_snr() { FOR_ZERO_SNR } else { entry.name };
         entry.map(name).ok_or_else(|| {
             let known = names().collect::<Vec<_>>().join(", ");
-            self.refused("_class_name", class, &format!("is not built; choose a --sampler: {known}"))
+            self.refused("_class_name", class, &format!("is not built; built are: {known}"))
+                .remedies([Remedy::Other(Field::Sampler)])
         })
     }
 }
@@ -335,7 +336,7 @@ mod tests {
     fn a_class_that_is_not_built_has_no_default() {
         let config = config(r#"{"_class_name": "SASolverScheduler", "beta_start": 0.00085}"#);
         let error = config.default_sampler().unwrap_err().to_string();
-        assert!(error.contains("_class_name: SASolverScheduler") && error.contains("choose a --sampler"), "{error}");
+        assert!(error.contains("_class_name: SASolverScheduler") && error.ends_with("try another sampler"), "{error}");
         assert!(sampler("euler", &config, 5).is_ok());
         assert!(Config::default().default_sampler().is_err());
     }
@@ -356,7 +357,7 @@ mod tests {
             let each = names().map(|name| sampler(name, &config, 5).map(|_| name.to_string()));
             for made in each.chain([default]) {
                 let error = made.expect_err(text).to_string();
-                assert!(error.starts_with("x: ") && !error.contains("--sampler"), "{text}: {error}");
+                assert!(error.starts_with("x: ") && !error.contains("try "), "{text}: {error}");
             }
         }
     }
@@ -396,7 +397,7 @@ mod tests {
                     let next = made.step(0, &[0.5], &[0.25 * start], &mut |n| vec![0.1; n]);
                     assert!(next[0].is_finite(), "{name}: {next:?}");
                 }
-                Err(error) => assert!(error.to_string().contains("choose --sampler euler"), "{name}: {error}"),
+                Err(error) => assert!(error.to_string().ends_with("try sampler euler"), "{name}: {error}"),
             }
         }
     }

@@ -10,7 +10,7 @@ use super::config::Config;
 use super::prediction::{PREDICTIONS, Prediction, mix};
 use super::schedule::discrete_timesteps;
 use super::{Noise, Sampler};
-use crate::error::Result;
+use crate::error::{Field, Remedy, Result};
 
 const ORDER: usize = 4;
 
@@ -116,7 +116,9 @@ fn multistep(descending: &[usize]) -> Vec<usize> {
 /// Three steps between the highest four timesteps, with their midpoints, each visited twice; then from the fourth on.
 fn with_runge_kutta(config: &Config, descending: &[usize], ratio: usize) -> Result<Vec<usize>> {
     if descending.len() < ORDER {
-        return Err(config.refused("skip_prk_steps", false, "needs at least 4 --steps"));
+        return Err(config
+            .refused("skip_prk_steps", false, "needs at least 4 steps")
+            .remedies([Remedy::More(Field::Steps)]));
     }
     let points = descending[..ORDER].iter().flat_map(|t| [*t + ratio / 2, *t]).skip(1);
     let visited: Vec<usize> = points.flat_map(|t| [t, t]).collect();

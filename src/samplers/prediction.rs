@@ -3,7 +3,7 @@
 //! Latents are `alpha * picture + sigma * noise`. Samplers that count in sigmas alone have `alpha = 1`.
 
 use super::config::{Config, PREDICTION};
-use crate::error::Result;
+use crate::error::{Field, Remedy, Result};
 
 /// `prediction_type`: what the network's output is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,8 +30,9 @@ impl Prediction {
         let prediction = Self::read(config, PREDICTIONS)?;
         if prediction == Self::Epsilon && alphas.any(|alpha| alpha <= 0.0) {
             let why = "cannot start from a noise schedule that ends in pure noise (rescale_betas_zero_snr) with this \
-                       sampler; choose --sampler euler";
-            return Err(config.refused(PREDICTION, "epsilon", why));
+                       sampler";
+            let euler = Remedy::set(Field::Sampler, super::FOR_ZERO_SNR);
+            return Err(config.refused(PREDICTION, "epsilon", why).remedies([euler]));
         }
         Ok(prediction)
     }

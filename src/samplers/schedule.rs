@@ -3,7 +3,7 @@
 
 use super::betas::Training;
 use super::config::{Config, SPACING};
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Remedy, Result};
 
 /// `timestep_spacing`: table 2 of Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2023).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,9 +55,10 @@ impl Spacing {
 /// If `steps` is 0, or more than the model was trained with: timesteps would coincide.
 pub(super) fn check_steps(config: &Config, training: &Training, steps: usize) -> Result<()> {
     match steps {
-        0 => Err(Error::usage("--steps 0: a picture needs at least 1 step")),
+        0 => Err(Error::usage("0: a picture needs at least 1 step").of(Field::Steps)),
         n if n > training.steps => {
-            Err(config.refused("num_train_timesteps", training.steps, &format!("is fewer than --steps {n}")))
+            let error = config.refused("num_train_timesteps", training.steps, &format!("is fewer than {n} steps"));
+            Err(error.remedies([Remedy::Less(Field::Steps)]))
         }
         _ => Ok(()),
     }
@@ -74,7 +75,7 @@ pub(super) fn discrete_timesteps(config: &Config, training: &Training, steps: us
     let spaced = Spacing::read(config, "leading")?.timesteps(steps, 0, training.steps, training.steps, offset);
     let known = training.alphas.len() as f64;
     let look_up = |t: f64| {
-        let why = format!("leads --steps {steps} to timestep {t}, which the model was not trained on");
+        let why = format!("leads {steps} steps to timestep {t}, which the model was not trained on");
         if (0.0..known).contains(&t) { Ok(t as usize) } else { Err(config.refused("steps_offset", offset, &why)) }
     };
     spaced.into_iter().map(|t| look_up(t.round_ties_even())).collect()

@@ -5,7 +5,7 @@ use super::betas::Training;
 use super::config::Config;
 use super::prediction::{Limit, PREDICTIONS, Prediction, noise_of};
 use super::schedule::{Spacing, Spread, check_steps, interpolate, limits, log, numpy_log, sigma_to_timestep};
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Remedy, Result};
 
 /// The descending timesteps with the sigma at each and one more at the end. Latents are `alpha * picture + sigma * noise`
 /// of unit variance, though the listed sigmas are noise over signal.
@@ -77,9 +77,8 @@ impl Solver {
         };
         let mut sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
         if sigmas.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(Error::usage(format!(
-                "--steps {steps}: two steps fall on one timestep, which this sampler cannot take; choose fewer"
-            )));
+            let what = format!("{steps}: two steps fall on one timestep, which this sampler cannot take");
+            return Err(Error::usage(what).of(Field::Steps).remedies([Remedy::Less(Field::Steps)]));
         }
         sigmas.push(match layout.last {
             Last::Zero => 0.0,

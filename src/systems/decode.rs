@@ -44,7 +44,7 @@ impl<'a> Decoder<'a> {
             let executor = if self.in_f32 { kit.executor.in_f32() } else { kit.executor.clone() };
             match (self.decode_on(kit, &executor, latents, first).await, &executor) {
                 (Err(Error::TooLarge(why)), Executor::Gpu(..)) => {
-                    kit.warn(&format!("the {NAME} runs on the CPU: {why}"));
+                    kit.warn(why.on(format!("the {NAME} runs on the CPU")));
                     self.on_cpu = true;
                 }
                 (decoded, _) => return decoded,

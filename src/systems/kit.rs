@@ -10,7 +10,7 @@ use super::kept::{Kept, Resident};
 use super::parameters::parameters;
 use super::part::{Models, Part};
 use super::request::{Event, Keep, Made, Pictures, Request, Seconds, Settings, Span, Tell};
-use crate::error::{Error, Result};
+use crate::error::{Error, Message, Result};
 use crate::image::{Picture, to_rgb8};
 use crate::network::{Executor, Network, Outputs};
 use crate::tensor::Tensor;
@@ -96,8 +96,8 @@ impl<'a> Kit<'a> {
     }
 
     /// Tells something that a user should know.
-    pub fn warn(&mut self, text: &str) {
-        (self.tell)(Event::Warning(text));
+    pub fn warn(&mut self, text: impl Into<Message>) {
+        (self.tell)(Event::Warning(&text.into()));
     }
 
     /// This many of all steps are done.
@@ -153,7 +153,7 @@ impl<'a> Kit<'a> {
             Some(network) => network,
             None => {
                 let weights = part.weights(self.models, &self.changes)?;
-                let tell = &mut |text: &str| (self.tell)(Event::Warning(text));
+                let tell = &mut |text: &Message| (self.tell)(Event::Warning(text));
                 Network::load(executor, part.graph, &part.wanted, weights, tell).await?
             }
         };
@@ -178,7 +178,7 @@ impl<'a> Kit<'a> {
         inputs: &[(&str, &Tensor)],
         place: &str,
     ) -> Result<Outputs> {
-        let tell = &mut |text: &str| (self.tell)(Event::Warning(&format!("{place}: {text}")));
+        let tell = &mut |text: &Message| (self.tell)(Event::Warning(&text.clone().on(place)));
         let outputs = network.network.run(inputs, tell).await?;
         self.holds(network.network.device_bytes());
         Ok(outputs)

@@ -11,6 +11,7 @@ pub mod denoise;
 pub mod guidance;
 mod kept;
 pub mod kit;
+mod loras;
 mod parameters;
 pub mod part;
 pub mod request;
@@ -19,12 +20,13 @@ mod studio;
 pub mod system;
 pub mod text;
 
+pub use loras::Loras;
 pub use part::{Models, Part};
 pub use request::{Control, Event, Keep, Made, Pictures, Request, Seconds, Settings, Span, Tell};
 pub use studio::{Loaded, Studio};
 pub use system::System;
 
-use crate::error::Result;
+use crate::error::{Error, Field, Remedy, Result, short};
 use crate::models::unet;
 use crate::weights::Model;
 use stable_diffusion::StableDiffusion;
@@ -36,11 +38,30 @@ pub struct Row {
     pub classes: &'static [&'static str],
     /// What it does, in a few words.
     pub about: &'static str,
-    /// The names of the [`Request`]'s fields that it takes beside those that all take.
-    pub takes: &'static [&'static str],
+    /// The fields of a [`Request`] that it takes, of those that a system may not take ([`Request::given`]).
+    pub takes: &'static [Field],
+    /// What an example of a request sets beside the model.
+    pub example: &'static [(Field, &'static str)],
     /// Whether it draws with a model that names another class or none.
     fits: fn(&Model) -> bool,
     open: fn(&Models) -> Result<Box<dyn System>>,
+}
+
+impl Row {
+    /// Whether the system takes all that a request sets.
+    ///
+    /// # Errors
+    /// If it does not: the first field that it does not take, and those that it does.
+    fn check(&self, request: &Request) -> Result<()> {
+        match request.given().find(|field| !self.takes.contains(field)) {
+            None => Ok(()),
+            Some(field) => {
+                let taken: Vec<_> = self.takes.iter().map(|field| field.word()).collect();
+                let what = format!("is not for a {}, which takes {}", self.classes[0], taken.join(", "));
+                Err(Error::usage(what).of(field).remedies([Remedy::Without(field)]))
+            }
+        }
+    }
 }
 
 /// One row a system.
@@ -54,6 +75,7 @@ pub static TABLE: [Row; 2] = [
         ],
         about: "text to picture: Stable Diffusion 1 and 2",
         takes: TEXT_TO_PICTURE,
+        example: &[(Field::Prompt, "a red circle on a blue background"), (Field::Model, "sd15")],
         fits: |model| fits(model, &SD),
         open: |models| Ok(Box::new(StableDiffusion::open(models, &SD)?)),
     },
@@ -65,25 +87,27 @@ pub static TABLE: [Row; 2] = [
         ],
         about: "text to picture: Stable Diffusion XL",
         takes: TEXT_TO_PICTURE,
+        example: &[(Field::Prompt, "a lighthouse at dusk"), (Field::Model, "sdxl")],
         fits: |model| fits(model, &SDXL),
         open: |models| Ok(Box::new(StableDiffusion::open(models, &SDXL)?)),
     },
 ];
 
-const TEXT_TO_PICTURE: &[&str] = &[
-    "prompt",
-    "negative",
-    "width",
-    "height",
-    "steps",
-    "guidance",
-    "sampler",
-    "spacing",
-    "prediction",
-    "eta",
-    "loras",
-    "controls",
-    "init_latents",
+const TEXT_TO_PICTURE: &[Field] = &[
+    Field::Prompt,
+    Field::Negative,
+    Field::Width,
+    Field::Height,
+    Field::Steps,
+    Field::Guidance,
+    Field::Sampler,
+    Field::Spacing,
+    Field::Prediction,
+    Field::Eta,
+    Field::ClipSkip,
+    Field::Lora,
+    Field::Control,
+    Field::InitLatents,
 ];
 
 /// Whether the model's UNet is of this kind.
@@ -108,10 +132,5 @@ pub fn find(model: &Model) -> Result<(&'static Row, Option<String>)> {
     // Without one, opening the commonest says what is missing.
     let row = TABLE.iter().find(|row| (row.fits)(model)).unwrap_or(&TABLE[0]);
     let own = row.classes[0];
-    Ok((
-        row,
-        class.map(|class| {
-            format!("the model is a {}, which is not known: drawn as a {own}", crate::error::short(class))
-        }),
-    ))
+    Ok((row, class.map(|class| format!("the model is a {}, which is not known: drawn as a {own}", short(class)))))
 }

@@ -1,7 +1,7 @@
 //! What is asked of a system and what comes of it, as plain values.
 
 use crate::conditioning;
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Message, Remedy, Result};
 use crate::image::Picture;
 use crate::rng;
 use crate::tensor::Tensor;
@@ -73,6 +73,30 @@ impl Default for Request {
     }
 }
 
+impl Request {
+    /// The fields that are set, of those that not every system takes.
+    pub fn given(&self) -> impl Iterator<Item = Field> {
+        [
+            (Field::Prompt, !self.prompt.is_empty()),
+            (Field::Negative, self.negative.is_some()),
+            (Field::Width, self.width.is_some()),
+            (Field::Height, self.height.is_some()),
+            (Field::Steps, self.steps.is_some()),
+            (Field::Guidance, self.guidance.is_some()),
+            (Field::Sampler, self.sampler.is_some()),
+            (Field::Spacing, self.spacing.is_some()),
+            (Field::Prediction, self.prediction.is_some()),
+            (Field::Eta, self.eta.is_some()),
+            (Field::ClipSkip, self.conditioning.clip_skip.is_some()),
+            (Field::Lora, !self.loras.is_empty()),
+            (Field::Control, !self.controls.is_empty()),
+            (Field::InitLatents, self.init_latents.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(field, is_set)| is_set.then_some(field))
+    }
+}
+
 /// How one ControlNet guides a request's pictures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Control {
@@ -95,11 +119,11 @@ impl Control {
     fn check(&self) -> Result<()> {
         let Self { scale, start, end, .. } = self;
         if !scale.is_finite() {
-            return Err(Error::usage(format!("--control-scale {scale} is not a number")));
+            return Err(Error::usage(format!("{scale} is not a number")).of(Field::ControlScale));
         }
         if !(0.0 <= *start && start < end && *end <= 1.0) {
-            let what = format!("--control-start {start} and --control-end {end}: expected 0 <= start < end <= 1");
-            return Err(Error::usage(what));
+            let what = format!("{start}, with an end of {end}: expected 0 <= start < end <= 1");
+            return Err(Error::usage(what).of(Field::ControlStart));
         }
         Ok(())
     }
@@ -121,7 +145,7 @@ pub struct Settings {
 /// What happens on the way, for whoever shows it.
 #[derive(Debug)]
 pub enum Event<'a> {
-    Warning(&'a str),
+    Warning(&'a Message),
     /// This many of all steps are done.
     Step(usize, usize),
 }
@@ -190,7 +214,7 @@ pub struct Span {
 /// If they do not.
 pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> Result<()> {
     if !settings.guidance.is_finite() {
-        return Err(Error::usage(format!("--guidance {} is not a number", settings.guidance)));
+        return Err(Error::usage(format!("{} is not a number", settings.guidance)).of(Field::Guidance));
     }
     check_size(settings.width, settings.height, request.batch)?;
     let images = request.controls.len();
@@ -206,18 +230,17 @@ fn check_size(width: usize, height: usize, batch: usize) -> Result<()> {
     const MOST_PICTURES: usize = 1 << 16;
     const MOST_PIXELS: u128 = 1 << 36;
     if batch == 0 {
-        return Err(Error::usage("--batch 0 makes no picture: at least 1"));
+        return Err(Error::usage("0 makes no picture: at least 1").of(Field::Batch));
     }
     if batch > MOST_PICTURES {
-        return Err(Error::usage(format!(
-            "--batch {batch} is more than {MOST_PICTURES}: run again with another --seed"
-        )));
+        return Err(Error::usage(format!("{batch} is more than {MOST_PICTURES}"))
+            .of(Field::Batch)
+            .remedies([Remedy::Less(Field::Batch), Remedy::Other(Field::Seed)]));
     }
     let pixels = [width, height, batch].iter().try_fold(1u128, |product, n| product.checked_mul(*n as u128));
     if pixels.is_none_or(|pixels| pixels > MOST_PIXELS) {
-        return Err(Error::usage(format!(
-            "{width}x{height} pixels fit no machine: give a smaller --width, --height or --batch"
-        )));
+        return Err(Error::usage(format!("{width}x{height} pixels fit no machine"))
+            .remedies([Field::Width, Field::Height, Field::Batch].map(Remedy::Less)));
     }
     Ok(())
 }
@@ -244,7 +267,7 @@ mod tests {
     fn a_part_of_no_steps_is_refused() {
         for (start, end) in [(0.5, 0.5), (0.7, 0.2), (-0.1, 1.0), (0.0, 1.1), (f64::NAN, 1.0)] {
             let error = control(start, end).check().unwrap_err().to_string();
-            assert!(error.contains("--control-start") && error.contains("expected 0 <= start"), "{error}");
+            assert!(error.contains("control start") && error.contains("expected 0 <= start"), "{error}");
         }
         assert!(Control { scale: f32::NAN, ..control(0.0, 1.0) }.check().is_err());
     }

@@ -72,6 +72,7 @@ impl Studio {
     /// # Errors
     /// If the request makes no sense for this model.
     pub fn settings(&self, request: &Request) -> Result<Settings> {
+        self.row.check(request)?;
         let settings = self.system.settings(&self.models, request)?;
         check(request, &settings, self.models.controls.len())?;
         Ok(settings)
@@ -139,7 +140,7 @@ impl Studio {
         let settings = self.settings(request)?;
         let mut kit = Kit::new(begun, &self.models, executor, (request, &settings), kept, caller)?;
         if let Some(warning) = &self.warning {
-            kit.warn(warning);
+            kit.warn(warning.as_str());
         }
         self.system.draw(&mut kit).await?;
         Ok(kit.done())

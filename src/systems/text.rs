@@ -54,7 +54,7 @@ pub async fn encode(
         encoded.push(Encoded { context: join_tokens(&contexts), pooled });
     }
     if chunks.dropped > 0 {
-        kit.warn(&format!("the prompt is too long: its last {} tokens were left out", chunks.dropped));
+        kit.warn(format!("the prompt is too long: its last {} tokens were left out", chunks.dropped));
     }
     kit.stop_if_cancelled()?;
     Ok(encoded)

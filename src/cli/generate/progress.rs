@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cli::flag::flag;
 use crate::cli::{interrupt, warn};
 use crate::error::Result;
 use crate::systems::{Event, Keep, Made, Pictures};
@@ -18,7 +19,7 @@ pub(super) fn shown(
             .unwrap_or(ProgressStyle::default_bar()),
     );
     let mut tell = |event: Event<'_>| match event {
-        Event::Warning(text) => bar.suspend(|| warn(text)),
+        Event::Warning(text) => bar.suspend(|| warn(&text.said(flag))),
         Event::Step(done, all) => {
             bar.set_length(all as u64);
             bar.set_position(done as u64);

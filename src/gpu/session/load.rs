@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::guards::GUARD;
 use super::pace::Pace;
 use super::{Choose, Dispatch, Session, memory, readback_buffer};
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Remedy, Result};
 use crate::gpu::device::Gpu;
 use crate::graph::interpret::load_parameters;
 use crate::graph::plan::{Storage, check_limits, device_bytes, plan};
@@ -168,10 +168,8 @@ fn launch(gpu: &Gpu, graph: &Graph, node: &Node, variant: usize, storage: Storag
     let mut variants = variants.map_err(|e| e.at(&node.name))?;
     let launch = variants.swap_remove(variant).launch;
     if launch.workgroups.iter().any(|n| *n > caps.max_workgroups) {
-        return Err(Error::TooLarge(format!(
-            "{}: {:?} workgroups are more than {} dispatches; a smaller picture needs fewer",
-            node.name, launch.workgroups, caps.name
-        )));
+        let what = format!("{}: {:?} workgroups are more than {} dispatches", node.name, launch.workgroups, caps.name);
+        return Err(Error::too_large(what).remedies([Field::Width, Field::Height].map(Remedy::Less)));
     }
     Ok(launch)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use include_dir::{Dir, include_dir};
 
 use super::Dialect;
-use crate::error::{Error, Result, ten};
+use crate::error::{Error, Field, Result, ten};
 use crate::files::{read_text, unreadable};
 use crate::ops::Launch;
 
@@ -47,7 +47,7 @@ impl Sources {
     /// since an edit there would do nothing; [`Error::File`] if a file cannot be read.
     pub fn with_folder(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
-            return Err(Error::usage(format!("--shaders {}: there is no such folder", folder.display())));
+            return Err(Error::usage(format!("{}: there is no such folder", folder.display())).of(Field::Shaders));
         }
         let mut own = BTreeMap::new();
         let mut paths = list(folder)?;
@@ -148,10 +148,11 @@ fn unknown(folder: &Path, what: &str) -> Error {
         .map(|folder| ten(&below(folder).iter().map(|s| format!("{folder}/{s}")).collect::<Vec<_>>()));
     let kernels = ten(&names());
     Error::usage(format!(
-        "--shaders {}: {what}; the built-in files are {kernels}, and {cores}, and {parts}, and {lab} (`ornstein \
+        "{}: {what}; the built-in files are {kernels}, and {cores}, and {parts}, and {lab} (`ornstein \
          shader` lists them all)",
         folder.display()
     ))
+    .of(Field::Shaders)
 }
 
 /// Stems of the ops' kernels, in alphabetical order.

@@ -13,7 +13,7 @@ use crate::lab::ceilings::Ceilings;
 use crate::lab::suite::Entry;
 use crate::ops::Case;
 
-/// Seconds that one run may take without `--full`, as far as can be told before: of an op that is all of the networks,
+/// Seconds that one run may take unless all shapes are asked for, as far as can be told before: of an op that is all of the networks,
 /// and of any op.
 const MOST_SECONDS: f64 = 1.2;
 const LEAST_SECONDS: f64 = 0.1;
@@ -65,7 +65,7 @@ fn largest<'c, 'e>(candidates: &'c [Candidate<'e>], ideal: f64) -> Option<&'c Ca
     fit.max_by(|a, b| a.ideal.total_cmp(&b.ideal))
 }
 
-/// Seconds that one run of this op may take without `--full`: the more, the larger its part in the networks is.
+/// Seconds that one run of this op may take unless all shapes are asked for: the more, the larger its part in the networks is.
 pub(super) fn most_seconds(op: &str, entries: &[Entry], storage: Storage, ceilings: &Ceilings) -> Result<f64> {
     let (mut own, mut all) = (0.0, 0.0);
     for entry in entries {

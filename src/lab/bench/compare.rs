@@ -1,4 +1,4 @@
-//! `bench --compare OLD.json`: what has become faster or slower since then, beside the machine as a whole and by more than
+//! What has become faster or slower since then, beside the machine as a whole and by more than
 //! the measurements waver.
 
 use std::collections::HashMap;
@@ -47,13 +47,13 @@ pub struct EarlierDevice {
     pub ceilings: Ceilings,
 }
 
-/// A report that `bench --json` wrote.
+/// A report in JSON.
 ///
 /// # Errors
 /// If the file cannot be read or holds something else.
 pub fn read(path: &Path) -> Result<Earlier> {
     serde_json::from_str(&read_text(path)?).map_err(|e| {
-        Error::file(path, format!("is no report of this version's `ornstein bench --json`: {e}; make a new one"))
+        Error::file(path, format!("is not this version's JSON report of a benchmark: {e}; make a new one"))
     })
 }
 
@@ -154,6 +154,6 @@ mod tests {
     fn a_file_that_is_no_report_says_what_to_do() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "{}").unwrap();
-        assert!(read(file.path()).unwrap_err().to_string().contains("bench --json"));
+        assert!(read(file.path()).unwrap_err().to_string().contains("make a new one"));
     }
 }

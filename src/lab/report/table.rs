@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Report, attributes, clock, digits, flop_rate, percent, seconds, shapes};
+use crate::error::{Field, Name};
 use crate::lab::bench::profile::NetworkRow;
 use crate::lab::bench::{Device, Row, Verdict};
 use crate::lab::ceilings::Ceilings;
@@ -13,8 +14,8 @@ const NODES: usize = 15;
 const SPREAD: f64 = 0.1;
 
 impl Report {
-    /// `all` lists every refused shape and every node.
-    pub fn table(&self, all: bool) -> String {
+    /// `all` lists every refused shape and every node; `name` names what asks for that.
+    pub fn table(&self, all: bool, name: Name) -> String {
         let mut out = String::new();
         for (i, device) in self.devices.iter().enumerate() {
             let _ = writeln!(out, "{}", facts(device, (self.devices.len() > 1).then_some(i)));
@@ -23,13 +24,13 @@ impl Report {
             self.network_text(&mut out, network, all);
         }
         if self.networks.is_empty() {
-            self.kernels(&mut out, all);
+            self.kernels(&mut out, all, name);
         }
         self.notes(&mut out);
         out
     }
 
-    fn kernels(&self, out: &mut String, all: bool) {
+    fn kernels(&self, out: &mut String, all: bool, name: Name) {
         let mut op = "";
         for group in self.groups() {
             let timed = group.iter().any(|row| row.verdict != Verdict::Refused);
@@ -52,8 +53,9 @@ impl Report {
         }
         let refused = self.rows.iter().filter(|row| row.verdict == Verdict::Refused).count();
         if refused > 0 && !all {
+            let full = name(Field::Full);
             let _ =
-                writeln!(out, "\n{refused} shapes exceed the limits of a device and are refused (--full lists them)");
+                writeln!(out, "\n{refused} shapes exceed the limits of a device and are refused ({full} lists them)");
         }
     }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{NO_VARIANT, Row, Selection, Verdict, inputs, variants};
 use crate::components::{Component, Components};
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Remedy, Result};
 use crate::forward::{Prepared, Tensors};
 use crate::gpu::{Gpu, Session};
 use crate::graph::plan::{Storage, last_reads};
@@ -141,7 +141,7 @@ pub async fn validate(
     }
     match (only, reports.is_empty()) {
         (Some(name), true) => {
-            Err(Error::usage(format!("no network has a node {name}; without --node all are checked")))
+            Err(Error::usage(format!("no network has a node {name}")).remedies([Remedy::Without(Field::Node)]))
         }
         _ => Ok(reports),
     }

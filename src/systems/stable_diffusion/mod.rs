@@ -20,7 +20,7 @@ use super::part::{Models, Part};
 use super::request::{Request, Settings};
 use super::system::{Drawing, System};
 use crate::conditioning::{ClipText, Options};
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Remedy, Result};
 use crate::models::autoencoder::Autoencoder;
 use crate::models::config::{FORWARD, NetworkConfig};
 use crate::models::ports::Changes;
@@ -136,10 +136,11 @@ impl StableDiffusion {
         let shape = Shape::from([request.batch, self.unet.in_channels, height, width]);
         match &request.init_latents {
             None => Ok(None),
-            Some(given) if given.shape != shape => Err(Error::usage(format!(
-                "--init-latents holds {}, but this picture needs {shape}: change --width, --height or --batch",
-                given.shape
-            ))),
+            Some(given) if given.shape != shape => {
+                let sizes = [Field::Width, Field::Height, Field::Batch].map(Remedy::Other);
+                let what = format!("of {}, but this picture needs {shape}", given.shape);
+                Err(Error::usage(what).of(Field::InitLatents).remedies(sizes))
+            }
             Some(given) => {
                 let each = shape.len() / shape.batch();
                 let part = given.data[range.start * each..range.end * each].to_vec();
@@ -179,7 +180,7 @@ impl StableDiffusion {
     /// that, of as many as there is room for.
     async fn drawn(&self, kit: &mut Kit<'_>) -> Result<()> {
         if let Some(warning) = samplers::warning(&kit.settings.sampler, &self.schedule)? {
-            kit.warn(&warning);
+            kit.warn(warning);
         }
         let texts = self.texts(kit.models, kit.request, kit.settings)?;
         let text = self.condition(kit, texts).await?;
@@ -190,7 +191,7 @@ impl StableDiffusion {
             let latents = match self.latents(kit, &text, range, part).await {
                 Err(Error::TooLarge(why)) if rest.halve() => {
                     let at_once = rest.at_once;
-                    kit.warn(&format!("{count} pictures at once do not fit, so {at_once} are made at a time: {why}"));
+                    kit.warn(why.on(format!("{count} pictures at once do not fit, so {at_once} are made at a time")));
                     continue;
                 }
                 made => made?,
@@ -209,15 +210,13 @@ impl System for StableDiffusion {
         let defaults = models.model.entry().map(|entry| entry.defaults.clone()).unwrap_or_default();
         let factor = self.vae.factor();
         let own = defaults.size.or(self.unet.sample_size.map(|[height, width]| [width * factor, height * factor]));
-        let side = |given: Option<usize>, own: Option<usize>, name: &str| {
-            let pixels = given.or(own);
-            let pixels =
-                pixels.ok_or_else(|| Error::usage(format!("this model has no size of its own: give --{name}")))?;
+        let side = |given: Option<usize>, own: Option<usize>, field| {
+            let missing = || Error::usage("this model has no size of its own").remedies([Remedy::Give(field)]);
+            let pixels = given.or(own).ok_or_else(missing)?;
             if pixels == 0 || pixels % factor != 0 {
                 let nearest = (pixels / factor).max(1) * factor;
-                return Err(Error::usage(format!(
-                    "--{name} {pixels} is not a positive multiple of {factor}: try {nearest}"
-                )));
+                let what = format!("{pixels} is not a positive multiple of {factor}");
+                return Err(Error::usage(what).of(field).remedies([Remedy::set(field, nearest)]));
             }
             Ok(pixels)
         };
@@ -226,8 +225,8 @@ impl System for StableDiffusion {
             None => self.schedule.default_sampler()?.to_string(),
         };
         let settings = Settings {
-            width: side(request.width, own.map(|[width, _]| width), "width")?,
-            height: side(request.height, own.map(|[_, height]| height), "height")?,
+            width: side(request.width, own.map(|[width, _]| width), Field::Width)?,
+            height: side(request.height, own.map(|[_, height]| height), Field::Height)?,
             steps: request.steps.or(defaults.steps).unwrap_or(25),
             guidance: request.guidance.or(defaults.guidance).unwrap_or(self.variant.guidance),
             sampler,
@@ -321,6 +320,6 @@ mod tests {
         let part = sd15(&[]).start(&request, &settings(8), &(1..2)).unwrap().unwrap();
         assert_eq!((part.shape.dims(), part.data), (&[1, 1, 1, 4][..], vec![4.0, 5.0, 6.0, 7.0]));
         let error = sd15(&[]).start(&request, &settings(16), &(1..2)).unwrap_err().to_string();
-        assert!(error.contains("holds [3, 4, 1, 1]") && error.contains("needs [3, 4, 2, 2]"), "{error}");
+        assert!(error.contains("init latents of [3, 4, 1, 1]") && error.contains("needs [3, 4, 2, 2]"), "{error}");
     }
 }

@@ -1,0 +1,65 @@
+//! `ornstein systems`
+
+use clap::Args;
+use serde_json::json;
+
+use super::flag::flag;
+use super::{print, print_json};
+use crate::error::{Field, Result};
+use crate::systems::{Row, TABLE};
+
+#[derive(Debug, Args)]
+pub(super) struct Systems {
+    /// One JSON document instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Systems {
+    pub(super) fn run(&self) -> Result<()> {
+        if self.json {
+            let row = |row: &Row| {
+                let Row { classes, about, .. } = row;
+                json!({"class": classes[0], "also": classes[1..], "about": about, "takes": takes(row), "example": example(row)})
+            };
+            return print_json(&json!({"systems": TABLE.iter().map(row).collect::<Vec<_>>()}));
+        }
+        print(TABLE.iter().map(text).collect::<Vec<_>>().join("\n").as_bytes())
+    }
+}
+
+fn takes(row: &Row) -> Vec<String> {
+    row.takes.iter().map(|field| flag(*field)).collect()
+}
+
+/// A command that draws by it.
+fn example(row: &Row) -> String {
+    let mut command = "ornstein generate".to_string();
+    for (field, value) in row.example {
+        match field {
+            Field::Prompt => command += &format!(" \"{value}\""),
+            _ => command += &format!(" {} {value}", flag(*field)),
+        }
+    }
+    command
+}
+
+fn text(row: &Row) -> String {
+    let mut lines = vec![format!("{}: {}", row.classes[0], row.about)];
+    lines.extend(wrapped("takes", &takes(row)));
+    lines.extend(wrapped("also draws what names", row.classes.get(1..).unwrap_or_default()));
+    lines.push(format!("  {}", example(row)));
+    lines.join("\n") + "\n"
+}
+
+/// Words in lines of at most 100 columns; none for no words.
+fn wrapped<T: AsRef<str>>(title: &str, words: &[T]) -> Vec<String> {
+    let mut lines = vec![format!("  {title}")];
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.as_ref().len() <= 100 => *line += &format!(" {}", word.as_ref()),
+            _ => lines.push(format!("    {}", word.as_ref())),
+        }
+    }
+    if words.is_empty() { Vec::new() } else { lines }
+}
