@@ -17,10 +17,10 @@ use crate::ops::sampler_input::SamplerInput;
 use crate::ops::sampler_step::{FACTORS, SamplerStep};
 use crate::ops::{Kind, Ty};
 use crate::rng::Generator;
-use crate::samplers::{Chain, Link, Sampler};
+use crate::samplers::{LinearSampler, LinearStep, Sampler};
 use crate::tensor::{Shape, Tensor};
 
-/// Inputs of a step's graph that does a [`Link`].
+/// Inputs of a step's graph that does a [`LinearStep`].
 const SLOTS: &str = "sampler_slots";
 const INPUT_FACTORS: &str = "sampler_input_factors";
 const STEP_FACTORS: &str = "sampler_step_factors";
@@ -45,7 +45,7 @@ impl Run<'_> {
     ) -> Result<Tensor> {
         let share = Share { pictures, part, parts };
         match self.executor {
-            Executor::Gpu(..) => match Chain::of(self.sampler()?) {
+            Executor::Gpu(..) => match LinearSampler::of(self.sampler()?) {
                 Some(chain) => self.by_sums(conditioning, &share, &chain).await,
                 None => self.by_sampler(conditioning, &share).await,
             },
@@ -111,7 +111,7 @@ impl Run<'_> {
 
     /// The same by a chain: on the device alone or, to look into each step, with the host between them. The kernels are the
     /// same, so the latents are, bit for bit.
-    async fn by_sums(&mut self, conditioning: &Conditioning, share: &Share, chain: &Chain) -> Result<Tensor> {
+    async fn by_sums(&mut self, conditioning: &Conditioning, share: &Share, chain: &LinearSampler) -> Result<Tensor> {
         let (count, texts) = (share.pictures.len(), conditioning.context.shape.batch());
         let with_sampler = |graph| sampling(graph, chain.slots, count, texts);
         let (pictures, mut denoiser, latents) = self.begin(conditioning, share, with_sampler).await?;
@@ -134,7 +134,7 @@ impl Run<'_> {
         &mut self,
         denoiser: &Denoiser,
         share: &Share,
-        chain: &Chain,
+        chain: &LinearSampler,
         latents: &Tensor,
         noise: &mut [Generator],
     ) -> Result<Option<Tensor>> {
@@ -142,7 +142,7 @@ impl Run<'_> {
         self.holds(session.bytes());
         let mut runs = session.chain(&[SLOTS]);
         runs.write(SLOTS, 0, latents)?;
-        for (index, link) in chain.links.iter().enumerate() {
+        for (index, link) in chain.steps.iter().enumerate() {
             if let Some((slot, noise)) = fresh_noise(link, noise, &latents.shape)? {
                 runs.write(SLOTS, slot, &noise)?;
             }
@@ -152,11 +152,11 @@ impl Run<'_> {
             // The device has the next step when it is done with one.
             if index > 0 {
                 runs.wait(1)?;
-                self.step_done(share, index, chain.links.len())?;
+                self.step_done(share, index, chain.steps.len())?;
             }
         }
         runs.wait(0)?;
-        self.step_done(share, chain.links.len(), chain.links.len())?;
+        self.step_done(share, chain.steps.len(), chain.steps.len())?;
         let made = entry(&runs.read(SLOTS).await?, chain.last());
         if made.first_not_finite().is_none() {
             return Ok(Some(made));
@@ -169,14 +169,14 @@ impl Run<'_> {
         &mut self,
         denoiser: &mut Denoiser,
         share: &Share,
-        chain: &Chain,
+        chain: &LinearSampler,
         latents: Tensor,
         noise: &mut [Generator],
     ) -> Result<Tensor> {
         let (shape, mut data) = (latents.shape, latents.data);
         data.resize(chain.slots * shape.len(), 0.0);
         let mut slots = Tensor::new(Shape::new([&[chain.slots], shape.dims()].concat()), data);
-        for (index, link) in chain.links.iter().enumerate() {
+        for (index, link) in chain.steps.iter().enumerate() {
             if let Some((slot, noise)) = fresh_noise(link, noise, &shape)? {
                 put(&mut slots, slot, &noise);
             }
@@ -184,7 +184,7 @@ impl Run<'_> {
             let inputs: Vec<_> = by_name(&given).chain([(SLOTS, &slots)]).collect();
             let next = denoiser.run(self, index, &inputs, NEXT).await?;
             carried(link).for_each(|(from, to)| put(&mut slots, to, &entry(&next, from)));
-            self.step_done(share, index + 1, chain.links.len())?;
+            self.step_done(share, index + 1, chain.steps.len())?;
         }
         Ok(entry(&slots, chain.last()))
     }
@@ -209,7 +209,7 @@ pub(super) fn sampling(mut graph: Graph, slots: usize, pictures: usize, texts: u
 }
 
 /// What the UNet and the sampler's sums are given at a step beside the slots.
-fn given(denoiser: &Denoiser, index: usize, link: &Link, guidance: f32) -> Outputs {
+fn given(denoiser: &Denoiser, index: usize, link: &LinearStep, guidance: f32) -> Outputs {
     let mut input = vec![0.0; link.sum.len()];
     input[link.latents] = link.scale;
     let step = [&[guidance, link.output], &link.sum[..]].concat();
@@ -219,12 +219,12 @@ fn given(denoiser: &Denoiser, index: usize, link: &Link, guidance: f32) -> Outpu
 }
 
 /// Which entries of a step's output go into which slots.
-fn carried(link: &Link) -> impl Iterator<Item = (usize, usize)> {
+fn carried(link: &LinearStep) -> impl Iterator<Item = (usize, usize)> {
     [(0, link.next)].into_iter().chain(link.keep.map(|to| (1, to)))
 }
 
 /// Every picture's own noise and its slot, of a step that draws any and uses it.
-fn fresh_noise(link: &Link, generators: &mut [Generator], shape: &Shape) -> Result<Option<(usize, Tensor)>> {
+fn fresh_noise(link: &LinearStep, generators: &mut [Generator], shape: &Shape) -> Result<Option<(usize, Tensor)>> {
     if !link.draws {
         return Ok(None);
     }
