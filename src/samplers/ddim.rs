@@ -6,15 +6,15 @@
 use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::prediction::{Limit, Prediction, mix};
-use super::schedule::discrete_timesteps;
-use super::{Noise, Sampler};
+use super::spacing::discrete_timesteps;
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 /// The class's own noise schedule.
 pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Exact);
 
 pub(super) struct Ddim {
-    timesteps: Vec<f32>,
+    schedule: Schedule,
     /// For each evaluation, the picture's share of the variance at its timestep and at the one it goes to.
     alphas: Vec<(f32, f32)>,
     eta: f64,
@@ -34,7 +34,7 @@ impl Ddim {
         Ok(Self {
             prediction: Prediction::read_with(config, alphas.iter().map(|(alpha, _)| *alpha))?,
             alphas,
-            timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
+            schedule: Schedule::discrete(&timesteps),
             eta: config.eta(),
             limit: Limit::read(config, Some(true))?,
         })
@@ -42,8 +42,8 @@ impl Ddim {
 }
 
 impl Sampler for Ddim {
-    fn timesteps(&self) -> &[f32] {
-        &self.timesteps
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     fn is_linear(&self) -> bool {

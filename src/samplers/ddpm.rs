@@ -5,8 +5,8 @@
 use super::betas::{CURVES, Curve, Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::prediction::{Limit, Prediction, mix};
-use super::schedule::discrete_timesteps;
-use super::{Noise, Sampler};
+use super::spacing::discrete_timesteps;
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 const ALL_CURVES: &[(&str, Curve)] =
@@ -25,7 +25,7 @@ enum Variance {
 pub(super) const DEFAULTS: Defaults = Defaults { curves: ALL_CURVES, ..Defaults::new(ZeroSnr::Exact) };
 
 pub(super) struct Ddpm {
-    timesteps: Vec<f32>,
+    schedule: Schedule,
     /// Each timestep's share of the picture's variance, then that of the finished picture.
     alphas: Vec<f32>,
     prediction: Prediction,
@@ -53,7 +53,7 @@ impl Ddpm {
             }
         };
         Ok(Self {
-            timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
+            schedule: Schedule::discrete(&timesteps),
             prediction: Prediction::read_with(config, alphas.iter().copied())?,
             alphas,
             limit: Limit::read(config, Some(true))?,
@@ -63,8 +63,8 @@ impl Ddpm {
 }
 
 impl Sampler for Ddpm {
-    fn timesteps(&self) -> &[f32] {
-        &self.timesteps
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     fn is_linear(&self) -> bool {
@@ -79,7 +79,7 @@ impl Sampler for Ddpm {
         let beta = 1.0 - ratio;
         let to_picture = before.sqrt() * beta / (1.0 - alpha);
         let to_latents = ratio.sqrt() * (1.0 - before) / (1.0 - alpha);
-        if self.timesteps[index] <= 0.0 {
+        if self.schedule.timesteps[index] <= 0.0 {
             return mix(&[(to_picture, &picture), (to_latents, latents)]);
         }
         let variance = match self.variance {

@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 
 use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
+use super::numbers::{exp, numpy_log as log};
 use super::prediction::{mix, noise_of};
-use super::schedule::{Spacing, Spread, exp, numpy_log as log};
 use super::solver::{Last, Layout, Solver};
-use super::{Noise, Sampler};
+use super::spacing::{Spacing, Spread};
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 /// The class's own noise schedule.
@@ -69,12 +70,8 @@ fn parabola(t: f32, b: f32, c: f32, d: f32) -> f32 {
 }
 
 impl Sampler for Deis {
-    fn timesteps(&self) -> &[f32] {
-        &self.solver.timesteps
-    }
-
-    fn sigmas(&self) -> Option<&[f32]> {
-        Some(&self.solver.sigmas)
+    fn schedule(&self) -> &Schedule {
+        &self.solver.schedule
     }
 
     fn is_linear(&self) -> bool {

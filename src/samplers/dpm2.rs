@@ -8,17 +8,18 @@ use super::betas::Training;
 use super::config::Config;
 use super::euler::{follow, slope};
 use super::heun::{NARROW, first_then_twice};
+use super::numbers::{around, exp, log, numpy_log};
 use super::prediction::{PREDICTIONS, Prediction};
-use super::schedule::{Ladder, Rungs, Spread, around, exp, log, numpy_log, unit_scale};
-use super::{Noise, Sampler};
+use super::schedule::Rungs;
+use super::schedule::unit_scale;
+use super::spacing::Spread;
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 pub(super) struct Dpm2 {
-    timesteps: Vec<f32>,
-    sigmas: Vec<f32>,
+    schedule: Schedule,
     /// For each step, the sigma between its two ends.
     middles: Vec<f32>,
-    start: f32,
     prediction: Prediction,
     /// Where a step began, between its two evaluations.
     begun: Option<Vec<f32>>,
@@ -30,10 +31,8 @@ impl Dpm2 {
         let ladder = rounded_ladder(config, &training, steps)?;
         let middles: Vec<f32> = ladder.sigmas.windows(2).map(|pair| geometric_mean(pair[1], pair[0])).collect();
         Ok(Self {
-            timesteps: with_middles(&ladder.timesteps, &middles, &training),
-            sigmas: with_repeats(&ladder.sigmas),
+            schedule: with_middles(&ladder, &middles, &training),
             middles,
-            start: ladder.start,
             prediction: Prediction::read(config, &PREDICTIONS[..2])?,
             begun: None,
         })
@@ -41,14 +40,9 @@ impl Dpm2 {
 }
 
 /// The ladder of the two DPM2 classes, which round the timesteps of Karras sigmas.
-pub(super) fn rounded_ladder(config: &Config, training: &Training, steps: usize) -> Result<Ladder> {
+pub(super) fn rounded_ladder(config: &Config, training: &Training, steps: usize) -> Result<Schedule> {
     let spread = Spread::read(config, false)?;
-    Ladder::new(config, training, steps, &Rungs { spread, limits: true, rounded: true, last: 0.0 })
-}
-
-/// The sigmas as diffusers lists them: one for each evaluation, and more zeros at the end.
-pub(super) fn with_repeats(sigmas: &[f32]) -> Vec<f32> {
-    first_then_twice(sigmas).into_iter().chain([0.0]).collect()
+    Schedule::ladder(config, training, steps, &Rungs { spread, limits: true, rounded: true, last: 0.0 })
 }
 
 /// The mean in the logarithm; 0 if one of them is. (`torch.lerp` halfway counts from its second end.)
@@ -60,8 +54,9 @@ pub(super) fn geometric_mean(a: f32, b: f32) -> f32 {
     exp(b - (b - a) * 0.5)
 }
 
-/// The timesteps, with that of a step's middle sigma between each and the next. In f32, as these are tensors there.
-pub(super) fn with_middles(timesteps: &[f32], middles: &[f32], training: &Training) -> Vec<f32> {
+/// The schedule with a step's middle sigma between each and the next. Timesteps are f32, as these are tensors there; the
+/// sigmas are as diffusers lists them: one for each evaluation, and more zeros at the end.
+pub(super) fn with_middles(ladder: &Schedule, middles: &[f32], training: &Training) -> Schedule {
     let logs: Vec<f32> = training.sigmas().into_iter().map(numpy_log).collect();
     let timestep = |sigma: &f32| {
         let log = numpy_log(sigma.max(1e-10));
@@ -69,39 +64,32 @@ pub(super) fn with_middles(timesteps: &[f32], middles: &[f32], training: &Traini
         let w = ((from - log) / (from - to)).clamp(0.0, 1.0);
         (1.0 - w) * low as f32 + w * (low + 1) as f32
     };
+    let Schedule { timesteps, sigmas, start, .. } = ladder;
     let pairs = timesteps.iter().skip(1).zip(middles).flat_map(|(next, middle)| [timestep(middle), *next]);
-    timesteps.iter().take(1).copied().chain(pairs).collect()
+    let timesteps: Vec<f32> = timesteps.iter().take(1).copied().chain(pairs).collect();
+    let seen = sigmas.iter().zip(middles).flat_map(|(sigma, middle)| [*sigma, *middle]);
+    let scales = seen.take(timesteps.len()).map(unit_scale).collect();
+    let sigmas = first_then_twice(sigmas).into_iter().chain([0.0]).collect();
+    Schedule { timesteps, sigmas, start: *start, scales }
 }
 
 impl Sampler for Dpm2 {
-    fn timesteps(&self) -> &[f32] {
-        &self.timesteps
-    }
-
-    fn sigmas(&self) -> Option<&[f32]> {
-        Some(&self.sigmas)
-    }
-
-    fn init_noise_sigma(&self) -> f32 {
-        self.start
-    }
-
-    fn input_scale(&self, index: usize) -> f32 {
-        unit_scale(if index.is_multiple_of(2) { self.sigmas[index] } else { self.middles[index / 2] })
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
         let middle = self.middles[index / 2];
         match self.begun.take() {
             None => {
-                let sigma = self.sigmas[index];
+                let sigma = self.schedule.sigmas[index];
                 let picture = self.prediction.picture_at_sigma(output, latents, sigma);
                 self.begun = Some(latents.to_vec());
                 follow(latents, &slope(latents, &picture, sigma), middle - sigma)
             }
             Some(begin) => {
                 let picture = self.prediction.picture_at_sigma(output, latents, middle);
-                let change = self.sigmas[index] - self.sigmas[index - 1];
+                let change = self.schedule.sigmas[index] - self.schedule.sigmas[index - 1];
                 follow(&begin, &slope(latents, &picture, middle), change)
             }
         }

@@ -3,13 +3,12 @@
 
 use super::betas::Training;
 use super::config::Config;
-use super::dpm2::{geometric_mean, rounded_ladder, with_middles, with_repeats};
+use super::dpm2::{geometric_mean, rounded_ladder, with_middles};
 use super::euler::{follow, slope};
 use super::euler_a::down_and_up;
 use super::heun::NARROW;
 use super::prediction::{PREDICTIONS, Prediction};
-use super::schedule::unit_scale;
-use super::{Noise, Sampler};
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 /// One step: the sigmas of its beginning, of its second evaluation and of its end, and the noise after it.
@@ -21,10 +20,8 @@ struct Stretch {
 }
 
 pub(super) struct Dpm2A {
-    timesteps: Vec<f32>,
-    sigmas: Vec<f32>,
+    schedule: Schedule,
     stretches: Vec<Stretch>,
-    start: f32,
     prediction: Prediction,
     /// Where a step began, between its two evaluations.
     begun: Option<Vec<f32>>,
@@ -41,10 +38,8 @@ impl Dpm2A {
         let stretches: Vec<_> = ladder.sigmas.windows(2).map(stretch).collect();
         let middles: Vec<f32> = stretches.iter().map(|stretch| stretch.middle).collect();
         Ok(Self {
-            timesteps: with_middles(&ladder.timesteps, &middles, &training),
-            sigmas: with_repeats(&ladder.sigmas),
+            schedule: with_middles(&ladder, &middles, &training),
             stretches,
-            start: ladder.start,
             prediction: Prediction::read(config, &PREDICTIONS[..2])?,
             begun: None,
         })
@@ -52,21 +47,8 @@ impl Dpm2A {
 }
 
 impl Sampler for Dpm2A {
-    fn timesteps(&self) -> &[f32] {
-        &self.timesteps
-    }
-
-    fn sigmas(&self) -> Option<&[f32]> {
-        Some(&self.sigmas)
-    }
-
-    fn init_noise_sigma(&self) -> f32 {
-        self.start
-    }
-
-    fn input_scale(&self, index: usize) -> f32 {
-        let stretch = &self.stretches[index / 2];
-        unit_scale(if index.is_multiple_of(2) { stretch.from } else { stretch.middle })
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {

@@ -4,8 +4,8 @@
 
 use super::Noise;
 use super::config::Config;
+use super::numbers::exp;
 use super::prediction::mix;
-use super::schedule::exp;
 use super::solver::{Last, Level, Solver};
 use crate::error::Result;
 

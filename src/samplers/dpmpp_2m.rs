@@ -9,9 +9,9 @@ use super::betas::{CURVES, Curve, Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::dpmpp::{Algorithm, Derivatives, Jump, Kind, refuse_learned_variance};
 use super::prediction::mix;
-use super::schedule::{Spacing, Spread};
 use super::solver::{Last, Layout, Solver, unclipped_steps};
-use super::{Noise, Sampler};
+use super::spacing::{Spacing, Spread};
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 /// The class's own noise schedule.
@@ -86,12 +86,8 @@ fn read_algorithm(config: &Config, stochastic: bool) -> Result<Algorithm> {
 }
 
 impl Sampler for Dpmpp2M {
-    fn timesteps(&self) -> &[f32] {
-        &self.solver.timesteps
-    }
-
-    fn sigmas(&self) -> Option<&[f32]> {
-        Some(&self.solver.sigmas)
+    fn schedule(&self) -> &Schedule {
+        &self.solver.schedule
     }
 
     fn is_linear(&self) -> bool {

@@ -9,9 +9,9 @@ use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::dpmpp::{Algorithm, Derivatives, Jump, Kind, refuse_learned_variance};
 use super::prediction::mix;
-use super::schedule::{Spacing, Spread};
 use super::solver::{Last, Layout, Solver, unclipped_steps};
-use super::{Noise, Sampler};
+use super::spacing::{Spacing, Spread};
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 /// The class's own noise schedule.
@@ -82,12 +82,8 @@ fn orders(steps: usize, order: usize, lower_order_final: bool, first_at_end: boo
 }
 
 impl Sampler for Dpmpp2S {
-    fn timesteps(&self) -> &[f32] {
-        &self.solver.timesteps
-    }
-
-    fn sigmas(&self) -> Option<&[f32]> {
-        Some(&self.solver.sigmas)
+    fn schedule(&self) -> &Schedule {
+        &self.solver.schedule
     }
 
     fn is_linear(&self) -> bool {

@@ -5,16 +5,18 @@
 
 use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
+use super::numbers::log;
 use super::prediction::{PREDICTIONS, Prediction, mix, pairwise};
-use super::schedule::{Ladder, Rungs, Spread, log, unit_scale};
-use super::{Noise, Sampler};
+use super::schedule::Rungs;
+use super::spacing::Spread;
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 /// The class's own noise schedule.
 pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Floored);
 
 pub(super) struct Euler {
-    ladder: Ladder,
+    schedule: Schedule,
     prediction: Prediction,
 }
 
@@ -27,34 +29,23 @@ impl Euler {
         let spread = Spread::read(config, false)?;
         let smallest = training.sigmas()[0];
         let last = config.choice("final_sigmas_type", "zero", &[("zero", 0.0), ("sigma_min", smallest)])?;
-        let mut ladder = Ladder::new(config, &training, steps, &Rungs { spread, limits: true, rounded: false, last })?;
+        let mut schedule =
+            Schedule::ladder(config, &training, steps, &Rungs { spread, limits: true, rounded: false, last })?;
         let continuous = config.choice("timestep_type", "discrete", &[("discrete", false), ("continuous", true)])?;
         if continuous && prediction == Prediction::Velocity {
-            ladder.timesteps = ladder.sigmas[..steps].iter().map(|sigma| 0.25 * log(*sigma)).collect();
+            schedule.timesteps = schedule.sigmas[..steps].iter().map(|sigma| 0.25 * log(*sigma)).collect();
         }
-        Ok(Self { ladder, prediction })
+        Ok(Self { schedule, prediction })
     }
 }
 
 impl Sampler for Euler {
-    fn timesteps(&self) -> &[f32] {
-        &self.ladder.timesteps
-    }
-
-    fn sigmas(&self) -> Option<&[f32]> {
-        Some(&self.ladder.sigmas)
-    }
-
-    fn init_noise_sigma(&self) -> f32 {
-        self.ladder.start
-    }
-
-    fn input_scale(&self, index: usize) -> f32 {
-        unit_scale(self.ladder.sigmas[index])
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
-        let (sigma, next) = (self.ladder.sigmas[index], self.ladder.sigmas[index + 1]);
+        let (sigma, next) = (self.schedule.sigmas[index], self.schedule.sigmas[index + 1]);
         let picture = self.prediction.picture_at_sigma(output, latents, sigma);
         follow(latents, &slope(latents, &picture, sigma), next - sigma)
     }

@@ -5,15 +5,15 @@ use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::euler::{follow, slope};
 use super::prediction::{PREDICTIONS, Prediction};
-use super::schedule::{Ladder, Rungs, unit_scale};
-use super::{Noise, Sampler};
+use super::schedule::Rungs;
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 /// The class's own noise schedule.
 pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Floored);
 
 pub(super) struct EulerA {
-    ladder: Ladder,
+    schedule: Schedule,
     prediction: Prediction,
 }
 
@@ -21,8 +21,8 @@ impl EulerA {
     pub fn new(config: &Config, steps: usize) -> Result<Self> {
         let training = Training::new(config, &DEFAULTS)?;
         let rungs = Rungs { spread: None, limits: false, rounded: false, last: 0.0 };
-        let ladder = Ladder::new(config, &training, steps, &rungs)?;
-        Ok(Self { ladder, prediction: Prediction::read(config, &PREDICTIONS[..2])? })
+        let schedule = Schedule::ladder(config, &training, steps, &rungs)?;
+        Ok(Self { schedule, prediction: Prediction::read(config, &PREDICTIONS[..2])? })
     }
 }
 
@@ -34,25 +34,13 @@ pub(super) fn down_and_up(from: f32, to: f32) -> (f32, f32) {
 }
 
 impl Sampler for EulerA {
-    fn timesteps(&self) -> &[f32] {
-        &self.ladder.timesteps
-    }
-
-    fn sigmas(&self) -> Option<&[f32]> {
-        Some(&self.ladder.sigmas)
-    }
-
-    fn init_noise_sigma(&self) -> f32 {
-        self.ladder.start
-    }
-
-    fn input_scale(&self, index: usize) -> f32 {
-        unit_scale(self.ladder.sigmas[index])
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
-        let sigma = self.ladder.sigmas[index];
-        let (down, up) = down_and_up(sigma, self.ladder.sigmas[index + 1]);
+        let sigma = self.schedule.sigmas[index];
+        let (down, up) = down_and_up(sigma, self.schedule.sigmas[index + 1]);
         let picture = self.prediction.picture_at_sigma(output, latents, sigma);
         let lower = follow(latents, &slope(latents, &picture, sigma), down - sigma);
         follow(&lower, &noise(latents.len()), up)

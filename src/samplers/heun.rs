@@ -8,8 +8,9 @@ use super::betas::{CURVES, Curve, Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::euler::{follow, slope};
 use super::prediction::{Limit, PREDICTIONS, Prediction, pairwise};
-use super::schedule::{Ladder, Rungs, Spread, unit_scale};
-use super::{Noise, Sampler};
+use super::schedule::Rungs;
+use super::spacing::Spread;
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 /// The beta defaults of the second-order classes.
@@ -22,9 +23,7 @@ const ALL_CURVES: &[(&str, Curve)] = &[CURVES[0], CURVES[1], CURVES[2], ("exp", 
 pub(super) const DEFAULTS: Defaults = Defaults { curves: ALL_CURVES, ..NARROW };
 
 pub(super) struct Heun {
-    timesteps: Vec<f32>,
-    sigmas: Vec<f32>,
-    start: f32,
+    schedule: Schedule,
     prediction: Prediction,
     limit: Limit,
     /// Where a step began and its slope there, between its two evaluations.
@@ -36,11 +35,11 @@ impl Heun {
         let training = Training::new(config, &DEFAULTS)?;
         let spread = Spread::read(config, false)?;
         let rungs = Rungs { spread, limits: true, rounded: false, last: 0.0 };
-        let ladder = Ladder::new(config, &training, steps, &rungs)?;
+        let ladder = Schedule::ladder(config, &training, steps, &rungs)?;
+        let timesteps = first_then_twice(&ladder.timesteps);
+        let sigmas = first_then_twice(&ladder.sigmas[..steps]).into_iter().chain([0.0]).collect();
         Ok(Self {
-            timesteps: first_then_twice(&ladder.timesteps),
-            sigmas: first_then_twice(&ladder.sigmas[..steps]).into_iter().chain([0.0]).collect(),
-            start: ladder.start,
+            schedule: Schedule::of_sigmas(timesteps, sigmas, ladder.start),
             prediction: Prediction::read(config, PREDICTIONS)?,
             limit: Limit::clip(config, false)?,
             begun: None,
@@ -54,20 +53,8 @@ pub(super) fn first_then_twice(values: &[f32]) -> Vec<f32> {
 }
 
 impl Sampler for Heun {
-    fn timesteps(&self) -> &[f32] {
-        &self.timesteps
-    }
-
-    fn sigmas(&self) -> Option<&[f32]> {
-        Some(&self.sigmas)
-    }
-
-    fn init_noise_sigma(&self) -> f32 {
-        self.start
-    }
-
-    fn input_scale(&self, index: usize) -> f32 {
-        unit_scale(self.sigmas[index])
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     fn is_linear(&self) -> bool {
@@ -75,18 +62,18 @@ impl Sampler for Heun {
     }
 
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
-        let sigma = self.sigmas[index];
+        let sigma = self.schedule.sigmas[index];
         let picture = self.limit.apply(self.prediction.picture_at_sigma(output, latents, sigma));
         let here = slope(latents, &picture, sigma);
         match self.begun.take() {
             None => {
-                let end = follow(latents, &here, self.sigmas[index + 1] - sigma);
+                let end = follow(latents, &here, self.schedule.sigmas[index + 1] - sigma);
                 self.begun = Some((latents.to_vec(), here));
                 end
             }
             Some((begin, first)) => {
                 let mean = pairwise(&first, &here, |a, b| (a + b) / 2.0);
-                follow(&begin, &mean, sigma - self.sigmas[index - 1])
+                follow(&begin, &mean, sigma - self.schedule.sigmas[index - 1])
             }
         }
     }

@@ -6,8 +6,8 @@
 use super::betas::{CURVES, Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::prediction::{Limit, Prediction, mix};
-use super::schedule::check_steps;
-use super::{Noise, Sampler};
+use super::spacing::check_steps;
+use super::{Noise, Sampler, Schedule};
 use crate::error::{Field, Remedy, Result};
 
 /// The standard deviation of the data, which the boundary condition at timestep 0 is scaled by.
@@ -18,7 +18,7 @@ pub(super) const DEFAULTS: Defaults =
     Defaults { start: 0.00085, end: 0.012, schedule: "scaled_linear", curves: CURVES, zero_snr: ZeroSnr::Exact };
 
 pub(super) struct Lcm {
-    timesteps: Vec<f32>,
+    schedule: Schedule,
     /// The picture's share of the variance at each timestep.
     alphas: Vec<f32>,
     timestep_scaling: f32,
@@ -34,7 +34,7 @@ impl Lcm {
         Ok(Self {
             prediction: Prediction::read_with(config, alphas.iter().copied())?,
             alphas,
-            timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
+            schedule: Schedule::discrete(&timesteps),
             timestep_scaling: config.number("timestep_scaling", 10.0)? as f32,
             limit: Limit::read(config, Some(false))?,
         })
@@ -64,8 +64,8 @@ pub(super) fn distilled_timesteps(config: &Config, training: &Training, steps: u
 }
 
 impl Sampler for Lcm {
-    fn timesteps(&self) -> &[f32] {
-        &self.timesteps
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     fn is_linear(&self) -> bool {
@@ -76,7 +76,7 @@ impl Sampler for Lcm {
         let alpha = self.alphas[index];
         let picture = self.prediction.picture(output, latents, alpha.sqrt(), (1.0 - alpha).sqrt());
         let picture = self.limit.apply(picture);
-        let scaled = self.timesteps[index] * self.timestep_scaling;
+        let scaled = self.schedule.timesteps[index] * self.timestep_scaling;
         let variance = scaled * scaled + SIGMA_DATA * SIGMA_DATA;
         let (skip, out) = (SIGMA_DATA * SIGMA_DATA / variance, scaled / variance.sqrt());
         let Some(next) = self.alphas.get(index + 1) else {

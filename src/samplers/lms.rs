@@ -9,8 +9,9 @@ use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::euler::{follow, slope};
 use super::prediction::{PREDICTIONS, Prediction, mix};
-use super::schedule::{Ladder, Rungs, Spread, unit_scale};
-use super::{Noise, Sampler};
+use super::schedule::Rungs;
+use super::spacing::Spread;
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 const ORDER: usize = 4;
@@ -19,7 +20,7 @@ const ORDER: usize = 4;
 pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Ignored);
 
 pub(super) struct Lms {
-    ladder: Ladder,
+    schedule: Schedule,
     prediction: Prediction,
     /// The last slopes, newest first.
     slopes: VecDeque<Vec<f32>>,
@@ -31,8 +32,8 @@ impl Lms {
         let spread = Spread::read(config, false)?;
         // This class alone has Karras sigmas without sigma_min and sigma_max.
         let rungs = Rungs { spread, limits: spread != Some(Spread::Karras), rounded: false, last: 0.0 };
-        let ladder = Ladder::new(config, &training, steps, &rungs)?;
-        Ok(Self { ladder, prediction: Prediction::read(config, PREDICTIONS)?, slopes: VecDeque::new() })
+        let schedule = Schedule::ladder(config, &training, steps, &rungs)?;
+        Ok(Self { schedule, prediction: Prediction::read(config, PREDICTIONS)?, slopes: VecDeque::new() })
     }
 }
 
@@ -52,29 +53,17 @@ fn weight(points: &[f32], which: usize, from: f32, to: f32) -> f64 {
 }
 
 impl Sampler for Lms {
-    fn timesteps(&self) -> &[f32] {
-        &self.ladder.timesteps
-    }
-
-    fn sigmas(&self) -> Option<&[f32]> {
-        Some(&self.ladder.sigmas)
-    }
-
-    fn init_noise_sigma(&self) -> f32 {
-        self.ladder.start
-    }
-
-    fn input_scale(&self, index: usize) -> f32 {
-        unit_scale(self.ladder.sigmas[index])
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
-        let sigma = self.ladder.sigmas[index];
+        let sigma = self.schedule.sigmas[index];
         let picture = self.prediction.picture_at_sigma(output, latents, sigma);
         self.slopes.push_front(slope(latents, &picture, sigma));
         self.slopes.truncate(ORDER);
-        let points: Vec<f32> = (0..self.slopes.len()).map(|back| self.ladder.sigmas[index - back]).collect();
-        let to = self.ladder.sigmas[index + 1];
+        let points: Vec<f32> = (0..self.slopes.len()).map(|back| self.schedule.sigmas[index - back]).collect();
+        let to = self.schedule.sigmas[index + 1];
         let terms = self.slopes.iter().enumerate().map(|(k, slope)| (weight(&points, k, sigma, to) as f32, &slope[..]));
         follow(latents, &mix(&terms.collect::<Vec<_>>()), 1.0)
     }

@@ -4,7 +4,6 @@
 //! numbers: it knows neither networks nor devices.
 
 mod betas;
-mod chain;
 mod config;
 mod ddim;
 mod ddpm;
@@ -16,23 +15,28 @@ mod dpmpp_2m;
 mod dpmpp_2s;
 mod euler;
 mod euler_a;
+mod finite;
 mod heun;
 mod lcm;
+mod linear;
 mod lms;
+mod numbers;
 mod pndm;
 mod prediction;
 mod schedule;
 mod solver;
+mod spacing;
+mod table;
 mod tcd;
 mod unipc;
 
-use betas::{Defaults, ZeroSnr};
-pub use chain::{Chain, Link};
 pub use config::Config;
-use config::ZERO_SNR;
+pub use linear::{LinearSampler, LinearStep};
+pub use schedule::Schedule;
+pub use table::{names, warning, web_ui_name};
 
-use crate::error::{Error, Field, Message, Remedy, Result};
-use config::SPACING;
+use crate::error::{Error, Field, Result};
+use table::{TABLE, find, is_class};
 
 /// Denoises one picture. A batch has one sampler for each picture, beside its generator of noise.
 ///
@@ -40,22 +44,27 @@ use config::SPACING;
 /// `timesteps()[index]`, and `step(index, ..)` takes its output (after guidance) and the unscaled latents to the next
 /// latents. To start, the latents are unit noise times `init_noise_sigma`.
 pub trait Sampler: Send {
+    /// All of it that is known before it begins.
+    fn schedule(&self) -> &Schedule;
+
     /// The timestep of each network evaluation, in order. Second-order samplers have more of them than steps.
-    fn timesteps(&self) -> &[f32];
+    fn timesteps(&self) -> &[f32] {
+        &self.schedule().timesteps
+    }
 
     /// The noise levels, as diffusers' `sigmas`, where the class counts in them.
     fn sigmas(&self) -> Option<&[f32]> {
-        None
+        Some(&self.schedule().sigmas[..]).filter(|sigmas| !sigmas.is_empty())
     }
 
     /// The standard deviation of the first latents.
     fn init_noise_sigma(&self) -> f32 {
-        1.0
+        self.schedule().start
     }
 
     /// What the latents are multiplied with for the network at evaluation `index`.
-    fn input_scale(&self, _index: usize) -> f32 {
-        1.0
+    fn input_scale(&self, index: usize) -> f32 {
+        self.schedule().scales[index]
     }
 
     /// Whether the next latents are a sum of all that `step` is given and was given, with factors that depend on the
@@ -75,105 +84,8 @@ pub trait Sampler: Send {
 /// Gives so many fresh unit normals.
 pub type Noise<'a> = dyn FnMut(usize) -> Vec<f32> + 'a;
 
-/// A sampler: what it is called, and what it can do.
-struct Entry {
-    /// On the command line.
-    name: &'static str,
-    /// In AUTOMATIC1111's web UI and its pictures' parameters.
-    web_ui: &'static str,
-    /// In diffusers.
-    class: &'static str,
-    /// Its class's noise schedule, and what that does with one that ends in pure noise.
-    defaults: &'static Defaults,
-    /// Whether it takes [`Config::with_eta`].
-    takes_eta: bool,
-    /// Whether it takes [`Config::with_spacing`], or spaces its timesteps in its own way.
-    takes_spacing: bool,
-    build: Build,
-}
-
-type Build = fn(&Config, usize) -> Result<Box<dyn Sampler>>;
-
-impl Entry {
-    const fn new(names: [&'static str; 3], defaults: &'static Defaults, build: Build) -> Self {
-        let [name, web_ui, class] = names;
-        Self { name, web_ui, class, defaults, takes_eta: false, takes_spacing: true, build }
-    }
-
-    const fn with_eta(self) -> Self {
-        Self { takes_eta: true, ..self }
-    }
-
-    const fn with_own_spacing(self) -> Self {
-        Self { takes_spacing: false, ..self }
-    }
-
-    /// Whether its class pays no heed to a schedule that ends in pure noise.
-    fn ignores_zero_snr(&self) -> bool {
-        self.defaults.zero_snr == ZeroSnr::Ignored
-    }
-}
-
-/// One row a sampler.
-const TABLE: [Entry; 16] = [
-    Entry::new(["ddpm", "DDPM", "DDPMScheduler"], &ddpm::DEFAULTS, |c, n| boxed(ddpm::Ddpm::new(c, n))),
-    Entry::new(["ddim", "DDIM", "DDIMScheduler"], &ddim::DEFAULTS, |c, n| boxed(ddim::Ddim::new(c, n))).with_eta(),
-    Entry::new(["pndm", "PLMS", "PNDMScheduler"], &pndm::DEFAULTS, |c, n| boxed(pndm::Pndm::new(c, n))),
-    Entry::new(["lms", "LMS", "LMSDiscreteScheduler"], &lms::DEFAULTS, |c, n| boxed(lms::Lms::new(c, n))),
-    Entry::new(["euler", "Euler", "EulerDiscreteScheduler"], &euler::DEFAULTS, |c, n| boxed(euler::Euler::new(c, n))),
-    Entry::new(["euler-a", "Euler a", "EulerAncestralDiscreteScheduler"], &euler_a::DEFAULTS, |c, n| {
-        boxed(euler_a::EulerA::new(c, n))
-    }),
-    Entry::new(["heun", "Heun", "HeunDiscreteScheduler"], &heun::DEFAULTS, |c, n| boxed(heun::Heun::new(c, n))),
-    Entry::new(["dpm2", "DPM2", "KDPM2DiscreteScheduler"], &heun::NARROW, |c, n| boxed(dpm2::Dpm2::new(c, n))),
-    Entry::new(["dpm2-a", "DPM2 a", "KDPM2AncestralDiscreteScheduler"], &heun::NARROW, |c, n| {
-        boxed(dpm2_a::Dpm2A::new(c, n))
-    }),
-    Entry::new(["dpm++2m", "DPM++ 2M", "DPMSolverMultistepScheduler"], &dpmpp_2m::DEFAULTS, |c, n| {
-        boxed(dpmpp_2m::Dpmpp2M::new(c, n, false))
-    }),
-    Entry::new(["dpm++2m-sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"], &dpmpp_2m::DEFAULTS, |c, n| {
-        boxed(dpmpp_2m::Dpmpp2M::new(c, n, true))
-    }),
-    Entry::new(["dpm++2s", "DPM++ 2S", "DPMSolverSinglestepScheduler"], &dpmpp_2s::DEFAULTS, |c, n| {
-        boxed(dpmpp_2s::Dpmpp2S::new(c, n))
-    })
-    .with_own_spacing(),
-    Entry::new(["deis", "DEIS", "DEISMultistepScheduler"], &deis::DEFAULTS, |c, n| boxed(deis::Deis::new(c, n))),
-    Entry::new(["unipc", "UniPC", "UniPCMultistepScheduler"], &unipc::DEFAULTS, |c, n| boxed(unipc::UniPc::new(c, n))),
-    Entry::new(["lcm", "LCM", "LCMScheduler"], &lcm::DEFAULTS, |c, n| boxed(lcm::Lcm::new(c, n))).with_own_spacing(),
-    Entry::new(["tcd", "TCD", "TCDScheduler"], &lcm::DEFAULTS, |c, n| boxed(tcd::Tcd::new(c, n)))
-        .with_eta()
-        .with_own_spacing(),
-];
-
-fn boxed<S: Sampler + 'static>(sampler: Result<S>) -> Result<Box<dyn Sampler>> {
-    Ok(Box::new(sampler?))
-}
-
-/// The sampler of models whose schedule ends in pure noise, where the class that their file names knows nothing of it:
-/// it starts from a large noise level instead of an infinite one, so it can do with whatever the network predicts.
-const FOR_ZERO_SNR: &str = "euler";
-
 /// The values of `timestep_spacing`.
 pub const SPACINGS: [&str; 3] = ["leading", "trailing", "linspace"];
-
-/// The names of samplers.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    TABLE.iter().map(|entry| entry.name)
-}
-
-fn find(name: &str) -> Result<&'static Entry> {
-    TABLE.iter().find(|entry| entry.name == name).ok_or_else(|| {
-        let known = names().collect::<Vec<_>>().join(", ");
-        Error::usage(format!("no sampler is called {name:?}; choose one of: {known}"))
-    })
-}
-
-/// What AUTOMATIC1111's web UI calls the sampler of that name; one that is not in the table keeps its own.
-pub fn web_ui_name(name: &str) -> &str {
-    find(name).map_or(name, |entry| entry.web_ui)
-}
 
 /// The sampler of that name, for so many steps of a model with this `scheduler_config.json`.
 ///
@@ -184,149 +96,24 @@ pub fn web_ui_name(name: &str) -> &str {
 /// If there is no such sampler, it cannot take that many steps, an `eta` or a spacing, the config asks for what is not
 /// built, or the numbers of a step would not be finite.
 pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Box<dyn Sampler>> {
-    let entry = find(name)?;
+    let row = find(name)?;
     config.check_noise(is_class)?;
-    if config.has_eta() && !entry.takes_eta {
-        let takers: Vec<_> = TABLE.iter().filter(|entry| entry.takes_eta).map(|entry| entry.name).collect();
+    if config.has_eta() && !row.takes_eta {
+        let takers: Vec<_> = TABLE.iter().filter(|row| row.takes_eta).map(|row| row.name).collect();
         let takers = takers.join(" and ");
         return Err(Error::usage(format!("is for the samplers {takers}: {name} has no such choice")).of(Field::Eta));
     }
-    if config.is_spaced() && !entry.takes_spacing {
+    if config.is_spaced() && !row.takes_spacing {
         let what = format!("is not for the sampler {name}, which spaces timesteps in its own way");
         return Err(Error::usage(what).of(Field::Spacing));
     }
-    match not_finite((entry.build)(config, steps)?) {
-        None => (entry.build)(config, steps),
-        Some(step) => Err(because_of_a_key(entry, config, steps, step)),
-    }
-}
-
-/// The first evaluation, counted from 1, whose timestep, noise level or factors are not finite. The factors show in
-/// what a step makes of other numbers.
-fn not_finite(mut sampler: Box<dyn Sampler>) -> Option<usize> {
-    let finite = |sampler: &dyn Sampler, index: usize| {
-        let sigmas = sampler.sigmas().unwrap_or_default().iter().skip(index).take(2);
-        let levels = sigmas.chain([&sampler.timesteps()[index]]);
-        levels.copied().chain([sampler.input_scale(index), sampler.init_noise_sigma()]).all(f32::is_finite)
-    };
-    let wrong = (0..sampler.timesteps().len()).find(|&index| {
-        let next = sampler.step(index, &[0.5], &[1.0], &mut |n| vec![1.0; n]);
-        !finite(&*sampler, index) || !next[0].is_finite()
-    });
-    wrong.map(|index| index + 1)
-}
-
-/// The keys that may be to blame for a schedule that is not finite, the likeliest first.
-const CAUSES: [&str; 12] = [
-    "trained_betas",
-    "rescale_betas_zero_snr",
-    "beta_end",
-    "beta_start",
-    "beta_schedule",
-    "num_train_timesteps",
-    "sigma_max",
-    "sigma_min",
-    "steps_offset",
-    SPACING,
-    "sample_max_value",
-    "solver_order",
-];
-
-/// The error of a schedule that is not finite: it names the key without which it would be.
-fn because_of_a_key(entry: &Entry, config: &Config, steps: usize, step: usize) -> Error {
-    let cause = CAUSES.into_iter().filter_map(|key| Some((key, config.value(key)?))).find(|(key, _)| {
-        let sampler = (entry.build)(&config.without(key), steps);
-        sampler.is_ok_and(|sampler| not_finite(sampler).is_none())
-    });
-    let what = format!("the schedule of {} is not finite at step {step}", entry.name);
-    let error = match cause {
-        Some((key, value)) => config.refused(key, value, &format!("is why {what}")),
-        None => config.error(what),
-    };
-    error.remedies([Field::Sampler, Field::Steps].map(Remedy::Other))
-}
-
-/// What is to be said of drawing with the sampler of that name, if anything: that its class ignores a schedule's end in
-/// pure noise, as diffusers' does, which leaves very dark and very bright pictures out of its reach.
-///
-/// # Errors
-/// If there is no such sampler, or the config's key for it is neither true nor false.
-pub fn warning(name: &str, config: &Config) -> Result<Option<Message>> {
-    if !config.zero_snr()? || !find(name)?.ignores_zero_snr() {
-        return Ok(None);
-    }
-    let others = TABLE.iter().filter(|row| !row.ignores_zero_snr());
-    let what = format!(
-        "the model's noise schedule ends in pure noise ({ZERO_SNR}), which the sampler {name} ignores: dark and bright \
-         pictures come out grey"
-    );
-    let others = others.map(|row| Remedy::set(Field::Sampler, row.name));
-    Ok(Some(Message::from(what).remedies(others)))
-}
-
-fn is_class(class: &str) -> bool {
-    TABLE.iter().any(|entry| entry.class == class)
-}
-
-impl Config {
-    /// The name of the sampler that the file was written for, by its `_class_name` and `algorithm_type`; of one that
-    /// honours the file's `rescale_betas_zero_snr`, where that class does not.
-    ///
-    /// # Errors
-    /// If the file names no class, one that is not built, or is for models that no sampler here draws with.
-    pub fn default_sampler(&self) -> Result<&'static str> {
-        self.check_noise(is_class)?;
-        let class = self.class().unwrap_or("missing");
-        let stochastic = self.word("algorithm_type", "")?.is_some_and(|word| word.starts_with("sde-"));
-        let of_class = || TABLE.iter().filter(|entry| entry.class == class);
-        let entry = of_class().find(|entry| entry.name.ends_with("-sde") == stochastic).or(of_class().next());
-        let ends_in_noise = self.zero_snr()?;
-        let name = |entry: &Entry| if ends_in_noise && entry.ignores_zero_snr() { FOR_ZERO_SNR } else { entry.name };
-        entry.map(name).ok_or_else(|| {
-            let known = names().collect::<Vec<_>>().join(", ");
-            self.refused("_class_name", class, &format!("is not built; built are: {known}"))
-                .remedies([Remedy::Other(Field::Sampler)])
-        })
-    }
+    finite::check(row, config, steps)?;
+    (row.build)(config, steps)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_schedule_that_is_not_finite_names_the_key() {
-        let message = |name: &str, text: &str| {
-            sampler(name, &Config::from_json(text, "x").unwrap(), 4).err().map(|error| error.to_string())
-        };
-        for (name, text, key) in [
-            ("euler", r#"{"trained_betas": [0, 1]}"#, "x: trained_betas: [0,1] is why the schedule of euler"),
-            ("heun", r#"{"beta_end": 1}"#, "beta_end: 1 is why"),
-        ] {
-            let error = message(name, text).unwrap_or_default();
-            assert!(error.contains(key) && error.contains("is not finite at step 1"), "{name} {text}: {error}");
-        }
-        for entry in &TABLE {
-            assert_eq!(message(entry.name, "{}"), None);
-        }
-    }
-
-    #[test]
-    fn names_differ() {
-        let mut all: Vec<_> = names().collect();
-        all.sort_unstable();
-        all.dedup();
-        assert_eq!(all.len(), TABLE.len());
-    }
-
-    #[test]
-    fn every_sampler_is_its_own_classes_default() {
-        for entry in &TABLE {
-            let algorithm = if entry.name.ends_with("-sde") { "sde-dpmsolver++" } else { "dpmsolver++" };
-            let text = format!(r#"{{"_class_name": "{}", "algorithm_type": "{algorithm}"}}"#, entry.class);
-            assert_eq!(Config::from_json(&text, "x").unwrap().default_sampler().unwrap(), entry.name);
-        }
-    }
 
     fn config(text: &str) -> Config {
         Config::from_json(text, "x").unwrap()

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::prediction::{PREDICTIONS, Prediction, mix};
-use super::schedule::discrete_timesteps;
-use super::{Noise, Sampler};
+use super::spacing::discrete_timesteps;
+use super::{Noise, Sampler, Schedule};
 use crate::error::{Field, Remedy, Result};
 
 const ORDER: usize = 4;
@@ -18,8 +18,8 @@ const ORDER: usize = 4;
 pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Ignored);
 
 pub(super) struct Pndm {
-    timesteps: Vec<f32>,
-    /// The same as whole numbers, to look up.
+    schedule: Schedule,
+    /// Its timesteps as whole numbers, to look up.
     steps: Vec<usize>,
     /// How many evaluations at the start are Runge-Kutta's.
     runge_kutta: usize,
@@ -45,7 +45,7 @@ impl Pndm {
         let evaluations = if skip { multistep(&descending) } else { with_runge_kutta(config, &descending, ratio)? };
         let last = if config.flag("set_alpha_to_one", false)? { 1.0 } else { training.alphas[0] };
         Ok(Self {
-            timesteps: evaluations.iter().map(|t| *t as f32).collect(),
+            schedule: Schedule::discrete(&evaluations),
             steps: evaluations,
             runge_kutta: if skip { 0 } else { 12 },
             ratio,
@@ -126,8 +126,8 @@ fn with_runge_kutta(config: &Config, descending: &[usize], ratio: usize) -> Resu
 }
 
 impl Sampler for Pndm {
-    fn timesteps(&self) -> &[f32] {
-        &self.timesteps
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {

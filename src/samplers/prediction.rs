@@ -16,6 +16,10 @@ pub(super) enum Prediction {
     Sample,
 }
 
+/// The sampler of models whose schedule ends in pure noise, where the class that their file names knows nothing of it:
+/// it starts from a large noise level instead of an infinite one, so it can do with whatever the network predicts.
+pub(super) const FOR_ZERO_SNR: &str = "euler";
+
 /// The predictions that most classes accept.
 pub(super) const PREDICTIONS: &[(&str, Prediction)] =
     &[("epsilon", Prediction::Epsilon), ("v_prediction", Prediction::Velocity), ("sample", Prediction::Sample)];
@@ -31,7 +35,7 @@ impl Prediction {
         if prediction == Self::Epsilon && alphas.any(|alpha| alpha <= 0.0) {
             let why = "cannot start from a noise schedule that ends in pure noise (rescale_betas_zero_snr) with this \
                        sampler";
-            let euler = Remedy::set(Field::Sampler, super::FOR_ZERO_SNR);
+            let euler = Remedy::set(Field::Sampler, FOR_ZERO_SNR);
             return Err(config.refused(PREDICTION, "epsilon", why).remedies([euler]));
         }
         Ok(prediction)

@@ -1,221 +1,26 @@
-//! Which timesteps a sampler visits and the noise level (sigma) at each: spacing, re-spacing after Karras and others, and
-//! the way back from a sigma to a timestep. Arithmetic is f64 or f32 where NumPy's is, since some timesteps are rounded.
+//! All of a sampler that is known before it begins: its timesteps, its noise levels (sigmas), and the factors that belong to
+//! them.
 
 use super::betas::Training;
-use super::config::{Config, SPACING};
-use crate::error::{Error, Field, Remedy, Result};
+use super::config::Config;
+use super::numbers::{interpolate, numpy_log, sigma_to_timestep};
+use super::spacing::{Spacing, Spread, check_steps, limits};
+use crate::error::Result;
 
-/// `timestep_spacing`: table 2 of Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2023).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Spacing {
-    /// From the last training step to the first, both included.
-    Linspace,
-    /// Multiples of the whole ratio, plus `steps_offset`.
-    Leading,
-    /// Down from the last training step by the exact ratio.
-    Trailing,
-}
-
-impl Spacing {
-    pub fn read(config: &Config, default: &str) -> Result<Self> {
-        let options = [("linspace", Self::Linspace), ("leading", Self::Leading), ("trailing", Self::Trailing)];
-        config.choice(SPACING, default, &options)
-    }
-
-    /// `steps` timesteps in descending order; those of `Linspace` may lie between training steps.
-    ///
-    /// `extra` is 1 for the solvers that place `steps + 1` points and leave out the lowest, `top` the number of training
-    /// steps that they may use, and 0 and all of them for the rest.
-    pub fn timesteps(self, steps: usize, extra: usize, top: usize, train: usize, offset: i64) -> Vec<f64> {
-        let points = steps + extra;
-        match self {
-            Self::Linspace => {
-                let step = (top as f64 - 1.0) / (points.max(2) - 1) as f64;
-                let last = |i| i + 1 == points && points > 1;
-                let at = |i| if last(i) { top as f64 - 1.0 } else { i as f64 * step };
-                (extra..points).rev().map(at).collect()
-            }
-            Self::Leading => (extra..points).rev().map(|i| (i * (top / points)) as f64 + offset as f64).collect(),
-            Self::Trailing => {
-                let ratio = train as f64 / steps as f64;
-                // NumPy's arange adds the difference of its first two values, whatever rounding left of the step.
-                let delta = (top as f64 - ratio) - top as f64;
-                let at = |i| (top as f64 + i as f64 * delta).round_ties_even() - 1.0;
-                // Rounding lets arange go on to a timestep of -1 for a few numbers of steps (61, 103), which diffusers keeps.
-                // No model was trained on it, so here it is left out.
-                (0..steps).map(at).take_while(|t| *t >= 0.0).collect()
-            }
-        }
-    }
-}
-
-/// How many training steps there are, checked against the wish for `steps`.
-///
-/// # Errors
-/// If `steps` is 0, or more than the model was trained with: timesteps would coincide.
-pub(super) fn check_steps(config: &Config, training: &Training, steps: usize) -> Result<()> {
-    match steps {
-        0 => Err(Error::usage("0: a picture needs at least 1 step").of(Field::Steps)),
-        n if n > training.steps => {
-            let error = config.refused("num_train_timesteps", training.steps, &format!("is fewer than {n} steps"));
-            Err(error.remedies([Remedy::Less(Field::Steps)]))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whole timesteps for the samplers that look up training steps (`ddpm`, `ddim`, `pndm`), whose spacing is `leading` by
-/// default.
-///
-/// # Errors
-/// As [`check_steps`], and if a timestep is no training step's.
-pub(super) fn discrete_timesteps(config: &Config, training: &Training, steps: usize) -> Result<Vec<usize>> {
-    check_steps(config, training, steps)?;
-    let offset = config.whole("steps_offset", 0)?;
-    let spaced = Spacing::read(config, "leading")?.timesteps(steps, 0, training.steps, training.steps, offset);
-    let known = training.alphas.len() as f64;
-    let look_up = |t: f64| {
-        let why = format!("leads {steps} steps to timestep {t}, which the model was not trained on");
-        if (0.0..known).contains(&t) { Ok(t as usize) } else { Err(config.refused("steps_offset", offset, &why)) }
-    };
-    spaced.into_iter().map(|t| look_up(t.round_ties_even())).collect()
-}
-
-/// How sigmas are spread between the largest and the smallest, where they are not those of the timesteps.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Spread {
-    /// Equation 5 of Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022).
-    Karras,
-    /// Even in the logarithm.
-    Exponential,
-    /// Even in half the log signal-to-noise ratio: Lu et al., "DPM-Solver" (2022).
-    Lu,
-}
-
-impl Spread {
-    /// From `use_karras_sigmas` and its siblings; `lu` says whether the class has `use_lu_lambdas`.
-    pub fn read(config: &Config, lu: bool) -> Result<Option<Self>> {
-        config.refuse(&["use_beta_sigmas"])?;
-        let karras = config.flag("use_karras_sigmas", false)?;
-        let exponential = config.flag("use_exponential_sigmas", false)?;
-        let lu = lu && config.flag("use_lu_lambdas", false)?;
-        match (karras, exponential) {
-            (true, true) => Err(config.refused("use_exponential_sigmas", true, "contradicts use_karras_sigmas: true")),
-            (true, false) => Ok(Some(Self::Karras)),
-            (false, _) if lu => Ok(Some(Self::Lu)),
-            (false, true) => Ok(Some(Self::Exponential)),
-            (false, false) => Ok(None),
-        }
-    }
-
-    /// `n` sigmas from `max` down to `min`.
-    pub fn sigmas(self, n: usize, max: f64, min: f64) -> Vec<f64> {
-        let between = |from: f64, to: f64| {
-            let at = move |i: usize| match i {
-                0 => from,
-                i if i + 1 == n => to,
-                i => from + i as f64 / (n - 1) as f64 * (to - from),
-            };
-            (0..n).map(at)
-        };
-        match self {
-            Self::Karras => {
-                let root = |sigma| libm::pow(sigma, 1.0 / 7.0);
-                between(root(max), root(min)).map(|root| libm::pow(root, 7.0)).collect()
-            }
-            Self::Exponential => between(libm::log(max), libm::log(min)).map(libm::exp).collect(),
-            Self::Lu => {
-                between(f64::from(numpy_log(max as f32)), f64::from(numpy_log(min as f32))).map(libm::exp).collect()
-            }
-        }
-    }
-}
-
-/// The largest and the smallest sigma: `sigma_max` and `sigma_min` where the config has them, else what is given.
-pub(super) fn limits(config: &Config, max: f64, min: f64) -> Result<(f64, f64)> {
-    let max = config.optional_number("sigma_max")?.unwrap_or(max);
-    let min = config.optional_number("sigma_min")?.unwrap_or(min);
-    let positive = |value: f64| value > 0.0 && value.is_finite();
-    match (positive(max), positive(min)) {
-        (false, _) => Err(config.refused("sigma_max", max, "is not a positive number")),
-        (_, false) => Err(config.refused("sigma_min", min, "is not a positive number")),
-        _ => Ok((max, min)),
-    }
-}
-
-/// `numpy.interp` of a table over 0, 1, 2, ... at `t`.
-pub(super) fn interpolate(table: &[f32], t: f64) -> f64 {
-    let at = |i: usize| f64::from(table[i]);
-    let last = table.len() - 1;
-    if t <= 0.0 {
-        return at(0);
-    }
-    if t >= last as f64 {
-        return at(last);
-    }
-    let low = t as usize;
-    (at(low + 1) - at(low)) * (t - low as f64) + at(low)
-}
-
-/// The timestep whose sigma this is, between training steps where need be. `logs` are the training sigmas' logarithms.
-pub(super) fn sigma_to_timestep(sigma: f64, logs: &[f32]) -> f64 {
-    let log = libm::log(sigma.max(1e-10));
-    let Some((low, from, to)) = around(log, logs) else { return 0.0 };
-    let w = ((f64::from(from) - log) / f64::from(from - to)).clamp(0.0, 1.0);
-    (1.0 - w) * low as f64 + w * (low + 1) as f64
-}
-
-/// The neighbours of a logarithm: the lower one's index, and both values.
-pub(super) fn around(log: f64, logs: &[f32]) -> Option<(usize, f32, f32)> {
-    let low = logs.iter().rposition(|l| f64::from(*l) <= log).unwrap_or(0).min(logs.len().checked_sub(2)?);
-    Some((low, logs[low], logs[low + 1]))
-}
-
-/// The f32 logarithm of NumPy's vector code on x86, to the last bit: a quotient of two polynomials of degree 5 in `m - 1`,
-/// for a mantissa `m` around 1, plus the exponent's part, with fused operations throughout.
-///
-/// It is off by up to two roundings, and that shows: where diffusers takes logarithms in NumPy it subtracts neighbours
-/// from each other (DEIS's weights), or looks for the timestep of a sigma to f32 precision.
-pub(super) fn numpy_log(x: f32) -> f32 {
-    const NUMERATOR: [f32; 5] = [2.589_979e-2, 3.808_837_7e-1, 1.480_000_6, 2.112_677_6, 1.0];
-    const DENOMINATOR: [f32; 6] = [5.875_095_4e-3, 1.546_476_4e-1, 9.864_943e-1, 2.453_006, 2.612_677_6, 1.0];
-    if x <= 0.0 || !x.is_finite() {
-        return log(x);
-    }
-    let (half, mut exponent) = libm::frexpf(x);
-    let mut m = 2.0 * half;
-    exponent -= 1;
-    if m > std::f32::consts::SQRT_2 {
-        m *= 0.5;
-        exponent += 1;
-    }
-    let m = m - 1.0;
-    let horner = |coefficients: &[f32]| coefficients.iter().fold(0.0, |sum: f32, c| sum.mul_add(m, *c));
-    let part = horner(&NUMERATOR).mul_add(m, 0.0) / horner(&DENOMINATOR);
-    (exponent as f32).mul_add(std::f32::consts::LN_2, part)
-}
-
-/// The logarithm of an f32, rounded once.
-pub(super) fn log(x: f32) -> f32 {
-    libm::log(f64::from(x)) as f32
-}
-
-/// The exponential of an f32, rounded once.
-pub(super) fn exp(x: f32) -> f32 {
-    libm::exp(f64::from(x)) as f32
-}
-
-/// A descending list of timesteps with the sigma at each and one more sigma at the end. The latents of the samplers that
-/// use it are `picture + sigma * noise`.
-#[derive(Debug)]
-pub(super) struct Ladder {
+/// When the network is evaluated, and at which scale.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    /// The timestep of each evaluation, in order. Second-order samplers have more of them than steps.
     pub timesteps: Vec<f32>,
+    /// The noise levels, as diffusers' `sigmas`, where the class counts in them; else none.
     pub sigmas: Vec<f32>,
-    /// What unit noise is multiplied with to start.
+    /// The standard deviation of the first latents.
     pub start: f32,
+    /// What the latents are multiplied with for the network, at each evaluation.
+    pub scales: Vec<f32>,
 }
 
-/// What differs from class to class in a ladder.
+/// What differs from class to class in a descending list of sigmas.
 pub(super) struct Rungs {
     pub spread: Option<Spread>,
     /// Whether `sigma_min` and `sigma_max` count.
@@ -226,8 +31,29 @@ pub(super) struct Rungs {
     pub last: f32,
 }
 
-impl Ladder {
-    pub fn new(config: &Config, training: &Training, steps: usize, rungs: &Rungs) -> Result<Self> {
+impl Schedule {
+    /// Of latents that have unit variance at every timestep.
+    pub(super) fn of_unit_variance(timesteps: Vec<f32>, sigmas: Vec<f32>) -> Self {
+        Self { scales: vec![1.0; timesteps.len()], timesteps, sigmas, start: 1.0 }
+    }
+
+    /// Of latents that have unit variance at every timestep, whose class does not count in sigmas.
+    pub(super) fn discrete(timesteps: &[usize]) -> Self {
+        Self::of_unit_variance(timesteps.iter().map(|t| *t as f32).collect(), Vec::new())
+    }
+
+    /// Of latents that are `picture + sigma * noise`.
+    pub(super) fn of_sigmas(timesteps: Vec<f32>, sigmas: Vec<f32>, start: f32) -> Self {
+        let scales = sigmas.iter().take(timesteps.len()).map(|sigma| unit_scale(*sigma)).collect();
+        Self { timesteps, sigmas, start, scales }
+    }
+
+    /// A descending list of timesteps with the sigma at each and one more sigma at the end, for latents that are
+    /// `picture + sigma * noise`.
+    ///
+    /// # Errors
+    /// As [`check_steps`], or if the config's spacing or limits make no sense.
+    pub(super) fn ladder(config: &Config, training: &Training, steps: usize, rungs: &Rungs) -> Result<Self> {
         check_steps(config, training, steps)?;
         let spacing = Spacing::read(config, "linspace")?;
         let table = training.sigmas();
@@ -250,62 +76,11 @@ impl Ladder {
         let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).chain([rungs.last]).collect();
         let max = sigmas.iter().copied().fold(0.0, f32::max);
         let start = if spacing == Spacing::Leading { (max * max + 1.0).sqrt() } else { max };
-        Ok(Self { timesteps, sigmas, start })
+        Ok(Self::of_sigmas(timesteps, sigmas, start))
     }
 }
 
 /// What the latents at a sigma are multiplied with for the network, which was trained on unit variance.
 pub(super) fn unit_scale(sigma: f32) -> f32 {
     1.0 / (sigma * sigma + 1.0).sqrt()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_spacing_is_the_papers() {
-        // Table 2: 10 of 1000 steps, counted from 0.
-        let of = |spacing: Spacing| spacing.timesteps(10, 0, 1000, 1000, 0);
-        assert_eq!(of(Spacing::Linspace), [999.0, 888.0, 777.0, 666.0, 555.0, 444.0, 333.0, 222.0, 111.0, 0.0]);
-        assert_eq!(of(Spacing::Leading), [900.0, 800.0, 700.0, 600.0, 500.0, 400.0, 300.0, 200.0, 100.0, 0.0]);
-        assert_eq!(of(Spacing::Trailing), [999.0, 899.0, 799.0, 699.0, 599.0, 499.0, 399.0, 299.0, 199.0, 99.0]);
-    }
-
-    #[test]
-    fn trailing_never_leaves_the_training_steps() {
-        for steps in 1..=1000 {
-            let timesteps = Spacing::Trailing.timesteps(steps, 0, 1000, 1000, 0);
-            assert_eq!(timesteps.len(), steps);
-            assert!(timesteps.iter().all(|t| (0.0..1000.0).contains(t)), "{steps}");
-        }
-    }
-
-    #[test]
-    fn karras_sigmas_go_from_the_largest_to_the_smallest() {
-        let sigmas = Spread::Karras.sigmas(5, 14.0, 0.03);
-        assert!((sigmas[0] - 14.0).abs() < 1e-12 && (sigmas[4] - 0.03).abs() < 1e-12);
-        assert!(sigmas.windows(2).all(|pair| pair[0] > pair[1]));
-    }
-
-    #[test]
-    fn numpys_logarithm_is_two_roundings_off_at_most() {
-        for i in 1..2000 {
-            let x = libm::expf(i as f32 * 0.02 - 20.0);
-            let steps = (numpy_log(x).to_bits() as i64 - log(x).to_bits() as i64).abs();
-            assert!(steps <= 2 || (numpy_log(x) - log(x)).abs() < 1e-8, "{x}: {steps}");
-        }
-        assert_eq!((numpy_log(1.0), numpy_log(0.0)), (0.0, f32::NEG_INFINITY));
-    }
-
-    #[test]
-    fn a_training_sigma_leads_back_to_its_timestep() {
-        let sigmas: Vec<f32> = (1..100).map(|i| i as f32 * 0.1).collect();
-        let logs: Vec<f32> = sigmas.iter().map(|sigma| log(*sigma)).collect();
-        for t in [0, 1, 50, 98] {
-            assert!((sigma_to_timestep(f64::from(sigmas[t]), &logs) - t as f64).abs() < 1e-4);
-        }
-        assert_eq!(sigma_to_timestep(1e9, &logs), 98.0);
-        assert_eq!(sigma_to_timestep(0.0, &logs), 0.0);
-    }
 }

@@ -3,16 +3,17 @@
 
 use super::betas::Training;
 use super::config::Config;
+use super::numbers::{interpolate, log, numpy_log, sigma_to_timestep};
 use super::prediction::{Limit, PREDICTIONS, Prediction, noise_of};
-use super::schedule::{Spacing, Spread, check_steps, interpolate, limits, log, numpy_log, sigma_to_timestep};
+use super::schedule::Schedule;
+use super::spacing::{Spacing, Spread, check_steps, limits};
 use crate::error::{Error, Field, Remedy, Result};
 
 /// The descending timesteps with the sigma at each and one more at the end. Latents are `alpha * picture + sigma * noise`
 /// of unit variance, though the listed sigmas are noise over signal.
 #[derive(Debug)]
 pub(super) struct Solver {
-    pub timesteps: Vec<f32>,
-    pub sigmas: Vec<f32>,
+    pub schedule: Schedule,
     pub prediction: Prediction,
     pub limit: Limit,
 }
@@ -86,15 +87,14 @@ impl Solver {
             Last::Repeated => sigmas.last().copied().unwrap_or(0.0),
         });
         Ok(Self {
-            timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
-            sigmas,
+            schedule: Schedule::of_unit_variance(timesteps.into_iter().map(|t| t as f32).collect(), sigmas),
             prediction: Prediction::read(config, PREDICTIONS)?,
             limit: Limit::read(config, None)?,
         })
     }
 
     pub fn level(&self, index: usize) -> Level {
-        Level::new(self.sigmas[index])
+        Level::new(self.schedule.sigmas[index])
     }
 
     /// The picture that the network's output at evaluation `index` predicts, within the limit.
@@ -114,12 +114,12 @@ impl Solver {
 
     /// Whether evaluation `index` is so many before the end.
     pub fn is_from_end(&self, index: usize, back: usize) -> bool {
-        index + 1 + back == self.timesteps.len()
+        index + 1 + back == self.schedule.timesteps.len()
     }
 
     /// With few steps, the last ones are more stable at a lower order.
     pub fn is_short(&self) -> bool {
-        self.timesteps.len() < 15
+        self.schedule.timesteps.len() < 15
     }
 }
 

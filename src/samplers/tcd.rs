@@ -8,11 +8,11 @@ use super::betas::Training;
 use super::config::Config;
 use super::lcm::{DEFAULTS, distilled_timesteps};
 use super::prediction::{Prediction, mix};
-use super::{Noise, Sampler};
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 pub(super) struct Tcd {
-    timesteps: Vec<f32>,
+    schedule: Schedule,
     /// The picture's share of the variance: at each timestep, where the network's step from there ends, and where noise
     /// takes it up to.
     alphas: Vec<[f32; 3]>,
@@ -33,15 +33,15 @@ impl Tcd {
         Ok(Self {
             prediction: Prediction::read_with(config, alphas.iter().map(|[from, ..]| *from))?,
             alphas,
-            timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
+            schedule: Schedule::discrete(&timesteps),
             eta,
         })
     }
 }
 
 impl Sampler for Tcd {
-    fn timesteps(&self) -> &[f32] {
-        &self.timesteps
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
@@ -50,7 +50,7 @@ impl Sampler for Tcd {
         let picture = self.prediction.picture(output, latents, signal, sigma);
         let predicted = self.prediction.noise(output, latents, signal, sigma);
         let reached = mix(&[(below.sqrt(), &picture), ((1.0 - below).sqrt(), &predicted)]);
-        if self.eta == 0.0 || index + 1 == self.timesteps.len() {
+        if self.eta == 0.0 || index + 1 == self.schedule.timesteps.len() {
             return reached;
         }
         let kept = to / below;

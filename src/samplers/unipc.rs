@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use super::betas::{Defaults, Training, ZeroSnr};
 use super::config::Config;
 use super::prediction::mix;
-use super::schedule::{Spacing, Spread};
 use super::solver::{Last, Layout, Solver};
-use super::{Noise, Sampler};
+use super::spacing::{Spacing, Spread};
+use super::{Noise, Sampler, Schedule};
 use crate::error::Result;
 
 /// The class's own noise schedule.
@@ -134,12 +134,8 @@ fn solve(places: &[f32], moments: &[f32]) -> Vec<f32> {
 }
 
 impl Sampler for UniPc {
-    fn timesteps(&self) -> &[f32] {
-        &self.solver.timesteps
-    }
-
-    fn sigmas(&self) -> Option<&[f32]> {
-        Some(&self.solver.sigmas)
+    fn schedule(&self) -> &Schedule {
+        &self.solver.schedule
     }
 
     fn is_linear(&self) -> bool {
@@ -161,7 +157,7 @@ impl Sampler for UniPc {
         };
         self.outputs.push_front(converted);
         self.outputs.truncate(self.order);
-        let left = self.solver.timesteps.len() - index;
+        let left = self.solver.schedule.timesteps.len() - index;
         let highest = if self.lower_order_final { self.order.min(left) } else { self.order };
         let order = highest.min(self.outputs.len());
         let next = self.unified(index, order, &corrected, None);

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::models::ports::Changes;
 use crate::network::{Network, Outputs};
-use crate::samplers::Chain;
+use crate::samplers::LinearSampler;
 use crate::tensor::{Shape, Tensor};
 
 /// How many rows a network's parts have.
@@ -36,7 +36,7 @@ pub struct Cut {
     pub wanted: Vec<(String, Shape)>,
     pub rows: Rows,
     /// The sampler's sums that `step` holds, where a device goes from step to step by itself.
-    pub chain: Option<Chain>,
+    pub linear: Option<LinearSampler>,
 }
 
 /// What the parts are given; see [`Changes`].
@@ -74,7 +74,7 @@ impl Cut {
         let [time, _] = whole(rows.steps * rows.texts)?.hoisted(&of_time);
         let whole = whole(rows.pictures * rows.texts)?;
         let [_, step] = whole.hoisted(&[of_text, of_time, of_picture].concat());
-        Ok(Self { name, component, picture, text, time, step, wanted: whole.wanted(), rows, chain: None })
+        Ok(Self { name, component, picture, text, time, step, wanted: whole.wanted(), rows, linear: None })
     }
 
     /// The parts with anything to do, in the order in which they run.

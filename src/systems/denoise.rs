@@ -13,10 +13,10 @@ use crate::ops::sampler_input::SamplerInput;
 use crate::ops::sampler_step::{FACTORS, SamplerStep};
 use crate::ops::{Kind, Ty};
 use crate::rng::Generator;
-use crate::samplers::{Chain, Link, Sampler};
+use crate::samplers::{LinearSampler, LinearStep, Sampler};
 use crate::tensor::{Shape, Tensor};
 
-/// Inputs of a step's graph that does a [`Link`].
+/// Inputs of a step's graph that does a [`LinearStep`].
 const SLOTS: &str = "sampler_slots";
 const INPUT_FACTORS: &str = "sampler_input_factors";
 const STEP_FACTORS: &str = "sampler_step_factors";
@@ -52,10 +52,10 @@ impl Cut {
     /// If the network does not take and give a state.
     pub fn sampled(mut self, executor: &Executor, sampler: NewSampler<'_>, guidance: &Guidance) -> Result<Self> {
         if let (Executor::Gpu(..), Some(_)) = (executor, guidance.single()) {
-            self.chain = Chain::of(sampler()?);
+            self.linear = LinearSampler::of(sampler()?);
         }
-        if let Some(chain) = &self.chain {
-            self.step = sampling(self.step, chain.slots, self.rows)?;
+        if let Some(linear) = &self.linear {
+            self.step = sampling(self.step, linear.slots, self.rows)?;
         }
         Ok(self)
     }
@@ -68,14 +68,14 @@ impl Loop<'_> {
     /// If the network cannot be loaded or run, or the call is cancelled.
     pub async fn run(self, kit: &mut Kit<'_>) -> Result<Tensor> {
         let Self { mut cut, given, guidance, sampler, state, start, noise, told } = self;
-        let chain = cut.chain.take();
+        let linear = cut.linear.take();
         let rows = cut.rows;
         let stepper = Stepper::load(kit, cut, given).await?;
         // Only now: pictures that no memory holds have been refused.
         let mut looped = Looped { stepper, rows, guidance, noise, told };
         let state = looped.start(&*sampler()?, state, start);
-        let made = match chain {
-            Some(chain) => looped.by_sums(kit, &chain, state).await?,
+        let made = match linear {
+            Some(linear) => looped.by_sums(kit, &linear, state).await?,
             None => looped.by_sampler(kit, sampler, state).await?,
         };
         looped.stepper.release(kit);
@@ -128,29 +128,29 @@ impl Looped {
         Ok(state)
     }
 
-    /// The same by a chain: on the device alone or, to look into each step, with the host between them. The kernels are
+    /// The same as sums: on the device alone or, to check each step, with the host between them. The kernels are
     /// the same, so the pictures are, bit for bit.
-    async fn by_sums(&mut self, kit: &mut Kit<'_>, chain: &Chain, state: Tensor) -> Result<Tensor> {
-        let made = if kit.request.check { None } else { self.on_device(kit, chain, &state).await? };
+    async fn by_sums(&mut self, kit: &mut Kit<'_>, linear: &LinearSampler, state: Tensor) -> Result<Tensor> {
+        let made = if kit.request.check { None } else { self.on_device(kit, linear, &state).await? };
         match made {
             Some(made) => Ok(made),
-            None => self.step_by_step(kit, chain, state).await,
+            None => self.step_by_step(kit, linear, state).await,
         }
     }
 
     /// `None` if the network is not whole on the device, or what comes out is not finite.
-    async fn on_device(&self, kit: &mut Kit<'_>, chain: &Chain, state: &Tensor) -> Result<Option<Tensor>> {
+    async fn on_device(&self, kit: &mut Kit<'_>, linear: &LinearSampler, state: &Tensor) -> Result<Option<Tensor>> {
         let Some(session) = self.stepper.network().session() else { return Ok(None) };
         kit.holds(session.bytes());
         let mut noise = self.noise.clone();
         let mut runs = session.chain(&[SLOTS]);
         runs.write(SLOTS, 0, state)?;
-        for (index, link) in chain.links.iter().enumerate() {
-            if let Some((slot, noise)) = fresh_noise(link, &mut noise, &state.shape) {
+        for (index, step) in linear.steps.iter().enumerate() {
+            if let Some((slot, noise)) = fresh_noise(step, &mut noise, &state.shape) {
                 runs.write(SLOTS, slot, &noise)?;
             }
             let carry = |(from, to)| Carry { output: NEXT, from, input: SLOTS, to };
-            runs.start(&by_name(&self.given(index, link)), &carried(link).map(carry).collect::<Vec<_>>())?;
+            runs.start(&by_name(&self.given(index, step)), &carried(step).map(carry).collect::<Vec<_>>())?;
             // The device has the next step when it is done with one.
             if index > 0 {
                 runs.wait(1)?;
@@ -158,8 +158,8 @@ impl Looped {
             }
         }
         runs.wait(0)?;
-        self.step_done(kit, chain.links.len())?;
-        let made = entry(&runs.read(SLOTS).await?, chain.last());
+        self.step_done(kit, linear.steps.len())?;
+        let made = entry(&runs.read(SLOTS).await?, linear.last());
         if made.first_not_finite().is_none() {
             return Ok(Some(made));
         }
@@ -167,29 +167,29 @@ impl Looped {
         Ok(None)
     }
 
-    async fn step_by_step(&mut self, kit: &mut Kit<'_>, chain: &Chain, state: Tensor) -> Result<Tensor> {
+    async fn step_by_step(&mut self, kit: &mut Kit<'_>, linear: &LinearSampler, state: Tensor) -> Result<Tensor> {
         let (shape, mut data) = (state.shape, state.data);
-        data.resize(chain.slots * shape.len(), 0.0);
-        let mut slots = Tensor::new(Shape::new([&[chain.slots], shape.dims()].concat()), data);
-        for (index, link) in chain.links.iter().enumerate() {
-            if let Some((slot, noise)) = fresh_noise(link, &mut self.noise, &shape) {
+        data.resize(linear.slots * shape.len(), 0.0);
+        let mut slots = Tensor::new(Shape::new([&[linear.slots], shape.dims()].concat()), data);
+        for (index, step) in linear.steps.iter().enumerate() {
+            if let Some((slot, noise)) = fresh_noise(step, &mut self.noise, &shape) {
                 put(&mut slots, slot, &noise);
             }
-            let given = self.given(index, link);
+            let given = self.given(index, step);
             let inputs: Vec<_> = by_name(&given).into_iter().chain([(SLOTS, &slots)]).collect();
             let next = self.stepper.run(kit, index, &inputs, NEXT).await?;
-            carried(link).for_each(|(from, to)| put(&mut slots, to, &entry(&next, from)));
+            carried(step).for_each(|(from, to)| put(&mut slots, to, &entry(&next, from)));
             self.step_done(kit, index + 1)?;
         }
-        Ok(entry(&slots, chain.last()))
+        Ok(entry(&slots, linear.last()))
     }
 
     /// What the network and the sampler's sums are given at a step next to the slots.
-    fn given(&self, index: usize, link: &Link) -> Vec<(String, Tensor)> {
-        let mut input = vec![0.0; link.sum.len()];
-        input[link.latents] = link.scale;
+    fn given(&self, index: usize, step: &LinearStep) -> Vec<(String, Tensor)> {
+        let mut input = vec![0.0; step.sum.len()];
+        input[step.latents] = step.scale;
         let guidance = self.guidance.single().unwrap_or(1.0);
-        let step = [&[guidance, link.output], &link.sum[..]].concat();
+        let step = [&[guidance, step.output], &step.sum[..]].concat();
         let factors = [(INPUT_FACTORS, input), (STEP_FACTORS, step)];
         let factors = factors.map(|(name, factors)| (name.to_string(), Tensor::new([factors.len()], factors)));
         self.stepper.given(index).into_iter().chain(factors).collect()
@@ -216,14 +216,14 @@ pub(super) fn sampling(mut graph: Graph, slots: usize, rows: Rows) -> Result<Gra
 }
 
 /// Which entries of a step's output go into which slots.
-fn carried(link: &Link) -> impl Iterator<Item = (usize, usize)> {
-    [(0, link.next)].into_iter().chain(link.keep.map(|to| (1, to)))
+fn carried(step: &LinearStep) -> impl Iterator<Item = (usize, usize)> {
+    [(0, step.next)].into_iter().chain(step.keep.map(|to| (1, to)))
 }
 
 /// Every picture's own noise and its slot, of a step that draws any and uses it.
-fn fresh_noise(link: &Link, generators: &mut [Generator], shape: &Shape) -> Option<(usize, Tensor)> {
-    let noise = link.draws.then(|| noise_of(generators, shape))?;
-    link.noise.map(|slot| (slot, noise))
+fn fresh_noise(step: &LinearStep, generators: &mut [Generator], shape: &Shape) -> Option<(usize, Tensor)> {
+    let noise = step.draws.then(|| noise_of(generators, shape))?;
+    step.noise.map(|slot| (slot, noise))
 }
 
 /// Every picture's own noise, for a state of this shape.

@@ -7,22 +7,22 @@
 
 use super::Sampler;
 
-/// Most slots of a chain. Nearly all samplers need less than ten, but UniPC, which corrects each step by the one before it,
-/// two for every step.
+/// Most slots of a linear sampler. Nearly all need less than ten, but UniPC, which corrects each step by the one before
+/// it, two for every step.
 const MOST_SLOTS: usize = 64;
 
-/// Every evaluation of a sampler. What later ones need of earlier ones is kept in slots.
+/// Every evaluation of a sampler as a sum. What later ones need of earlier ones is kept in slots.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Chain {
+pub struct LinearSampler {
     /// How many slots there are. The first latents are in slot 0.
     pub slots: usize,
-    pub links: Vec<Link>,
+    pub steps: Vec<LinearStep>,
 }
 
 /// One evaluation: the network sees slot `latents` times `scale`, and the next latents are its output times `output` and the
 /// slots times `sum`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Link {
+pub struct LinearStep {
     pub latents: usize,
     pub scale: f32,
     pub output: f32,
@@ -43,7 +43,7 @@ const LATENTS: usize = 0;
 const OUTPUT: usize = 1;
 const NOISE: usize = 2;
 
-impl Chain {
+impl LinearSampler {
     /// Of a sampler that has not begun. `None` if its steps are no such sums, or of too many vectors.
     pub fn of(mut sampler: Box<dyn Sampler>) -> Option<Self> {
         let count = sampler.timesteps().len();
@@ -70,12 +70,12 @@ impl Chain {
             sums.push((terms, drawn > 0));
         }
         let scales: Vec<f32> = (0..count).map(|index| sampler.input_scale(index)).collect();
-        Some(Self::placed(&sums, &scales)).filter(|chain| chain.slots <= MOST_SLOTS)
+        Some(Self::placed(&sums, &scales)).filter(|linear| linear.slots <= MOST_SLOTS)
     }
 
     /// The slot of the last latents.
     pub fn last(&self) -> usize {
-        self.links.last().map_or(0, |link| link.next)
+        self.steps.last().map_or(0, |step| step.next)
     }
 
     /// The sums with a slot for every vector from where it is made to where it is last used.
@@ -88,7 +88,7 @@ impl Chain {
         }
         let mut slots = Slots(Vec::new());
         slots.put(LATENTS);
-        let mut links = Vec::with_capacity(sums.len());
+        let mut steps = Vec::with_capacity(sums.len());
         for (index, (terms, draws)) in sums.iter().enumerate() {
             let [latents, output, noise] = [LATENTS, OUTPUT, NOISE].map(|part| 3 * index + part);
             let placed_noise = last[noise].map(|_| slots.put(noise));
@@ -98,7 +98,7 @@ impl Chain {
             }
             let seen = slots.of(latents);
             slots.keep(|vector| last[vector] > Some(index));
-            links.push(Link {
+            steps.push(LinearStep {
                 latents: seen,
                 scale: scales[index],
                 output: terms.iter().find(|(vector, _)| *vector == output).map_or(0.0, |(_, factor)| *factor),
@@ -110,8 +110,8 @@ impl Chain {
             });
         }
         let count = slots.0.len();
-        links.iter_mut().for_each(|link| link.sum.resize(count, 0.0));
-        Self { slots: count, links }
+        steps.iter_mut().for_each(|step| step.sum.resize(count, 0.0));
+        Self { slots: count, steps }
     }
 }
 
@@ -158,28 +158,28 @@ mod tests {
         latents
     }
 
-    fn chained(chain: &Chain, start: &[f32], mut noise: Generator) -> Vec<f32> {
-        let mut slots = vec![vec![f32::NAN; SIZE]; chain.slots];
+    fn by_sums(linear: &LinearSampler, start: &[f32], mut noise: Generator) -> Vec<f32> {
+        let mut slots = vec![vec![f32::NAN; SIZE]; linear.slots];
         slots[0] = start.to_vec();
-        for link in &chain.links {
-            let output = network(&slots[link.latents], link.scale);
-            let drawn = link.draws.then(|| noise.normal(SIZE));
-            if let Some((slot, drawn)) = link.noise.zip(drawn) {
+        for step in &linear.steps {
+            let output = network(&slots[step.latents], step.scale);
+            let drawn = step.draws.then(|| noise.normal(SIZE));
+            if let Some((slot, drawn)) = step.noise.zip(drawn) {
                 slots[slot] = drawn;
             }
-            let mut next: Vec<f32> = output.iter().map(|v| v * link.output).collect();
-            for (slot, factor) in slots.iter().zip(&link.sum).filter(|(_, factor)| **factor != 0.0) {
+            let mut next: Vec<f32> = output.iter().map(|v| v * step.output).collect();
+            for (slot, factor) in slots.iter().zip(&step.sum).filter(|(_, factor)| **factor != 0.0) {
                 next.iter_mut().zip(slot).for_each(|(next, v)| *next += factor * v);
             }
-            if let Some(keep) = link.keep {
+            if let Some(keep) = step.keep {
                 slots[keep] = output;
             }
-            slots[link.next] = next;
+            slots[step.next] = next;
         }
-        slots.swap_remove(chain.last())
+        slots.swap_remove(linear.last())
     }
 
-    /// Every sampler that takes such a configuration, by a chain, beside what its steps make.
+    /// Every sampler that takes such a configuration, by sums, against what its steps make.
     fn compared(config: &str, steps: usize) -> Vec<(&'static str, Option<f32>)> {
         let config = Config::from_json(config, "here").unwrap();
         let mut found = Vec::new();
@@ -187,11 +187,11 @@ mod tests {
             let Ok(fresh) = sampler(name, &config, steps) else { continue };
             let start: Vec<f32> = (0..SIZE).map(|i| (i as f32 - 2.5) * fresh.init_noise_sigma()).collect();
             let stepwise = stepwise(sampler(name, &config, steps).unwrap(), &start, Generator::new(5));
-            let difference = Chain::of(fresh).map(|chain| {
-                assert!(chain.slots <= if name == "unipc" { 2 * steps } else { 10 }, "{name}: {}", chain.slots);
-                let chained = chained(&chain, &start, Generator::new(5));
+            let difference = LinearSampler::of(fresh).map(|linear| {
+                assert!(linear.slots <= if name == "unipc" { 2 * steps } else { 10 }, "{name}: {}", linear.slots);
+                let by_sums = by_sums(&linear, &start, Generator::new(5));
                 let most = stepwise.iter().fold(0f32, |most, v| most.max(v.abs()));
-                chained.iter().zip(&stepwise).map(|(a, b)| (a - b).abs() / most).fold(0.0, f32::max)
+                by_sums.iter().zip(&stepwise).map(|(a, b)| (a - b).abs() / most).fold(0.0, f32::max)
             });
             found.push((name, difference));
         }
@@ -202,7 +202,7 @@ mod tests {
         "skip_prk_steps": true, "set_alpha_to_one": false, "steps_offset": 1"#;
 
     #[test]
-    fn a_chain_ends_where_the_steps_do() {
+    fn the_sums_end_where_the_steps_do() {
         for more in [
             r#""clip_sample": false"#,
             r#""clip_sample": false, "prediction_type": "v_prediction", "timestep_spacing": "trailing""#,
@@ -211,7 +211,7 @@ mod tests {
         ] {
             for steps in [1, 4, 20] {
                 for (name, difference) in compared(&format!("{{{STABLE_DIFFUSION}, {more}}}"), steps) {
-                    let difference = difference.unwrap_or_else(|| panic!("{name} has no chain: {more}"));
+                    let difference = difference.unwrap_or_else(|| panic!("{name} is not linear: {more}"));
                     assert!(difference < 2e-5, "{name}, {steps} steps, {more}: {difference}");
                 }
             }
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sampler_that_limits_the_picture_has_no_chain_or_does_not_look_at_it() {
+    fn a_sampler_that_limits_the_picture_is_not_linear_or_does_not_look_at_it() {
         for more in [r#""clip_sample": true, "clip_sample_range": 0.1"#, r#""thresholding": true"#] {
             let found = compared(&format!("{{{STABLE_DIFFUSION}, {more}}}"), 10);
             assert!(found.iter().any(|(_, difference)| difference.is_none()));
@@ -230,16 +230,16 @@ mod tests {
     }
 
     #[test]
-    fn a_sampler_that_remembers_too_much_has_no_chain() {
+    fn a_sampler_that_remembers_too_much_is_not_made_of_sums() {
         let config = Config::from_json("{}", "here").unwrap();
-        assert!(Chain::of(sampler("unipc", &config, 100).unwrap()).is_none());
+        assert!(LinearSampler::of(sampler("unipc", &config, 100).unwrap()).is_none());
     }
 
     #[test]
     fn a_sampler_without_memory_takes_one_slot() {
         let config = Config::from_json(&format!("{{{STABLE_DIFFUSION}, \"clip_sample\": false}}"), "here").unwrap();
-        let chain = Chain::of(sampler("ddim", &config, 5).unwrap()).unwrap();
-        assert_eq!(chain.slots, 1);
-        assert!(chain.links.iter().all(|link| link.keep.is_none() && link.noise.is_none() && !link.draws));
+        let linear = LinearSampler::of(sampler("ddim", &config, 5).unwrap()).unwrap();
+        assert_eq!(linear.slots, 1);
+        assert!(linear.steps.iter().all(|step| step.keep.is_none() && step.noise.is_none() && !step.draws));
     }
 }

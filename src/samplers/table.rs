@@ -1,0 +1,168 @@
+//! The table of samplers: what each is called, what it can do, and which one a model's file means.
+
+use super::betas::{Defaults, ZeroSnr};
+use super::config::{Config, ZERO_SNR};
+use super::prediction::FOR_ZERO_SNR;
+use super::{
+    Sampler, ddim, ddpm, deis, dpm2, dpm2_a, dpmpp_2m, dpmpp_2s, euler, euler_a, heun, lcm, lms, pndm, tcd, unipc,
+};
+use crate::error::{Error, Field, Message, Remedy, Result};
+
+/// A sampler: what it is called, and what it can do.
+pub(super) struct Row {
+    /// In a request.
+    pub name: &'static str,
+    /// In AUTOMATIC1111's web UI and its pictures' parameters.
+    pub web_ui: &'static str,
+    /// In diffusers.
+    pub class: &'static str,
+    /// Its class's noise schedule, and what that does with one that ends in pure noise.
+    pub defaults: &'static Defaults,
+    /// Whether it takes [`Config::with_eta`].
+    pub takes_eta: bool,
+    /// Whether it takes [`Config::with_spacing`], or spaces its timesteps in its own way.
+    pub takes_spacing: bool,
+    pub build: Build,
+}
+
+type Build = fn(&Config, usize) -> Result<Box<dyn Sampler>>;
+
+impl Row {
+    const fn new(names: [&'static str; 3], defaults: &'static Defaults, build: Build) -> Self {
+        let [name, web_ui, class] = names;
+        Self { name, web_ui, class, defaults, takes_eta: false, takes_spacing: true, build }
+    }
+
+    const fn with_eta(self) -> Self {
+        Self { takes_eta: true, ..self }
+    }
+
+    const fn with_own_spacing(self) -> Self {
+        Self { takes_spacing: false, ..self }
+    }
+
+    /// Whether its class pays no heed to a schedule that ends in pure noise.
+    pub fn ignores_zero_snr(&self) -> bool {
+        self.defaults.zero_snr == ZeroSnr::Ignored
+    }
+}
+
+/// One row a sampler.
+pub(super) const TABLE: [Row; 16] = [
+    Row::new(["ddpm", "DDPM", "DDPMScheduler"], &ddpm::DEFAULTS, |c, n| boxed(ddpm::Ddpm::new(c, n))),
+    Row::new(["ddim", "DDIM", "DDIMScheduler"], &ddim::DEFAULTS, |c, n| boxed(ddim::Ddim::new(c, n))).with_eta(),
+    Row::new(["pndm", "PLMS", "PNDMScheduler"], &pndm::DEFAULTS, |c, n| boxed(pndm::Pndm::new(c, n))),
+    Row::new(["lms", "LMS", "LMSDiscreteScheduler"], &lms::DEFAULTS, |c, n| boxed(lms::Lms::new(c, n))),
+    Row::new(["euler", "Euler", "EulerDiscreteScheduler"], &euler::DEFAULTS, |c, n| boxed(euler::Euler::new(c, n))),
+    Row::new(["euler-a", "Euler a", "EulerAncestralDiscreteScheduler"], &euler_a::DEFAULTS, |c, n| {
+        boxed(euler_a::EulerA::new(c, n))
+    }),
+    Row::new(["heun", "Heun", "HeunDiscreteScheduler"], &heun::DEFAULTS, |c, n| boxed(heun::Heun::new(c, n))),
+    Row::new(["dpm2", "DPM2", "KDPM2DiscreteScheduler"], &heun::NARROW, |c, n| boxed(dpm2::Dpm2::new(c, n))),
+    Row::new(["dpm2-a", "DPM2 a", "KDPM2AncestralDiscreteScheduler"], &heun::NARROW, |c, n| {
+        boxed(dpm2_a::Dpm2A::new(c, n))
+    }),
+    Row::new(["dpm++2m", "DPM++ 2M", "DPMSolverMultistepScheduler"], &dpmpp_2m::DEFAULTS, |c, n| {
+        boxed(dpmpp_2m::Dpmpp2M::new(c, n, false))
+    }),
+    Row::new(["dpm++2m-sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"], &dpmpp_2m::DEFAULTS, |c, n| {
+        boxed(dpmpp_2m::Dpmpp2M::new(c, n, true))
+    }),
+    Row::new(["dpm++2s", "DPM++ 2S", "DPMSolverSinglestepScheduler"], &dpmpp_2s::DEFAULTS, |c, n| {
+        boxed(dpmpp_2s::Dpmpp2S::new(c, n))
+    })
+    .with_own_spacing(),
+    Row::new(["deis", "DEIS", "DEISMultistepScheduler"], &deis::DEFAULTS, |c, n| boxed(deis::Deis::new(c, n))),
+    Row::new(["unipc", "UniPC", "UniPCMultistepScheduler"], &unipc::DEFAULTS, |c, n| boxed(unipc::UniPc::new(c, n))),
+    Row::new(["lcm", "LCM", "LCMScheduler"], &lcm::DEFAULTS, |c, n| boxed(lcm::Lcm::new(c, n))).with_own_spacing(),
+    Row::new(["tcd", "TCD", "TCDScheduler"], &lcm::DEFAULTS, |c, n| boxed(tcd::Tcd::new(c, n)))
+        .with_eta()
+        .with_own_spacing(),
+];
+
+fn boxed<S: Sampler + 'static>(sampler: Result<S>) -> Result<Box<dyn Sampler>> {
+    Ok(Box::new(sampler?))
+}
+
+/// The names of samplers.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|row| row.name)
+}
+
+pub(super) fn find(name: &str) -> Result<&'static Row> {
+    TABLE.iter().find(|row| row.name == name).ok_or_else(|| {
+        let known = names().collect::<Vec<_>>().join(", ");
+        Error::usage(format!("no sampler is called {name:?}; choose one of: {known}"))
+    })
+}
+
+/// What AUTOMATIC1111's web UI calls the sampler of that name; one that is not in the table keeps its own.
+pub fn web_ui_name(name: &str) -> &str {
+    find(name).map_or(name, |row| row.web_ui)
+}
+
+/// What is to be said of drawing with the sampler of that name, if anything: that its class ignores a schedule's end in
+/// pure noise, as diffusers' does, which leaves very dark and very bright pictures out of its reach.
+///
+/// # Errors
+/// If there is no such sampler, or the config's key for it is neither true nor false.
+pub fn warning(name: &str, config: &Config) -> Result<Option<Message>> {
+    if !config.zero_snr()? || !find(name)?.ignores_zero_snr() {
+        return Ok(None);
+    }
+    let others = TABLE.iter().filter(|row| !row.ignores_zero_snr());
+    let what = format!(
+        "the model's noise schedule ends in pure noise ({ZERO_SNR}), which the sampler {name} ignores: dark and bright \
+         pictures come out grey"
+    );
+    let others = others.map(|row| Remedy::set(Field::Sampler, row.name));
+    Ok(Some(Message::from(what).remedies(others)))
+}
+
+pub(super) fn is_class(class: &str) -> bool {
+    TABLE.iter().any(|row| row.class == class)
+}
+
+impl Config {
+    /// The name of the sampler that the file was written for, by its `_class_name` and `algorithm_type`; of one that
+    /// honours the file's `rescale_betas_zero_snr`, where that class does not.
+    ///
+    /// # Errors
+    /// If the file names no class, one that is not built, or is for models that no sampler here draws with.
+    pub fn default_sampler(&self) -> Result<&'static str> {
+        self.check_noise(is_class)?;
+        let class = self.class().unwrap_or("missing");
+        let stochastic = self.word("algorithm_type", "")?.is_some_and(|word| word.starts_with("sde-"));
+        let of_class = || TABLE.iter().filter(|row| row.class == class);
+        let row = of_class().find(|row| row.name.ends_with("-sde") == stochastic).or(of_class().next());
+        let ends_in_noise = self.zero_snr()?;
+        let name = |row: &Row| if ends_in_noise && row.ignores_zero_snr() { FOR_ZERO_SNR } else { row.name };
+        row.map(name).ok_or_else(|| {
+            let known = names().collect::<Vec<_>>().join(", ");
+            self.refused("_class_name", class, &format!("is not built; built are: {known}"))
+                .remedies([Remedy::Other(Field::Sampler)])
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_differ() {
+        let mut all: Vec<_> = names().collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), TABLE.len());
+    }
+
+    #[test]
+    fn every_sampler_is_its_own_classes_default() {
+        for row in &TABLE {
+            let algorithm = if row.name.ends_with("-sde") { "sde-dpmsolver++" } else { "dpmsolver++" };
+            let text = format!(r#"{{"_class_name": "{}", "algorithm_type": "{algorithm}"}}"#, row.class);
+            assert_eq!(Config::from_json(&text, "x").unwrap().default_sampler().unwrap(), row.name);
+        }
+    }
+}
