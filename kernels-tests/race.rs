@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
-use ornstein::caps::DeviceType;
 use ornstein::gpu::{Gpu, Session};
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
@@ -42,7 +41,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 fn every_run_is_the_same(gpu: &Arc<Gpu>, case: &Case) -> Result<(), Failed> {
-    let runs = if gpu.caps.device_type == DeviceType::Software { 10 } else { 2000 };
+    let runs = if gpu.caps.on_processor() { 10 } else { 2000 };
     let types = case.types();
     let output = case.op.output(&types)?;
     let inputs = case.tensors(1, STORAGE.act, STORAGE.weight);

@@ -115,7 +115,7 @@ impl Admission {
 /// # Errors
 /// If the device gets none of a node's variants right in this storage.
 pub async fn admit(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage, tell: &mut dyn FnMut(&str)) -> Result<Vec<usize>> {
-    admit_tuning(gpu, graph, storage, tune::pays(&gpu.caps), tell).await
+    admit_tuning(gpu, graph, storage, gpu.caps.tuning_pays(), tell).await
 }
 
 /// [`admit`], which says whether the right variants are timed or the first of them is taken.

@@ -99,7 +99,7 @@ impl Graph {
     /// # Errors
     /// None that the graph's own shapes would give.
     pub fn lowered(mut self, caps: &Caps) -> Result<Self> {
-        if !caps.broadcasts() {
+        if !caps.winograd_pays() {
             return Ok(self);
         }
         for node in std::mem::take(&mut self.nodes) {
@@ -197,7 +197,7 @@ mod tests {
     use crate::tensor::{DType, NoWeights, Tensor};
 
     fn software() -> Caps {
-        Caps::kinds(false, DType::F32, DType::F32).into_iter().find(Caps::broadcasts).unwrap()
+        Caps::kinds(false, DType::F32, DType::F32).into_iter().find(Caps::winograd_pays).unwrap()
     }
 
     fn sizes(batch: usize, side: usize, channels: usize, n: usize) -> Sizes {

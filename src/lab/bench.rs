@@ -144,7 +144,7 @@ impl<'a> Bench<'a> {
         known(&options.ops)?;
         let suites = match options.suite {
             Suite::Cases => vec![suite::cases()],
-            Suite::Peers => vec![peers::entries(self.timer.map(|timer| timer.gpu().caps.device_type))],
+            Suite::Peers => vec![peers::entries(self.timer.map(|timer| &timer.gpu().caps))],
             Suite::Published(family) => vec![suite::nodes(family)?],
             Suite::All => vec![suite::nodes(&SD15)?, suite::nodes(&SDXL)?],
         };

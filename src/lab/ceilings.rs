@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::bench::measure::{Budget, Watch, Way, on_cpu as on_host, on_gpu as on_device};
-use crate::caps::{Caps, DeviceType};
+use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::gpu::Timer;
 use crate::graph::plan::Storage;
@@ -160,8 +160,7 @@ struct Copy;
 impl Copy {
     /// More bytes than a device's caches hold, where it can bind so many.
     fn case(caps: &Caps) -> Case {
-        let most = if caps.device_type == DeviceType::Software { 64 << 20 } else { 256 << 20 };
-        let elements = caps.max_binding.min(caps.max_buffer).min(most) as usize / DType::F32.size();
+        let elements = caps.max_binding.min(caps.max_buffer).min(caps.beyond_caches()) as usize / DType::F32.size();
         let x = Ty::act([elements / 1024, 1024]);
         Case::new(Self, [x]).fill(0, Fill::With(|i| (i % 251) as f32))
     }
