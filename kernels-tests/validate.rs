@@ -66,9 +66,9 @@ const FAULTS: &[Fault] = &[
         op: "matmul",
         act: DType::F16,
         file: "shared/accumulate.wgsl",
-        right: "    return fma(vec4(a.w), w.k3, fma(vec4(a.z), w.k2, fma(vec4(a.y), w.k1, fma(vec4(a.x), w.k0, sum))));",
-        wrong: "    let s = fma(vec4(a.w), w.k3, fma(vec4(a.z), w.k2, fma(vec4(a.y), w.k1, fma(vec4(a.x), w.k0, sum))));\n    \
-                return vec4(unpack2x16float(pack2x16float(s.xy)), unpack2x16float(pack2x16float(s.zw)));",
+        right: "    return fma(vec4f(a.w), w.k3, fma(vec4f(a.z), w.k2, fma(vec4f(a.y), w.k1, fma(vec4f(a.x), w.k0, sum))));",
+        wrong: "    let s = fma(vec4f(a.w), w.k3, fma(vec4f(a.z), w.k2, fma(vec4f(a.y), w.k1, fma(vec4f(a.x), w.k0, sum))));\n    \
+                return vec4f(unpack2x16float(pack2x16float(s.xy)), unpack2x16float(pack2x16float(s.zw)));",
     },
     Fault {
         name: "an_unwritten_output",
@@ -204,8 +204,8 @@ fn an_overrun_is_found() -> Result<(), Failed> {
 /// What a kernel adds to every lane of a row's last vector, those past its end among them.
 fn padding_is_found() -> Result<(), Failed> {
     let right = "* gamma[i] + beta[i]";
-    let past = "vec4(4u * i) + vec4(0u, 1u, 2u, 3u) >= vec4(params.channels)";
-    let wrong = format!("{right} + select(vec4(0.0), vec4(1.0), {past})").leak();
+    let past = "vec4u(4u * i) + vec4u(0u, 1u, 2u, 3u) >= vec4u(params.channels)";
+    let wrong = format!("{right} + select(vec4f(0.0), vec4f(1.0), {past})").leak();
     for act in [DType::F32, DType::F16] {
         let fault = Fault { name: "", op: "layer_norm", act, file: "layer_norm.wgsl", right, wrong };
         if let Some(other) =
