@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ornstein::gpu::Gpu;
 use ornstein::gpu::adapter::{Choice, select, without_gl};
 use ornstein::gpu::admission::admit_tuning;
+use ornstein::gpu::check::Check;
 use ornstein::gpu::shader::Sources;
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
@@ -169,9 +170,8 @@ async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
         Conv2d::same(3),
         [Ty::act([1, 32, 32, 96]), Ty::new(Kind::Weight, [3, 3, 96, 96]), Ty::new(Kind::F32, [96])],
     );
-    let tensors = case.tensors(1, act, act);
-    let expected = case.expected(&tensors, act)?;
-    let graph = Graph::of_case(&case, tensors)?;
+    let check = Check::of_case(&case, Storage { act, weight: act })?;
+    let graph = check.graph()?;
     let lowers = graph.clone().lowered(&adapter.caps)?.nodes.len() > 1;
     for run in 0..2 {
         let executor = Executor::Gpu(Gpu::open(adapter, Sources::with_folder(&folder)?).await?, act, IfWrong::UseCpu);
@@ -188,8 +188,8 @@ async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
             &said.join("\n"),
         )?;
         ensure(run > 0 || said.len() == usize::from(lowers), "nothing tells of the fault", "")?;
-        let error = expected.compare(&found).relative;
-        ensure(error <= expected.limit, "the convolution is wrong", &error.to_string())?;
+        let fault = check.expected.fault(&check.expected.compare(&found));
+        ensure(fault.is_none(), "the convolution is wrong", &fault.unwrap_or_default())?;
         // Rounded as activations are stored: it did not run in a wider type.
         ensure(found.data == round_to(act, found.data.clone()), "it ran in another type", &said.join("\n"))?;
     }

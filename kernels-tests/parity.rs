@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
 use ornstein::gpu::Gpu;
-use ornstein::gpu::admission::run_case;
+use ornstein::gpu::check::{Check, variants};
 use ornstein::graph::plan::Storage;
 use ornstein::ops::{Case, TABLE};
 use ornstein::tensor::DType;
@@ -32,25 +32,10 @@ fn check(gpu: &Arc<Gpu>, case: &Case, storage: Storage) -> Result<(), Failed> {
     if storage.act == DType::F16 && !gpu.caps.f16 {
         return Err("the adapter has no f16: choose another by ORNSTEIN_TEST_DEVICE".into());
     }
-    let inputs = case.tensors(1, storage.act, storage.weight);
-    let types = case.types();
-    let wanted = case.op.output(&types)?;
-    let expected = case.expected(&inputs, storage.act)?;
-    let limit = expected.limit;
-    for (index, variant) in
-        case.op.variants(&types, &wanted, &gpu.caps.storing(storage.act, storage.weight))?.iter().enumerate()
-    {
-        let output = pollster::block_on(run_case(gpu, case, inputs.clone(), storage, index))?;
-        let difference = expected.compare(&output);
-        if difference.relative > limit {
-            let (at, out, wanted) = difference.worst;
-            return Err(format!(
-                "{} {}: relative error {:.2e} exceeds {limit:.0e}; worst at {at}: {out} should be {wanted}",
-                case.name(),
-                variant.name,
-                difference.relative
-            )
-            .into());
+    let check = Check::of_case(case, storage)?;
+    for (index, variant) in variants(gpu, case, storage)?.iter().enumerate() {
+        if let Some(fault) = pollster::block_on(check.variant(gpu, index))?.fault {
+            return Err(format!("{} {}: {fault}", case.name(), variant.name).into());
         }
     }
     Ok(())

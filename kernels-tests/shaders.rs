@@ -90,13 +90,11 @@ fn with_matrices(case: &Case) -> Result<Vec<(Variant, Caps)>, Failed> {
 
 /// A device with exactly the workgroup memory of a kernel is offered it, and one with a byte less is not.
 fn memory_is_reckoned_with(case: &Case) -> Result<(), Failed> {
-    let types = case.types();
-    let output = case.op.output(&types)?;
     for (Variant { name, launch }, caps) in with_matrices(case)? {
         let source = Sources::default().of_launch(&launch, MATRICES)?;
         let bytes = workgroup_bytes(&prepare(&source, &launch, MATRICES.native_f16)?.module)?;
         let offered = |workgroup_memory| {
-            let variants = case.op.variants(&types, &output, &Caps { workgroup_memory, ..caps.clone() });
+            let variants = case.variants(&Caps { workgroup_memory, ..caps.clone() });
             variants.map(|variants| variants.iter().any(|variant| variant.name == name))
         };
         if !offered(bytes)? || offered(bytes - 1)? {

@@ -6,14 +6,14 @@ use std::process::Command;
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use ornstein::gpu::check::Check;
 use ornstein::gpu::shader::Sources;
-use ornstein::gpu::{Gpu, Session};
-use ornstein::graph::Graph;
+use ornstein::gpu::Gpu;
 use ornstein::graph::plan::Storage;
 use ornstein::lab::validate::{Selection, Verdict, network, validate};
 use ornstein::ops::product::matmul;
 use ornstein::ops::{TABLE, attention};
-use ornstein::tensor::{DType, NoWeights};
+use ornstein::tensor::DType;
 use ornstein::weights::Model;
 
 use crate::support::{ADAPTER, on_gpu, open, with_matrices};
@@ -232,8 +232,7 @@ fn a_tensor_beyond_the_device_is_refused(gpu: &Arc<Gpu>) -> Result<(), Failed> {
 /// The guard words of a session that was not poisoned hold something else.
 fn guards_that_changed_are_found(gpu: &Arc<Gpu>) -> Result<(), Failed> {
     let case = matmul::cases().swap_remove(0);
-    let graph = Graph::of_case(&case, case.tensors(1, DType::F32, DType::F32))?;
-    let session = Session::new(gpu, graph, &NoWeights, Storage { act: DType::F32, weight: DType::F32 })?;
+    let session = Check::of_case(&case, Storage { act: DType::F32, weight: DType::F32 })?.session(gpu, 0)?;
     if pollster::block_on(session.check_guards()).is_ok() {
         return Err("guards that were never set are found intact".into());
     }

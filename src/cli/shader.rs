@@ -177,8 +177,7 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Exampl
     let mut variants = Vec::new();
     let mut first = None;
     for (case, caps) in cases_and_kinds(dialect) {
-        let types = case.types();
-        for Variant { name: found, launch } in case.op.variants(&types, &case.op.output(&types)?, &caps)? {
+        for Variant { name: found, launch } in case.variants(&caps)? {
             if launch.shader != name {
                 continue;
             }

@@ -19,7 +19,7 @@ use crate::gpu::{Clock, Gpu, Timer};
 use crate::graph::plan::Storage;
 use crate::lab::peers;
 use crate::network::Executor;
-use crate::ops::{Case, TABLE};
+use crate::ops::{Case, TABLE, check_names};
 
 mod choose;
 pub mod compare;
@@ -141,7 +141,7 @@ impl<'a> Bench<'a> {
         same: Option<&[Row]>,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Vec<Row>> {
-        known(&options.ops)?;
+        check_names(&options.ops)?;
         let suites = match options.suite {
             Suite::Cases => vec![suite::cases()],
             Suite::Peers => vec![peers::entries(self.timer.map(|timer| &timer.gpu().caps))],
@@ -255,18 +255,6 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// `Ok` if every name is an op's.
-///
-/// # Errors
-/// A usage error that lists the ops.
-pub fn known(ops: &[String]) -> Result<()> {
-    let names: Vec<&str> = TABLE.iter().map(|row| row.name).collect();
-    match ops.iter().find(|op| !names.contains(&op.as_str())) {
-        None => Ok(()),
-        Some(op) => Err(Error::usage(format!("there is no op {op}; the ops are {}", names.join(", ")))),
-    }
-}
-
 /// An error that names the bad rows, if there are any.
 ///
 /// # Errors
@@ -282,16 +270,4 @@ pub fn verdict(rows: &[Row]) -> Result<()> {
         "{count} of {all} rows are wrong or failed: {}; `ornstein validate` tells more",
         ten(&bad)
     )))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unknown_op_is_a_usage_error_that_lists_the_ops() {
-        let error = known(&["matmull".into()]).unwrap_err();
-        assert!(matches!(error, Error::Usage(_)));
-        assert!(error.to_string().contains("matmul, matmul_geglu, conv2d"), "{error}");
-    }
 }

@@ -105,10 +105,9 @@ impl Bench<'_> {
     pub(super) fn ways(&self, case: &Case) -> Result<Vec<(&'static str, Way)>> {
         let Some(timer) = self.timer else { return Ok(vec![("reference", Way::Variant(0))]) };
         let caps = self.caps(timer.gpu());
-        let types = case.types();
-        let variants = case.op.variants(&types, &case.op.output(&types)?, &caps)?;
+        let variants = case.variants(&caps)?;
         let variants = variants.iter().enumerate().map(|(index, variant)| (variant.name, Way::Variant(index)));
-        let lowered = Graph::of_types(&case.op, &types)?.lowered(&caps)?.nodes.len() > 1;
+        let lowered = Graph::of_types(&case.op, &case.types())?.lowered(&caps)?.nodes.len() > 1;
         let ways = lowered.then_some(("winograd", Way::Lowered)).into_iter().chain(variants);
         Ok(ways.take(if self.all_variants { usize::MAX } else { 1 }).collect())
     }

@@ -13,6 +13,7 @@ use super::{NO_VARIANT, Row, Selection, Verdict, inputs, variants};
 use crate::components::{Component, Components};
 use crate::error::{Error, Result};
 use crate::forward::{Prepared, Tensors};
+use crate::gpu::check::Check;
 use crate::gpu::{Gpu, Session};
 use crate::graph::plan::{Storage, last_reads};
 use crate::graph::{Graph, Node, Source, ValueId};
@@ -20,7 +21,7 @@ use crate::lab::suite::{self, Published};
 use crate::models::config::FORWARD;
 use crate::network::storage;
 use crate::ops::Kind;
-use crate::ops::case::{compare, round_to};
+use crate::ops::case::{Expected, compare, round_to};
 use crate::tensor::{DType, Shape, Tensor, Weights};
 use crate::weights::{Model, Synthetic, check};
 
@@ -250,9 +251,12 @@ impl Run<'_> {
         match variants(&node.op, &types, graph.ty(node.output), &caps, self.selection) {
             Err(error) => rows.push(subject(NO_VARIANT).failed(&error)),
             Ok(variants) => {
+                let inputs = types.iter().map(|ty| ty.kind).zip(inputs.iter().copied().cloned());
+                let kind = graph.ty(node.output).kind;
+                let expected = Expected::new(&*node.op, &types, kind, wanted.clone(), storage.act);
+                let check = Check::new(&node.op, inputs, storage, expected);
                 for variant in variants {
-                    let inputs = inputs.iter().copied().cloned().collect();
-                    rows.push(subject(variant).check(self.gpu, inputs, wanted).await);
+                    rows.push(subject(variant).check(self.gpu, &check).await);
                 }
             }
         }
