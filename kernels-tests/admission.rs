@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use std::sync::Arc;
 
 use ornstein::gpu::Gpu;
@@ -41,7 +42,8 @@ const IN_WINOGRAD: &[Fault] = &[["shared/winograd.wgsl", "y[first] = row.a;", "y
 /// The large tile's variant and the one that takes over, in either core.
 const GIVES_WAY: [[&str; 2]; 2] = [["matmul tile64", "tile16"], ["matmul broadcast32", "broadcast16"]];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     vec![
         on_gpu("admission::a_wrong_variant_gives_way_to_another".into(), |_| another_variant_takes_over()),
         on_gpu("admission::a_named_device_is_not_replaced_and_a_changed_kernel_changes_its_picture".into(), |_| {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 
 use crate::support::test;
 
@@ -68,7 +69,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("eprintln!", &[]),
 ];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     vec![
         test("floors::imports_go_down_only", imports_go_down_only),
         test("floors::each_crate_has_one_door", each_crate_has_one_door),

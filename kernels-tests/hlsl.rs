@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::gpu::Gpu;
 use ornstein::gpu::check::{Check, variants};
 use ornstein::gpu::shader::{Dialect, Sources, hlsl, prepare};
@@ -21,7 +22,8 @@ use crate::translate::{dxc, ran, with_dxc};
 /// A fault: what is replaced in the text by what.
 type Fault = [&'static str; 2];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let there = gpu().is_ok_and(|gpu| gpu.caps.backend == "vulkan");
     let with = |name: String, test: Box<dyn FnOnce() -> Result<(), Failed> + Send>| {
         let trial = with_dxc(name, test);

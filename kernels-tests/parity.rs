@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::gpu::Gpu;
 use ornstein::gpu::check::{Check, variants};
 use ornstein::graph::plan::Storage;
@@ -15,7 +16,8 @@ use crate::support::on_gpu;
 pub const STORAGES: [(DType, DType); 3] =
     [(DType::F32, DType::F32), (DType::F32, DType::F16), (DType::F16, DType::F16)];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for row in TABLE {
         for (act, weight) in STORAGES {

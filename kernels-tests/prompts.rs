@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::conditioning::{Conditioning, Embedding, Encoder, Options, Syntax, Texts, condition};
 use ornstein::models::unet;
 use ornstein::network::Executor;
@@ -25,7 +26,8 @@ struct Case {
     negative: String,
 }
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let text = std::fs::read_to_string(data("prompts/cases.json")).expect("cases.json can be read");
     let cases: Vec<Case> = serde_json::from_str(&text).expect("cases.json can be understood");
     let mut trials = Vec::new();

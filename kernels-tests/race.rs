@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
-use ornstein::gpu::check::{Check, variants};
+use linkme::distributed_slice;
 use ornstein::gpu::Gpu;
+use ornstein::gpu::check::{Check, variants};
 use ornstein::graph::plan::Storage;
 use ornstein::ops::attention::Attention;
 use ornstein::ops::case::Fill;
@@ -32,7 +33,8 @@ fn attention() -> Case {
     Case::new(Attention { heads: 1, causal: false }, inputs).fill(0, Fill::Normal(8.0))
 }
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let trial = |case: fn() -> Case| {
         let name = "race::every_run_of_a_cooperative_matrix_kernel_gives_the_same_right_output";
         with_matrices(format!("{name}::{}", case().op.name()), move |gpu| every_run_is_the_same(gpu, &case()))

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::gpu::check::{Check, variants};
 use ornstein::gpu::session::Carry;
 use ornstein::gpu::{Gpu, Session};
@@ -18,7 +19,8 @@ use ornstein::tensor::{DType, NoWeights, Tensor};
 
 use crate::support::on_gpu;
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let by_tiles = CUT.map(|op| {
         let name = format!("session::a_kernel_tile_by_tile_gives_what_it_gives_at_once::{op}");
         on_gpu(name, move |gpu| tiles_give_what_the_whole_does(gpu, op))

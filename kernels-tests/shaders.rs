@@ -6,13 +6,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::caps::Caps;
 use ornstein::gpu::shader::{Dialect, Sources, names, prepare};
 use ornstein::ops::{Case, Launch, TABLE, Variant};
 
 use crate::support::{MATRICES, dialect_name, test, variants};
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let mut trials = vec![
         test("shaders::every_file_belongs_to_an_op", every_file_belongs_to_an_op),
         test("shaders::every_file_writes_types_workgroups_and_conditions_in_one_way", one_way_to_write),

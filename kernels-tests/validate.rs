@@ -6,9 +6,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
+use ornstein::gpu::Gpu;
 use ornstein::gpu::check::Check;
 use ornstein::gpu::shader::Sources;
-use ornstein::gpu::Gpu;
 use ornstein::graph::plan::Storage;
 use ornstein::lab::validate::{Selection, Verdict, network, validate};
 use ornstein::ops::product::matmul;
@@ -116,7 +117,8 @@ const MATRIX_FAULTS: &[Fault] = &[
     },
 ];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let name = |fault: &Fault| format!("validate::finds::{}", fault.name);
     let mut trials: Vec<_> = FAULTS.iter().map(|fault| on_gpu(name(fault), |_| finds(fault, None))).collect();
     trials.extend(
