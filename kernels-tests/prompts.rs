@@ -9,7 +9,7 @@ use linkme::distributed_slice;
 use ornstein::conditioning::{Conditioning, Embedding, Encoder, Options, Syntax, Texts, condition};
 use ornstein::models::unet;
 use ornstein::network::Executor;
-use ornstein::prompt::{Part, parse};
+use ornstein::prompt::{Segment, parse};
 use ornstein::weights::{Changes, Model, read_tensors};
 use serde::Deserialize;
 
@@ -135,8 +135,8 @@ fn random_prompts_are_taken_apart_alike() -> Result<(), Failed> {
     let rows: Rows = serde_json::from_str(&std::fs::read_to_string(data("prompts/parsed.json"))?)?;
     for (prompt, wanted) in rows {
         let piece = |part| match part {
-            Part::Text(text, weight) => Some((text, weight)),
-            Part::Break => None,
+            Segment::Text(text, weight) => Some((text, weight)),
+            Segment::Break => None,
         };
         let found: Vec<_> = parse(&prompt).into_iter().map(piece).collect();
         let same = |a: &Option<(String, f64)>, b: &Option<(String, f64)>| match (a, b) {

@@ -10,7 +10,7 @@ use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Graph, Node, Source, ValueId};
+use super::{Graph, Node, Origin, ValueId};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::product::conv2d::Conv2d;
@@ -174,7 +174,7 @@ impl Graph {
     fn insert(&mut self, node: &Node, what: &str, op: impl Op, inputs: &[ValueId]) -> Result<ValueId> {
         let name = format!("{}.winograd_{what}", node.name);
         let ty = op.output(&self.types(inputs)).map_err(|e| e.at(&name))?;
-        let output = self.value(ty, Source::Node(self.nodes.len()));
+        let output = self.value(ty, Origin::Node(self.nodes.len()));
         self.nodes.push(Node { name, op: Arc::new(op), inputs: inputs.to_vec(), output });
         Ok(output)
     }

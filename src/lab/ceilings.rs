@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::bench::measure::{Budget, Watch, Way, on_cpu as on_host, on_gpu as on_device};
+use super::bench::measure::{Budget, Route, Watch, on_cpu as on_host, on_gpu as on_device};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::gpu::Timer;
@@ -141,7 +141,7 @@ impl<'a> Probes<'a> {
 }
 
 async fn probe<'a>(timer: &'a Timer, case: &Case, act: DType, work: f64) -> Result<Probe<'a>> {
-    let checked = on_device(timer, case, Way::Variant(0), Storage { act, weight: act }, Budget::QUICK).await?;
+    let checked = on_device(timer, case, Route::Variant(0), Storage { act, weight: act }, Budget::QUICK).await?;
     match checked.watch {
         Some(watch) => Ok(Probe { work, watch }),
         None => Err(Error::device(format!(

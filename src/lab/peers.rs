@@ -1,7 +1,7 @@
 //! The shapes at which `benches/compare` holds these kernels against other software's: products, 3x3 convolutions and
 //! attention as Stable Diffusion has them, of a size that the device finishes in a fraction of a second.
 
-use super::suite::Entry;
+use super::suite::Workload;
 use crate::caps::Caps;
 use crate::ops::attention::Attention;
 use crate::ops::product::conv2d::Conv2d;
@@ -59,8 +59,8 @@ const PROCESSOR: Shapes = Shapes {
     attentions: &[[1, 8, 1024, 1024, 40], [1, 8, 256, 256, 80], [1, 8, 1024, 77, 40], [1, 1, 1024, 1024, 512]],
 };
 
-/// The entries for a device; `None` is the CPU executor.
-pub fn entries(device: Option<&Caps>) -> Vec<Entry> {
+/// The workloads for a device; `None` is the CPU executor.
+pub fn workloads(device: Option<&Caps>) -> Vec<Workload> {
     let shapes = if device.is_none_or(Caps::on_processor) { PROCESSOR } else { GPU };
     let product = |[m, n, k]: &Product| {
         let inputs = [Ty::act([*m, *k]), Ty::new(Kind::Weight, [*k, *n]), Ty::new(Kind::F32, [*n])];
@@ -76,5 +76,5 @@ pub fn entries(device: Option<&Caps>) -> Vec<Entry> {
     };
     let products = shapes.products.iter().map(product);
     let cases = products.chain(shapes.convolutions.iter().map(convolution));
-    cases.chain(shapes.attentions.iter().map(attention)).map(Entry::of).collect()
+    cases.chain(shapes.attentions.iter().map(attention)).map(Workload::of).collect()
 }

@@ -131,7 +131,7 @@ mod tests {
         let request = Request { init_latents: Some(given.clone()), ..Request::default() };
         let config = crate::samplers::Config::from_json("{}", "here").unwrap();
         let sampler = crate::samplers::sampler("ddim", &config, 5).unwrap();
-        let mut pictures = [Picture { sampler, noise: crate::rng::Source::default().seeded(1) }];
+        let mut pictures = [Picture { sampler, noise: crate::rng::NoiseSource::default().seeded(1) }];
         let part = start_latents(&request, given.shape.clone(), 1..2, &mut pictures).unwrap();
         assert_eq!((part.shape.dims(), part.data), (&[1, 1, 1, 2][..], vec![2.0, 3.0]));
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::conditioning::{Encoder, Options};
-use crate::graph::{Graph, Source};
+use crate::graph::{Graph, Origin};
 use crate::network::{Executor, Network};
 
 /// What text encoders are loaded for: so many texts, looked at in every node or not, read and encoded so, with the changes
@@ -50,8 +50,8 @@ impl Kept {
 /// What a network of a model is made for: its inputs' names and sizes, the type of activations, and the changes of these
 /// LoRA files.
 pub(super) fn made_for(graph: &Graph, executor: &Executor, loras: &str) -> String {
-    let inputs = graph.values.iter().filter_map(|value| match &value.source {
-        Source::Input(name) => Some(format!(", {name} {}", value.ty.shape)),
+    let inputs = graph.values.iter().filter_map(|value| match &value.origin {
+        Origin::Input(name) => Some(format!(", {name} {}", value.ty.shape)),
         _ => None,
     });
     let loras = std::iter::once(format!(", {loras}"));

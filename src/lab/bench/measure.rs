@@ -155,7 +155,7 @@ fn warnings(summary: &Summary, repeats: usize, resolution: f64) -> Vec<String> {
 }
 
 /// A case's correctness and, if it is right, its watch.
-pub struct Checked<'a> {
+pub struct Measured<'a> {
     /// `‖out − ref‖₂ / ‖ref‖₂`.
     pub relative_error: f64,
     /// What is wrong, if it is.
@@ -163,9 +163,9 @@ pub struct Checked<'a> {
     pub watch: Option<Watch<'a>>,
 }
 
-/// One of the ways in which a device can run a case.
+/// How a device runs a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Route {
     /// The op's variant of that number.
     Variant(usize),
     /// The nodes that take the op's place in a network on this device ([`Graph::lowered`]).
@@ -179,30 +179,30 @@ pub enum Way {
 pub async fn on_gpu<'a>(
     timer: &'a Timer,
     case: &Case,
-    way: Way,
+    route: Route,
     storage: Storage,
     budget: Budget,
-) -> Result<Checked<'a>> {
+) -> Result<Measured<'a>> {
     let (gpu, check) = (timer.gpu(), Check::of_case(case, storage)?);
-    let session = match way {
-        Way::Variant(variant) => check.session(gpu, variant),
-        Way::Lowered => Session::new(gpu, check.graph()?.lowered(&gpu.caps)?, &NoWeights, storage),
+    let session = match route {
+        Route::Variant(variant) => check.session(gpu, variant),
+        Route::Lowered => Session::new(gpu, check.graph()?.lowered(&gpu.caps)?, &NoWeights, storage),
     }?;
     let check::Checked { session, difference, fault } = check.run(session).await?;
     let watch = fault.is_none().then(|| Watch::of_session(timer, session, budget)).transpose()?;
-    Ok(Checked { relative_error: difference.relative, fault, watch })
+    Ok(Measured { relative_error: difference.relative, fault, watch })
 }
 
 /// The reference itself, which is right by definition.
 ///
 /// # Errors
 /// If the case contradicts its op's shape rule.
-pub fn on_cpu(case: &Case, budget: Budget) -> Result<Checked<'static>> {
+pub fn on_cpu(case: &Case, budget: Budget) -> Result<Measured<'static>> {
     let inputs = case.tensors(1, DType::F32, DType::F32);
     let shape = case.op.output(&case.types())?.shape;
     let op = Arc::clone(&case.op);
     let run = move || drop(std::hint::black_box(op.reference(&inputs.iter().collect::<Vec<_>>(), &shape)));
-    Ok(Checked { relative_error: 0.0, fault: None, watch: Some(Watch::of_host(run, budget)?) })
+    Ok(Measured { relative_error: 0.0, fault: None, watch: Some(Watch::of_host(run, budget)?) })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::gpu::{Clock, Session, Timer, check};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
-use crate::lab::suite::{self, Entry, Published, rows};
+use crate::lab::suite::{self, Published, Workload, rows};
 use crate::models::config::ENCODER;
 use crate::models::ports::Sizes;
 use crate::network::{Placement, place, storages};
@@ -210,7 +210,7 @@ impl Bench<'_> {
                 None => "reference",
                 Some(timer) => check::variants(timer.gpu(), &case, storage)?[placement.variants[i]].name,
             };
-            let mut row = Row::new(&self.label, &Entry { case, uses: BTreeMap::new() }, variant, storage, verdict)?;
+            let mut row = Row::new(&self.label, &Workload { case, uses: BTreeMap::new() }, variant, storage, verdict)?;
             let rounds: Vec<f64> = times.nodes.iter().map(|seconds| seconds[i]).collect();
             row.node = Some(node.name.clone());
             row.reason = (!times.finite).then(|| "the network's output is not finite".to_string());

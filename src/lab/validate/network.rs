@@ -16,7 +16,7 @@ use crate::forward::{Prepared, Tensors};
 use crate::gpu::check::Check;
 use crate::gpu::{Gpu, Session};
 use crate::graph::plan::{Storage, last_reads};
-use crate::graph::{Graph, Node, Source, ValueId};
+use crate::graph::{Graph, Node, Origin, ValueId};
 use crate::lab::suite::{self, Published};
 use crate::models::config::FORWARD;
 use crate::network::storage;
@@ -232,13 +232,13 @@ impl Run<'_> {
     /// A parameter or constant, made when it is read, since those of large models do not fit all at once.
     fn known(&self, graph: &Graph, id: ValueId) -> Result<Option<Tensor>> {
         let weights = &self.subject.weights;
-        match &graph.values[id.0].source {
-            Source::Constant(tensor) => Ok(Some(Tensor::clone(tensor))),
-            Source::Parameter(p) => {
+        match &graph.values[id.0].origin {
+            Origin::Constant(tensor) => Ok(Some(Tensor::clone(tensor))),
+            Origin::Parameter(p) => {
                 let tensor = p.read(&**weights).and_then(|raw| p.pack.to_tensor(&raw, &p.file_shape));
                 tensor.map(Some).map_err(|e| e.at(&p.name()))
             }
-            Source::Input(_) | Source::Node(_) => Ok(None),
+            Origin::Input(_) | Origin::Node(_) => Ok(None),
         }
     }
 
