@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ornstein::gpu::adapter::{Choice, adapters, select};
+use ornstein::gpu::check::Check;
 use ornstein::gpu::shader::Sources;
 use ornstein::gpu::{Gpu, Session, Timer};
-use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::ops::{Case, TABLE};
-use ornstein::tensor::{DType, NoWeights, Tensor};
+use ornstein::tensor::{DType, Tensor};
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -61,12 +61,8 @@ fn open() -> Option<Arc<Gpu>> {
 
 /// The case on the device, after one run that gave the reference's output.
 fn checked(gpu: &Arc<Gpu>, case: &Case, act: DType) -> Session {
-    let inputs = case.tensors(1, act, act);
-    let expected = case.expected(&inputs, act).expect("a case fits its op");
-    let graph = Graph::of_case(case, inputs).expect("a case fits its op");
-    let session = Session::new(gpu, graph, &NoWeights, Storage { act, weight: act }).expect("the device runs the case");
-    let found = pollster::block_on(session.run_poisoned()).expect("the device runs the case");
-    let error = expected.compare(&found).relative;
-    assert!(error <= expected.limit, "{} is wrong by {error:.1e}: not timed", case.name());
-    session
+    let check = Check::of_case(case, Storage { act, weight: act }).expect("a case fits its op");
+    let checked = pollster::block_on(check.variant(gpu, 0)).expect("the device runs the case");
+    assert!(checked.fault.is_none(), "{} is not timed: {}", case.name(), checked.fault.unwrap_or_default());
+    checked.session
 }

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use std::sync::Arc;
 
 use ornstein::error::Message;
 use ornstein::gpu::Gpu;
 use ornstein::gpu::adapter::{Choice, select, without_gl};
 use ornstein::gpu::admission::admit_tuning;
+use ornstein::gpu::check::Check;
 use ornstein::gpu::shader::Sources;
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
@@ -41,7 +43,8 @@ const IN_WINOGRAD: &[Fault] = &[["shared/winograd.wgsl", "y[first] = row.a;", "y
 /// The large tile's variant and the one that takes over, in either core.
 const GIVES_WAY: [[&str; 2]; 2] = [["matmul tile64", "tile16"], ["matmul broadcast32", "broadcast16"]];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     vec![
         on_gpu("admission::a_wrong_variant_gives_way_to_another".into(), |_| another_variant_takes_over()),
         on_gpu("admission::a_named_device_is_not_replaced_and_a_changed_kernel_changes_its_picture".into(), |_| {
@@ -170,9 +173,8 @@ async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
         Conv2d::same(3),
         [Ty::act([1, 32, 32, 96]), Ty::new(Kind::Weight, [3, 3, 96, 96]), Ty::new(Kind::F32, [96])],
     );
-    let tensors = case.tensors(1, act, act);
-    let expected = case.expected(&tensors, act)?;
-    let graph = Graph::of_case(&case, tensors)?;
+    let check = Check::of_case(&case, Storage { act, weight: act })?;
+    let graph = check.graph()?;
     let lowers = graph.clone().lowered(&adapter.caps)?.nodes.len() > 1;
     for run in 0..2 {
         let executor = Executor::Gpu(Gpu::open(adapter, Sources::with_folder(&folder)?).await?, act, IfWrong::UseCpu);
@@ -189,8 +191,8 @@ async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
             &said.join("\n"),
         )?;
         ensure(run > 0 || said.len() == usize::from(lowers), "nothing tells of the fault", "")?;
-        let error = expected.compare(&found).relative;
-        ensure(error <= expected.limit, "the convolution is wrong", &error.to_string())?;
+        let fault = check.expected.fault(&check.expected.compare(&found));
+        ensure(fault.is_none(), "the convolution is wrong", &fault.unwrap_or_default())?;
         // Rounded as activations are stored: it did not run in a wider type.
         ensure(found.data == round_to(act, found.data.clone()), "it ran in another type", &said.join("\n"))?;
     }

@@ -4,6 +4,7 @@
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::network::Executor;
 use ornstein::ops::product::matmul::MatMul;
 use ornstein::ops::product::matmul_geglu::MatMulGeglu;
@@ -28,7 +29,8 @@ const WITHOUT_BATCH: [&str; 7] = [
 const COPIES: usize = 3;
 const THREADS: [usize; 3] = [1, 2, 3];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let rows = TABLE.iter().filter(|row| !WITHOUT_BATCH.contains(&row.name));
     let ops = rows.map(|row| test(format!("batch::{}", row.name), move || row.cases().iter().try_for_each(every_copy)));
     ops.chain([

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::gpu::{Gpu, Timer};
 use ornstein::lab::bench::measure::Budget;
 use ornstein::lab::bench::{Bench, Options, Suite, compare};
@@ -13,7 +14,8 @@ use ornstein::network::Executor;
 
 use crate::support::{ADAPTER, on_gpu, test};
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     vec![
         on_gpu("bench::the_ceilings_of_the_adapter_are_measured".into(), ceilings_are_measured),
         on_gpu("bench::a_json_report_has_timed_rows_and_a_page_beside_it".into(), a_report),

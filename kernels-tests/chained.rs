@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::error::Error;
 use ornstein::gpu::Gpu;
 use ornstein::network::{Executor, IfWrong};
@@ -20,7 +21,8 @@ const SAMPLERS: [&str; 8] = ["ddim", "euler-a", "dpm++2m-sde", "dpm++2m", "heun"
 /// Largest relative error of a picture's latents in f32.
 const TOLERANCE: f64 = 1e-4;
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let mut trials: Vec<_> = SAMPLERS
         .map(|sampler| {
             on_gpu(format!("chained::{sampler}_on_the_device_draws_what_the_host_does"), move |gpu| same(gpu, sampler))

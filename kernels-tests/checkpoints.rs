@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::forward::forward;
 use ornstein::models::{clip, unet, vae};
 use ornstein::network::Executor;
@@ -26,9 +27,9 @@ use kept::{Kept, Tensors, reference, write};
 
 const FAMILIES: [&str; 4] = ["sd1", "sd1-inpaint", "sd2", "sdxl"];
 
-pub fn trials() -> Vec<Trial> {
-    let mut trials: Vec<Trial> = gguf::trials().into_iter().chain(convert::trials()).chain(odd::trials()).collect();
-    trials.extend(family::trials());
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
     for family in FAMILIES {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             trials.push(test(format!("checkpoints::{family}::networks in {dtype}"), move || {

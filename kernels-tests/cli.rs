@@ -18,7 +18,8 @@ use crate::support::{ensure, test};
 /// Gets an empty folder.
 type Check = fn(&Path) -> Result<(), Failed>;
 
-pub fn trials() -> Vec<Trial> {
+/// The tests of a list, by name.
+fn in_folders(checks: &[(&str, Check)]) -> Vec<Trial> {
     let in_a_folder = |(name, check): &(&str, Check)| {
         let check = *check;
         test(format!("cli::{name}"), move || {
@@ -26,11 +27,7 @@ pub fn trials() -> Vec<Trial> {
             check(folder.path())
         })
     };
-    let mut trials: Vec<_> =
-        [refused::CHECKS, drawn::CHECKS, outputs::CHECKS, told::CHECKS].concat().iter().map(in_a_folder).collect();
-    #[cfg(unix)]
-    trials.extend(signals::trials());
-    trials
+    checks.iter().map(in_a_folder).collect()
 }
 
 pub fn ornstein(at: &Path, arguments: &[&str]) -> Result<Output, Failed> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::gpu::Gpu;
 use ornstein::image::decode_png;
 use ornstein::lab::validate::{Selection, network};
@@ -28,7 +29,8 @@ use crate::support::{ensure, on_gpu, test};
 const NETWORKS: [&str; 4] = ["controlnet-sd1", "controlnet-sd2", "controlnet-sdxl", "controlnet-small"];
 const PICTURES: [&str; 3] = ["sd1-one", "sd1-two", "sdxl-one"];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for name in NETWORKS {
         for dtype in [DType::F32, DType::F16, DType::BF16] {

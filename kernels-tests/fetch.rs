@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::weights::fetch::{Hub, Patience, Progress, fetch};
 use ornstein::weights::manifest::{self, Defaults, Entry, Family, File, Kind};
 use tempfile::TempDir;
@@ -19,7 +20,8 @@ use crate::support::{copy_model, ensure, test};
 
 const URL: &str = "/owner/small/resolve/v1/unet/model.safetensors";
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let tests = [
         ("a_file_is_received_whole", whole as fn() -> Result<(), Failed>),
         ("what_was_interrupted_goes_on", resumed),
@@ -36,8 +38,7 @@ pub fn trials() -> Vec<Trial> {
         ("the_command_takes_the_endpoint_from_the_environment", command),
         ("a_model_is_listed_as_here_once_it_is_whole", listed),
     ];
-    let tests = tests.into_iter().map(|(name, run)| test(format!("fetch::{name}"), run));
-    tests.chain(faults::trials()).collect()
+    tests.into_iter().map(|(name, run)| test(format!("fetch::{name}"), run)).collect()
 }
 
 /// A model of one file.

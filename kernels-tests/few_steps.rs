@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::forward::forward;
 use ornstein::gpu::Gpu;
 use ornstein::lab::validate::{Selection, network};
@@ -27,7 +28,8 @@ const TOLD: &str = "lcm-whole-4";
 /// The tensor that it has beside another's.
 const PROJECTION: &str = "time_embedding.cond_proj.weight";
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for name in cases().into_keys() {
         let title = format!("few_steps::picture {name}");

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use half::{bf16, f16};
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::inspect::inspect;
 use ornstein::systems::{Request, Studio};
 use ornstein::tensor::{DType, Tensor, Weights};
@@ -17,7 +18,8 @@ use tempfile::TempDir;
 use crate::allocated::most;
 use crate::support::copy_of_the_model;
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let tests = [
         ("the built-in model is the one in assets", the_builtin_model as fn() -> Result<(), Failed>),
         ("text encoders with and without their prefix", text_encoders),

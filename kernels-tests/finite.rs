@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::error::Message;
 use ornstein::forward::forward;
 use ornstein::gpu::Gpu;
@@ -59,7 +60,8 @@ const SUBJECTS: [Subject; 3] = [
     ),
 ];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let networks = SUBJECTS.into_iter().map(|subject| {
         on_gpu(format!("finite::{}_names_the_node_that_overflows_and_is_right", subject.1), move |gpu| {
             a_network_names_its_node(gpu, &subject)

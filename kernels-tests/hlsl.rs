@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::gpu::Gpu;
-use ornstein::gpu::admission::run_case;
+use ornstein::gpu::check::{Check, variants};
 use ornstein::gpu::shader::{Dialect, Sources, hlsl, prepare};
 use ornstein::graph::plan::Storage;
 use ornstein::ops::{Binding, Case, Launch, TABLE};
@@ -21,7 +22,8 @@ use crate::translate::{dxc, ran, with_dxc};
 /// A fault: what is replaced in the text by what.
 type Fault = [&'static str; 2];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let there = gpu().is_ok_and(|gpu| gpu.caps.backend == "vulkan");
     let with = |name: String, test: Box<dyn FnOnce() -> Result<(), Failed> + Send>| {
         let trial = with_dxc(name, test);
@@ -60,14 +62,8 @@ fn check(cases: &[Case], storage: Storage, fault: Option<Fault>) -> Result<(), F
         // SAFETY: DXC made and validated the module from HLSL that naga wrote of a validated kernel, with every register
         // bound to the place that the launch gives it; a kernel's own bounds keep it inside its buffers.
         unsafe { gpu.kernels.replace(&gpu, launch, *dialect, &spirv)? };
-        let inputs = case.tensors(1, storage.act, storage.weight);
-        let expected = case.expected(&inputs, storage.act)?;
-        let output = pollster::block_on(run_case(&gpu, case, inputs, storage, *variant))?;
-        let (found, limit) = (expected.compare(&output).relative, expected.limit);
-        if found > limit {
-            return Err(
-                format!("{} variant {variant}: relative error {found:.2e} exceeds {limit:.0e}", case.name()).into()
-            );
+        if let Some(fault) = pollster::block_on(Check::of_case(case, storage)?.variant(&gpu, *variant))?.fault {
+            return Err(format!("{} variant {variant}: {fault}", case.name()).into());
         }
     }
     Ok(())
@@ -84,8 +80,6 @@ fn translated<'a>(
     let dialect = Dialect::of(storage, &types, &output, gpu.caps.native_f16());
     // What DirectX 12 devices are given, with an f16 of their own. It is stored the same as packed pairs.
     let native = Dialect::of(storage, &types, &output, gpu.caps.f16);
-    let caps = gpu.caps.storing(storage.act, storage.weight);
-    let variants = case.op.variants(&types, &output, &caps)?;
     let run = |(variant, launch): (usize, Launch)| {
         let source = gpu.sources.of_launch(&launch, native)?;
         let text = hlsl(&prepare(&source, &launch, native.native_f16)?)?;
@@ -99,7 +93,11 @@ fn translated<'a>(
         Ok(Run { case, variant, launch, dialect, hlsl })
     };
     // HLSL has no matrices.
-    let launches = variants.into_iter().map(|v| v.launch).enumerate().filter(|(_, launch)| launch.matrix.is_none());
+    let launches = variants(gpu, case, storage)?
+        .into_iter()
+        .map(|v| v.launch)
+        .enumerate()
+        .filter(|(_, launch)| launch.matrix.is_none());
     launches.map(run).collect()
 }
 

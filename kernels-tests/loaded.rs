@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::error::Error;
 use ornstein::network::Executor;
 use ornstein::systems::{Event, Made, Pictures, Request, Studio, Tell};
@@ -15,7 +16,8 @@ use crate::support::{ensure, test};
 
 const PROMPTS: [&str; 2] = ["a red circle on a blue background", "a green square on a white background"];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     vec![
         test("loaded::networks_draw_the_same_as_fresh_ones", networks_draw_the_same_as_fresh_ones),
         test("loaded::spans_add_up_to_the_whole", spans_add_up_to_the_whole),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::forward::{Tensors, forward};
 use ornstein::gpu::Gpu;
 use ornstein::network::{Executor, IfWrong};
@@ -29,8 +30,9 @@ struct Case {
     networks: Vec<String>,
 }
 
-pub fn trials() -> Vec<Trial> {
-    let mut trials: Vec<Trial> = refused::trials().into_iter().chain(drawn::trials()).collect();
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
     for case in cases() {
         let (name, case) = (format!("lora::{}", case.name), Arc::new(case));
         trials.extend(on_each_executor(&name, move |executor, kind| case.check(executor, NETWORK[kind])));

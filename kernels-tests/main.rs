@@ -38,44 +38,17 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
+use linkme::distributed_slice;
+
+/// Each module adds its tests to these by itself, so that none is forgotten: a function that is in no list is dead code,
+/// which the compiler reports.
+#[distributed_slice]
+static TRIALS: [fn() -> Vec<Trial>];
 
 fn main() -> ExitCode {
     keep_out_of_the_users_cache();
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [
-        admission::trials(),
-        batch::trials(),
-        bench::trials(),
-        chained::trials(),
-        checkpoints::trials(),
-        cli::trials(),
-        controlnet::trials(),
-        few_steps::trials(),
-        fetch::trials(),
-        files::trials(),
-        finite::trials(),
-        floors::trials(),
-        hlsl::trials(),
-        loaded::trials(),
-        lora::trials(),
-        memory::trials(),
-        models::trials(),
-        mutated::trials(),
-        networks::trials(),
-        parity::trials(),
-        prompts::trials(),
-        race::trials(),
-        rng::trials(),
-        samplers::trials(),
-        session::trials(),
-        shaders::trials(),
-        tokenizer::trials(),
-        translate::trials(),
-        validate::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let trials: Vec<Trial> = TRIALS.iter().flat_map(|trials| trials()).collect();
     let mut left_out = BTreeMap::new();
     for trial in trials.iter().filter(|t| t.has_ignored_flag()) {
         *left_out.entry(trial.kind().to_string()).or_insert(0) += 1;

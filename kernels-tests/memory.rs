@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::error::Result;
 use ornstein::gpu::shader::Sources;
 use ornstein::network::{Executor, IfWrong};
@@ -14,7 +15,8 @@ use ornstein::weights::Model;
 
 use crate::support::{ensure, on_gpu, open};
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     vec![
         on_gpu("memory::a_decoder_that_does_not_fit_runs_on_the_cpu".into(), |_| decoded_on_the_cpu()),
         on_gpu("memory::each_part_of_a_batch_is_decoded_before_the_next".into(), |_| decoded_part_by_part()),

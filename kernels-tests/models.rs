@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::components::{Component, Components};
 use ornstein::graph::Graph;
 use ornstein::graph::interpret::Interpreter;
@@ -18,7 +19,8 @@ use crate::checkpoints::kept::Kept;
 /// The contract's largest relative error of a network on the CPU.
 const TOLERANCE: f64 = 2e-5;
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for family in ["sd1", "sd2", "sdxl", "taesd"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/cases").join(family);
@@ -32,7 +34,6 @@ pub fn trials() -> Vec<Trial> {
         }
     }
     trials.push(Trial::test("models::every_class_is_inspected_and_verified", every_class));
-    trials.extend(sizes::trials());
     trials
 }
 
@@ -137,7 +138,8 @@ mod sizes {
         "hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20, "num_hidden_layers": 32,
         "projection_dim": 1280, "eos_token_id": 49407}"#;
 
-    pub fn trials() -> Vec<Trial> {
+    #[linkme::distributed_slice(crate::TRIALS)]
+    fn trials() -> Vec<Trial> {
         let unet = |config: &'static str, size, tokens| {
             move || unet::Config::from_json(config, "unet").and_then(|c| c.graph(1, size, size, tokens))
         };

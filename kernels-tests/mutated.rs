@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::error::Result as Opened;
 use ornstein::inspect::inspect;
 use ornstein::models::autoencoder::Autoencoder;
@@ -23,7 +24,8 @@ use crate::controlnet::write_for_the_built_in_model;
 use crate::networks::data;
 use crate::support::{copy_of_the_model, ensure, test};
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     vec![
         test("mutated::configurations_of_networks_open_or_say_why", configurations_of_networks),
         test("mutated::schedules_are_finite_or_say_why", schedules),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::forward::forward;
 use ornstein::network::{Executor, IfWrong};
 use ornstein::ops::case::compare;
@@ -43,7 +44,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ("taesd", "vae-encoder", "vae-encoder"),
 ];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for (model, stem, component) in CASES {
         let name = format!("networks::{model}::{stem}");

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::gpu::Gpu;
-use ornstein::gpu::admission::run_case;
+use ornstein::gpu::check::{Check, variants};
 use ornstein::graph::plan::Storage;
 use ornstein::ops::{Case, TABLE};
 use ornstein::tensor::DType;
@@ -15,7 +16,8 @@ use crate::support::on_gpu;
 pub const STORAGES: [(DType, DType); 3] =
     [(DType::F32, DType::F32), (DType::F32, DType::F16), (DType::F16, DType::F16)];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for row in TABLE {
         for (act, weight) in STORAGES {
@@ -32,25 +34,10 @@ fn check(gpu: &Arc<Gpu>, case: &Case, storage: Storage) -> Result<(), Failed> {
     if storage.act == DType::F16 && !gpu.caps.f16 {
         return Err("the adapter has no f16: choose another by ORNSTEIN_TEST_DEVICE".into());
     }
-    let inputs = case.tensors(1, storage.act, storage.weight);
-    let types = case.types();
-    let wanted = case.op.output(&types)?;
-    let expected = case.expected(&inputs, storage.act)?;
-    let limit = expected.limit;
-    for (index, variant) in
-        case.op.variants(&types, &wanted, &gpu.caps.storing(storage.act, storage.weight))?.iter().enumerate()
-    {
-        let output = pollster::block_on(run_case(gpu, case, inputs.clone(), storage, index))?;
-        let difference = expected.compare(&output);
-        if difference.relative > limit {
-            let (at, out, wanted) = difference.worst;
-            return Err(format!(
-                "{} {}: relative error {:.2e} exceeds {limit:.0e}; worst at {at}: {out} should be {wanted}",
-                case.name(),
-                variant.name,
-                difference.relative
-            )
-            .into());
+    let check = Check::of_case(case, storage)?;
+    for (index, variant) in variants(gpu, case, storage)?.iter().enumerate() {
+        if let Some(fault) = pollster::block_on(check.variant(gpu, index))?.fault {
+            return Err(format!("{} {}: {fault}", case.name(), variant.name).into());
         }
     }
     Ok(())

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::conditioning::{Embedding, Options, Syntax};
 use ornstein::network::Executor;
-use ornstein::prompt::{Part, parse};
+use ornstein::prompt::{Segment, parse};
 use ornstein::systems::stable_diffusion::variant::{SD, SDXL, Variant};
 use ornstein::systems::stable_diffusion::{Conditioning, StableDiffusion};
 use ornstein::systems::{Models, Request};
@@ -28,7 +29,8 @@ struct Case {
     negative: String,
 }
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let text = std::fs::read_to_string(data("prompts/cases.json")).expect("cases.json can be read");
     let cases: Vec<Case> = serde_json::from_str(&text).expect("cases.json can be understood");
     let mut trials = Vec::new();
@@ -146,8 +148,8 @@ fn random_prompts_are_taken_apart_alike() -> Result<(), Failed> {
     let rows: Rows = serde_json::from_str(&std::fs::read_to_string(data("prompts/parsed.json"))?)?;
     for (prompt, wanted) in rows {
         let piece = |part| match part {
-            Part::Text(text, weight) => Some((text, weight)),
-            Part::Break => None,
+            Segment::Text(text, weight) => Some((text, weight)),
+            Segment::Break => None,
         };
         let found: Vec<_> = parse(&prompt).into_iter().map(piece).collect();
         let same = |a: &Option<(String, f64)>, b: &Option<(String, f64)>| match (a, b) {

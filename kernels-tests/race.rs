@@ -4,16 +4,16 @@
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
-use ornstein::caps::DeviceType;
-use ornstein::gpu::{Gpu, Session};
-use ornstein::graph::Graph;
+use linkme::distributed_slice;
+use ornstein::gpu::Gpu;
+use ornstein::gpu::check::{Check, variants};
 use ornstein::graph::plan::Storage;
 use ornstein::ops::attention::Attention;
 use ornstein::ops::case::Fill;
 use ornstein::ops::product::epilogue::Epilogue;
 use ornstein::ops::product::matmul::MatMul;
 use ornstein::ops::{Case, Kind, Ty};
-use ornstein::tensor::{DType, NoWeights};
+use ornstein::tensor::DType;
 
 use crate::support::with_matrices;
 
@@ -33,7 +33,8 @@ fn attention() -> Case {
     Case::new(Attention { heads: 1, causal: false }, inputs).fill(0, Fill::Normal(8.0))
 }
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let trial = |case: fn() -> Case| {
         let name = "race::every_run_of_a_cooperative_matrix_kernel_gives_the_same_right_output";
         with_matrices(format!("{name}::{}", case().op.name()), move |gpu| every_run_is_the_same(gpu, &case()))
@@ -42,32 +43,24 @@ pub fn trials() -> Vec<Trial> {
 }
 
 fn every_run_is_the_same(gpu: &Arc<Gpu>, case: &Case) -> Result<(), Failed> {
-    let runs = if gpu.caps.device_type == DeviceType::Software { 10 } else { 2000 };
-    let types = case.types();
-    let output = case.op.output(&types)?;
-    let inputs = case.tensors(1, STORAGE.act, STORAGE.weight);
-    let expected = case.expected(&inputs, STORAGE.act)?;
-    let caps = gpu.caps.storing(STORAGE.act, STORAGE.weight);
-    for (index, variant) in case.op.variants(&types, &output, &caps)?.into_iter().enumerate() {
+    let runs = if gpu.caps.on_processor() { 10 } else { 2000 };
+    let check = Check::of_case(case, STORAGE)?;
+    for (index, variant) in variants(gpu, case, STORAGE)?.into_iter().enumerate() {
         if variant.launch.matrix.is_none() {
             continue;
         }
-        let graph = Graph::of_case(case, inputs.clone())?;
-        let session = Session::choosing(gpu, graph, &NoWeights, STORAGE, &|_| index)?;
+        let session = check.session(gpu, index)?;
         let mut first = None;
         for run in 0..runs {
-            session.poison();
-            let outputs = pollster::block_on(session.run(&[]))?;
-            let found = outputs.into_values().next().ok_or("no output")?;
+            let found = pollster::block_on(session.run_poisoned())?;
             let first = first.get_or_insert_with(|| found.clone());
             if first.data.iter().map(|v| v.to_bits()).ne(found.data.iter().map(|v| v.to_bits())) {
                 return Err(format!("{}: run {run} differs from the first", variant.name).into());
             }
         }
         let first = first.ok_or("no run")?;
-        let (error, limit) = (expected.compare(&first).relative, expected.limit);
-        if error.is_nan() || error > limit {
-            return Err(format!("{}: relative error {error:.2e} exceeds {limit:.0e}", variant.name).into());
+        if let Some(fault) = check.expected.fault(&check.expected.compare(&first)) {
+            return Err(format!("{}: {fault}", variant.name).into());
         }
     }
     Ok(())

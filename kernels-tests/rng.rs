@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::rng::Generator;
 use safetensors::SafeTensors;
 
@@ -11,7 +12,8 @@ const TOLERANCE: f32 = 1e-6;
 
 /// One trial for each seed: the tensors `SEED.00.N`, `SEED.01.N`, .. of `data/rng.safetensors` are successive draws of `N`
 /// values (longer ones: the first and the last 64 of them) from one generator.
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/rng.safetensors");
     let bytes: &'static [u8] = std::fs::read(path).expect("data/rng.safetensors").leak();
     let file = SafeTensors::deserialize(bytes).expect("a safetensors file");

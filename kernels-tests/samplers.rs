@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::error::Field;
 use ornstein::samplers::{Config, Sampler, names, sampler};
 use safetensors::SafeTensors;
@@ -36,7 +37,8 @@ struct Reference {
 type Behaviour = fn() -> Result<(), Failed>;
 
 /// One trial for each case in the folders of `data/samplers`, or in the folder that `ORNSTEIN_SAMPLER_CASES` names.
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/samplers");
     let folders = match std::env::var_os("ORNSTEIN_SAMPLER_CASES") {
         Some(folder) => vec![PathBuf::from(folder)],

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
+use ornstein::gpu::check::{Check, variants};
 use ornstein::gpu::session::Carry;
 use ornstein::gpu::{Gpu, Session};
 use ornstein::graph::Graph;
@@ -17,7 +19,8 @@ use ornstein::tensor::{DType, NoWeights, Tensor};
 
 use crate::support::on_gpu;
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let by_tiles = CUT.map(|op| {
         let name = format!("session::a_kernel_tile_by_tile_gives_what_it_gives_at_once::{op}");
         on_gpu(name, move |gpu| tiles_give_what_the_whole_does(gpu, op))
@@ -38,25 +41,20 @@ const CUT: [&str; 5] = ["matmul", "matmul_geglu", "conv2d", "winograd_product", 
 fn tiles_give_what_the_whole_does(gpu: &Arc<Gpu>, op: &str) -> Result<(), Failed> {
     let mut cut = HashSet::new();
     for case in TABLE.iter().filter(|row| row.name == op).flat_map(Row::cases) {
-        let types = case.types();
-        let output = case.op.output(&types)?;
         for storage in [EXACT, Storage { act: DType::F16, weight: DType::F16 }] {
-            let caps = gpu.caps.storing(storage.act, storage.weight);
-            for (index, variant) in case.op.variants(&types, &output, &caps)?.into_iter().enumerate() {
+            for (index, variant) in variants(gpu, &case, storage)?.into_iter().enumerate() {
                 let Some(Tiles { count: 2.., .. }) = variant.launch.tiles else { continue };
                 // A case of each is enough: tiles are counted at the same place whatever the sizes.
                 if !cut.insert((variant.name, storage.act)) {
                     continue;
                 }
-                let graph = Graph::of_case(&case, case.tensors(1, storage.act, storage.weight))?;
-                let mut session = Session::choosing(gpu, graph, &NoWeights, storage, &|_| index)?;
+                let mut session = Check::of_case(&case, storage)?.session(gpu, index)?;
                 let mut outputs = Vec::new();
                 for budget in [f64::INFINITY, 0.0] {
                     session = session.within(budget);
                     // The first run is measured, the second follows what it found.
                     for _ in 0..2 {
-                        session.poison();
-                        let found = pollster::block_on(session.run(&[]))?.into_values().next().ok_or("no output")?;
+                        let found = pollster::block_on(session.run_poisoned())?;
                         outputs.push(found.data.into_iter().map(f32::to_bits).collect::<Vec<_>>());
                     }
                 }

@@ -77,11 +77,9 @@ pub fn dialect_name(dialect: Dialect) -> String {
 
 /// The launches of a case on every kind of device that has kernels of its own, each with the first device that has it.
 pub fn variants(case: &Case, dialect: Dialect) -> Result<Vec<(Variant, Caps)>, Failed> {
-    let types = case.types();
-    let output = case.op.output(&types)?;
     let mut all: Vec<(Variant, Caps)> = Vec::new();
     for caps in Caps::kinds(dialect.native_f16, dialect.elem, dialect.weight) {
-        for variant in case.op.variants(&types, &output, &caps)? {
+        for variant in case.variants(&caps)? {
             if !all.iter().any(|(known, _)| *known == variant) {
                 all.push((variant, caps.clone()));
             }

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::error::Result;
 use ornstein::tokenizer::Tokenizer;
 use ornstein::weights::Model;
@@ -35,7 +36,8 @@ struct Variant {
     cases: Vec<Case>,
 }
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let variants: Vec<Variant> = serde_json::from_str(SHAPES).unwrap();
     let variants = variants
         .into_iter()

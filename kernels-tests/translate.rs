@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::gpu::shader::{Dialect, Prepared, Sources, hlsl, msl, prepare, spirv};
 use ornstein::ops::{Case, Launch, Row, TABLE, Variant};
 
@@ -17,7 +18,8 @@ use crate::support::{MATRICES, REQUIRE_ADAPTER, dialect_name, test, variants, wi
 /// Where the DirectX shader compiler's library is; without it what needs it is left out.
 const DXC: &str = "ORNSTEIN_DXC";
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let mut trials = vec![
         with_spirv_val("translate::spirv_val_refuses_a_cut_module".into(), spirv_val_refuses_a_cut_module),
         with_dxc("translate::dxc_refuses_too_much_shared_memory".into(), dxc_refuses_too_much_shared_memory),

@@ -6,14 +6,15 @@ use std::process::Command;
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
+use ornstein::gpu::Gpu;
+use ornstein::gpu::check::Check;
 use ornstein::gpu::shader::Sources;
-use ornstein::gpu::{Gpu, Session};
-use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::lab::validate::{Selection, Verdict, network, validate};
 use ornstein::ops::product::matmul;
 use ornstein::ops::{TABLE, attention};
-use ornstein::tensor::{DType, NoWeights};
+use ornstein::tensor::DType;
 use ornstein::weights::Model;
 
 use crate::support::{ADAPTER, on_gpu, open, with_matrices};
@@ -66,9 +67,9 @@ const FAULTS: &[Fault] = &[
         op: "matmul",
         act: DType::F16,
         file: "shared/accumulate.wgsl",
-        right: "    return fma(vec4(a.w), w.k3, fma(vec4(a.z), w.k2, fma(vec4(a.y), w.k1, fma(vec4(a.x), w.k0, sum))));",
-        wrong: "    let s = fma(vec4(a.w), w.k3, fma(vec4(a.z), w.k2, fma(vec4(a.y), w.k1, fma(vec4(a.x), w.k0, sum))));\n    \
-                return vec4(unpack2x16float(pack2x16float(s.xy)), unpack2x16float(pack2x16float(s.zw)));",
+        right: "    return fma(vec4f(a.w), w.k3, fma(vec4f(a.z), w.k2, fma(vec4f(a.y), w.k1, fma(vec4f(a.x), w.k0, sum))));",
+        wrong: "    let s = fma(vec4f(a.w), w.k3, fma(vec4f(a.z), w.k2, fma(vec4f(a.y), w.k1, fma(vec4f(a.x), w.k0, sum))));\n    \
+                return vec4f(unpack2x16float(pack2x16float(s.xy)), unpack2x16float(pack2x16float(s.zw)));",
     },
     Fault {
         name: "an_unwritten_output",
@@ -116,7 +117,8 @@ const MATRIX_FAULTS: &[Fault] = &[
     },
 ];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let name = |fault: &Fault| format!("validate::finds::{}", fault.name);
     let mut trials: Vec<_> = FAULTS.iter().map(|fault| on_gpu(name(fault), |_| finds(fault, None))).collect();
     trials.extend(
@@ -204,8 +206,8 @@ fn an_overrun_is_found() -> Result<(), Failed> {
 /// What a kernel adds to every lane of a row's last vector, those past its end among them.
 fn padding_is_found() -> Result<(), Failed> {
     let right = "* gamma[i] + beta[i]";
-    let past = "vec4(4u * i) + vec4(0u, 1u, 2u, 3u) >= vec4(params.channels)";
-    let wrong = format!("{right} + select(vec4(0.0), vec4(1.0), {past})").leak();
+    let past = "vec4u(4u * i) + vec4u(0u, 1u, 2u, 3u) >= vec4u(params.channels)";
+    let wrong = format!("{right} + select(vec4f(0.0), vec4f(1.0), {past})").leak();
     for act in [DType::F32, DType::F16] {
         let fault = Fault { name: "", op: "layer_norm", act, file: "layer_norm.wgsl", right, wrong };
         if let Some(other) =
@@ -232,8 +234,7 @@ fn a_tensor_beyond_the_device_is_refused(gpu: &Arc<Gpu>) -> Result<(), Failed> {
 /// The guard words of a session that was not poisoned hold something else.
 fn guards_that_changed_are_found(gpu: &Arc<Gpu>) -> Result<(), Failed> {
     let case = matmul::cases().swap_remove(0);
-    let graph = Graph::of_case(&case, case.tensors(1, DType::F32, DType::F32))?;
-    let session = Session::new(gpu, graph, &NoWeights, Storage { act: DType::F32, weight: DType::F32 })?;
+    let session = Check::of_case(&case, Storage { act: DType::F32, weight: DType::F32 })?.session(gpu, 0)?;
     if pollster::block_on(session.check_guards()).is_ok() {
         return Err("guards that were never set are found intact".into());
     }

@@ -15,14 +15,14 @@ struct Params {
 // a's rows end on a whole vector, so vectors of b are vectors of y.
 override ALIGNED: bool = true;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(FLAT_THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(group, groups, local);
-    if (i >= params.vectors) {
+    if i >= params.vectors {
         return;
     }
     let a_row = (params.a_channels + 3u) / 4u;
@@ -31,20 +31,20 @@ fn main(
     let y_row = (channels + 3u) / 4u;
     let row = i / y_row;
     let vector = i % y_row;
-    if (4u * vector + 4u <= params.a_channels) {
+    if 4u * vector + 4u <= params.a_channels {
         y[i] = a[row * a_row + vector];
         return;
     }
-    if (ALIGNED) {
+    if ALIGNED {
         y[i] = b[row * b_row + vector - a_row];
         return;
     }
-    var v = vec4<f32>();
+    var v = vec4f();
     for (var lane = 0u; lane < 4u; lane++) {
         let c = 4u * vector + lane;
-        if (c < params.a_channels) {
+        if c < params.a_channels {
             v[lane] = load(a[row * a_row + c / 4u])[c % 4u];
-        } else if (c < channels) {
+        } else if c < channels {
             let d = c - params.a_channels;
             v[lane] = load(b[row * b_row + d / 4u])[d % 4u];
         }

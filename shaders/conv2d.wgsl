@@ -31,7 +31,7 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> x: array<x_vector>; // [batch, in_height, in_width, c4]
 @group(0) @binding(1) var<storage, read> w: array<w_vector>; // [taps * 4 c4, n4]
-@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>; // [n4]
+@group(0) @binding(2) var<storage, read> bias: array<vec4f>; // [n4]
 @group(0) @binding(3) var<storage, read> row_bias: array<elem4>; // [batch, n4]
 @group(0) @binding(4) var<storage, read> residual: array<elem4>; // [rows, n4]
 @group(0) @binding(5) var<storage, read_write> y: array<elem4>; // [rows, n4]

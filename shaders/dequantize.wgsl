@@ -18,10 +18,10 @@ struct Params {
 override BITS: u32 = 8u; // 4 or 8
 override HAS_MINIMUM: bool = false;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(FLAT_THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(group, groups, local);
@@ -32,13 +32,13 @@ fn main(
     let column = i % params.n4;
     let block = row / params.rows * params.n4 + column;
     let scale = load_weight(scales[block]);
-    let bytes = vec4<u32>(q[i], q[i] >> 8u, q[i] >> 16u, q[i] >> 24u) & vec4<u32>(0xffu);
+    let bytes = vec4u(q[i], q[i] >> 8u, q[i] >> 16u, q[i] >> 24u) & vec4u(0xffu);
     if BITS == 8u {
-        y[i] = store((vec4<f32>(bytes) - 128.0) * scale);
+        y[i] = store((vec4f(bytes) - 128.0) * scale);
         return;
     }
-    let low = vec4<f32>(bytes & vec4<u32>(15u));
-    let high = vec4<f32>(bytes >> vec4<u32>(4u));
+    let low = vec4f(bytes & vec4u(15u));
+    let high = vec4f(bytes >> vec4u(4u));
     var minimum = 8.0 * scale;
     if HAS_MINIMUM {
         minimum = load_weight(minima[block]);

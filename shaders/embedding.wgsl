@@ -8,7 +8,7 @@ struct Params {
     row: u32, // vectors of one entry
 }
 
-@group(0) @binding(0) var<storage, read> ids: array<vec4<u32>>; // [rows, tokens/4]
+@group(0) @binding(0) var<storage, read> ids: array<vec4u>; // [rows, tokens/4]
 @group(0) @binding(1) var<storage, read> weights: array<weight4>; // [entries, row], if the table is of parameters
 @group(0) @binding(2) var<storage, read> activations: array<elem4>; // [entries, row], if it is of activations
 @group(0) @binding(3) var<storage, read> positions: array<weight4>; // [at least tokens, row]
@@ -18,14 +18,14 @@ struct Params {
 override TABLE_IS_WEIGHT: bool = true;
 override HAS_POSITIONS: bool = false;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(FLAT_THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(group, groups, local);
-    if (i >= params.vectors) {
+    if i >= params.vectors {
         return;
     }
     let vector = i % params.row;
@@ -33,13 +33,13 @@ fn main(
     let t = token % params.tokens;
     let id = ids[(token / params.tokens) * ((params.tokens + 3u) / 4u) + t / 4u][t % 4u];
     let source = min(id, params.entries - 1u) * params.row + vector;
-    var v = vec4<f32>();
-    if (TABLE_IS_WEIGHT) {
+    var v = vec4f();
+    if TABLE_IS_WEIGHT {
         v = load_weight(weights[source]);
     } else {
         v = load(activations[source]);
     }
-    if (HAS_POSITIONS) {
+    if HAS_POSITIONS {
         v += load_weight(positions[t * params.row + vector]);
     }
     y[i] = store(v);

@@ -11,14 +11,14 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> y: array<elem4>; // [rows, N/4]
 @group(0) @binding(2) var<uniform> params: Params;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(FLAT_THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(group, groups, local);
-    if (i >= params.vectors) {
+    if i >= params.vectors {
         return;
     }
     let y_row = (params.channels + 3u) / 4u;
@@ -27,9 +27,9 @@ fn main(
     let first = i / y_row * x_row + vector;
     let a = load(x[first]);
     // An odd row ends after the first half of y's last vector. Padding is zero, and gives zeros.
-    var b = vec4<f32>();
+    var b = vec4f();
     if vector + 1u < x_row {
         b = load(x[first + 1u]);
     }
-    y[i] = store(vec4(a.xz, b.xz) * gelu(vec4(a.yw, b.yw)));
+    y[i] = store(vec4f(a.xz, b.xz) * gelu(vec4f(a.yw, b.yw)));
 }

@@ -14,9 +14,9 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> x: array<elem4>; // [batch, pixels, channels/4], with JOINED [batch, pixels, x_vectors]
-@group(0) @binding(1) var<storage, read> stats: array<vec4<f32>>; // [batch, groups, chunks]: (mean, M2, count, 0)
-@group(0) @binding(2) var<storage, read> gamma: array<vec4<f32>>; // [channels/4]
-@group(0) @binding(3) var<storage, read> beta: array<vec4<f32>>; // [channels/4]
+@group(0) @binding(1) var<storage, read> stats: array<vec4f>; // [batch, groups, chunks]: (mean, M2, count, 0)
+@group(0) @binding(2) var<storage, read> gamma: array<vec4f>; // [channels/4]
+@group(0) @binding(3) var<storage, read> beta: array<vec4f>; // [channels/4]
 @group(0) @binding(4) var<storage, read> row_bias: array<elem4>; // [batch, channels/4]
 @group(0) @binding(5) var<storage, read_write> y: array<elem4>; // [batch, pixels, channels/4]
 @group(0) @binding(6) var<uniform> params: Params;
@@ -27,17 +27,17 @@ override HAS_ROW: bool = false;
 
 const THREADS: u32 = 256u;
 
-var<workgroup> norms: array<vec2<f32>, GROUPS>; // (mean, 1 / standard deviation)
+var<workgroup> norms: array<vec2f, GROUPS>; // (mean, 1 / standard deviation)
 
 @compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) local: u32) {
     for (var group = local; group < GROUPS; group += THREADS) {
-        var all = vec4<f32>();
+        var all = vec4f();
         let first = (id.y * GROUPS + group) * params.chunks;
         for (var chunk = 0u; chunk < params.chunks; chunk++) {
             all = merge_moments(all, stats[first + chunk]);
         }
-        norms[group] = vec2<f32>(all.x, inverseSqrt(all.y / all.z + params.eps));
+        norms[group] = vec2f(all.x, inverseSqrt(all.y / all.z + params.eps));
     }
     workgroupBarrier();
 
@@ -47,8 +47,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     for (var i = id.x * params.slab + local; i < end; i += THREADS) {
         let vector = i % row_vectors;
         // Lanes past the row's end take the last group's norm; gamma and beta are zero there, and so is y.
-        let channel = vec4<u32>(4u * vector) + vec4<u32>(0u, 1u, 2u, 3u);
-        let group = min(channel / size, vec4<u32>(GROUPS - 1u));
+        let channel = vec4u(4u * vector) + vec4u(0u, 1u, 2u, 3u);
+        let group = min(channel / size, vec4u(GROUPS - 1u));
         let n0 = norms[group.x];
         let n1 = norms[group.y];
         let n2 = norms[group.z];
@@ -58,8 +58,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         if HAS_ROW {
             value += load(row_bias[id.y * row_vectors + vector]);
         }
-        let centred = value - vec4<f32>(n0.x, n1.x, n2.x, n3.x);
-        let v = centred * vec4<f32>(n0.y, n1.y, n2.y, n3.y) * gamma[vector] + beta[vector];
+        let centred = value - vec4f(n0.x, n1.x, n2.x, n3.x);
+        let v = centred * vec4f(n0.y, n1.y, n2.y, n3.y) * gamma[vector] + beta[vector];
         y[place] = store(activate(v));
     }
 }

@@ -15,8 +15,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> x: array<elem4>; // [batch, pixels, vectors], with JOINED [batch, pixels, x_vectors]
-@group(0) @binding(1) var<storage, read> gamma: array<vec4<f32>>; // [vectors]
-@group(0) @binding(2) var<storage, read> beta: array<vec4<f32>>; // [vectors]
+@group(0) @binding(1) var<storage, read> gamma: array<vec4f>; // [vectors]
+@group(0) @binding(2) var<storage, read> beta: array<vec4f>; // [vectors]
 @group(0) @binding(3) var<storage, read> row_bias: array<elem4>; // [batch, vectors]
 @group(0) @binding(4) var<storage, read_write> y: array<elem4>; // [batch, pixels, vectors]
 @group(0) @binding(5) var<uniform> params: Params;
@@ -30,10 +30,10 @@ const MOST_GROUPS: u32 = 4u; // of a span
 
 // Of the pixels that a thread has seen: for each of its four channels the mean less `base` and the sum of squared distances to it,
 // and their number.
-var<workgroup> means: array<vec4<f32>, THREADS>;
-var<workgroup> squares: array<vec4<f32>, THREADS>;
+var<workgroup> means: array<vec4f, THREADS>;
+var<workgroup> squares: array<vec4f, THREADS>;
 var<workgroup> counts: array<f32, THREADS>;
-var<workgroup> norms: array<vec2<f32>, MOST_GROUPS>; // (mean less `base`, 1 / standard deviation)
+var<workgroup> norms: array<vec2f, MOST_GROUPS>; // (mean less `base`, 1 / standard deviation)
 
 // Adds another thread's pixels to a thread's (Chan, Golub and LeVeque 1979).
 fn merge(at: u32, other: u32) {
@@ -46,7 +46,7 @@ fn merge(at: u32, other: u32) {
 }
 
 // Of a group of the span, whose channels have all been seen in as many pixels.
-fn norm(group: u32) -> vec2<f32> {
+fn norm(group: u32) -> vec2f {
     let begin = group * params.size;
     let end = begin + params.size;
     var total = 0.0;
@@ -59,17 +59,17 @@ fn norm(group: u32) -> vec2<f32> {
         let distance = means[column] - mean;
         m2 += dot(squares[column] + distance * distance * counts[0], inside(column, begin, end));
     }
-    return vec2<f32>(mean, inverseSqrt(m2 / (counts[0] * f32(params.size)) + params.eps));
+    return vec2f(mean, inverseSqrt(m2 / (counts[0] * f32(params.size)) + params.eps));
 }
 
 // 1 for the channels of a column that are in [begin, end), else 0.
-fn inside(column: u32, begin: u32, end: u32) -> vec4<f32> {
-    let channel = vec4<u32>(4u * column) + vec4<u32>(0u, 1u, 2u, 3u);
-    return select(vec4<f32>(), vec4<f32>(1.0), (channel >= vec4<u32>(begin)) & (channel < vec4<u32>(end)));
+fn inside(column: u32, begin: u32, end: u32) -> vec4f {
+    let channel = vec4u(4u * column) + vec4u(0u, 1u, 2u, 3u);
+    return select(vec4f(), vec4f(1.0), (channel >= vec4u(begin)) & (channel < vec4u(end)));
 }
 
 @compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) local: u32) {
     let height = THREADS / params.width;
     let column = local % params.width;
     // Threads beyond the last whole row of columns have no pixels.
@@ -77,7 +77,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let vector = id.x * params.width + column;
     let first = id.y * params.pixels;
     let last = params.pixels - 1u;
-    var offset = vec4<f32>();
+    var offset = vec4f();
     if HAS_ROW {
         offset = load(row_bias[id.y * params.vectors + vector]);
     }
@@ -87,8 +87,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let base = read_x(first, vector - column, params.vectors).x;
     let shift = read_x(first + min(row, last), vector, params.vectors);
     var count = 0.0;
-    var sum = vec4<f32>();
-    var sum_of_squares = vec4<f32>();
+    var sum = vec4f();
+    var sum_of_squares = vec4f();
     for (var pixel = row; pixel < params.pixels; pixel += BLOCK * height) {
         for (var i = 0u; i < BLOCK; i++) {
             let at = pixel + i * height;
@@ -101,7 +101,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     }
     let mean = sum / max(count, 1.0);
     means[local] = shift - base + mean + offset;
-    squares[local] = max(sum_of_squares - sum * mean, vec4<f32>());
+    squares[local] = max(sum_of_squares - sum * mean, vec4f());
     counts[local] = count;
 
     // The lower half of the rows takes in the upper, until the first row has seen all pixels.
@@ -118,13 +118,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     }
     workgroupBarrier();
 
-    let group = (vec4<u32>(4u * column) + vec4<u32>(0u, 1u, 2u, 3u)) / params.size;
+    let group = (vec4u(4u * column) + vec4u(0u, 1u, 2u, 3u)) / params.size;
     let n0 = norms[group.x];
     let n1 = norms[group.y];
     let n2 = norms[group.z];
     let n3 = norms[group.w];
-    let factor = vec4<f32>(n0.y, n1.y, n2.y, n3.y) * gamma[vector];
-    let centre = vec4<f32>(n0.x, n1.x, n2.x, n3.x) - offset;
+    let factor = vec4f(n0.y, n1.y, n2.y, n3.y) * gamma[vector];
+    let centre = vec4f(n0.x, n1.x, n2.x, n3.x) - offset;
     for (var pixel = row; pixel < params.pixels; pixel += height) {
         let value = read_x(first + pixel, vector, params.vectors);
         y[(first + pixel) * params.vectors + vector] = store(activate((value - base - centre) * factor + beta[vector]));

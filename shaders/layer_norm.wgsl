@@ -9,8 +9,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> x: array<elem4>; // [rows, channels/4]
-@group(0) @binding(1) var<storage, read> gamma: array<vec4<f32>>; // [channels/4]
-@group(0) @binding(2) var<storage, read> beta: array<vec4<f32>>; // [channels/4]
+@group(0) @binding(1) var<storage, read> gamma: array<vec4f>; // [channels/4]
+@group(0) @binding(2) var<storage, read> beta: array<vec4f>; // [channels/4]
 @group(0) @binding(3) var<storage, read_write> y: array<elem4>; // [rows, channels/4]
 @group(0) @binding(4) var<uniform> params: Params;
 
@@ -25,7 +25,7 @@ fn sum_of_threads(value: f32, local: u32) -> f32 {
     part[local] = value;
     for (var half = THREADS / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
-        if (local < half) {
+        if local < half {
             part[local] += part[local + half];
         }
     }
@@ -35,8 +35,8 @@ fn sum_of_threads(value: f32, local: u32) -> f32 {
 
 @compute @workgroup_size(THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) local: u32,
 ) {
     let row_vectors = (params.channels + 3u) / 4u;
@@ -45,11 +45,11 @@ fn main(
     let end = select(0u, row_vectors, row < params.rows);
     let first = row * row_vectors;
 
-    var sum = vec4<f32>();
+    var sum = vec4f();
     for (var i = local; i < end; i += THREADS) {
         sum += load(x[first + i]);
     }
-    let mean = sum_of_threads(dot(sum, vec4<f32>(1.0)), local) / f32(params.channels);
+    let mean = sum_of_threads(dot(sum, vec4f(1.0)), local) / f32(params.channels);
 
     var squares = 0.0;
     for (var i = local; i < end; i += THREADS) {

@@ -7,7 +7,7 @@
 
 @group(0) @binding(5) var<storage, read_write> y: array<elem2>; // [rows, n4]
 
-fn store_y(sum: vec4<f32>, row: u32, n4: u32) {
+fn store_y(sum: vec4f, row: u32, n4: u32) {
     if row < params.rows && n4 < params.n4 {
         let v = epilogue(sum, row, n4);
         y[row * params.n4 + n4] = store2(v.xz * gelu(v).yw);

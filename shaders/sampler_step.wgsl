@@ -8,17 +8,17 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> x: array<elem4>; // [texts * pictures, .., channels/4]
-@group(0) @binding(1) var<storage, read> slots: array<vec4<f32>>; // [slots, pictures, .., channels/4]
-@group(0) @binding(2) var<storage, read> factors: array<vec4<f32>>; // [(2 + slots)/4]
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>; // [2, pictures, .., channels/4]
+@group(0) @binding(1) var<storage, read> slots: array<vec4f>; // [slots, pictures, .., channels/4]
+@group(0) @binding(2) var<storage, read> factors: array<vec4f>; // [(2 + slots)/4]
+@group(0) @binding(3) var<storage, read_write> y: array<vec4f>; // [2, pictures, .., channels/4]
 @group(0) @binding(4) var<uniform> params: Params;
 
 override GUIDED: bool = true;
 
 @compute @workgroup_size(FLAT_THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(group, groups, local);

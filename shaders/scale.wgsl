@@ -10,14 +10,14 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> y: array<elem4>; // [rows, channels/4]
 @group(0) @binding(2) var<uniform> params: Params;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(FLAT_THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(group, groups, local);
-    if (i < params.vectors) {
+    if i < params.vectors {
         y[i] = store(load(x[i]) * params.factor);
     }
 }

@@ -10,8 +10,8 @@ struct Params {
     half: u32, // frequencies
 }
 
-@group(0) @binding(0) var<storage, read> timesteps: array<vec4<f32>>; // [batch, timesteps/4] or [batch/4]
-@group(0) @binding(1) var<storage, read> frequencies: array<vec4<f32>>; // [half/4]
+@group(0) @binding(0) var<storage, read> timesteps: array<vec4f>; // [batch, timesteps/4] or [batch/4]
+@group(0) @binding(1) var<storage, read> frequencies: array<vec4f>; // [half/4]
 @group(0) @binding(2) var<storage, read_write> y: array<elem4>; // [batch, timesteps * 2 * half/4]
 @group(0) @binding(3) var<uniform> params: Params;
 
@@ -28,22 +28,22 @@ fn element(row: u32, c: u32) -> f32 {
     return select(both.x, both.y, (place < params.half) == COSINES_FIRST);
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(FLAT_THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(group, groups, local);
-    if (i >= params.vectors) {
+    if i >= params.vectors {
         return;
     }
     let channels = params.timesteps * 2u * params.half;
     let y_row = (channels + 3u) / 4u;
-    var v = vec4<f32>();
+    var v = vec4f();
     for (var lane = 0u; lane < 4u; lane++) {
         let c = 4u * (i % y_row) + lane;
-        if (c < channels) {
+        if c < channels {
             v[lane] = element(i / y_row, c);
         }
     }

@@ -24,22 +24,22 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> x: array<elem4>; // [batch, in_height, in_width, x_c4]
-@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>; // v [36, vectors], of them [tiles, c4] and zeros
+@group(0) @binding(1) var<storage, read_write> y: array<vec4f>; // v [36, vectors], of them [tiles, c4] and zeros
 @group(0) @binding(2) var<uniform> params: Params;
 
 // B^T times six values (src/ops/winograd/mod.rs).
 fn transform(x: Six) -> Six {
-    let outer = fma(vec4(-2.0), x.c, x.e);
-    let outer_odd = fma(vec4(-SQRT_2), x.b, (0.5 * SQRT_2) * x.d);
-    let inner = fma(vec4(-0.5), x.c, x.e);
-    let inner_odd = fma(vec4(-0.5 * SQRT_2), x.b, SQRT_2 * x.d);
+    let outer = fma(vec4f(-2.0), x.c, x.e);
+    let outer_odd = fma(vec4f(-SQRT_2), x.b, (0.5 * SQRT_2) * x.d);
+    let inner = fma(vec4f(-0.5), x.c, x.e);
+    let inner_odd = fma(vec4f(-0.5 * SQRT_2), x.b, SQRT_2 * x.d);
     return Six(
-        fma(vec4(-2.5), x.c, x.a + x.e),
+        fma(vec4f(-2.5), x.c, x.a + x.e),
         outer + outer_odd,
         outer - outer_odd,
         inner + inner_odd,
         inner - inner_odd,
-        fma(vec4(-2.5), x.d, x.b + x.f),
+        fma(vec4f(-2.5), x.d, x.b + x.f),
     );
 }
 
@@ -51,7 +51,7 @@ struct Corner {
     inside: bool, // there is such a tile
 }
 
-fn load_pixel(corner: Corner, i: u32, j: u32, c4: u32) -> vec4<f32> {
+fn load_pixel(corner: Corner, i: u32, j: u32, c4: u32) -> vec4f {
     var row = corner.row + i;
     var column = corner.column + j;
     let inside = corner.inside && row < params.height && column < params.width;
@@ -61,7 +61,7 @@ fn load_pixel(corner: Corner, i: u32, j: u32, c4: u32) -> vec4<f32> {
     }
     let pixel = corner.image + row * params.in_width + column;
     let value = load(x[select(0u, pixel * params.x_c4 + c4, inside)]);
-    return select(vec4(0.0), value, inside);
+    return select(vec4f(0.0), value, inside);
 }
 
 fn column_of(corner: Corner, j: u32, c4: u32) -> Six {
@@ -77,8 +77,8 @@ fn column_of(corner: Corner, j: u32, c4: u32) -> Six {
 
 @compute @workgroup_size(FLAT_THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(group, groups, local);

@@ -22,25 +22,25 @@ struct Params {
     across: u32,
 }
 
-@group(0) @binding(0) var<storage, read> m: array<vec4<f32>>; // [36, vectors], of them [end - first, m_n4] in front
+@group(0) @binding(0) var<storage, read> m: array<vec4f>; // [36, vectors], of them [end - first, m_n4] in front
 @group(0) @binding(1) var<storage, read> before: array<elem4>; // [batch, height, width, n4]
-@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>; // [n4]
+@group(0) @binding(2) var<storage, read> bias: array<vec4f>; // [n4]
 @group(0) @binding(3) var<storage, read> row_bias: array<elem4>; // [batch, n4]
 @group(0) @binding(4) var<storage, read> residual: array<elem4>; // [batch, height, width, n4]
 @group(0) @binding(5) var<storage, read_write> y: array<elem4>; // [batch, height, width, n4]
 @group(0) @binding(6) var<uniform> params: Params;
 
 struct Four {
-    a: vec4<f32>,
-    b: vec4<f32>,
-    c: vec4<f32>,
-    d: vec4<f32>,
+    a: vec4f,
+    b: vec4f,
+    c: vec4f,
+    d: vec4f,
 }
 
 const SQRT_2: f32 = 1.4142135623730951;
 
 // A^T times six values (src/ops/winograd/mod.rs).
-fn transform(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>, e: vec4<f32>, f: vec4<f32>) -> Four {
+fn transform(a: vec4f, b: vec4f, c: vec4f, d: vec4f, e: vec4f, f: vec4f) -> Four {
     let inner = b + c;
     let inner_odd = (0.5 * SQRT_2) * (b - c);
     let outer = d + e;
@@ -48,8 +48,8 @@ fn transform(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>, e: vec4<f32
     return Four(
         a + inner + outer,
         inner_odd + outer_odd,
-        fma(vec4(0.5), inner, 2.0 * outer),
-        fma(vec4(0.5), inner_odd, fma(vec4(2.0), outer_odd, f)),
+        fma(vec4f(0.5), inner, 2.0 * outer),
+        fma(vec4f(0.5), inner_odd, fma(vec4f(2.0), outer_odd, f)),
     );
 }
 
@@ -72,7 +72,7 @@ struct Corner {
     column: u32,
 }
 
-fn store_pixel(value: vec4<f32>, corner: Corner, i: u32, j: u32, n4: u32) {
+fn store_pixel(value: vec4f, corner: Corner, i: u32, j: u32, n4: u32) {
     let row = corner.row + i;
     let column = corner.column + j;
     if row < params.height && column < params.width {
@@ -95,7 +95,7 @@ fn keep(corner: Corner, n4: u32) {
             if HAS_BEFORE {
                 y[at] = before[at];
             } else {
-                y[at] = store(vec4(0.0));
+                y[at] = store(vec4f(0.0));
             }
         }
     }
@@ -103,8 +103,8 @@ fn keep(corner: Corner, n4: u32) {
 
 @compute @workgroup_size(FLAT_THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(group, groups, local);

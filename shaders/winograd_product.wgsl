@@ -52,7 +52,7 @@ fn step_w() -> u32 {
     return PANEL4;
 }
 
-fn store_y(sum: vec4<f32>, row: u32, n4: u32) {
+fn store_y(sum: vec4f, row: u32, n4: u32) {
     if row >= params.rows || n4 >= params.n4 {
         return;
     }
@@ -64,6 +64,6 @@ fn store_y(sum: vec4<f32>, row: u32, n4: u32) {
     y[i] = store(v);
     // A row is at least as long as the gap behind the last one.
     if row % params.rows_each == params.rows_each - 1u && n4 < GAP4 {
-        y[i + params.n4] = store(vec4(0.0));
+        y[i + params.n4] = store(vec4f(0.0));
     }
 }

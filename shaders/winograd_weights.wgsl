@@ -14,19 +14,19 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> w: array<weight4>; // [9, channels, n4]
-@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>; // u [36, vectors], of them [panels, rows, 8] and zeros
+@group(0) @binding(1) var<storage, read_write> y: array<vec4f>; // u [36, vectors], of them [panels, rows, 8] and zeros
 @group(0) @binding(2) var<uniform> params: Params;
 
 // G times three values (src/ops/winograd/mod.rs).
-fn transform(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>) -> Six {
-    let low = fma(vec4(-1.0 / 3.0), c, (-2.0 / 3.0) * a);
-    let high = fma(vec4(1.0 / 3.0), c, (1.0 / 6.0) * a);
+fn transform(a: vec4f, b: vec4f, c: vec4f) -> Six {
+    let low = fma(vec4f(-1.0 / 3.0), c, (-2.0 / 3.0) * a);
+    let high = fma(vec4f(1.0 / 3.0), c, (1.0 / 6.0) * a);
     return Six(
         a,
-        fma(vec4(-SQRT_2 / 3.0), b, low),
-        fma(vec4(SQRT_2 / 3.0), b, low),
-        fma(vec4(SQRT_2 / 6.0), b, high),
-        fma(vec4(-SQRT_2 / 6.0), b, high),
+        fma(vec4f(-SQRT_2 / 3.0), b, low),
+        fma(vec4f(SQRT_2 / 3.0), b, low),
+        fma(vec4f(SQRT_2 / 6.0), b, high),
+        fma(vec4f(-SQRT_2 / 6.0), b, high),
         c,
     );
 }
@@ -37,15 +37,15 @@ struct Source {
     inside: bool,
 }
 
-fn load_w(source: Source, tap: u32) -> vec4<f32> {
+fn load_w(source: Source, tap: u32) -> vec4f {
     let value = load_weight(w[select(0u, source.first + tap * params.tap, source.inside)]);
-    return select(vec4(0.0), value, source.inside);
+    return select(vec4f(0.0), value, source.inside);
 }
 
 @compute @workgroup_size(FLAT_THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(group, groups, local);

@@ -32,6 +32,7 @@ pub struct Caps {
     pub name: String,
     pub backend: String,
     pub driver: String,
+    /// For people; kernels and measurements ask what is cheap instead (`on_processor` and those below it).
     pub device_type: DeviceType,
     /// f16 arithmetic and storage in shaders.
     pub f16: bool,
@@ -50,13 +51,70 @@ pub struct Caps {
     pub loop_rounds: Option<u32>,
 }
 
+/// How a kernel loads a cooperative matrix from workgroup memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatrixLoad {
+    /// From an array of vectors of four.
+    Vec4,
+    /// From an array of single elements.
+    Scalar,
+}
+
+/// What is cheap on the device. Nothing else asks for its type.
 impl Caps {
-    /// Whether kernels read and write f16 by the device's own type. A software device computes it by emulation, many
-    /// times slower than f32: there kernels unpack pairs and compute in f32.
-    pub fn native_f16(&self) -> bool {
-        self.f16 && self.device_type != DeviceType::Software
+    /// Whether it is the host's own processor that computes, so that its work is a processor's: measured in processor
+    /// time, and a hundredth of a GPU's in the same time.
+    pub fn on_processor(&self) -> bool {
+        self.device_type == DeviceType::Software
     }
 
+    /// Whether kernels read and write f16 by the device's own type. A processor computes it by emulation, many times
+    /// slower than f32: there kernels unpack pairs and compute in f32.
+    pub fn native_f16(&self) -> bool {
+        self.f16 && !self.on_processor()
+    }
+
+    /// Whether a cooperative product is faster than one by single threads. A processor computes it element by element: it
+    /// is offered there to be checked.
+    pub fn fast_matrices(&self) -> bool {
+        !self.on_processor()
+    }
+
+    /// How cooperative matrices can be loaded, the preferred way first. Metal knows single elements alone; what it runs
+    /// can be checked on a processor.
+    pub fn matrix_loads(&self) -> &'static [MatrixLoad] {
+        match &*self.backend {
+            "metal" => &[MatrixLoad::Scalar],
+            _ if !self.fast_matrices() && self.matrix() == Some(8) => &[MatrixLoad::Vec4, MatrixLoad::Scalar],
+            _ => &[MatrixLoad::Vec4],
+        }
+    }
+
+    /// Whether a subgroup is the SIMD lanes of one processor thread: there one lane's load, handed to the others by
+    /// subgroup operations, replaces a tile in workgroup memory, whose barriers are expensive.
+    pub fn broadcasts(&self) -> bool {
+        self.on_processor() && self.subgroups.is_some()
+    }
+
+    /// Whether products are bound by arithmetic even at the size of a tile, so that Winograd's algorithm, which trades
+    /// multiplications for memory, makes convolutions faster.
+    pub fn winograd_pays(&self) -> bool {
+        self.broadcasts()
+    }
+
+    /// Whether measuring the variants of an op finds a faster one. A processor's differ by factors that are known
+    /// beforehand, and trying the slow ones takes minutes.
+    pub fn tuning_pays(&self) -> bool {
+        !self.on_processor()
+    }
+
+    /// More bytes than its caches hold.
+    pub fn beyond_caches(&self) -> u64 {
+        if self.on_processor() { 64 << 20 } else { 256 << 20 }
+    }
+}
+
+impl Caps {
     /// This device as kernels see it whose activations and matrices of parameters are of these types: cooperative
     /// matrices are for f16 alone.
     pub fn storing(&self, act: DType, weight: DType) -> Self {
@@ -65,10 +123,11 @@ impl Caps {
         Self { coop_matrix, ..self.clone() }
     }
 
-    /// Side of the largest square matrices of f16 that a subgroup multiplies into sums in f32.
+    /// Side of the largest square matrices of f16 that a subgroup multiplies into sums in f32: 8 or, but for Metal, 16.
     pub fn matrix(&self) -> Option<u32> {
+        let sides = if self.backend == "metal" { &[8][..] } else { &[8, 16] };
         let fits = |c: &&CoopMatrix| (c.m, c.n) == (c.k, c.k) && (&*c.ab, &*c.cr) == ("f16", "f32");
-        self.coop_matrix.iter().filter(fits).map(|c| c.k).filter(|side| [8, 16].contains(side)).max()
+        self.coop_matrix.iter().filter(fits).map(|c| c.k).filter(|side| sides.contains(side)).max()
     }
 
     /// Threads of a subgroup, where it is one number that no kernel can change.
@@ -94,11 +153,6 @@ impl Caps {
             max_workgroups: 65_535,
             loop_rounds: None,
         }
-    }
-
-    /// Whether it runs the kernels made for software devices, whose lanes share what they load by subgroup operations.
-    pub fn broadcasts(&self) -> bool {
-        self.device_type == DeviceType::Software && self.subgroups.is_some()
     }
 
     /// One device for each family of kernels: together they launch every variant that there is for these types of

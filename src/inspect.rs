@@ -20,7 +20,7 @@ pub struct Inspection {
     pub prediction: Option<String>,
     /// How that is known of a checkpoint, which does not always say so.
     pub prediction_because: Option<String>,
-    pub components: Vec<Part>,
+    pub components: Vec<ComponentSummary>,
     /// Folders with a network of a class that is not built, and that class.
     pub others: Vec<(String, String)>,
     /// Tensors of a checkpoint that no network reads, knowingly.
@@ -31,7 +31,7 @@ pub struct Inspection {
 
 /// One network.
 #[derive(Debug, Serialize)]
-pub struct Part {
+pub struct ComponentSummary {
     pub component: String,
     /// What sets it apart, in words.
     pub about: String,
@@ -68,7 +68,7 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
     })
 }
 
-fn part(model: &Model, component: &Component) -> Result<Part> {
+fn part(model: &Model, component: &Component) -> Result<ComponentSummary> {
     let Component { folder, config } = component;
     let (weights, wanted) = (model.weights(folder)?, config.wanted(folder)?);
     let (mut tensors, mut dtypes) = (0, BTreeMap::new());
@@ -77,7 +77,7 @@ fn part(model: &Model, component: &Component) -> Result<Part> {
         *dtypes.entry(weights.stored_as(name).unwrap_or_default()).or_insert(0) += shape.len();
     }
     let (component, about, parameters) = (folder.clone(), config.about(), dtypes.values().sum());
-    Ok(Part { component, about, tensors, parameters, dtypes, wanted })
+    Ok(ComponentSummary { component, about, tensors, parameters, dtypes, wanted })
 }
 
 /// Looks at every tensor that the networks want: whether it is there, of the right shape, and finite. `tell` is told each
@@ -85,7 +85,7 @@ fn part(model: &Model, component: &Component) -> Result<Part> {
 ///
 /// # Errors
 /// The first component that is not whole, with what it lacks.
-pub fn verify(model: &Model, tell: &mut dyn FnMut(&Part)) -> Result<()> {
+pub fn verify(model: &Model, tell: &mut dyn FnMut(&ComponentSummary)) -> Result<()> {
     for part in inspect(model)?.components {
         let weights = model.weights(&part.component)?;
         check(&weights, &part.wanted)?;

@@ -1,7 +1,7 @@
 //! One network on one executor: the same `load` and `run` whether a device or the CPU does the work.
 
-mod part;
 mod place;
+mod section;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::graph::plan::Storage;
 use crate::ops::Kind;
 use crate::tensor::{DType, Shape, Tensor, Weights};
 use crate::weights::check;
-use part::Part;
 pub use place::{Placement, place};
+use section::Section;
 
 /// Where networks run.
 #[derive(Debug, Clone)]
@@ -109,7 +109,7 @@ pub struct Network {
     executor: Executor,
     checked: bool,
     /// The graph, or its nodes up to one that overflows f16 and the rest.
-    parts: Vec<Part>,
+    sections: Vec<Section>,
     held: Outputs,
 }
 
@@ -136,9 +136,9 @@ impl Network {
             Executor::Gpu(..) => graph.fused().quantized(&weights)?,
         };
         let storages = storages(executor.dtype(), &graph, &weights);
-        let whole = Part::load(executor, graph.clone(), &storages, &weights, tell).await?;
+        let whole = Section::load(executor, graph.clone(), &storages, &weights, tell).await?;
         let (weights, executor) = (Box::new(weights), executor.clone());
-        Ok(Self { graph, weights, executor, checked: false, parts: vec![whole], held: Outputs::new() })
+        Ok(Self { graph, weights, executor, checked: false, sections: vec![whole], held: Outputs::new() })
     }
 
     /// Whether every node's output is looked at in every run, not only after an output of the network was not finite:
@@ -155,7 +155,7 @@ impl Network {
         self.held = inputs;
         let held = by_name(&self.held);
         self.finite(&held)?;
-        self.parts.iter_mut().try_for_each(|part| part.hold(&held))
+        self.sections.iter_mut().try_for_each(|section| section.hold(&held))
     }
 
     fn finite(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
@@ -191,26 +191,26 @@ impl Network {
 
     /// The session, if the network is whole on a device. Nothing looks for values that are not finite in its runs.
     pub fn session(&self) -> Option<&Session> {
-        match &self.parts[..] {
-            [Part::Gpu(session)] => Some(session),
+        match &self.sections[..] {
+            [Section::Gpu(session)] => Some(session),
             _ => None,
         }
     }
 
-    /// Every part once. With `first`, every node is looked at, and that is set to the first whose output is not finite.
+    /// Every section once. With `first`, every node is looked at, and that is set to the first whose output is not finite.
     async fn pass(&self, inputs: &[(&str, &Tensor)], mut first: Option<&mut Option<usize>>) -> Result<Outputs> {
         let mut known = Outputs::new();
-        for part in &self.parts {
+        for section in &self.sections {
             let given = [inputs, &by_name(&known)].concat();
             let made = match &mut first {
-                None => part.run(&given, None).await?,
+                None => section.run(&given, None).await?,
                 Some(first) => {
                     let mut look = |node: usize, output: &Tensor| {
                         if first.is_none() && output.first_not_finite().is_some() {
-                            **first = self.node_of(part, node);
+                            **first = self.node_of(section, node);
                         }
                     };
-                    part.run(&given, Some(&mut look)).await?
+                    section.run(&given, Some(&mut look)).await?
                 }
             };
             known.extend(made);
@@ -219,16 +219,16 @@ impl Network {
         Ok(known)
     }
 
-    /// The node that a part's node belongs to: of several that a device runs in the place of one, the last has its name.
-    fn node_of(&self, part: &Part, index: usize) -> Option<usize> {
-        let mut names = part.graph().nodes[index..].iter().map(|node| &node.name);
+    /// The node that a section's node belongs to: of several that a device runs in the place of one, the last has its name.
+    fn node_of(&self, section: &Section, index: usize) -> Option<usize> {
+        let mut names = section.graph().nodes[index..].iter().map(|node| &node.name);
         names.find_map(|name| self.graph.nodes.iter().position(|node| node.name == *name))
     }
 
     /// Puts that node and all that follow into f32, their matrices as they were.
     async fn widen_from(&mut self, node: usize, tell: &mut Warn<'_>) -> Result<()> {
         let name = &self.graph.nodes[node].name;
-        let narrow = &self.parts[0];
+        let narrow = &self.sections[0];
         if narrow.act() != DType::F16 || narrow.graph().nodes.iter().all(|there| there.name != *name) {
             return Err(self.not_finite(format!("{name}: its output is NaN or infinite in f32")));
         }
@@ -239,17 +239,17 @@ impl Network {
         };
         tell(&format!("{name}: its output overflows f16; {runs} in f32 from here on").into());
         // What is loaded now goes first, so that the memory holds the weights once.
-        self.parts.clear();
+        self.sections.clear();
         let weights = &*self.weights;
         let [head, tail] = self.graph.split(node);
         let f16 = storage(DType::F16, &self.graph, weights);
         if !head.nodes.is_empty() {
-            self.parts.push(Part::load(&self.executor, head, &[f16], weights, tell).await?);
+            self.sections.push(Section::load(&self.executor, head, &[f16], weights, tell).await?);
         }
         let wide = Storage { act: DType::F32, ..f16 };
-        self.parts.push(Part::load(&self.executor, tail, &[wide], weights, tell).await?);
+        self.sections.push(Section::load(&self.executor, tail, &[wide], weights, tell).await?);
         let held = by_name(&self.held);
-        self.parts.iter_mut().try_for_each(|part| part.hold(&held))
+        self.sections.iter_mut().try_for_each(|section| section.hold(&held))
     }
 
     /// The error of values that are not finite in f32.
@@ -265,7 +265,7 @@ impl Network {
 
     /// Bytes of device memory held; 0 on the CPU.
     pub fn device_bytes(&self) -> u64 {
-        self.parts.iter().map(Part::device_bytes).sum()
+        self.sections.iter().map(Section::device_bytes).sum()
     }
 }
 

@@ -20,10 +20,10 @@ pub mod loras;
 
 use brackets::{Bracket, Brackets, Product, product};
 
-/// A piece of a prompt, in order.
+/// A segment of a prompt, in order.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Part {
-    /// Neighbours of one weight are one part: what they say is tokenized as a whole.
+pub enum Segment {
+    /// Neighbours of one weight are one segment: what they say is tokenized as a whole.
     Text(String, f64),
     Break,
 }
@@ -31,8 +31,8 @@ pub enum Part {
 /// What an unadorned round bracket multiplies with; a square one divides by it.
 const STEP: f64 = 1.1;
 
-/// Takes a prompt apart. There is at least one part.
-pub fn parse(prompt: &str) -> Vec<Part> {
+/// Takes a prompt apart. There is at least one segment.
+pub fn parse(prompt: &str) -> Vec<Segment> {
     let mut reader = Reader::default();
     let mut rest = prompt;
     while let Some(first) = rest.chars().next() {
@@ -44,7 +44,7 @@ pub fn parse(prompt: &str) -> Vec<Part> {
 /// What was read so far. A bracket's factor is known where it closes, and multiplied in at the end.
 #[derive(Default)]
 struct Reader {
-    parts: Vec<Part>,
+    segments: Vec<Segment>,
     round: Brackets,
     square: Brackets,
     /// How many brackets are closed.
@@ -56,8 +56,8 @@ impl Reader {
     fn sign(&mut self, first: char, rest: &str) -> usize {
         match first {
             '\\' => return self.escape(rest),
-            '(' => self.round.open.push(self.parts.len()),
-            '[' => self.square.open.push(self.parts.len()),
+            '(' => self.round.open.push(self.segments.len()),
+            '[' => self.square.open.push(self.segments.len()),
             ')' if self.round.open.is_empty() => self.text(")"),
             ')' => self.close(STEP, |reader| &mut reader.round),
             ']' if self.square.open.is_empty() => self.text("]"),
@@ -86,14 +86,14 @@ impl Reader {
     }
 
     fn text(&mut self, text: &str) {
-        self.parts.push(Part::Text(text.into(), 1.0));
+        self.segments.push(Segment::Text(text.into(), 1.0));
     }
 
     /// Text without signs, which the word `BREAK` may divide.
     fn words(&mut self, mut text: &str) {
         while let Some(at) = find_break(text) {
             self.text(text[..at].trim_end());
-            self.parts.push(Part::Break);
+            self.segments.push(Segment::Break);
             text = text[at + BREAK.len()..].trim_start();
         }
         self.text(text);
@@ -101,15 +101,15 @@ impl Reader {
 
     /// Closes the innermost bracket of a kind, if one is open.
     fn close(&mut self, factor: f64, kind: impl Fn(&mut Self) -> &mut Brackets) {
-        let (to, nth) = (self.parts.len(), self.closed);
+        let (to, nth) = (self.segments.len(), self.closed);
         self.closed += 1;
         let brackets = kind(self);
         if let Some(from) = brackets.open.pop() {
-            brackets.closed.push(Bracket { parts: from..to, factor, nth, outer: Product::ONE });
+            brackets.closed.push(Bracket { segments: from..to, factor, nth, outer: Product::ONE });
         }
     }
 
-    fn finish(mut self) -> Vec<Part> {
+    fn finish(mut self) -> Vec<Segment> {
         while !self.round.open.is_empty() {
             self.close(STEP, |reader| &mut reader.round);
         }
@@ -117,21 +117,21 @@ impl Reader {
             self.close(1.0 / STEP, |reader| &mut reader.square);
         }
         let (mut round, mut square) = (Vec::new(), Vec::new());
-        for (index, part) in self.parts.iter_mut().enumerate().rev() {
+        for (index, segment) in self.segments.iter_mut().enumerate().rev() {
             self.round.step_back(index, &mut round);
             self.square.step_back(index, &mut square);
-            if let Part::Text(_, weight) = part {
+            if let Segment::Text(_, weight) = segment {
                 *weight = product(&round, &square);
             }
         }
-        let mut joined: Vec<Part> = Vec::new();
-        for part in self.parts {
-            match (joined.last_mut(), part) {
-                (Some(Part::Text(text, weight)), Part::Text(more, same)) if *weight == same => *text += &more,
-                (_, part) => joined.push(part),
+        let mut joined: Vec<Segment> = Vec::new();
+        for segment in self.segments {
+            match (joined.last_mut(), segment) {
+                (Some(Segment::Text(text, weight)), Segment::Text(more, same)) if *weight == same => *text += &more,
+                (_, segment) => joined.push(segment),
             }
         }
-        if joined.is_empty() { vec![Part::Text(String::new(), 1.0)] } else { joined }
+        if joined.is_empty() { vec![Segment::Text(String::new(), 1.0)] } else { joined }
     }
 }
 
@@ -159,14 +159,14 @@ mod tests {
     use super::*;
 
     fn texts(prompt: &str) -> Vec<(String, f64)> {
-        let text = |part| match part {
-            Part::Text(text, weight) => (text, weight),
-            Part::Break => ("/".into(), 0.0),
+        let text = |segment| match segment {
+            Segment::Text(text, weight) => (text, weight),
+            Segment::Break => ("/".into(), 0.0),
         };
         parse(prompt).into_iter().map(text).collect()
     }
 
-    fn assert_parts(prompt: &str, wanted: &[(&str, f64)]) {
+    fn assert_segments(prompt: &str, wanted: &[(&str, f64)]) {
         let found = texts(prompt);
         let same = found.len() == wanted.len()
             && found.iter().zip(wanted).all(|((a, x), (b, y))| a == b && (x - y).abs() < 1e-12);
@@ -174,17 +174,17 @@ mod tests {
     }
 
     #[test]
-    fn text_without_signs_is_one_part() {
-        assert_parts("normal text", &[("normal text", 1.0)]);
-        assert_parts("", &[("", 1.0)]);
+    fn text_without_signs_is_one_segment() {
+        assert_segments("normal text", &[("normal text", 1.0)]);
+        assert_segments("", &[("", 1.0)]);
     }
 
     #[test]
     fn brackets_weigh_what_they_hold() {
-        assert_parts("an (important) word", &[("an ", 1.0), ("important", 1.1), (" word", 1.0)]);
-        assert_parts("((a)) [b]", &[("a", 1.1 * 1.1), (" ", 1.0), ("b", 1.0 / 1.1)]);
-        assert_parts("(a:1.2)(b: 0.5 )(c:-1)", &[("a", 1.2), ("b", 0.5), ("c", -1.0)]);
-        assert_parts("(a (b:2) c)", &[("a ", 1.1), ("b", 2.2), (" c", 1.1)]);
+        assert_segments("an (important) word", &[("an ", 1.0), ("important", 1.1), (" word", 1.0)]);
+        assert_segments("((a)) [b]", &[("a", 1.1 * 1.1), (" ", 1.0), ("b", 1.0 / 1.1)]);
+        assert_segments("(a:1.2)(b: 0.5 )(c:-1)", &[("a", 1.2), ("b", 0.5), ("c", -1.0)]);
+        assert_segments("(a (b:2) c)", &[("a ", 1.1), ("b", 2.2), (" c", 1.1)]);
     }
 
     /// The example of the web UI's own documentation of its parser.
@@ -201,7 +201,7 @@ mod tests {
             ("sky", 1.4641),
             (".", 1.1),
         ];
-        assert_parts("a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).", &wanted);
+        assert_segments("a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).", &wanted);
     }
 
     /// A weight for every text, multiplied wherever a bracket closes: the definition, in the square of the length.
@@ -263,47 +263,47 @@ mod tests {
 
     #[test]
     fn neighbours_of_one_weight_are_one_text() {
-        assert_parts("(unnecessary)(parens)", &[("unnecessaryparens", 1.1)]);
+        assert_segments("(unnecessary)(parens)", &[("unnecessaryparens", 1.1)]);
     }
 
     #[test]
     fn an_open_bracket_reaches_to_the_end() {
-        assert_parts("a (b c", &[("a ", 1.0), ("b c", 1.1)]);
-        assert_parts("a [b (c", &[("a ", 1.0), ("b ", 1.0 / 1.1), ("c", 1.0)]);
-        assert_parts("(", &[("", 1.0)]);
+        assert_segments("a (b c", &[("a ", 1.0), ("b c", 1.1)]);
+        assert_segments("a [b (c", &[("a ", 1.0), ("b ", 1.0 / 1.1), ("c", 1.0)]);
+        assert_segments("(", &[("", 1.0)]);
     }
 
     #[test]
     fn a_bracket_that_closes_nothing_is_a_sign() {
-        assert_parts("a) b] c", &[("a) b] c", 1.0)]);
-        assert_parts("a:1.2) b", &[("a:1.2) b", 1.0)]);
+        assert_segments("a) b] c", &[("a) b] c", 1.0)]);
+        assert_segments("a:1.2) b", &[("a:1.2) b", 1.0)]);
         // Of crossed brackets each closes its own kind.
-        assert_parts("(a [b) c]", &[("a ", 1.1), ("b", 1.0), (" c", 1.0 / 1.1)]);
+        assert_segments("(a [b) c]", &[("a ", 1.1), ("b", 1.0), (" c", 1.0 / 1.1)]);
     }
 
     #[test]
     fn what_is_no_number_is_text() {
         for inside in ["1.2.3", ".", "", "x", "1e3", "nan", "inf", "+-1"] {
-            assert_parts(&format!("(a:{inside})"), &[(&format!("a:{inside}"), 1.1)]);
+            assert_segments(&format!("(a:{inside})"), &[(&format!("a:{inside}"), 1.1)]);
         }
         let huge = "9".repeat(40);
-        assert_parts(&format!("(a:{huge})"), &[(&format!("a:{huge}"), 1.1)]);
-        assert_parts("a:b", &[("a:b", 1.0)]);
+        assert_segments(&format!("(a:{huge})"), &[(&format!("a:{huge}"), 1.1)]);
+        assert_segments("a:b", &[("a:b", 1.0)]);
     }
 
     #[test]
     fn escaped_signs_are_themselves() {
-        assert_parts(r"\(literal\] \\", &[(r"(literal] \", 1.0)]);
-        assert_parts(r"(a \(b\))", &[("a (b)", 1.1)]);
-        assert_parts(r"a\b\", &[("ab", 1.0)]);
-        assert_parts(r"\é", &[("é", 1.0)]);
+        assert_segments(r"\(literal\] \\", &[(r"(literal] \", 1.0)]);
+        assert_segments(r"(a \(b\))", &[("a (b)", 1.1)]);
+        assert_segments(r"a\b\", &[("ab", 1.0)]);
+        assert_segments(r"\é", &[("é", 1.0)]);
     }
 
     #[test]
     fn break_stands_alone_between_words() {
-        assert_parts("a BREAK b", &[("a", 1.0), ("/", 0.0), ("b", 1.0)]);
-        assert_parts("a BREAK  BREAK", &[("a", 1.0), ("/", 0.0), ("", 1.0), ("/", 0.0), ("", 1.0)]);
-        assert_parts("(a BREAK b:2)", &[("a", 2.0), ("/", 0.0), ("b", 2.0)]);
-        assert_parts("BREAKFAST break É_BREAK", &[("BREAKFAST break É_BREAK", 1.0)]);
+        assert_segments("a BREAK b", &[("a", 1.0), ("/", 0.0), ("b", 1.0)]);
+        assert_segments("a BREAK  BREAK", &[("a", 1.0), ("/", 0.0), ("", 1.0), ("/", 0.0), ("", 1.0)]);
+        assert_segments("(a BREAK b:2)", &[("a", 2.0), ("/", 0.0), ("b", 2.0)]);
+        assert_segments("BREAKFAST break É_BREAK", &[("BREAKFAST break É_BREAK", 1.0)]);
     }
 }

@@ -9,7 +9,7 @@ use cuda::Cuda;
 
 /// Which of PyTorch's generators noise is drawn like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Source {
+pub enum NoiseSource {
     /// `torch.Generator("cpu")`: diffusers' advice for pictures that can be made again.
     #[default]
     Cpu,
@@ -17,7 +17,7 @@ pub enum Source {
     Cuda,
 }
 
-impl Source {
+impl NoiseSource {
     /// What AUTOMATIC1111's web UI calls it in a picture's parameters.
     pub fn automatic1111_name(self) -> &'static str {
         match self {

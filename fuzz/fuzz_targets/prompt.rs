@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use ornstein::prompt::chunks::{Special, Tokens, divide};
-use ornstein::prompt::{Part, loras, parse};
+use ornstein::prompt::{Segment, loras, parse};
 
 const POSITIONS: usize = 10;
 
@@ -16,14 +16,14 @@ fuzz_target!(|text: &str| {
     assert!(!parts.is_empty());
     // Every byte a token; those of a word that begins with `&` belong together, as an embedding's vectors do.
     let tokens = parts.iter().map(|part| match part {
-        Part::Text(text, weight) => {
+        Segment::Text(text, weight) => {
             let words = text.split_inclusive(' ').flat_map(|word| match word.starts_with('&') {
                 true => vec![word.bytes().take(POSITIONS - 2).map(u32::from).collect()],
                 false => word.bytes().map(|byte| vec![u32::from(byte)]).collect::<Vec<_>>(),
             });
             Tokens::Words(words.collect(), *weight as f32)
         }
-        Part::Break => Tokens::Break,
+        Segment::Break => Tokens::Break,
     });
     let special = Special { start: 1000, end: 1001, pad: 1002, comma: Some(u32::from(b',')) };
     let chunks = divide(&tokens.collect::<Vec<_>>(), &special, POSITIONS);

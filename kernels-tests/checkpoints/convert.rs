@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::error::Error;
 use ornstein::inspect::inspect;
 use ornstein::network::Executor;
@@ -16,7 +17,8 @@ use ornstein::weights::{Encoding, Model, convert, read_tensors};
 use super::kept::{Kept, write};
 use crate::support::{copy_of_the_model, ensure, test};
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     vec![
         test("convert::blocks_are_those_of_the_gguf_package", blocks_are_those_of_the_package),
         test("convert::a_folder_draws_what_it_did_but_for_its_encodings_error", folders_draw_what_they_did),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::network::Executor;
 use ornstein::samplers;
 use ornstein::systems::{Event, Request, Studio};
@@ -15,7 +16,8 @@ use super::kept::{Kept, Tensors, write};
 use super::odd::{opened, predicted};
 use crate::support::test;
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for family in ["sd1", "sd2", "sdxl"] {
         trials.push(test(

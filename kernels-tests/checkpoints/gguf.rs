@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use half::f16;
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::forward::{self, forward};
 use ornstein::gpu::Gpu;
 use ornstein::network::{Executor, IfWrong};
@@ -17,7 +18,8 @@ use super::kept::{Kept, Tensors, reference, write};
 use crate::networks::NETWORK;
 use crate::support::{on_gpu, test};
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     vec![
         test("checkpoints::gguf::blocks", blocks),
         test("checkpoints::gguf::a_model_computes_what_its_unpacked_weights_do", model),

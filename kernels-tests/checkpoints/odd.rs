@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::forward::forward;
 use ornstein::network::Executor;
 use ornstein::systems::Studio;
@@ -15,7 +16,8 @@ use crate::support::test;
 const UNET: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     type Run = fn() -> Result<(), Failed>;
     let tests: [(&str, Run); 14] = [
         ("a_unet_alone_runs_with_and_without_its_prefix", unet_alone),

@@ -3,16 +3,22 @@
 use std::path::Path;
 use std::process::Command;
 
-use libtest_mimic::Failed;
+use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::image::decode_png;
 use ornstein::tensor::Tensor;
 use ornstein::weights::write_tensors;
 
-use super::{Check, draw, files, text, write_picture};
+use super::{Check, draw, files, in_folders, text, write_picture};
 use crate::controlnet::write_for_the_built_in_model;
 use crate::support::ensure;
 
-pub const CHECKS: &[(&str, Check)] = &[
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
+    in_folders(CHECKS)
+}
+
+const CHECKS: &[(&str, Check)] = &[
     ("a_picture_on_dev_stdout_is_the_only_thing_there", a_picture_on_dev_stdout_is_alone),
     ("a_changed_seed_changes_the_picture_and_the_same_does_not", a_seed_is_a_picture),
     ("another_generator_makes_another_picture_and_is_told", another_generator_is_told),

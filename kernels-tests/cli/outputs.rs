@@ -2,14 +2,20 @@
 
 use std::path::Path;
 
-use libtest_mimic::Failed;
+use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::tensor::Tensor;
 use ornstein::weights::write_tensors;
 
-use super::{Check, files, refused, text};
+use super::{Check, files, in_folders, refused, text};
 use crate::support::{copy_of_the_model, ensure};
 
-pub const CHECKS: &[(&str, Check)] = &[
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
+    in_folders(CHECKS)
+}
+
+const CHECKS: &[(&str, Check)] = &[
     ("two_spellings_of_one_file_are_one_file", two_spellings_are_one_file),
     ("a_text_on_stdin_has_a_limit", a_text_on_stdin_has_a_limit),
     #[cfg(unix)]

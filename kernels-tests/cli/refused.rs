@@ -2,15 +2,21 @@
 
 use std::path::Path;
 
-use libtest_mimic::Failed;
+use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::tensor::Tensor;
 use ornstein::weights::write_tensors;
 
-use super::{Check, draw, refused, write_picture};
+use super::{Check, draw, in_folders, refused, write_picture};
 use crate::controlnet::write_for_the_built_in_model;
 use crate::support::{change_tensor, copy_of_the_model};
 
-pub const CHECKS: &[(&str, Check)] = &[
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
+    in_folders(CHECKS)
+}
+
+const CHECKS: &[(&str, Check)] = &[
     ("an_unknown_sampler_is_refused_with_the_list", |at| {
         refused(at, &["generate", "x", "--sampler", "nonsense"], 2, &["nonsense", "euler"])
     }),

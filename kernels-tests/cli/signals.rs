@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use libc::{SIGHUP, SIGINT, SIGTERM, c_int};
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::image::decode_png;
 use ornstein::tensor::Tensor;
 use ornstein::weights::write_tensors;
@@ -37,7 +38,8 @@ const WRITING: &[(&str, &[&str], &str)] = &[
 
 const SIGNALS: [(&str, c_int); 3] = [("int", SIGINT), ("term", SIGTERM), ("hup", SIGHUP)];
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let mut trials = vec![
         in_a_folder("a_batchs_pictures_are_there_as_each_is_done".into(), a_batchs_pictures_are_there),
         in_a_folder("a_folder_is_converted_whole_or_not_at_all".into(), a_folder_is_converted_whole),

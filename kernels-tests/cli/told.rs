@@ -3,13 +3,19 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use libtest_mimic::Failed;
+use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 
-use super::{Check, draw, ornstein, refused, text};
+use super::{Check, draw, in_folders, ornstein, refused, text};
 use crate::controlnet::write_for_the_built_in_model;
 use crate::support::{change_tensor, copy_of_the_model, ensure};
 
-pub const CHECKS: &[(&str, Check)] = &[
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
+    in_folders(CHECKS)
+}
+
+const CHECKS: &[(&str, Check)] = &[
     ("models_tells_what_a_model_is_and_whether_it_is_whole", models_tells_what_a_model_is),
     ("models_tells_a_controlnet", models_tells_a_controlnet),
     ("json_is_the_only_thing_on_stdout", json_is_the_only_thing_on_stdout),

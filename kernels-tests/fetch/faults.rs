@@ -8,6 +8,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::weights::fetch::{Hub, Patience, Progress, fetch};
 use ornstein::weights::manifest;
 
@@ -15,7 +16,8 @@ use super::hub::{Answer, BYTES, SUM, Server, range};
 use super::{Fetched, entry, fetched, is_whole, quick};
 use crate::support::{ensure, test};
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let tests = [
         ("what_stalls_is_resumed_by_itself", stalls as fn() -> Result<(), Failed>),
         ("what_is_slow_is_waited_for", slow),

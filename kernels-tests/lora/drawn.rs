@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::gpu::Gpu;
 use ornstein::image::decode_png;
 use ornstein::network::{Executor, IfWrong};
@@ -21,7 +22,8 @@ const TEXT: &str = "text_encoder/model.safetensors";
 
 type Check = fn(&Path) -> Result<(), Failed>;
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     let checks: [(&str, Check); 10] = [
         ("a_picture_is_that_of_a_model_with_the_changed_weights", a_picture_is_that_of_the_changed_model),
         ("a_tag_in_a_weighted_prompt_is_the_option", a_tag_is_the_option),

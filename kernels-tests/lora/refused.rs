@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
+use linkme::distributed_slice;
 use ornstein::rng::Generator;
 use ornstein::tensor::{Shape, Tensor, Weights};
 use ornstein::weights::{Changes, Model, write_tensors};
@@ -14,7 +15,8 @@ use crate::support::{ensure, test};
 /// A convolution `[32, 4, 3, 3]` of the built-in model's UNet.
 const CONV: &str = "lora_unet_conv_in";
 
-pub fn trials() -> Vec<Trial> {
+#[distributed_slice(crate::TRIALS)]
+fn trials() -> Vec<Trial> {
     type Run = fn() -> Result<(), Failed>;
     let tests: [(&str, Run); 13] = [
         ("tensors_that_the_model_does_not_have_are_listed_up_to_ten", unknown_modules),

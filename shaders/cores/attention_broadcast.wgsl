@@ -7,14 +7,14 @@ override HEAD_VECTORS: u32 = 10u; // = params.head_vectors, for the compiler to 
 override CHUNK_VECTORS: u32 = 10u; // of a head's output in one workgroup, at most 20
 
 // Where this lane's four queries stand: their channel vectors, from the head's first. Queries beyond the last repeat it.
-fn query_places(head: Head, first: u32) -> vec4<u32> {
-    let tokens = vec4(first) + vec4(0u, 1u, 2u, 3u);
-    return head.q + min(tokens, vec4(params.queries - 1u)) * params.q_row;
+fn query_places(head: Head, first: u32) -> vec4u {
+    let tokens = vec4u(first) + vec4u(0u, 1u, 2u, 3u);
+    return head.q + min(tokens, vec4u(params.queries - 1u)) * params.q_row;
 }
 
 // Four channels of four queries, scaled.
-fn turned_queries(places: vec4<u32>, c4: u32) -> Weights {
-    let m = transpose(mat4x4<f32>(
+fn turned_queries(places: vec4u, c4: u32) -> Weights {
+    let m = transpose(mat4x4f(
         load(q[places.x + c4]),
         load(q[places.y + c4]),
         load(q[places.z + c4]),
@@ -24,10 +24,10 @@ fn turned_queries(places: vec4<u32>, c4: u32) -> Weights {
 }
 
 // The scores of the key that they belong to, or LOWEST for the queries that do not see it.
-fn hide(scores: vec4<f32>, query: u32, key: u32) -> vec4<f32> {
-    let tokens = vec4(query) + vec4(0u, 1u, 2u, 3u);
-    let seen = (vec4(!CAUSAL) | (tokens >= vec4(key))) & vec4(key < params.keys);
-    return select(vec4(LOWEST), scores, seen);
+fn hide(scores: vec4f, query: u32, key: u32) -> vec4f {
+    let tokens = vec4u(query) + vec4u(0u, 1u, 2u, 3u);
+    let seen = (vec4<bool>(!CAUSAL) | (tokens >= vec4u(key))) & vec4<bool>(key < params.keys);
+    return select(vec4f(LOWEST), scores, seen);
 }
 
 fn hide8(s: Sums, query: u32, key: u32) -> Sums {
@@ -43,11 +43,11 @@ fn hide8(s: Sums, query: u32, key: u32) -> Sums {
     );
 }
 
-fn largest(s: Sums) -> vec4<f32> {
+fn largest(s: Sums) -> vec4f {
     return max(max(max(s.r0, s.r1), max(s.r2, s.r3)), max(max(s.r4, s.r5), max(s.r6, s.r7)));
 }
 
-fn exp8(s: Sums, top: vec4<f32>) -> Sums {
+fn exp8(s: Sums, top: vec4f) -> Sums {
     return Sums(
         exp(s.r0 - top),
         exp(s.r1 - top),
@@ -60,22 +60,22 @@ fn exp8(s: Sums, top: vec4<f32>) -> Sums {
     );
 }
 
-fn total8(s: Sums) -> vec4<f32> {
+fn total8(s: Sums) -> vec4f {
     return ((s.r0 + s.r1) + (s.r2 + s.r3)) + ((s.r4 + s.r5) + (s.r6 + s.r7));
 }
 
 // Four channels of four queries' output + one key's four channels `value`, weighted by `p`.
-fn add_value(out: Weights, p: vec4<f32>, value: vec4<f32>) -> Weights {
+fn add_value(out: Weights, p: vec4f, value: vec4f) -> Weights {
     return Weights(
-        fma(p, vec4(value.x), out.k0),
-        fma(p, vec4(value.y), out.k1),
-        fma(p, vec4(value.z), out.k2),
-        fma(p, vec4(value.w), out.k3),
+        fma(p, vec4f(value.x), out.k0),
+        fma(p, vec4f(value.y), out.k1),
+        fma(p, vec4f(value.z), out.k2),
+        fma(p, vec4f(value.w), out.k3),
     );
 }
 
 // The same for the 8 keys of which each lane holds one's four channels.
-fn add_values(out: Weights, p: Sums, value: vec4<f32>) -> Weights {
+fn add_values(out: Weights, p: Sums, value: vec4f) -> Weights {
     var sum = add_value(out, p.r0, subgroupBroadcast(value, 0u));
     sum = add_value(sum, p.r1, subgroupBroadcast(value, 1u));
     sum = add_value(sum, p.r2, subgroupBroadcast(value, 2u));
@@ -86,12 +86,12 @@ fn add_values(out: Weights, p: Sums, value: vec4<f32>) -> Weights {
     return add_value(sum, p.r7, subgroupBroadcast(value, 7u));
 }
 
-fn scaled(out: Weights, by: vec4<f32>) -> Weights {
+fn scaled(out: Weights, by: vec4f) -> Weights {
     return Weights(out.k0 * by, out.k1 * by, out.k2 * by, out.k3 * by);
 }
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
     let head = head_of(id.y);
     let first = (params.first_tile + id.x) * TILE;
     let query = first + 4u * lane;
@@ -106,8 +106,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             queries[c4] = turned_queries(places, c4);
         }
     }
-    var top = vec4(LOWEST);
-    var total = vec4(0.0);
+    var top = vec4f(LOWEST);
+    var total = vec4f(0.0);
     let keys = select(params.keys, min(params.keys, first + TILE), CAUSAL);
     for (var key = 0u; key < keys; key += LANES) {
         // Keys beyond the last repeat it, and no query sees them.
@@ -123,7 +123,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             for (var first = 0u; first < HEAD_VECTORS; first += 8u) {
                 for (var i = 0u; i < 8u; i++) {
                     let c4 = min(first + i, HEAD_VECTORS - 1u);
-                    let channels = select(vec4(0.0), load(k[at + c4]), first + i < HEAD_VECTORS);
+                    let channels = select(vec4f(0.0), load(k[at + c4]), first + i < HEAD_VECTORS);
                     scores = accumulate8(scores, channels, turned_queries(places, c4));
                 }
             }
@@ -143,7 +143,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     }
     for (var c4 = 0u; c4 < CHUNK_VECTORS; c4++) {
         let part = scaled(out[c4], 1.0 / total);
-        let turned = transpose(mat4x4<f32>(part.k0, part.k1, part.k2, part.k3));
+        let turned = transpose(mat4x4f(part.k0, part.k1, part.k2, part.k3));
         for (var i = 0u; i < 4u; i++) {
             if query + i < params.queries && chunk + c4 < HEAD_VECTORS {
                 y[head.y + (query + i) * y_row() + chunk + c4] = store(turned[i]);

@@ -8,7 +8,7 @@
 //     q_tile, kv_tile, p_tile         Q_LEN, KV_LEN and P_LEN elements f16, in units of TILE_LANES
 //     stage                           STAGE_LEN elements f32, in the same units
 //     put_q(at, v), put_kv, put_p     four elements into a tile
-//     staged(at) -> vec4<f32>, put_stage(at, v)
+//     staged(at) -> vec4f, put_stage(at, v)
 
 override LANES: u32 = 32u; // threads of a subgroup: a multiple of MATRIX
 override KEY_PIECES: u32 = 4u; // matrices of keys in a tile: 2 or 4
@@ -217,18 +217,18 @@ fn store_row(row: Row, first: u32, column: u32, total: f32) {
 }
 
 fn visible(query: u32, key: u32) -> vec4<bool> {
-    let keys = vec4<u32>(key) + vec4<u32>(0u, 1u, 2u, 3u);
-    let seen = (keys <= vec4<u32>(query)) | vec4<bool>(!CAUSAL);
-    return seen & (keys < vec4<u32>(params.keys));
+    let keys = vec4u(key) + vec4u(0u, 1u, 2u, 3u);
+    let seen = (keys <= vec4u(query)) | vec4<bool>(!CAUSAL);
+    return seen & (keys < vec4u(params.keys));
 }
 
 // Four scores of a row, those of keys that it does not see as low as none is.
-fn scores(row: Row, key: u32, i: u32) -> vec4<f32> {
-    return select(vec4<f32>(LOWEST), staged(row.at + 4u * i) * params.scale, visible(row.query, key + 4u * i));
+fn scores(row: Row, key: u32, i: u32) -> vec4f {
+    return select(vec4f(LOWEST), staged(row.at + 4u * i) * params.scale, visible(row.query, key + 4u * i));
 }
 
 fn top_of_tile(row: Row, key: u32) -> f32 {
-    var tops = vec4<f32>(LOWEST);
+    var tops = vec4f(LOWEST);
     for (var i = row.part; i < KEYS / 4u; i += row.parts) {
         tops = max(tops, scores(row, key, i));
     }
@@ -244,16 +244,16 @@ fn weigh(row: Row, key: u32, top: f32) -> f32 {
     var total = 0.0;
     for (var i = row.part; i < KEYS / 4u; i += row.parts) {
         // Zero where a score is as low as none is: `top` never is, since every query sees the first key.
-        let p = vec4<f16>(exp(scores(row, key, i) - top));
+        let p = vec4h(exp(scores(row, key, i) - top));
         put_p(row.p_at + 4u * i, p);
-        total += dot(vec4<f32>(p), vec4<f32>(1.0));
+        total += dot(vec4f(p), vec4f(1.0));
     }
     return total;
 }
 
 @compute @workgroup_size(THREADS)
 fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(workgroup_id) id: vec3u,
     @builtin(local_invocation_index) thread: u32,
     @builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_invocation_id) lane: u32,

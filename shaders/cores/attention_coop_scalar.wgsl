@@ -8,30 +8,30 @@ var<workgroup> kv_tile: array<f16, KV_LEN>;
 var<workgroup> p_tile: array<f16, P_LEN>;
 var<workgroup> stage: array<f32, STAGE_LEN>;
 
-fn put_q(at: u32, v: vec4<f16>) {
+fn put_q(at: u32, v: vec4h) {
     for (var i = 0u; i < 4u; i++) {
         q_tile[at + i] = v[i];
     }
 }
 
-fn put_kv(at: u32, v: vec4<f16>) {
+fn put_kv(at: u32, v: vec4h) {
     for (var i = 0u; i < 4u; i++) {
         kv_tile[at + i] = v[i];
     }
 }
 
-fn put_p(at: u32, v: vec4<f16>) {
+fn put_p(at: u32, v: vec4h) {
     for (var i = 0u; i < 4u; i++) {
         p_tile[at + i] = v[i];
     }
 }
 
-fn put_stage(at: u32, v: vec4<f32>) {
+fn put_stage(at: u32, v: vec4f) {
     for (var i = 0u; i < 4u; i++) {
         stage[at + i] = v[i];
     }
 }
 
-fn staged(at: u32) -> vec4<f32> {
-    return vec4(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]);
+fn staged(at: u32) -> vec4f {
+    return vec4f(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]);
 }

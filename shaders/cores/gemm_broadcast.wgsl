@@ -18,8 +18,8 @@ fn store8(sums: Sums, row: u32, n4: u32) {
 
 @compute @workgroup_size(LANES)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let first_row = tile_of(group, groups) * ROW_GROUPS * LANES;

@@ -7,11 +7,11 @@
 //     x_tile, w_tile            X_TILE_LEN and W_TILE_LEN elements f16, in units of TILE_LANES
 //     stage                     STAGE_LEN elements f32, in the same units
 //     put_x(at, v), put_w(..)   eight elements into a tile
-//     staged(i) -> vec4<f32>    vector of four number i of the stage
+//     staged(i) -> vec4f    vector of four number i of the stage
 #import product
 
-alias x_vector = mat2x4<f16>;
-alias w_vector = mat2x4<f16>;
+alias x_vector = mat2x4h;
+alias w_vector = mat2x4h;
 const VECTOR_FOURS: u32 = 2u;
 
 override LANES: u32 = 32u; // threads of a subgroup
@@ -178,8 +178,8 @@ fn store_row(row: u32, at: Stand) {
 
 @compute @workgroup_size(THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) thread: u32,
     @builtin(subgroup_id) subgroup: u32,
 ) {

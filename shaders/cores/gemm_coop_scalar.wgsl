@@ -21,6 +21,6 @@ fn put_w(at: u32, v: w_vector) {
     }
 }
 
-fn staged(i: u32) -> vec4<f32> {
-    return vec4(stage[4u * i], stage[4u * i + 1u], stage[4u * i + 2u], stage[4u * i + 3u]);
+fn staged(i: u32) -> vec4f {
+    return vec4f(stage[4u * i], stage[4u * i + 1u], stage[4u * i + 2u], stage[4u * i + 3u]);
 }

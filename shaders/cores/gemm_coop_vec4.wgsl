@@ -4,9 +4,9 @@
 
 const TILE_LANES: u32 = 4u;
 
-var<workgroup> x_tile: array<vec4<f16>, X_TILE_LEN>;
-var<workgroup> w_tile: array<vec4<f16>, W_TILE_LEN>;
-var<workgroup> stage: array<vec4<f32>, STAGE_LEN>;
+var<workgroup> x_tile: array<vec4h, X_TILE_LEN>;
+var<workgroup> w_tile: array<vec4h, W_TILE_LEN>;
+var<workgroup> stage: array<vec4f, STAGE_LEN>;
 
 fn put_x(at: u32, v: x_vector) {
     x_tile[at / 4u] = v[0];
@@ -18,6 +18,6 @@ fn put_w(at: u32, v: w_vector) {
     w_tile[at / 4u + 1u] = v[1];
 }
 
-fn staged(i: u32) -> vec4<f32> {
+fn staged(i: u32) -> vec4f {
     return stage[i];
 }

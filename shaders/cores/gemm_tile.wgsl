@@ -12,22 +12,22 @@ const X_STRIDE: u32 = TILE_C4 + 1u;
 override ROW_THREADS: u32 = TILE_ROWS / 4u;
 override X_TILE_LEN: u32 = TILE_ROWS * X_STRIDE;
 
-var<workgroup> x_tile: array<vec4<f32>, X_TILE_LEN>;
-var<workgroup> w_tile: array<vec4<f32>, 4u * TILE_C4 * TILE_N4>;
+var<workgroup> x_tile: array<vec4f, X_TILE_LEN>;
+var<workgroup> w_tile: array<vec4f, 4u * TILE_C4 * TILE_N4>;
 
 // Row `c` of a tap of the w of y's row `row`.
-fn load_w(row: u32, tap: u32, c: u32, n4: u32) -> vec4<f32> {
+fn load_w(row: u32, tap: u32, c: u32, n4: u32) -> vec4f {
     if c >= 4u * params.c4 || n4 >= params.n4 {
-        return vec4(0.0);
+        return vec4f(0.0);
     }
     return load_weight(w[first_w(row, n4) + (tap * 4u * params.c4 + c) * step_w()]);
 }
 
-@compute @workgroup_size(16, ROW_THREADS)
+@compute @workgroup_size(TILE_N4, ROW_THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_id) local: vec3u,
 ) {
     let first_row = tile_of(group, groups) * TILE_ROWS;
     let first_n4 = group.x * TILE_N4;
@@ -36,10 +36,10 @@ fn main(
     let x_row = thread / TILE_C4;
     let x_c4 = thread % TILE_C4;
     let place = place_x(first_row + x_row);
-    var sum0 = vec4(0.0);
-    var sum1 = vec4(0.0);
-    var sum2 = vec4(0.0);
-    var sum3 = vec4(0.0);
+    var sum0 = vec4f(0.0);
+    var sum1 = vec4f(0.0);
+    var sum2 = vec4f(0.0);
+    var sum3 = vec4f(0.0);
     for (var tap = 0u; tap < params.taps; tap++) {
         let run = run_x(place, tap);
         for (var c4 = 0u; c4 < params.c4; c4 += TILE_C4) {

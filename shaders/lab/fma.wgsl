@@ -18,18 +18,18 @@ struct Params {
 
 const CHAINS: f32 = 16.0;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(FLAT_THREADS)
 fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = flat_index(group, groups, local);
     if i >= params.vectors {
         return;
     }
-    let a = store(vec4<f32>(params.a));
-    let b = store(vec4<f32>(params.b));
+    let a = store(vec4f(params.a));
+    let b = store(vec4f(params.b));
     let start = load(x[i]);
     var v0 = store(start + 0.0);
     var v1 = store(start + 1.0);

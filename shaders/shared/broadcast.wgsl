@@ -7,18 +7,18 @@ const LANES: u32 = 8u;
 
 // 8 rows of this lane's column of vectors.
 struct Sums {
-    r0: vec4<f32>,
-    r1: vec4<f32>,
-    r2: vec4<f32>,
-    r3: vec4<f32>,
-    r4: vec4<f32>,
-    r5: vec4<f32>,
-    r6: vec4<f32>,
-    r7: vec4<f32>,
+    r0: vec4f,
+    r1: vec4f,
+    r2: vec4f,
+    r3: vec4f,
+    r4: vec4f,
+    r5: vec4f,
+    r6: vec4f,
+    r7: vec4f,
 }
 
 // `sums` + the rows of which this lane holds four elements of its own, `a`, times this lane's columns `w`.
-fn accumulate8(sums: Sums, a: vec4<f32>, w: Weights) -> Sums {
+fn accumulate8(sums: Sums, a: vec4f, w: Weights) -> Sums {
     return Sums(
         accumulate(sums.r0, subgroupBroadcast(a, 0u), w),
         accumulate(sums.r1, subgroupBroadcast(a, 1u), w),

@@ -7,7 +7,7 @@ override HAS_ROW: bool = false; // one row a batch entry
 override HAS_RESIDUAL: bool = false;
 
 // Four columns of y, at row `row` and vector `n4` of it. Every operand is zero in its padding, so y is as well.
-fn epilogue(value: vec4<f32>, row: u32, n4: u32) -> vec4<f32> {
+fn epilogue(value: vec4f, row: u32, n4: u32) -> vec4f {
     var v = value;
     if HAS_BIAS {
         v += bias[n4];

@@ -6,7 +6,7 @@ alias x_vector = elem4;
 alias w_vector = weight4;
 const VECTOR_FOURS: u32 = 1u;
 
-fn load_x(run: Run, c4: u32) -> vec4<f32> {
+fn load_x(run: Run, c4: u32) -> vec4f {
     return load(read_x(run, c4));
 }
 

@@ -3,7 +3,7 @@
 override JOINED: bool = false;
 
 // Vector `vector` of the `vectors` of row `row`.
-fn read_x(row: u32, vector: u32, vectors: u32) -> vec4<f32> {
+fn read_x(row: u32, vector: u32, vectors: u32) -> vec4f {
     if JOINED {
         if vector >= params.x_vectors {
             return load(x_tail[row * (vectors - params.x_vectors) + vector - params.x_vectors]);

@@ -12,6 +12,6 @@
 
 // The tile of rows of a workgroup. Workgroups are numbered along N by x, and along the rows by y and z (see
 // `ops::fold_groups`), from params.first_tile on.
-fn tile_of(group: vec3<u32>, groups: vec3<u32>) -> u32 {
+fn tile_of(group: vec3u, groups: vec3u) -> u32 {
     return params.first_tile + group.z * groups.y + group.y;
 }

@@ -13,7 +13,7 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> x: array<x_vector>; // [rows, c4], with JOINED [rows, x_vectors]
 @group(0) @binding(1) var<storage, read> w: array<w_vector>; // [4 c4, n4]
-@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>; // [n4]
+@group(0) @binding(2) var<storage, read> bias: array<vec4f>; // [n4]
 @group(0) @binding(3) var<storage, read> row_bias: array<elem4>; // [batch, n4]
 @group(0) @binding(4) var<storage, read> residual: array<elem4>; // [rows, n4]
 @group(0) @binding(6) var<uniform> params: Params;

@@ -2,7 +2,7 @@
 //
 // The angle is reduced in whole numbers: as 32 bits of a turn, where overflow is the wrap-around wanted. So no compiler
 // can contract or reorder it away, and x is taken as it was rounded.
-fn sin_cos(x: f32) -> vec2<f32> {
+fn sin_cos(x: f32) -> vec2f {
     let bits = bitcast<u32>(x) & 0x7fffffffu;
     // x = mantissa / 2^point. At |x| >= 1/2, point is at most 24.
     let point = clamp(150u - min(bits >> 23u, 150u), 1u, 31u);
@@ -24,7 +24,7 @@ fn sin_cos(x: f32) -> vec2<f32> {
     let odd = (q & 1u) == 1u;
     let sine = select(s, c, odd) * select(1.0, -1.0, (q >= 2u) != (x < 0.0));
     let cosine = select(c, s, odd) * select(1.0, -1.0, q == 1u || q == 2u);
-    return vec2<f32>(sine, cosine);
+    return vec2f(sine, cosine);
 }
 
 // 2^-n, exactly, for n <= 126.

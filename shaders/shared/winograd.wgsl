@@ -1,12 +1,12 @@
 // What goes into a Winograd convolution's products. The shader that imports this declares `y` and `params.vectors`: y's
 // vectors at each of the 36 positions.
 struct Six {
-    a: vec4<f32>,
-    b: vec4<f32>,
-    c: vec4<f32>,
-    d: vec4<f32>,
-    e: vec4<f32>,
-    f: vec4<f32>,
+    a: vec4f,
+    b: vec4f,
+    c: vec4f,
+    d: vec4f,
+    e: vec4f,
+    f: vec4f,
 }
 
 const SQRT_2: f32 = 1.4142135623730951;

@@ -16,6 +16,7 @@ use crate::lab::bench::{self, Bench, Options, Row, Suite, compare, profile};
 use crate::lab::report::Report;
 use crate::lab::suite::{PUBLISHED, Published};
 use crate::network::Executor;
+use crate::ops::check_names;
 use crate::weights::{Model, check_writable, write_atomically};
 
 /// The name of one of these, given as that.
@@ -84,7 +85,7 @@ pub(super) struct BenchArgs {
 
 impl BenchArgs {
     pub(super) fn run(self) -> Result<()> {
-        bench::known(&self.ops)?;
+        check_names(&self.ops)?;
         let old = self.compare.as_deref().map(compare::read).transpose()?;
         if let Some(path) = &self.html {
             check_writable(path)?;

@@ -113,10 +113,10 @@ enum Rng {
 }
 
 impl Rng {
-    fn source(self) -> rng::Source {
+    fn source(self) -> rng::NoiseSource {
         match self {
-            Self::Cpu => rng::Source::Cpu,
-            Self::Cuda => rng::Source::Cuda,
+            Self::Cpu => rng::NoiseSource::Cpu,
+            Self::Cuda => rng::NoiseSource::Cuda,
         }
     }
 }

@@ -23,10 +23,10 @@ pub(super) struct Shader {
     variant: Option<String>,
     /// Type of activations
     #[arg(long, default_value = "f32")]
-    dtype: Stored,
+    dtype: ElementArg,
     /// Type of matrices of parameters [default: as --dtype]
     #[arg(long)]
-    weights: Option<Stored>,
+    weights: Option<ElementArg>,
     /// As a device without `shader-f16` is given it: f16 weights are read as pairs packed into u32
     #[arg(long)]
     no_f16: bool,
@@ -44,16 +44,16 @@ pub(super) struct Shader {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Stored {
+enum ElementArg {
     F16,
     F32,
 }
 
-impl From<Stored> for DType {
-    fn from(stored: Stored) -> Self {
+impl From<ElementArg> for DType {
+    fn from(stored: ElementArg) -> Self {
         match stored {
-            Stored::F16 => Self::F16,
-            Stored::F32 => Self::F32,
+            ElementArg::F16 => Self::F16,
+            ElementArg::F32 => Self::F32,
         }
     }
 }
@@ -177,8 +177,7 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Exampl
     let mut variants = Vec::new();
     let mut first = None;
     for (case, caps) in cases_and_kinds(dialect) {
-        let types = case.types();
-        for Variant { name: found, launch } in case.op.variants(&types, &case.op.output(&types)?, &caps)? {
+        for Variant { name: found, launch } in case.variants(&caps)? {
             if launch.shader != name {
                 continue;
             }

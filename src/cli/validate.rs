@@ -14,6 +14,7 @@ use crate::gpu::shader::Sources;
 use crate::lab::suite::Published;
 use crate::lab::validate::{Row, Selection, Verdict, network, validate};
 use crate::network::Executor;
+use crate::ops::check_names;
 use crate::tensor::DType;
 use crate::weights::Model;
 
@@ -69,7 +70,7 @@ impl Validate {
             }
             (None, None) => None,
         };
-        self.selection().check_ops()?;
+        check_names(&self.ops)?;
         let gpu = self.open(self.shaders.open()?)?;
         if !self.json {
             print(table::device(&gpu.caps).as_bytes())?;

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::models::clip::{self, State};
 use crate::prompt::chunks::{Chunk, Tokens, divide};
-use crate::prompt::{Part, parse};
+use crate::prompt::{Segment, parse};
 use crate::tensor::{Shape, Tensor};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Model;
@@ -121,8 +121,8 @@ impl ClipText {
             return Ok((vec![Chunk { weights: vec![1.0; ids.len()], ids }], dropped));
         }
         let tokens = |part| match part {
-            Part::Text(text, weight) => Ok(Tokens::Words(self.tokenizer.words(&text)?, weight as f32)),
-            Part::Break => Ok(Tokens::Break),
+            Segment::Text(text, weight) => Ok(Tokens::Words(self.tokenizer.words(&text)?, weight as f32)),
+            Segment::Break => Ok(Tokens::Break),
         };
         let parts = parse(text).into_iter().map(tokens).collect::<Result<Vec<_>>>()?;
         Ok((divide(&parts, &self.tokenizer.special(), positions), 0))

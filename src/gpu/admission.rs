@@ -9,17 +9,17 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
+use super::Gpu;
+use super::check::{Check, variants};
 use super::shader::Dialect;
 use super::tune::{self, Tuned};
-use super::{Gpu, Session};
 use crate::cache;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::files::read_text;
 use crate::graph::plan::Storage;
 use crate::graph::{Graph, Node};
-use crate::ops::{Case, Row, TABLE, Variant};
-use crate::tensor::{NoWeights, Tensor};
+use crate::ops::{Row, TABLE, Variant};
 
 /// What is known of the kernels of one adapter with one driver.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -120,7 +120,7 @@ pub async fn admit(
     storage: Storage,
     tell: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Vec<usize>> {
-    admit_tuning(gpu, graph, storage, tune::pays(&gpu.caps), tell).await
+    admit_tuning(gpu, graph, storage, gpu.caps.tuning_pays(), tell).await
 }
 
 /// [`admit`], which says whether the right variants are timed or the first of them is taken.
@@ -271,11 +271,9 @@ impl Asked<'_> {
 /// Runs the cases of an op that have this very kernel (or, if none has these constants, this variant). `None` if all are
 /// right, else what is wrong with the first that is not.
 async fn check(gpu: &Arc<Gpu>, op: &str, wanted: &Variant, storage: Storage) -> Result<Option<String>> {
-    let caps = gpu.caps.storing(storage.act, storage.weight);
     let mut cases = Vec::new();
     for case in TABLE.iter().filter(|row| row.name == op).flat_map(Row::cases) {
-        let types = case.types();
-        let variants = case.op.variants(&types, &case.op.output(&types)?, &caps)?;
+        let variants = variants(gpu, &case, storage)?;
         let same = |v: &Variant| v.name == wanted.name && v.launch.shader == wanted.launch.shader;
         if let Some(index) = variants.iter().position(same) {
             cases.push((case, index, variants[index].launch.constants == wanted.launch.constants));
@@ -283,27 +281,9 @@ async fn check(gpu: &Arc<Gpu>, op: &str, wanted: &Variant, storage: Storage) -> 
     }
     let any_exact = cases.iter().any(|(_, _, exact)| *exact);
     for (case, variant, _) in cases.into_iter().filter(|(_, _, exact)| *exact || !any_exact) {
-        let inputs = case.tensors(1, storage.act, storage.weight);
-        let expected = case.expected(&inputs, storage.act)?;
-        let output = run_case(gpu, &case, inputs, storage, variant).await?;
-        let (error, limit) = (expected.compare(&output).relative, expected.limit);
-        if error > limit {
-            return Ok(Some(format!("{} is off by {error:.1e}, more than {limit:.0e}", case.name())));
+        if let Some(fault) = Check::of_case(&case, storage)?.variant(gpu, variant).await?.fault {
+            return Ok(Some(format!("{}: {fault}", case.name())));
         }
     }
     Ok(None)
-}
-
-/// A case's output on a device, by the variant at that place in the op's list; the output is NaN where the kernel does
-/// not write it.
-pub async fn run_case(
-    gpu: &Arc<Gpu>,
-    case: &Case,
-    inputs: Vec<Tensor>,
-    storage: Storage,
-    variant: usize,
-) -> Result<Tensor> {
-    let graph = Graph::of_case(case, inputs)?;
-    let session = Session::choosing(gpu, graph, &NoWeights, storage, &|_| variant)?;
-    session.run_poisoned().await
 }

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod admission;
+pub mod check;
 pub mod context;
 pub mod device;
 pub mod kernels;

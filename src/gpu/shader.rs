@@ -48,27 +48,27 @@ impl Dialect {
     pub fn prelude(self) -> String {
         let uses_f16 = self.elem == DType::F16 || self.weight == DType::F16;
         let enable = if uses_f16 && self.native_f16 { "enable f16;\n" } else { "" };
-        // Type, how a value of it becomes vec4<f32>, and back; the type of half of it, and how one is made.
+        // Type, how a value of it becomes vec4f, and back; the type of half of it, and how one is made.
         let stored = |dtype| match (dtype, self.native_f16) {
             (DType::F16, false) => [
-                "vec2<u32>",
-                "vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y))",
-                "vec2<u32>(pack2x16float(v.xy), pack2x16float(v.zw))",
+                "vec2u",
+                "vec4f(unpack2x16float(v.x), unpack2x16float(v.y))",
+                "vec2u(pack2x16float(v.xy), pack2x16float(v.zw))",
                 "u32",
                 "pack2x16float(v)",
             ],
-            (DType::F16, true) => ["vec4<f16>", "vec4<f32>(v)", "vec4<f16>(v)", "vec2<f16>", "vec2<f16>(v)"],
-            _ => ["vec4<f32>", "v", "v", "vec2<f32>", "v"],
+            (DType::F16, true) => ["vec4h", "vec4f(v)", "vec4h(v)", "vec2h", "vec2h(v)"],
+            _ => ["vec4f", "v", "v", "vec2f", "v"],
         };
         let [elem, load, store, elem2, store2] = stored(self.elem);
         let [weight, load_weight, ..] = stored(self.weight);
         let (enable_matrix, matrix) = self.matrix.map(matrices).unwrap_or_default();
         format!(
             "{enable}{enable_matrix}alias elem4 = {elem};\nalias elem2 = {elem2};\nalias weight4 = {weight};\n\
-             fn load(v: elem4) -> vec4<f32> {{ return {load}; }}\n\
-             fn store(v: vec4<f32>) -> elem4 {{ return {store}; }}\n\
-             fn store2(v: vec2<f32>) -> elem2 {{ return {store2}; }}\n\
-             fn load_weight(v: weight4) -> vec4<f32> {{ return {load_weight}; }}\n{matrix}"
+             fn load(v: elem4) -> vec4f {{ return {load}; }}\n\
+             fn store(v: vec4f) -> elem4 {{ return {store}; }}\n\
+             fn store2(v: vec2f) -> elem2 {{ return {store2}; }}\n\
+             fn load_weight(v: weight4) -> vec4f {{ return {load_weight}; }}\n{matrix}"
         )
     }
 

@@ -10,7 +10,6 @@ use web_time::Instant;
 
 use super::device::Gpu;
 use super::session::Session;
-use crate::caps::DeviceType;
 use crate::error::{Error, Field, Remedy, Result};
 
 /// What a time was read from.
@@ -125,7 +124,7 @@ impl Timer {
     /// # Errors
     /// If the device is no software, the system does not tell the time, or the device fails.
     pub fn by_processor(gpu: &Arc<Gpu>) -> Result<Self> {
-        if gpu.caps.device_type != DeviceType::Software || processor_time().is_none() {
+        if !gpu.caps.on_processor() || processor_time().is_none() {
             let what = "processor time is measured on software devices under Linux only";
             let error = Error::device(format!("{}: {what}", gpu.caps.name));
             return Err(error.remedies([Remedy::Without(Field::ProcessorTime)]));

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Gpu, Session, Timer};
-use crate::caps::{Caps, DeviceType};
 use crate::error::Result;
 use crate::graph::plan::Storage;
 use crate::graph::{Graph, Node};
@@ -29,12 +28,6 @@ impl Tuned {
     pub fn fastest(&self) -> Option<&str> {
         self.seconds.iter().min_by(|a, b| a.1.total_cmp(b.1)).map(|(name, _)| name.as_str())
     }
-}
-
-/// Whether there is something to find on such a device. A software device's variants differ by factors that are known
-/// beforehand, and trying its slow ones takes it minutes.
-pub fn pays(caps: &Caps) -> bool {
-    caps.device_type != DeviceType::Software
 }
 
 /// The class of a node of this graph.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::plan::{last_reads, packed_parameters, peak_host_len};
-use super::{Graph, Parameter, Source, ValueId};
+use super::{Graph, Origin, Parameter, ValueId};
 use crate::error::{Error, Result, ten};
 use crate::ops::host::matrix::Matrix;
 use crate::tensor::{RawTensor, Tensor, Weights};
@@ -40,7 +40,7 @@ impl Interpreter {
             Ok(())
         })?;
         for (i, value) in graph.values.iter().enumerate() {
-            if let Source::Constant(tensor) = &value.source {
+            if let Origin::Constant(tensor) = &value.origin {
                 known.insert(ValueId(i), Arc::clone(tensor));
             }
         }

@@ -31,17 +31,17 @@ pub struct ValueId(pub usize);
 pub struct Parameter {
     /// Names in the network's files: `down_blocks.0.resnets.1.conv1.weight`.
     pub keys: Vec<String>,
-    /// Shape in PyTorch's layout, of all together: of that part.
+    /// Shape in PyTorch's layout, of all together: of that plane.
     pub file_shape: Shape,
     pub pack: Pack,
-    pub part: Part,
+    pub plane: Plane,
 }
 
-/// What of a parameter's tensors a value holds.
+/// Which of a parameter's numbers a value holds: all, or one plane of matrices in blocks
+/// ([`Quantized`](crate::tensor::Quantized)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum Plane {
     Whole,
-    /// Of matrices in blocks (see [`crate::tensor::Quantized`]).
     Quants,
     Scales,
     Minima,
@@ -75,7 +75,7 @@ impl Parameter {
     /// # Errors
     /// If one is missing or has another number of elements, naming it.
     pub fn read<'w>(&self, weights: &'w dyn Weights) -> Result<RawTensor<'w>> {
-        if self.part != Part::Whole {
+        if self.plane != Plane::Whole {
             return self.read_blocks(weights);
         }
         let each = self.each();
@@ -102,15 +102,15 @@ impl Parameter {
         Ok(RawTensor { dtype, shape: self.file_shape.clone(), bytes: Cow::Owned(bytes) })
     }
 
-    /// A part of matrices in blocks, in f32.
+    /// A plane of matrices in blocks, in f32.
     fn read_blocks(&self, weights: &dyn Weights) -> Result<RawTensor<'static>> {
         let mut values = Vec::with_capacity(self.file_shape.len());
         for key in &self.keys {
             let parts = weights.quantized(key).ok_or_else(|| Error::shape("is missing").at(key))?;
-            match self.part {
-                Part::Quants => values.extend(parts.quants.into_iter().map(f32::from)),
-                Part::Scales => values.extend(parts.scales),
-                Part::Minima | Part::Whole => values.extend(parts.minima),
+            match self.plane {
+                Plane::Quants => values.extend(parts.quants.into_iter().map(f32::from)),
+                Plane::Scales => values.extend(parts.scales),
+                Plane::Minima | Plane::Whole => values.extend(parts.minima),
             }
         }
         if values.len() != self.file_shape.len() {
@@ -122,7 +122,7 @@ impl Parameter {
 }
 
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum Origin {
     /// Given at every run, by this name.
     Input(String),
     /// Known when the graph is built.
@@ -135,7 +135,7 @@ pub enum Source {
 #[derive(Debug, Clone)]
 pub struct Value {
     pub ty: Ty,
-    pub source: Source,
+    pub origin: Origin,
 }
 
 #[derive(Debug, Clone)]
@@ -193,19 +193,19 @@ impl Graph {
         Ok(graph)
     }
 
-    fn value(&mut self, ty: Ty, source: Source) -> ValueId {
-        self.values.push(Value { ty, source });
+    fn value(&mut self, ty: Ty, origin: Origin) -> ValueId {
+        self.values.push(Value { ty, origin });
         ValueId(self.values.len() - 1)
     }
 
     /// A tensor given at every run.
     pub fn input(&mut self, name: &str, kind: Kind, shape: impl Into<Shape>) -> ValueId {
-        self.value(Ty::new(kind, shape), Source::Input(name.to_string()))
+        self.value(Ty::new(kind, shape), Origin::Input(name.to_string()))
     }
 
     /// A tensor known now, such as a table of frequencies.
     pub fn constant(&mut self, kind: Kind, tensor: Tensor) -> ValueId {
-        self.value(Ty::new(kind, tensor.shape.clone()), Source::Constant(Arc::new(tensor)))
+        self.value(Ty::new(kind, tensor.shape.clone()), Origin::Constant(Arc::new(tensor)))
     }
 
     /// A vector of parameters (a bias, a norm's scale), kept in f32 on every device.
@@ -226,7 +226,7 @@ impl Graph {
         }
         let ty = Ty::new(kind, pack.packed(&file_shape));
         let id =
-            self.value(ty, Source::Parameter(Parameter { keys: keys.to_vec(), file_shape, pack, part: Part::Whole }));
+            self.value(ty, Origin::Parameter(Parameter { keys: keys.to_vec(), file_shape, pack, plane: Plane::Whole }));
         self.parameters.insert(keys.to_vec(), id);
         id
     }
@@ -257,7 +257,7 @@ impl Graph {
         if made != *wanted {
             return Err(Error::shape(format!("should be {wanted:?}, made as {made:?}")).at(&place()));
         }
-        let given = given.iter().map(|(name, ty)| self.value(ty.clone(), Source::Input((*name).to_string())));
+        let given = given.iter().map(|(name, ty)| self.value(ty.clone(), Origin::Input((*name).to_string())));
         let inputs: Vec<_> = given.collect();
         let name = format!("{}.{path}", self.network);
         self.nodes.insert(0, Node { name, op: Arc::new(op), inputs: inputs.clone(), output });
@@ -273,7 +273,7 @@ impl Graph {
         }
         let types = self.types(inputs);
         let ty = op.output(&types).map_err(|e| e.at(&name))?;
-        let output = self.value(ty, Source::Node(self.nodes.len()));
+        let output = self.value(ty, Origin::Node(self.nodes.len()));
         self.nodes.push(Node { name, op, inputs: inputs.to_vec(), output });
         Ok(output)
     }
@@ -281,7 +281,7 @@ impl Graph {
     /// Tells every value anew which node makes it, after nodes came or went.
     fn renumber(&mut self) {
         for (i, node) in self.nodes.iter().enumerate() {
-            self.values[node.output.0].source = Source::Node(i);
+            self.values[node.output.0].origin = Origin::Node(i);
         }
     }
 
@@ -304,8 +304,8 @@ impl Graph {
 
     /// Every parameter that the graph reads, with its value.
     pub fn parameters(&self) -> impl Iterator<Item = (ValueId, &Parameter)> {
-        self.values.iter().enumerate().filter_map(|(i, value)| match &value.source {
-            Source::Parameter(parameter) => Some((ValueId(i), parameter)),
+        self.values.iter().enumerate().filter_map(|(i, value)| match &value.origin {
+            Origin::Parameter(parameter) => Some((ValueId(i), parameter)),
             _ => None,
         })
     }
@@ -317,13 +317,13 @@ impl Graph {
 
     /// The input of that name, or an error that lists the names there are.
     pub fn input_named(&self, name: &str) -> Option<ValueId> {
-        self.values.iter().position(|v| matches!(&v.source, Source::Input(n) if n == name)).map(ValueId)
+        self.values.iter().position(|v| matches!(&v.origin, Origin::Input(n) if n == name)).map(ValueId)
     }
 
     /// Names of the inputs, in the order in which they were declared.
     pub fn input_names(&self) -> impl Iterator<Item = &str> {
-        self.values.iter().filter_map(|v| match &v.source {
-            Source::Input(name) => Some(name.as_str()),
+        self.values.iter().filter_map(|v| match &v.origin {
+            Origin::Input(name) => Some(name.as_str()),
             _ => None,
         })
     }
@@ -340,7 +340,7 @@ impl Graph {
     ) -> Result<Vec<(ValueId, &'a Tensor)>> {
         let mut ordered = Vec::new();
         for (i, value) in self.values.iter().enumerate() {
-            let (id, Source::Input(name)) = (ValueId(i), &value.source) else { continue };
+            let (id, Origin::Input(name)) = (ValueId(i), &value.origin) else { continue };
             match given.iter().find(|(given, _)| given == name) {
                 Some((_, tensor)) => ordered.push((id, self.checked_input(id, name, tensor)?)),
                 None if held(id) => {}

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Graph, Node, Parameter, Source, ValueId};
+use super::{Graph, Node, Origin, Parameter, ValueId};
 use crate::caps::Caps;
 use crate::error::{Error, Field, Remedy, Result};
 use crate::ops::Kind;
@@ -98,11 +98,11 @@ pub fn check_limits(graph: &Graph, storage: Storage, caps: &Caps) -> Result<()> 
         if bytes <= most {
             continue;
         }
-        let what = match &value.source {
-            Source::Input(name) => format!("{}: input {name}", graph.network),
-            Source::Constant(_) => format!("{}: a constant", graph.network),
-            Source::Parameter(p) => format!("{}.{}", graph.network, p.name()),
-            Source::Node(node) => graph.nodes[*node].name.clone(),
+        let what = match &value.origin {
+            Origin::Input(name) => format!("{}: input {name}", graph.network),
+            Origin::Constant(_) => format!("{}: a constant", graph.network),
+            Origin::Parameter(p) => format!("{}.{}", graph.network, p.name()),
+            Origin::Node(node) => graph.nodes[*node].name.clone(),
         };
         let half = (storage.element_size(value.ty.kind) == 4).then(|| Remedy::set(Field::Dtype, "f16"));
         let others = [Remedy::set(Field::Device, "cpu"), Remedy::Less(Field::Width), Remedy::Less(Field::Height)];
@@ -161,7 +161,7 @@ pub fn peak_host_len(graph: &Graph) -> usize {
 /// through; but for the few words of uniforms and guards.
 pub fn session_bytes(graph: &Graph, storage: Storage) -> u64 {
     let bytes = |id: ValueId| device_bytes(graph, id, storage);
-    let values = graph.values.iter().enumerate().filter(|(_, value)| !matches!(value.source, Source::Node(_)));
+    let values = graph.values.iter().enumerate().filter(|(_, value)| !matches!(value.origin, Origin::Node(_)));
     let fixed: u64 = values.map(|(i, _)| bytes(ValueId(i))).sum();
     let outputs: u64 = graph.outputs.iter().map(|(_, id)| bytes(*id)).sum();
     plan(graph, storage).bytes() + fixed + outputs

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Graph, Node, Parameter, Part, Source, ValueId};
+use super::{Graph, Node, Origin, Parameter, Plane, ValueId};
 use crate::error::Result;
 use crate::ops::dequantize::Dequantize;
 use crate::ops::{Kind, Op, Ty};
@@ -22,7 +22,7 @@ impl Graph {
         let mut blocks = HashMap::new();
         for i in 0..self.values.len() {
             if let Some((parameter, layout)) = in_blocks(&self, ValueId(i), weights) {
-                blocks.insert(ValueId(i), (Dequantize(layout), self.parts(ValueId(i), &parameter, layout)));
+                blocks.insert(ValueId(i), (Dequantize(layout), self.planes(ValueId(i), &parameter, layout)));
             }
         }
         for mut node in std::mem::take(&mut self.nodes) {
@@ -30,7 +30,7 @@ impl Graph {
                 if let Some((op, parts)) = blocks.get(input) {
                     let ty = op.output(&self.types(parts)).map_err(|e| e.at(&node.name))?;
                     let name = format!("{}.weight", node.name);
-                    let output = self.value(ty, Source::Node(0));
+                    let output = self.value(ty, Origin::Node(0));
                     self.nodes.push(Node { name, op: Arc::new(*op), inputs: parts.clone(), output });
                     *input = output;
                 }
@@ -41,21 +41,21 @@ impl Graph {
         Ok(self)
     }
 
-    /// The parts of a matrix as parameters, its own value now being the first.
-    fn parts(&mut self, id: ValueId, parameter: &Parameter, layout: BlockLayout) -> Vec<ValueId> {
+    /// The planes of a matrix as parameters, its own value now being the first.
+    fn planes(&mut self, id: ValueId, parameter: &Parameter, layout: BlockLayout) -> Vec<ValueId> {
         let BlockLayout { bits, block, minimum } = layout;
         let k = parameter.file_shape.channels();
-        let part = |part, kind, columns| {
+        let plane = |plane, kind, columns| {
             let file_shape: Shape = parameter.file_shape.with_channels(columns);
             let ty = Ty::new(kind, parameter.pack.packed(&file_shape));
-            (ty, Source::Parameter(Parameter { part, file_shape, ..parameter.clone() }))
+            (ty, Origin::Parameter(Parameter { plane, file_shape, ..parameter.clone() }))
         };
-        let (ty, source) = part(Part::Quants, Kind::Bytes, k * bits / 8);
-        (self.values[id.0].ty, self.values[id.0].source) = (ty, source);
-        let scales = [Part::Scales, Part::Minima].into_iter().take(1 + usize::from(minimum));
+        let (ty, origin) = plane(Plane::Quants, Kind::Bytes, k * bits / 8);
+        (self.values[id.0].ty, self.values[id.0].origin) = (ty, origin);
+        let scales = [Plane::Scales, Plane::Minima].into_iter().take(1 + usize::from(minimum));
         let others = scales.map(|of_blocks| {
-            let (ty, source) = part(of_blocks, Kind::Weight, k / block);
-            self.value(ty, source)
+            let (ty, origin) = plane(of_blocks, Kind::Weight, k / block);
+            self.value(ty, origin)
         });
         [id].into_iter().chain(others).collect()
     }
@@ -63,7 +63,7 @@ impl Graph {
 
 /// A linear layer's matrix, if it is kept in blocks.
 fn in_blocks(graph: &Graph, id: ValueId, weights: &dyn Weights) -> Option<(Parameter, BlockLayout)> {
-    let Source::Parameter(parameter) = &graph.values[id.0].source else { return None };
+    let Origin::Parameter(parameter) = &graph.values[id.0].origin else { return None };
     let linear = matches!(parameter.pack, Pack::Linear | Pack::LinearPairs) && parameter.file_shape.rank() == 2;
     let mut layouts = parameter.keys.iter().filter(|_| linear).map(|key| weights.layout(key));
     let first = layouts.next()??;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Graph, Node, Source, Value, ValueId};
+use super::{Graph, Node, Origin, Value, ValueId};
 
 impl Graph {
     /// The first `at` nodes and the rest, as two graphs. What the first computes for the second is an output there and
@@ -17,10 +17,10 @@ impl Graph {
     pub fn hoisted(&self, inputs: &[&str]) -> [Self; 2] {
         let mut fixed: Vec<bool> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
-            fixed.push(node.inputs.iter().all(|id| match &self.values[id.0].source {
-                Source::Input(name) => inputs.contains(&name.as_str()),
-                Source::Node(maker) => fixed[*maker],
-                Source::Constant(_) | Source::Parameter(_) => true,
+            fixed.push(node.inputs.iter().all(|id| match &self.values[id.0].origin {
+                Origin::Input(name) => inputs.contains(&name.as_str()),
+                Origin::Node(maker) => fixed[*maker],
+                Origin::Constant(_) | Origin::Parameter(_) => true,
             }));
         }
         self.parted(&|node| fixed[node])
@@ -28,7 +28,7 @@ impl Graph {
 
     /// The nodes for which `first` holds, which read nothing of the others, and the others.
     fn parted(&self, first: &dyn Fn(usize) -> bool) -> [Self; 2] {
-        let in_second = |id: ValueId| matches!(self.values[id.0].source, Source::Node(node) if !first(node));
+        let in_second = |id: ValueId| matches!(self.values[id.0].origin, Origin::Node(node) if !first(node));
         let (mut head, mut tail) = (Half::of(self, first), Half::of(self, &|node| !first(node)));
         for (name, id) in &self.outputs {
             let half = if in_second(*id) { &mut tail } else { &mut head };
@@ -63,7 +63,7 @@ impl<'a> Half<'a> {
         let nodes = whole.nodes.iter().enumerate().filter(|(i, _)| wanted(*i));
         for (i, (_, node)) in nodes.enumerate() {
             let inputs = node.inputs.iter().map(|id| half.read(*id)).collect();
-            let output = half.graph.value(whole.ty(node.output).clone(), Source::Node(i));
+            let output = half.graph.value(whole.ty(node.output).clone(), Origin::Node(i));
             half.place.insert(node.output, output);
             half.graph.nodes.push(Node { inputs, output, ..node.clone() });
         }
@@ -75,12 +75,12 @@ impl<'a> Half<'a> {
         if let Some(place) = self.place.get(&id) {
             return *place;
         }
-        let Value { ty, source } = self.whole.values[id.0].clone();
-        let source = match source {
-            Source::Node(node) => Source::Input(self.whole.crossing_name(node)),
+        let Value { ty, origin } = self.whole.values[id.0].clone();
+        let origin = match origin {
+            Origin::Node(node) => Origin::Input(self.whole.crossing_name(node)),
             other => other,
         };
-        let place = self.graph.value(ty, source);
+        let place = self.graph.value(ty, origin);
         self.place.insert(id, place);
         place
     }
@@ -144,7 +144,7 @@ mod tests {
         let names = |graph: &Graph| graph.nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&head), ["net.double", "net.third"]);
         assert_eq!(names(&tail), ["net.fifth", "net.shift", "net.sum"]);
-        assert!(!head.values.iter().any(|v| matches!(v.source, Source::Constant(_))));
+        assert!(!head.values.iter().any(|v| matches!(v.origin, Origin::Constant(_))));
         // Both computed values cross, the input does not.
         assert_eq!(tail.input_names().count(), 2);
         assert!(tail.input_named("x").is_none());

@@ -10,7 +10,7 @@ use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Graph, Node, Source, ValueId};
+use super::{Graph, Node, Origin, ValueId};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::product::conv2d::Conv2d;
@@ -99,7 +99,7 @@ impl Graph {
     /// # Errors
     /// None that the graph's own shapes would give.
     pub fn lowered(mut self, caps: &Caps) -> Result<Self> {
-        if !caps.broadcasts() {
+        if !caps.winograd_pays() {
             return Ok(self);
         }
         for node in std::mem::take(&mut self.nodes) {
@@ -174,7 +174,7 @@ impl Graph {
     fn insert(&mut self, node: &Node, what: &str, op: impl Op, inputs: &[ValueId]) -> Result<ValueId> {
         let name = format!("{}.winograd_{what}", node.name);
         let ty = op.output(&self.types(inputs)).map_err(|e| e.at(&name))?;
-        let output = self.value(ty, Source::Node(self.nodes.len()));
+        let output = self.value(ty, Origin::Node(self.nodes.len()));
         self.nodes.push(Node { name, op: Arc::new(op), inputs: inputs.to_vec(), output });
         Ok(output)
     }
@@ -197,7 +197,7 @@ mod tests {
     use crate::tensor::{DType, NoWeights, Tensor};
 
     fn software() -> Caps {
-        Caps::kinds(false, DType::F32, DType::F32).into_iter().find(Caps::broadcasts).unwrap()
+        Caps::kinds(false, DType::F32, DType::F32).into_iter().find(Caps::winograd_pays).unwrap()
     }
 
     fn sizes(batch: usize, side: usize, channels: usize, n: usize) -> Sizes {

@@ -11,7 +11,7 @@ use self::choose::Candidate;
 use self::measure::{Budget, Watch};
 pub use self::row::{Rates, Row, Verdict};
 use super::ceilings::{Ceilings, Probes};
-use super::suite::{self, Entry, PUBLISHED, Published, SD15, SDXL};
+use super::suite::{self, PUBLISHED, Published, SD15, SDXL, Workload};
 use crate::caps::Caps;
 use crate::error::{Error, Result, ten};
 use crate::gpu::tune::Tuned;
@@ -19,7 +19,7 @@ use crate::gpu::{Clock, Gpu, Timer};
 use crate::graph::plan::Storage;
 use crate::lab::peers;
 use crate::network::Executor;
-use crate::ops::{Case, TABLE};
+use crate::ops::{Case, TABLE, check_names};
 
 mod choose;
 pub mod compare;
@@ -141,10 +141,10 @@ impl<'a> Bench<'a> {
         same: Option<&[Row]>,
         tell: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Vec<Row>> {
-        known(&options.ops)?;
+        check_names(&options.ops)?;
         let suites = match options.suite {
             Suite::Cases => vec![suite::cases()],
-            Suite::Peers => vec![peers::entries(self.timer.map(|timer| timer.gpu().caps.device_type))],
+            Suite::Peers => vec![peers::workloads(self.timer.map(|timer| &timer.gpu().caps))],
             Suite::Published(family) => vec![suite::nodes(family)?],
             Suite::All => vec![suite::nodes(&SD15)?, suite::nodes(&SDXL)?],
         };
@@ -155,35 +155,35 @@ impl<'a> Bench<'a> {
         let mut work = Work::default();
         for op in TABLE.iter().map(|row| row.name).filter(|op| wanted(op)) {
             tell(&format!("checking {op}"));
-            let is_there = |entries: &&Vec<Entry>| entries.iter().any(|entry| entry.case.op.name() == op);
-            let there: Vec<&Vec<Entry>> = suites.iter().filter(is_there).collect();
-            for entries in
+            let is_there = |workloads: &&Vec<Workload>| workloads.iter().any(|workload| workload.case.op.name() == op);
+            let there: Vec<&Vec<Workload>> = suites.iter().filter(is_there).collect();
+            for workloads in
                 if there.is_empty() && options.suite != Suite::Peers { own_cases.iter().collect() } else { there }
             {
                 let mut candidates = Vec::new();
-                for entry in entries.iter().filter(|e| e.case.op.name() == op && chosen(&e.case)) {
-                    if work.rows.iter().any(|row| row.is_of(&entry.case)) {
+                for workload in workloads.iter().filter(|e| e.case.op.name() == op && chosen(&e.case)) {
+                    if work.rows.iter().any(|row| row.is_of(&workload.case)) {
                         continue;
                     }
-                    match self.refusal(&entry.case)? {
-                        None => candidates.push(Candidate::new(entry, storage, &ceilings)?),
+                    match self.refusal(&workload.case)? {
+                        None => candidates.push(Candidate::new(workload, storage, &ceilings)?),
                         Some(reason) => {
-                            let variant = self.ways(&entry.case).ok().and_then(|ways| Some(ways.first()?.0));
-                            let row = self.row(entry, variant.unwrap_or_default(), Verdict::Refused)?;
+                            let variant = self.routes(&workload.case).ok().and_then(|ways| Some(ways.first()?.0));
+                            let row = self.row(workload, variant.unwrap_or_default(), Verdict::Refused)?;
                             work.rows.push(Row { reason: Some(reason), ..row });
                         }
                     }
                 }
                 if everything {
                     for candidate in &candidates {
-                        self.start(candidate.entry, &mut work, tell).await?;
+                        self.start(candidate.workload, &mut work, tell).await?;
                     }
                 } else {
-                    let most = choose::most_seconds(op, entries, storage, &ceilings)?;
+                    let most = choose::most_seconds(op, workloads, storage, &ceilings)?;
                     let Some(quick) = choose::quick(&candidates, most) else { continue };
-                    let Some(seconds) = self.start(quick.entry, &mut work, tell).await? else { continue };
+                    let Some(seconds) = self.start(quick.workload, &mut work, tell).await? else { continue };
                     if let Some(large) = choose::large(&candidates, quick, seconds, most) {
-                        self.start(large.entry, &mut work, tell).await?;
+                        self.start(large.workload, &mut work, tell).await?;
                     }
                 }
             }
@@ -194,8 +194,8 @@ impl<'a> Bench<'a> {
         Ok(work.rows)
     }
 
-    fn row(&self, entry: &Entry, variant: &str, verdict: Verdict) -> Result<Row> {
-        Row::new(&self.label, entry, variant, self.storage(), verdict)
+    fn row(&self, workload: &Workload, variant: &str, verdict: Verdict) -> Result<Row> {
+        Row::new(&self.label, workload, variant, self.storage(), verdict)
     }
 
     /// The device in the storage that is measured.
@@ -204,23 +204,23 @@ impl<'a> Bench<'a> {
         gpu.caps.storing(storage.act, storage.weight)
     }
 
-    /// Checks an entry: a row for each of its variants, which is then timed with the others if it is right. The seconds
+    /// Checks an workload: a row for each of its variants, which is then timed with the others if it is right. The seconds
     /// of the preferred variant at a first look.
     async fn start(
         &mut self,
-        entry: &Entry,
+        workload: &Workload,
         work: &mut Work<'a>,
         tell: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Option<f64>> {
         let mut first = None;
-        for (index, (name, way)) in self.ways(&entry.case)?.into_iter().enumerate() {
-            let mut row = self.row(entry, name, Verdict::Unchecked)?;
+        for (index, (name, route)) in self.routes(&workload.case)?.into_iter().enumerate() {
+            let mut row = self.row(workload, name, Verdict::Unchecked)?;
             if work.bytes + row.bytes > MOST_BYTES {
                 self.rounds(work, tell)?;
             }
             let checked = match self.timer {
-                None => measure::on_cpu(&entry.case, self.budget),
-                Some(timer) => measure::on_gpu(timer, &entry.case, way, self.storage(), self.budget).await,
+                None => measure::on_cpu(&workload.case, self.budget),
+                Some(timer) => measure::on_gpu(timer, &workload.case, route, self.storage(), self.budget).await,
             };
             match checked {
                 Err(error) => (row.verdict, row.reason) = (Verdict::Failed, Some(error.to_string())),
@@ -260,18 +260,6 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// `Ok` if every name is an op's.
-///
-/// # Errors
-/// A usage error that lists the ops.
-pub fn known(ops: &[String]) -> Result<()> {
-    let names: Vec<&str> = TABLE.iter().map(|row| row.name).collect();
-    match ops.iter().find(|op| !names.contains(&op.as_str())) {
-        None => Ok(()),
-        Some(op) => Err(Error::usage(format!("there is no op {op}; the ops are {}", names.join(", ")))),
-    }
-}
-
 /// An error that names the bad rows, if there are any.
 ///
 /// # Errors
@@ -287,16 +275,4 @@ pub fn verdict(rows: &[Row]) -> Result<()> {
         "{count} of {all} rows are wrong or failed: {}; `ornstein validate` tells more",
         ten(&bad)
     )))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unknown_op_is_a_usage_error_that_lists_the_ops() {
-        let error = known(&["matmull".into()]).unwrap_err();
-        assert!(matches!(error, Error::Usage(_)));
-        assert!(error.to_string().contains("matmul, matmul_geglu, conv2d"), "{error}");
-    }
 }

@@ -4,8 +4,8 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::bench::measure::{Budget, Watch, Way, on_cpu as on_host, on_gpu as on_device};
-use crate::caps::{Caps, DeviceType};
+use super::bench::measure::{Budget, Route, Watch, on_cpu as on_host, on_gpu as on_device};
+use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::gpu::Timer;
 use crate::graph::plan::Storage;
@@ -141,7 +141,7 @@ impl<'a> Probes<'a> {
 }
 
 async fn probe<'a>(timer: &'a Timer, case: &Case, act: DType, work: f64) -> Result<Probe<'a>> {
-    let checked = on_device(timer, case, Way::Variant(0), Storage { act, weight: act }, Budget::QUICK).await?;
+    let checked = on_device(timer, case, Route::Variant(0), Storage { act, weight: act }, Budget::QUICK).await?;
     match checked.watch {
         Some(watch) => Ok(Probe { work, watch }),
         None => Err(Error::device(format!(
@@ -160,8 +160,7 @@ struct Copy;
 impl Copy {
     /// More bytes than a device's caches hold, where it can bind so many.
     fn case(caps: &Caps) -> Case {
-        let most = if caps.device_type == DeviceType::Software { 64 << 20 } else { 256 << 20 };
-        let elements = caps.max_binding.min(caps.max_buffer).min(most) as usize / DType::F32.size();
+        let elements = caps.max_binding.min(caps.max_buffer).min(caps.beyond_caches()) as usize / DType::F32.size();
         let x = Ty::act([elements / 1024, 1024]);
         Case::new(Self, [x]).fill(0, Fill::With(|i| (i % 251) as f32))
     }

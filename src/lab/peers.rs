@@ -1,8 +1,8 @@
 //! The shapes at which `benches/compare` holds these kernels against other software's: products, 3x3 convolutions and
 //! attention as Stable Diffusion has them, of a size that the device finishes in a fraction of a second.
 
-use super::suite::Entry;
-use crate::caps::DeviceType;
+use super::suite::Workload;
+use crate::caps::Caps;
 use crate::ops::attention::Attention;
 use crate::ops::product::conv2d::Conv2d;
 use crate::ops::product::matmul::MatMul;
@@ -22,7 +22,7 @@ struct Shapes {
 }
 
 /// A cube, and SD 1.5 at 64x64 latents with guidance; SDXL's attention, and the VAE's.
-const HARDWARE: Shapes = Shapes {
+const GPU: Shapes = Shapes {
     products: &[
         [4096, 4096, 4096],
         [8192, 320, 320],
@@ -53,15 +53,15 @@ const HARDWARE: Shapes = Shapes {
 };
 
 /// The same layers where they do a hundredth of that.
-const SOFTWARE: Shapes = Shapes {
+const PROCESSOR: Shapes = Shapes {
     products: &[[1024, 640, 640], [4096, 320, 320], [1024, 2560, 320], [256, 1280, 1280], [154, 640, 768]],
     convolutions: &[[1, 128, 128, 64], [1, 320, 320, 32], [1, 640, 640, 16], [1, 1280, 1280, 8], [1, 320, 320, 64]],
     attentions: &[[1, 8, 1024, 1024, 40], [1, 8, 256, 256, 80], [1, 8, 1024, 77, 40], [1, 1, 1024, 1024, 512]],
 };
 
-/// The entries for a device of that type; `None` is the CPU executor.
-pub fn entries(device: Option<DeviceType>) -> Vec<Entry> {
-    let shapes = if device.is_none_or(|kind| kind == DeviceType::Software) { SOFTWARE } else { HARDWARE };
+/// The workloads for a device; `None` is the CPU executor.
+pub fn workloads(device: Option<&Caps>) -> Vec<Workload> {
+    let shapes = if device.is_none_or(Caps::on_processor) { PROCESSOR } else { GPU };
     let product = |[m, n, k]: &Product| {
         let inputs = [Ty::act([*m, *k]), Ty::new(Kind::Weight, [*k, *n]), Ty::new(Kind::F32, [*n])];
         Case::new(MatMul::new(true), inputs)
@@ -76,5 +76,5 @@ pub fn entries(device: Option<DeviceType>) -> Vec<Entry> {
     };
     let products = shapes.products.iter().map(product);
     let cases = products.chain(shapes.convolutions.iter().map(convolution));
-    cases.chain(shapes.attentions.iter().map(attention)).map(Entry::of).collect()
+    cases.chain(shapes.attentions.iter().map(attention)).map(Workload::of).collect()
 }

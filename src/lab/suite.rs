@@ -107,13 +107,13 @@ pub(super) fn rows(way: &str, sizes: Sizes) -> Sizes {
 
 /// An op at one set of shapes, and where it runs so.
 #[derive(Debug)]
-pub struct Entry {
+pub struct Workload {
     pub case: Case,
     /// `sd15 unet` -> how many nodes.
     pub uses: BTreeMap<String, usize>,
 }
 
-impl Entry {
+impl Workload {
     /// A case that no network stands for.
     pub fn of(case: Case) -> Self {
         Self { case, uses: BTreeMap::new() }
@@ -130,28 +130,28 @@ impl Entry {
 }
 
 /// The cases of the ops' own tables.
-pub fn cases() -> Vec<Entry> {
-    TABLE.iter().flat_map(Row::cases).map(Entry::of).collect()
+pub fn cases() -> Vec<Workload> {
+    TABLE.iter().flat_map(Row::cases).map(Workload::of).collect()
 }
 
 /// The distinct nodes of a family's networks at its own size.
 ///
 /// # Errors
 /// If one of the configurations above is wrong.
-pub fn nodes(family: &Published) -> Result<Vec<Entry>> {
-    let mut entries: Vec<Entry> = Vec::new();
+pub fn nodes(family: &Published) -> Result<Vec<Workload>> {
+    let mut workloads: Vec<Workload> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     for graph in family.networks(family.latent, 2)? {
         for node in &graph.nodes {
             let case = filled(Arc::clone(&node.op), graph.types(&node.inputs));
-            let place = *known.entry(case.name()).or_insert(entries.len());
-            if place == entries.len() {
-                entries.push(Entry::of(case));
+            let place = *known.entry(case.name()).or_insert(workloads.len());
+            if place == workloads.len() {
+                workloads.push(Workload::of(case));
             }
-            *entries[place].uses.entry(format!("{} {}", family.name, graph.network)).or_default() += 1;
+            *workloads[place].uses.entry(format!("{} {}", family.name, graph.network)).or_default() += 1;
         }
     }
-    Ok(entries)
+    Ok(workloads)
 }
 
 /// A node as a case: filled as the op's own cases with such inputs are, since statistics and timesteps are not normal.
@@ -251,16 +251,16 @@ mod tests {
 
     #[test]
     fn a_suite_has_every_node_once_with_its_count() {
-        let entries = nodes(&SD15).unwrap();
+        let workloads = nodes(&SD15).unwrap();
         let nodes: usize = SD15.networks(64, 2).unwrap().iter().map(|graph| graph.nodes.len()).sum();
-        assert_eq!(entries.iter().flat_map(|entry| entry.uses.values()).sum::<usize>(), nodes);
-        assert!(entries.len() < nodes / 3, "{} of {nodes}", entries.len());
+        assert_eq!(workloads.iter().flat_map(|workload| workload.uses.values()).sum::<usize>(), nodes);
+        assert!(workloads.len() < nodes / 3, "{} of {nodes}", workloads.len());
     }
 
     #[test]
     fn indices_stay_inside_their_table() {
-        let entries = nodes(&SD15).unwrap();
-        let embedding = entries.iter().find(|entry| entry.case.op.name() == "embedding").unwrap();
+        let workloads = nodes(&SD15).unwrap();
+        let embedding = workloads.iter().find(|workload| workload.case.op.name() == "embedding").unwrap();
         assert!(matches!(embedding.case.inputs[0].1, Fill::Below(49_408)));
     }
 }

@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use crate::caps::Caps;
 use crate::error::{Error, Field, Remedy, Result};
-use crate::gpu::{Gpu, Session};
+use crate::gpu::Gpu;
+use crate::gpu::check::{Check, Checked};
 use crate::graph::Graph;
 use crate::graph::plan::{Storage, check_limits};
-use crate::ops::case::{Difference, compare_stored, tolerance};
-use crate::ops::{Case, Kind, Op, TABLE, Ty};
-use crate::tensor::{DType, NoWeights, Tensor};
+use crate::ops::case::{Difference, tolerance};
+use crate::ops::{Case, Kind, Op, TABLE, Ty, check_names};
+use crate::tensor::DType;
 
 mod inputs;
 pub mod network;
@@ -41,18 +42,6 @@ pub struct Selection {
     pub all_variants: bool,
     /// The largest shapes of real models too, and tensors that the device cannot bind.
     pub full: bool,
-}
-
-impl Selection {
-    /// # Errors
-    /// [`Error::Usage`] with the ops that there are, if one has another name.
-    pub fn check_ops(&self) -> Result<()> {
-        let names: Vec<_> = TABLE.iter().map(|row| row.name).collect();
-        match self.ops.iter().find(|name| !names.contains(&name.as_str())) {
-            Some(unknown) => Err(Error::usage(format!("there is no op {unknown}; the ops are {}", names.join(", ")))),
-            None => Ok(()),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -119,11 +108,6 @@ type Choice = (usize, &'static str);
 const NO_VARIANT: Choice = (0, "-");
 
 impl Subject<'_> {
-    /// The type in which the output is stored.
-    fn stored(&self, output: &Ty) -> DType {
-        if output.kind == Kind::Act { self.storage.act } else { DType::F32 }
-    }
-
     fn row(&self, verdict: Verdict) -> Row {
         let reads_matrix = self.types.iter().any(|ty| ty.kind == Kind::Weight);
         Row {
@@ -153,51 +137,35 @@ impl Subject<'_> {
         Row { reason: Some(why.to_string()), ..self.row(Verdict::Failed) }
     }
 
-    /// The row of a run whose output is this far from the reference.
-    fn measured(&self, difference: &Difference) -> Row {
-        let mut row = self.row(Verdict::Passed);
-        let (index, found, wanted) = difference.worst;
-        if difference.relative.is_nan() || difference.relative > row.limit {
-            row.verdict = Verdict::Failed;
-            let what = if found.is_nan() { ": not a number, or never written" } else { "" };
-            row.reason = Some(format!(
-                "relative error {:.1e} exceeds {:.0e}; worst at {index}: {found} should be {wanted}{what}",
-                difference.relative, row.limit
-            ));
+    /// The row of a run whose output was compared.
+    fn measured(&self, Checked { difference, fault, .. }: &Checked) -> Row {
+        let Difference { relative, max_abs, max_ulp, worst: (index, found, wanted) } = *difference;
+        Row {
+            relative: Some(relative),
+            max_abs: Some(max_abs),
+            ulp: Some(max_ulp),
+            worst: Some(Worst { index, found, wanted }),
+            reason: fault.clone(),
+            ..self.row(if fault.is_none() { Verdict::Passed } else { Verdict::Failed })
         }
-        row.relative = Some(difference.relative);
-        row.max_abs = Some(difference.max_abs);
-        row.ulp = Some(difference.max_ulp);
-        row.worst = Some(Worst { index, found, wanted });
-        row
     }
 
-    /// Runs it on the device and compares with `reference`.
-    async fn check(&self, gpu: &Arc<Gpu>, inputs: Vec<Tensor>, reference: &Tensor) -> Row {
-        match self.run(gpu, inputs).await {
-            Ok((output, stored, padding)) => {
-                let row = self.measured(&compare_stored(&output, reference, stored));
-                match padding {
-                    // Wrong elements say more than wrong padding, which they often bring along.
-                    Err(error) if row.verdict == Verdict::Passed => self.failed(&error),
-                    _ => row,
-                }
-            }
+    /// Runs it on the device: the output is right, and so is what lies around it.
+    async fn check(&self, gpu: &Arc<Gpu>, check: &Check) -> Row {
+        let checked = async {
+            let checked = check.variant(gpu, self.variant.0).await?;
+            checked.session.check_guards().await?;
+            Ok(checked)
+        };
+        match checked.await {
+            // Wrong elements say more than wrong padding, which they often bring along.
+            Ok(checked) if checked.fault.is_some() => self.measured(&checked),
+            Ok(checked) => match checked.session.check_padding().await {
+                Ok(()) => self.measured(&checked),
+                Err(error) => self.failed(&error),
+            },
             Err(error) => self.failed(&error),
         }
-    }
-
-    /// The output, the type it is stored in, and whether its padding is as it should be.
-    async fn run(&self, gpu: &Arc<Gpu>, inputs: Vec<Tensor>) -> Result<(Tensor, DType, Result<()>)> {
-        let graph = Graph::of_op(self.op, self.types.iter().map(|ty| ty.kind).zip(inputs))?;
-        let (name, output) = graph.outputs[0].clone();
-        let stored = self.stored(graph.ty(output));
-        let session = Session::choosing(gpu, graph, &NoWeights, self.storage, &|_| self.variant.0)?;
-        session.poison();
-        let mut outputs = session.run(&[]).await?;
-        session.check_guards().await?;
-        let output = outputs.remove(&name).ok_or_else(|| Error::device("the session gave no output"))?;
-        Ok((output, stored, session.check_padding().await))
     }
 }
 
@@ -206,7 +174,7 @@ impl Subject<'_> {
 /// # Errors
 /// [`Error::Usage`] if an op is unknown or nothing is selected. What is wrong with a kernel is not an error but a row.
 pub async fn validate(gpu: &Arc<Gpu>, selection: &Selection, tell: &mut dyn FnMut(&Row)) -> Result<Vec<Row>> {
-    selection.check_ops()?;
+    check_names(&selection.ops)?;
     let mut rows = Vec::new();
     for op in TABLE {
         if !selection.ops.is_empty() && !selection.ops.iter().any(|name| name == op.name) {
@@ -281,10 +249,12 @@ async fn check_case(gpu: &Arc<Gpu>, case: &Case, storage: Storage, selection: &S
     if variants.is_empty() {
         return;
     }
-    let inputs = case.tensors(SEED, storage.act, storage.weight);
-    let reference = case.op.reference(&inputs.iter().collect::<Vec<_>>(), &output.shape);
+    let check = match Check::of_case(case, storage) {
+        Ok(check) => check,
+        Err(error) => return add(subject(NO_VARIANT).failed(&error)),
+    };
     for variant in variants {
-        add(subject(variant).check(gpu, inputs.clone(), &reference).await);
+        add(subject(variant).check(gpu, &check).await);
     }
 }
 

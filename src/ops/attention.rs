@@ -11,7 +11,7 @@ mod coop;
 
 use super::host::attention::Heads;
 use super::{Binding, Case, Inputs, Kind, Launch, Op, Tiles, Ty, Variant, expect_inputs, expect_kind, expect_shape};
-use crate::caps::{Caps, DeviceType};
+use crate::caps::Caps;
 use crate::error::{Error, Field, Remedy, Result};
 use crate::ops::case::{Fill, large, subnormal};
 use crate::tensor::{Shape, Tensor};
@@ -184,8 +184,7 @@ impl Op for Attention {
                 let launch = coop.launch(launch(coop.queries(), coop.chunks), lanes);
                 Variant { name: coop.name, launch }
             };
-            // A software device multiplies matrices element by element: to check them there, not to be fast.
-            let at = if caps.device_type == DeviceType::Software { variants.len() } else { 0 };
+            let at = if caps.fast_matrices() { 0 } else { variants.len() };
             let coops = coops.into_iter().filter(|coop| ends(coop.rounds(keys, lanes)));
             variants.splice(at..at, coops.map(variant));
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use half::f16;
 
-use super::{Kind, Op, Ty};
+use super::{Inputs, Kind, Op, Ty, Variant};
+use crate::caps::Caps;
 use crate::error::Result;
 use crate::rng::Generator;
 use crate::tensor::{DType, Tensor};
@@ -86,8 +87,16 @@ impl Case {
         let types = self.types();
         let output = self.op.output(&types)?;
         let reference = self.op.reference(&inputs.iter().collect::<Vec<_>>(), &output.shape);
-        let stored = if output.kind == Kind::Act { act } else { DType::F32 };
-        Ok(Expected { reference, stored, limit: tolerance(act, self.op.sum_length(&types)) })
+        Ok(Expected::new(&*self.op, &types, output.kind, reference, act))
+    }
+
+    /// Every way to launch it on a device, the preferred first.
+    ///
+    /// # Errors
+    /// If the case contradicts its op's shape rule, or the device can run none.
+    pub fn variants(&self, caps: &Caps) -> Result<Vec<Variant>> {
+        let types = self.types();
+        self.op.variants(&types, &self.op.output(&types)?, caps)
     }
 
     /// The input tensors, rounded to what the device will hold: `act` for activations, `weight` for matrices.
@@ -126,9 +135,30 @@ pub struct Expected {
 }
 
 impl Expected {
+    /// Of an op whose inputs have these types and whose output, of that kind, should be `reference`, where activations
+    /// are stored in `act`.
+    pub fn new(op: &dyn Op, inputs: Inputs, output: Kind, reference: Tensor, act: DType) -> Self {
+        let stored = if output == Kind::Act { act } else { DType::F32 };
+        Self { reference, stored, limit: tolerance(act, op.sum_length(inputs)) }
+    }
+
     /// How far a device's output is from the reference, as the device stores it.
     pub fn compare(&self, output: &Tensor) -> Difference {
         compare_stored(output, &self.reference, self.stored)
+    }
+
+    /// What is wrong with an output that is so far off, unless the tolerance allows it.
+    pub fn fault(&self, difference: &Difference) -> Option<String> {
+        let Difference { relative, worst: (index, found, wanted), .. } = difference;
+        let limit = self.limit;
+        // NaN is wrong as well.
+        let right = *relative <= limit;
+        let what = if found.is_nan() { ": not a number, or never written" } else { "" };
+        (!right).then(|| {
+            format!(
+                "relative error {relative:.1e} exceeds {limit:.0e}; worst at {index}: {found} should be {wanted}{what}"
+            )
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use std::any::Any;
 use std::fmt::Debug;
 
 use crate::caps::Caps;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
 pub mod activation;
@@ -103,6 +103,18 @@ pub const TABLE: &[Row] = &[
     Row::new("winograd_product", winograd::winograd_product::cases),
     Row::new("winograd_output", winograd::winograd_output::cases),
 ];
+
+/// `Ok` if every name is an op's.
+///
+/// # Errors
+/// A usage error that lists the ops.
+pub fn check_names(names: &[String]) -> Result<()> {
+    let known: Vec<_> = TABLE.iter().map(|row| row.name).collect();
+    match names.iter().find(|name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(Error::usage(format!("there is no op {name}; the ops are {}", known.join(", ")))),
+    }
+}
 
 /// An operation with its attributes, and all that is to know of it.
 ///
@@ -195,6 +207,13 @@ pub trait Op: Any + Debug + Send + Sync {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unknown_op_is_a_usage_error_that_lists_the_ops() {
+        let error = check_names(&["matmull".into()]).unwrap_err();
+        assert!(matches!(error, Error::Usage(_)));
+        assert!(error.to_string().contains("matmul, matmul_geglu, conv2d"), "{error}");
+    }
 
     #[test]
     fn every_case_belongs_to_its_op_and_obeys_its_shape_rule() {

@@ -11,9 +11,9 @@ pub enum Kind {
     Act,
     /// A matrix of parameters, in the type that the weights are kept in: `weight4` in a kernel.
     Weight,
-    /// Vectors of parameters, statistics, timesteps: always `vec4<f32>`.
+    /// Vectors of parameters, statistics, timesteps: always `vec4f`.
     F32,
-    /// Indices: `vec4<u32>` in a kernel, whole numbers in an f32 host tensor.
+    /// Indices: `vec4u` in a kernel, whole numbers in an f32 host tensor.
     U32,
     /// Whole numbers below 256, four to a `u32` in a kernel: weights of a few bits.
     Bytes,

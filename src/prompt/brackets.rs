@@ -5,7 +5,7 @@ use std::ops::Range;
 /// The brackets of one kind, which are nested; those of the other kind may cross them.
 #[derive(Default)]
 pub(super) struct Brackets {
-    /// The parts before which brackets were opened that are not closed yet.
+    /// The segments before which brackets were opened that are not closed yet.
     pub open: Vec<usize>,
     /// In the order in which they were closed.
     pub closed: Vec<Bracket>,
@@ -13,7 +13,7 @@ pub(super) struct Brackets {
 
 /// A bracket that is closed.
 pub(super) struct Bracket {
-    pub parts: Range<usize>,
+    pub segments: Range<usize>,
     pub factor: f64,
     /// Which of all it was to be closed.
     pub nth: usize,
@@ -40,8 +40,8 @@ impl Brackets {
     /// around the next part.
     pub fn step_back(&mut self, index: usize, around: &mut Vec<Bracket>) {
         loop {
-            while around.pop_if(|bracket| bracket.parts.start > index).is_some() {}
-            let Some(bracket) = self.closed.pop_if(|bracket| bracket.parts.end > index) else { return };
+            while around.pop_if(|bracket| bracket.segments.start > index).is_some() {}
+            let Some(bracket) = self.closed.pop_if(|bracket| bracket.segments.end > index) else { return };
             around.push(Bracket { outer: Product::of(around), ..bracket });
         }
     }

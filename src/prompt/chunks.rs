@@ -4,7 +4,7 @@
 /// The web UI's setting "Prompt word wrap length limit", in tokens.
 const WRAP: usize = 20;
 
-/// A [`Part`](super::Part) in tokens.
+/// A [`Segment`](super::Segment) in tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Tokens {
     /// Words of one weight. What is not to be parted is one word: a token, or all the vectors of an embedding.

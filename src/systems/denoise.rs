@@ -257,17 +257,20 @@ fn put(tensor: &mut Tensor, index: usize, entry: &Tensor) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Source;
+    use crate::rng::NoiseSource;
 
     #[test]
     fn noise_is_drawn_channels_first_and_kept_channels_last() {
-        let mut generators = [Source::default().seeded(1), Source::default().seeded(2)];
+        let mut generators = [NoiseSource::default().seeded(1), NoiseSource::default().seeded(2)];
         let noise = noise_of(&mut generators, &[2, 2, 3, 4].into());
         for (index, seed) in [1, 2].into_iter().enumerate() {
-            let drawn = Tensor::new([1, 4, 2, 3], Source::default().seeded(seed).normal(24));
+            let drawn = Tensor::new([1, 4, 2, 3], NoiseSource::default().seeded(seed).normal(24));
             assert_eq!(entry(&noise, index).data, drawn.to_channels_last().unwrap().data);
         }
         // A state without pixels is as it is drawn.
-        assert_eq!(normal(&mut Source::default().seeded(1), &[1, 5, 3].into()), Source::default().seeded(1).normal(15));
+        assert_eq!(
+            normal(&mut NoiseSource::default().seeded(1), &[1, 5, 3].into()),
+            NoiseSource::default().seeded(1).normal(15)
+        );
     }
 }

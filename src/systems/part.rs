@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::error::Result;
-use crate::graph::{Graph, Source};
+use crate::graph::{Graph, Origin};
 use crate::models::controlnet;
 use crate::network::Executor;
 use crate::tensor::{Shape, Tensor};
@@ -56,8 +56,8 @@ impl Part {
     /// What it is made for: its inputs' names and sizes, the type of activations, its outputs (of a text encoder, those
     /// of one layer or another), the changes of LoRA files, and added rows.
     pub(super) fn made_for(&self, executor: &Executor, changes: &Changes) -> String {
-        let inputs = self.graph.values.iter().filter_map(|value| match &value.source {
-            Source::Input(name) => Some(format!(", {name} {}", value.ty.shape)),
+        let inputs = self.graph.values.iter().filter_map(|value| match &value.origin {
+            Origin::Input(name) => Some(format!(", {name} {}", value.ty.shape)),
             _ => None,
         });
         let mut added = DefaultHasher::new();

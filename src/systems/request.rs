@@ -32,7 +32,7 @@ pub struct Request {
     /// Seed of the first picture; the others count up.
     pub seed: u64,
     /// Which generator the noise is of: the latents', and a stochastic sampler's, which goes on drawing from it.
-    pub rng: rng::Source,
+    pub rng: rng::NoiseSource,
     /// Number of pictures, at least 1.
     pub batch: usize,
     /// Files whose changes are added to the weights.
@@ -63,7 +63,7 @@ impl Default for Request {
             prediction: None,
             eta: None,
             seed: 0,
-            rng: rng::Source::default(),
+            rng: rng::NoiseSource::default(),
             batch: 1,
             loras: Vec::new(),
             init_latents: None,

@@ -12,7 +12,7 @@ use crate::error::{Error, Field, Remedy, Result};
 use crate::gpu::device::Gpu;
 use crate::graph::interpret::load_parameters;
 use crate::graph::plan::{Storage, check_limits, device_bytes, plan};
-use crate::graph::{Graph, Node, Part, Source, ValueId};
+use crate::graph::{Graph, Node, Origin, Plane, ValueId};
 use crate::ops::{Binding, Kind, Launch};
 use crate::tensor::{DType, Weights};
 
@@ -73,7 +73,7 @@ impl Session {
         let mut uploads = Uploads { gpu, pending: 0, total: 0 };
         let mut fixed = HashMap::new();
         load_parameters(graph, weights, |id, parameter, raw| {
-            let buffer = if parameter.part == Part::Quants {
+            let buffer = if parameter.plane == Plane::Quants {
                 let quants = parameter.pack.to_tensor(raw, &parameter.file_shape)?;
                 uploads.buffer(&parameter.name(), &memory::to_bytes(&quants, Kind::Bytes, storage.weight))?
             } else {
@@ -87,15 +87,15 @@ impl Session {
         })?;
         for (i, value) in graph.values.iter().enumerate() {
             let id = ValueId(i);
-            match &value.source {
-                Source::Constant(tensor) => {
+            match &value.origin {
+                Origin::Constant(tensor) => {
                     let dtype = if value.ty.kind == Kind::Weight { storage.weight } else { storage.act };
                     fixed.insert(id, uploads.buffer("constant", &memory::to_bytes(tensor, value.ty.kind, dtype))?);
                 }
-                Source::Input(name) => {
+                Origin::Input(name) => {
                     fixed.insert(id, uploads.empty(name, device_bytes(graph, id, *storage)));
                 }
-                Source::Parameter(_) | Source::Node(_) => {}
+                Origin::Parameter(_) | Origin::Node(_) => {}
             }
         }
         let slots = plan

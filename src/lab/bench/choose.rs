@@ -4,13 +4,13 @@
 //! to be quick, and the largest that, going by that one's speed, fits the op's part of the time.
 
 use super::Bench;
-use super::measure::Way;
+use super::measure::Route;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::graph::plan::Storage;
 use crate::lab::bench::row::{Row, Verdict};
 use crate::lab::ceilings::Ceilings;
-use crate::lab::suite::Entry;
+use crate::lab::suite::Workload;
 use crate::ops::Case;
 
 /// Seconds that one run may take unless all shapes are asked for, as far as can be told before: of an op that is all of the networks,
@@ -24,22 +24,22 @@ const LEAST_SHARE: f64 = 0.02;
 /// Seconds for which the host makes one element of a case's tensors.
 const HOST_ELEMENT: f64 = 4e-8;
 
-/// An entry with what it costs.
+/// An workload with what it costs.
 pub(super) struct Candidate<'e> {
-    pub entry: &'e Entry,
+    pub workload: &'e Workload,
     /// Seconds at the device's ceilings, and of the check on the host.
     ideal: f64,
     host: f64,
 }
 
 impl<'e> Candidate<'e> {
-    pub fn new(entry: &'e Entry, storage: Storage, ceilings: &Ceilings) -> Result<Self> {
-        let row = Row::new("", entry, "", storage, Verdict::Unchecked)?;
+    pub fn new(workload: &'e Workload, storage: Storage, ceilings: &Ceilings) -> Result<Self> {
+        let row = Row::new("", workload, "", storage, Verdict::Unchecked)?;
         let (flops, bytes) = (row.flops as f64, row.bytes as f64);
         let ideal = (flops / ceilings.gflop_s(storage.act)).max(bytes / ceilings.copy_gb_s) / 1e9;
-        let elements: usize = entry.case.inputs.iter().map(|(ty, _)| ty.shape.len()).sum();
+        let elements: usize = workload.case.inputs.iter().map(|(ty, _)| ty.shape.len()).sum();
         let per_thread = 2e10 * rayon::current_num_threads() as f64;
-        Ok(Self { entry, ideal, host: flops / per_thread + elements as f64 * HOST_ELEMENT })
+        Ok(Self { workload, ideal, host: flops / per_thread + elements as f64 * HOST_ELEMENT })
     }
 }
 
@@ -66,13 +66,13 @@ fn largest<'c, 'e>(candidates: &'c [Candidate<'e>], ideal: f64) -> Option<&'c Ca
 }
 
 /// Seconds that one run of this op may take unless all shapes are asked for: the more, the larger its part in the networks is.
-pub(super) fn most_seconds(op: &str, entries: &[Entry], storage: Storage, ceilings: &Ceilings) -> Result<f64> {
+pub(super) fn most_seconds(op: &str, workloads: &[Workload], storage: Storage, ceilings: &Ceilings) -> Result<f64> {
     let (mut own, mut all) = (0.0, 0.0);
-    for entry in entries {
-        let count = entry.uses.values().sum::<usize>() as f64;
-        let ideal = count * Candidate::new(entry, storage, ceilings)?.ideal;
+    for workload in workloads {
+        let count = workload.uses.values().sum::<usize>() as f64;
+        let ideal = count * Candidate::new(workload, storage, ceilings)?.ideal;
         all += ideal;
-        own += if entry.case.op.name() == op { ideal } else { 0.0 };
+        own += if workload.case.op.name() == op { ideal } else { 0.0 };
     }
     Ok((MOST_SECONDS * own / f64::max(all, 1e-12)).clamp(LEAST_SECONDS, MOST_SECONDS))
 }
@@ -101,16 +101,15 @@ impl Bench<'_> {
         }
     }
 
-    /// The ways to measure by their names, the preferred one first.
-    pub(super) fn ways(&self, case: &Case) -> Result<Vec<(&'static str, Way)>> {
-        let Some(timer) = self.timer else { return Ok(vec![("reference", Way::Variant(0))]) };
+    /// The routes to measure by their names, the preferred one first.
+    pub(super) fn routes(&self, case: &Case) -> Result<Vec<(&'static str, Route)>> {
+        let Some(timer) = self.timer else { return Ok(vec![("reference", Route::Variant(0))]) };
         let caps = self.caps(timer.gpu());
-        let types = case.types();
-        let variants = case.op.variants(&types, &case.op.output(&types)?, &caps)?;
-        let variants = variants.iter().enumerate().map(|(index, variant)| (variant.name, Way::Variant(index)));
-        let lowered = Graph::of_types(&case.op, &types)?.lowered(&caps)?.nodes.len() > 1;
-        let ways = lowered.then_some(("winograd", Way::Lowered)).into_iter().chain(variants);
-        Ok(ways.take(if self.all_variants { usize::MAX } else { 1 }).collect())
+        let variants = case.variants(&caps)?;
+        let variants = variants.iter().enumerate().map(|(index, variant)| (variant.name, Route::Variant(index)));
+        let lowered = Graph::of_types(&case.op, &case.types())?.lowered(&caps)?.nodes.len() > 1;
+        let routes = lowered.then_some(("winograd", Route::Lowered)).into_iter().chain(variants);
+        Ok(routes.take(if self.all_variants { usize::MAX } else { 1 }).collect())
     }
 }
 
@@ -125,9 +124,9 @@ mod tests {
     #[test]
     fn the_large_shape_is_smaller_on_a_slower_device() {
         let ceilings = Ceilings { copy_gb_s: 10.0, fma_f32_gflop_s: Some(100.0), ..Ceilings::default() };
-        let entries = suite::nodes(&suite::SD15).unwrap();
-        let convs = entries.iter().filter(|entry| entry.case.op.name() == "conv2d");
-        let candidates: Vec<_> = convs.map(|entry| Candidate::new(entry, STORAGE, &ceilings).unwrap()).collect();
+        let workloads = suite::nodes(&suite::SD15).unwrap();
+        let convs = workloads.iter().filter(|workload| workload.case.op.name() == "conv2d");
+        let candidates: Vec<_> = convs.map(|workload| Candidate::new(workload, STORAGE, &ceilings).unwrap()).collect();
         let quick = quick(&candidates, 1.0).unwrap();
         let ideal = |slowness: f64| large(&candidates, quick, quick.ideal * slowness, 1.0).map(|c| c.ideal);
         assert!(quick.ideal <= 0.02 && ideal(1.0) > ideal(10.0), "{:?} {:?}", ideal(1.0), ideal(10.0));
@@ -137,8 +136,8 @@ mod tests {
     #[test]
     fn an_op_has_its_part_of_the_time_within_limits() {
         let ceilings = Ceilings { copy_gb_s: 10.0, fma_f32_gflop_s: Some(100.0), ..Ceilings::default() };
-        let entries = suite::nodes(&suite::SD15).unwrap();
-        let seconds = |op| most_seconds(op, &entries, STORAGE, &ceilings).unwrap();
+        let workloads = suite::nodes(&suite::SD15).unwrap();
+        let seconds = |op| most_seconds(op, &workloads, STORAGE, &ceilings).unwrap();
         assert_eq!(seconds("upsample"), LEAST_SECONDS);
         assert!(seconds("conv2d") > seconds("attention") && seconds("conv2d") < MOST_SECONDS);
     }

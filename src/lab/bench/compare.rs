@@ -103,8 +103,8 @@ mod tests {
         let ceilings = Ceilings { copy_gb_s: 1.0 / copy, ..Ceilings::default() };
         let caps = serde_json::Value::Null;
         let storage = Storage { act: DType::F32, weight: DType::F32 };
-        let row = |(median, entry): (&f64, _)| {
-            let mut row = Row::new("cpu", entry, "reference", storage, Verdict::Right).unwrap();
+        let row = |(median, workload): (&f64, _)| {
+            let mut row = Row::new("cpu", workload, "reference", storage, Verdict::Right).unwrap();
             let summary = Summary { median: *median, spread: 0.05, rounds: 9 };
             row.timing = Some(Timing { summary, clock: Clock::Wall, repeats: 1, warnings: Vec::new() });
             row

@@ -11,8 +11,8 @@ use web_time::Instant;
 
 use super::stats::{Summary, median};
 use crate::error::Result;
+use crate::gpu::check::{self, Check};
 use crate::gpu::{Clock, Session, Timer};
-use crate::graph::Graph;
 use crate::graph::plan::Storage;
 use crate::ops::Case;
 use crate::tensor::{DType, NoWeights};
@@ -155,22 +155,17 @@ fn warnings(summary: &Summary, repeats: usize, resolution: f64) -> Vec<String> {
 }
 
 /// A case's correctness and, if it is right, its watch.
-pub struct Checked<'a> {
-    /// `‖out − ref‖₂ / ‖ref‖₂`, and the most that it may be.
+pub struct Measured<'a> {
+    /// `‖out − ref‖₂ / ‖ref‖₂`.
     pub relative_error: f64,
-    pub limit: f64,
+    /// What is wrong, if it is.
+    pub fault: Option<String>,
     pub watch: Option<Watch<'a>>,
 }
 
-impl Checked<'_> {
-    pub fn is_right(&self) -> bool {
-        self.relative_error <= self.limit
-    }
-}
-
-/// One of the ways in which a device can run a case.
+/// How a device runs a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Route {
     /// The op's variant of that number.
     Variant(usize),
     /// The nodes that take the op's place in a network on this device ([`Graph::lowered`]).
@@ -184,35 +179,30 @@ pub enum Way {
 pub async fn on_gpu<'a>(
     timer: &'a Timer,
     case: &Case,
-    way: Way,
+    route: Route,
     storage: Storage,
     budget: Budget,
-) -> Result<Checked<'a>> {
-    let inputs = case.tensors(1, storage.act, storage.weight);
-    let expected = case.expected(&inputs, storage.act)?;
-    let graph = Graph::of_case(case, inputs)?;
-    let session = match way {
-        Way::Variant(variant) => Session::choosing(timer.gpu(), graph, &NoWeights, storage, &|_| variant),
-        Way::Lowered => Session::new(timer.gpu(), graph.lowered(&timer.gpu().caps)?, &NoWeights, storage),
+) -> Result<Measured<'a>> {
+    let (gpu, check) = (timer.gpu(), Check::of_case(case, storage)?);
+    let session = match route {
+        Route::Variant(variant) => check.session(gpu, variant),
+        Route::Lowered => Session::new(gpu, check.graph()?.lowered(&gpu.caps)?, &NoWeights, storage),
     }?;
-    let relative_error = expected.compare(&session.run_poisoned().await?).relative;
-    let mut checked = Checked { relative_error, limit: expected.limit, watch: None };
-    if checked.is_right() {
-        checked.watch = Some(Watch::of_session(timer, session, budget)?);
-    }
-    Ok(checked)
+    let check::Checked { session, difference, fault } = check.run(session).await?;
+    let watch = fault.is_none().then(|| Watch::of_session(timer, session, budget)).transpose()?;
+    Ok(Measured { relative_error: difference.relative, fault, watch })
 }
 
 /// The reference itself, which is right by definition.
 ///
 /// # Errors
 /// If the case contradicts its op's shape rule.
-pub fn on_cpu(case: &Case, budget: Budget) -> Result<Checked<'static>> {
+pub fn on_cpu(case: &Case, budget: Budget) -> Result<Measured<'static>> {
     let inputs = case.tensors(1, DType::F32, DType::F32);
     let shape = case.op.output(&case.types())?.shape;
     let op = Arc::clone(&case.op);
     let run = move || drop(std::hint::black_box(op.reference(&inputs.iter().collect::<Vec<_>>(), &shape)));
-    Ok(Checked { relative_error: 0.0, limit: 0.0, watch: Some(Watch::of_host(run, budget)?) })
+    Ok(Measured { relative_error: 0.0, fault: None, watch: Some(Watch::of_host(run, budget)?) })
 }
 
 #[cfg(test)]

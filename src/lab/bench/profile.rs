@@ -10,10 +10,10 @@ use super::stats::{Summary, median};
 use super::{Bench, Rates, Row, Verdict};
 use crate::components::{Component, Components};
 use crate::error::Result;
-use crate::gpu::{Clock, Session, Timer};
+use crate::gpu::{Clock, Session, Timer, check};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
-use crate::lab::suite::{self, Entry, Published, rows};
+use crate::lab::suite::{self, Published, Workload, rows};
 use crate::models::config::ENCODER;
 use crate::models::ports::Sizes;
 use crate::network::{Placement, place, storages};
@@ -212,12 +212,9 @@ impl Bench<'_> {
             let case = Case::of(std::sync::Arc::clone(&node.op), graph.types(&node.inputs));
             let variant = match self.timer {
                 None => "reference",
-                Some(timer) => {
-                    let variants = case.op.variants(&case.types(), graph.ty(node.output), &timer.gpu().caps)?;
-                    variants[placement.variants[i]].name
-                }
+                Some(timer) => check::variants(timer.gpu(), &case, storage)?[placement.variants[i]].name,
             };
-            let mut row = Row::new(&self.label, &Entry { case, uses: BTreeMap::new() }, variant, storage, verdict)?;
+            let mut row = Row::new(&self.label, &Workload { case, uses: BTreeMap::new() }, variant, storage, verdict)?;
             let rounds: Vec<f64> = times.nodes.iter().map(|seconds| seconds[i]).collect();
             row.node = Some(node.name.clone());
             row.reason = (!times.finite).then(|| "the network's output is not finite".to_string());

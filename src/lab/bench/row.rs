@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::compare::Change;
-use super::measure::{Checked, Timing};
+use super::measure::{Measured, Timing};
 use crate::error::Result;
 use crate::graph::plan::Storage;
 use crate::lab::ceilings::Ceilings;
-use crate::lab::suite::Entry;
+use crate::lab::suite::Workload;
 use crate::ops::Case;
 use crate::tensor::DType;
 
@@ -69,8 +69,8 @@ impl Row {
     ///
     /// # Errors
     /// If the case contradicts its op's shape rule.
-    pub fn new(device: &str, entry: &Entry, variant: &str, storage: Storage, verdict: Verdict) -> Result<Self> {
-        let Entry { case, uses } = entry;
+    pub fn new(device: &str, workload: &Workload, variant: &str, storage: Storage, verdict: Verdict) -> Result<Self> {
+        let Workload { case, uses } = workload;
         let types = case.types();
         let output = case.op.output(&types)?;
         let read =
@@ -98,13 +98,12 @@ impl Row {
     }
 
     /// Puts in what comparing with the reference gave.
-    pub fn judge(&mut self, checked: &Checked) {
+    pub fn judge(&mut self, checked: &Measured) {
         self.verdict = Verdict::Right;
         self.relative_error = Some(checked.relative_error);
-        if !checked.is_right() {
+        if let Some(fault) = &checked.fault {
             self.verdict = Verdict::Wrong;
-            let Checked { relative_error, limit, .. } = checked;
-            self.reason = Some(format!("relative error {relative_error:.1e} exceeds {limit:.0e}: not timed"));
+            self.reason = Some(format!("not timed: {fault}"));
         }
     }
 
@@ -186,7 +185,7 @@ mod tests {
     #[test]
     fn a_row_survives_its_json() {
         let mut row = row();
-        row.judge(&Checked { relative_error: 0.0, limit: 1.0, watch: None });
+        row.judge(&Measured { relative_error: 0.0, fault: None, watch: None });
         let summary = Summary::of(&[0.5]);
         row.timing = Some(Timing { summary, clock: Clock::Wall, repeats: 3, warnings: Vec::new() });
         row.rate(&CEILINGS, DType::F32);
@@ -202,7 +201,7 @@ mod tests {
     #[test]
     fn a_wrong_row_is_not_timed_and_fails_the_run() {
         let mut row = row();
-        row.judge(&Checked { relative_error: 0.5, limit: 1e-5, watch: None });
+        row.judge(&Measured { relative_error: 0.5, fault: Some("it is off".into()), watch: None });
         assert_eq!((row.verdict, row.timing.is_none()), (Verdict::Wrong, true));
         assert!(verdict(&[row]).unwrap_err().to_string().contains("1 of 1"));
     }

@@ -13,14 +13,15 @@ use super::{NO_VARIANT, Row, Selection, Verdict, inputs, variants};
 use crate::components::{Component, Components};
 use crate::error::{Error, Field, Remedy, Result};
 use crate::forward::{Prepared, Tensors};
+use crate::gpu::check::Check;
 use crate::gpu::{Gpu, Session};
 use crate::graph::plan::{Storage, last_reads};
-use crate::graph::{Graph, Node, Source, ValueId};
+use crate::graph::{Graph, Node, Origin, ValueId};
 use crate::lab::suite::{self, Published};
 use crate::models::config::FORWARD;
 use crate::network::storage;
 use crate::ops::Kind;
-use crate::ops::case::{compare, round_to};
+use crate::ops::case::{Expected, compare, round_to};
 use crate::tensor::{DType, Shape, Tensor, Weights};
 use crate::weights::{Model, Synthetic, check};
 
@@ -231,13 +232,13 @@ impl Run<'_> {
     /// A parameter or constant, made when it is read, since those of large models do not fit all at once.
     fn known(&self, graph: &Graph, id: ValueId) -> Result<Option<Tensor>> {
         let weights = &self.subject.weights;
-        match &graph.values[id.0].source {
-            Source::Constant(tensor) => Ok(Some(Tensor::clone(tensor))),
-            Source::Parameter(p) => {
+        match &graph.values[id.0].origin {
+            Origin::Constant(tensor) => Ok(Some(Tensor::clone(tensor))),
+            Origin::Parameter(p) => {
                 let tensor = p.read(&**weights).and_then(|raw| p.pack.to_tensor(&raw, &p.file_shape));
                 tensor.map(Some).map_err(|e| e.at(&p.name()))
             }
-            Source::Input(_) | Source::Node(_) => Ok(None),
+            Origin::Input(_) | Origin::Node(_) => Ok(None),
         }
     }
 
@@ -250,9 +251,12 @@ impl Run<'_> {
         match variants(&node.op, &types, graph.ty(node.output), &caps, self.selection) {
             Err(error) => rows.push(subject(NO_VARIANT).failed(&error)),
             Ok(variants) => {
+                let inputs = types.iter().map(|ty| ty.kind).zip(inputs.iter().copied().cloned());
+                let kind = graph.ty(node.output).kind;
+                let expected = Expected::new(&*node.op, &types, kind, wanted.clone(), storage.act);
+                let check = Check::new(&node.op, inputs, storage, expected);
                 for variant in variants {
-                    let inputs = inputs.iter().copied().cloned().collect();
-                    rows.push(subject(variant).check(self.gpu, inputs, wanted).await);
+                    rows.push(subject(variant).check(self.gpu, &check).await);
                 }
             }
         }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::TIME_IDS;
-use super::levels::{Level, Middle, Way, levels};
+use super::levels::{Extent, Level, Middle, levels};
 use crate::error::Result;
 use crate::models::keys::{Keys, OneOrMany};
 
@@ -69,16 +69,16 @@ impl Config {
     pub fn from_json(text: &str, place: &str) -> Result<Self> {
         let mut keys = Keys::parse(text, place)?;
         keys.only(&[("_class_name", json!("UNet2DConditionModel"))])?;
-        let config = Self::read(&mut keys, Way::DownAndUp)?;
+        let config = Self::read(&mut keys, Extent::DownAndUp)?;
         keys.finish()?;
         Ok(config)
     }
 
-    /// What is said of the way down and the middle, and with [`Way::DownAndUp`] of the way up.
-    pub(super) fn read(keys: &mut Keys, way: Way) -> Result<Self> {
+    /// What is said of the way down and the middle, and with [`Extent::DownAndUp`] of the way up.
+    pub(super) fn read(keys: &mut Keys, extent: Extent) -> Result<Self> {
         refuse_what_is_not_built(keys)?;
         let channels = keys.counts("block_out_channels", &[320, 640, 1280, 1280])?;
-        let (levels, mid) = levels(keys, &channels, way)?;
+        let (levels, mid) = levels(keys, &channels, extent)?;
         let config = Self {
             in_channels: keys.count("in_channels", 4)?,
             out_channels: keys.count("out_channels", 4)?,

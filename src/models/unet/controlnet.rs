@@ -7,7 +7,7 @@
 
 use serde_json::json;
 
-use super::levels::Way;
+use super::levels::Extent;
 use super::{Conv, Inputs, Module};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -66,7 +66,7 @@ impl Config {
             ("time_cond_proj_dim", json!(null)),
         ])?;
         let stages = keys.counts("conditioning_embedding_out_channels", &[16, 32, 96, 256])?;
-        let unet = unet::Config::read(&mut keys, Way::Down)?;
+        let unet = unet::Config::read(&mut keys, Extent::Down)?;
         keys.finish()?;
         Ok(Self { unet, stages })
     }

@@ -22,9 +22,9 @@ pub struct Middle {
     pub depth: Option<usize>,
 }
 
-/// Which way a network goes: a UNet down and up again, a ControlNet down and through the middle.
+/// How far a network goes: a UNet down and up again, a ControlNet down and through the middle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Extent {
     DownAndUp,
     Down,
 }
@@ -36,7 +36,7 @@ type Depths = Vec<OneOrMany<usize>>;
 const MOST_LAYERS: usize = 1000;
 
 /// The levels from the highest resolution to the lowest, and the middle block, if there is one.
-pub fn levels(keys: &mut Keys, channels: &[usize], way: Way) -> Result<(Vec<Level>, Option<Middle>)> {
+pub fn levels(keys: &mut Keys, channels: &[usize], extent: Extent) -> Result<(Vec<Level>, Option<Middle>)> {
     const CROSS_DOWN: &str = "CrossAttnDownBlock2D";
     const CROSS_UP: &str = "CrossAttnUpBlock2D";
     const MID: &str = "UNetMidBlock2DCrossAttn";
@@ -45,9 +45,9 @@ pub fn levels(keys: &mut Keys, channels: &[usize], way: Way) -> Result<(Vec<Leve
     let defaults = [CROSS_DOWN, CROSS_DOWN, CROSS_DOWN, "DownBlock2D"];
     let down_types = keys.names("down_block_types", &defaults, &[CROSS_DOWN, "DownBlock2D"])?;
     let defaults = ["UpBlock2D", CROSS_UP, CROSS_UP, CROSS_UP];
-    let up_types = match way {
-        Way::DownAndUp => Some(keys.names("up_block_types", &defaults, &[CROSS_UP, "UpBlock2D"])?),
-        Way::Down => None,
+    let up_types = match extent {
+        Extent::DownAndUp => Some(keys.names("up_block_types", &defaults, &[CROSS_UP, "UpBlock2D"])?),
+        Extent::Down => None,
     };
     let up_count = up_types.as_ref().map_or(n, Vec::len);
     if [down_types.len(), up_count] != [n; 2] {
@@ -64,7 +64,7 @@ pub fn levels(keys: &mut Keys, channels: &[usize], way: Way) -> Result<(Vec<Leve
     if layers.iter().any(|layers| *layers > MOST_LAYERS) {
         return Err(keys.error(format!("layers_per_block has {layers:?}, each should be at most {MOST_LAYERS}")));
     }
-    let (down_depths, up_depths) = depths(keys, n, way)?;
+    let (down_depths, up_depths) = depths(keys, n, extent)?;
     let mid: Option<String> = keys.get("mid_block_type", Some(MID.to_string()))?;
     let mid = match mid.as_deref() {
         Some(MID) => Some(Middle { heads: heads[n - 1], depth: Some(depth_of(keys, &down_depths[n - 1], 1)?[0]) }),
@@ -106,10 +106,10 @@ fn heads(keys: &mut Keys, blocks: usize) -> Result<Vec<usize>> {
 }
 
 /// `transformer_layers_per_block`, and the same for the way up, from the deepest level.
-fn depths(keys: &mut Keys, blocks: usize, way: Way) -> Result<(Depths, Depths)> {
+fn depths(keys: &mut Keys, blocks: usize, extent: Extent) -> Result<(Depths, Depths)> {
     let (key, reverse) = ("transformer_layers_per_block", "reverse_transformer_layers_per_block");
     let down: Depths = keys.per_block(key, OneOrMany::One(1), blocks)?;
-    if way == Way::Down {
+    if extent == Extent::Down {
         return Ok((down, Vec::new()));
     }
     if !keys.is_null(reverse) {

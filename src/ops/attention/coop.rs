@@ -1,6 +1,6 @@
 //! The tiles of attention's core for cooperative matrices (`shaders/cores/attention_coop.wgsl`), and where they fit.
 
-use crate::caps::{Caps, DeviceType};
+use crate::caps::{Caps, MatrixLoad};
 use crate::ops::Launch;
 
 /// How a head is cut into matrices.
@@ -90,17 +90,14 @@ pub(super) fn offered(d: usize, caps: &Caps) -> Option<(Vec<Coop>, u32)> {
         return None;
     }
     let side = side as usize;
-    // Matrices of 16 are unknown to Metal, which loads those of 8 from single elements alone. What it is given can be
-    // checked where there is no Metal. As many keys at once as there is room for come first.
-    let vec4 = [("coop-wide", "attention_coop_vec4", 4), ("coop-narrow", "attention_coop_vec4", 2)];
-    let scalar = [("coop-wide-scalar", "attention_coop_scalar", 4), ("coop-narrow-scalar", "attention_coop_scalar", 2)];
-    let tiles = match (&*caps.backend, side) {
-        ("metal", 16) => vec![],
-        ("metal", _) => scalar.to_vec(),
-        (_, 8) if caps.device_type == DeviceType::Software => [vec4, scalar].concat(),
-        _ => vec4.to_vec(),
-    };
-    let coops = tiles.into_iter().map(|(name, core, keys)| Coop::new(name, core, side, d, keys));
+    // As many keys at once as there is room for come first.
+    let tiles = caps.matrix_loads().iter().flat_map(|load| match load {
+        MatrixLoad::Vec4 => [("coop-wide", "attention_coop_vec4", 4), ("coop-narrow", "attention_coop_vec4", 2)],
+        MatrixLoad::Scalar => {
+            [("coop-wide-scalar", "attention_coop_scalar", 4), ("coop-narrow-scalar", "attention_coop_scalar", 2)]
+        }
+    });
+    let coops = tiles.map(|(name, core, keys)| Coop::new(name, core, side, d, keys));
     Some((coops.filter(|coop| coop.workgroup_bytes() <= caps.workgroup_memory as usize).collect(), lanes))
 }
 

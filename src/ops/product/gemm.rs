@@ -6,7 +6,7 @@ mod coop;
 
 use coop::Coop;
 
-use crate::caps::{Caps, DeviceType};
+use crate::caps::Caps;
 use crate::ops::{Launch, Tiles, Variant, fold_groups};
 
 /// One core with one size of tile.
@@ -67,10 +67,9 @@ pub(crate) fn variants(shader: &Launch, size: Size, caps: &Caps, finish: impl Fn
     // A tile does not reach from one matrix into the next; threads that share nothing may.
     let fits = |tile: &Tile| size.matrices == 1 || size.rows.is_multiple_of(tile.rows);
     let portable = ordered(&PORTABLE, size.rows).filter(fits).chain([NAIVE]).map(plain);
-    if caps.device_type != DeviceType::Software {
+    if caps.fast_matrices() {
         return coops.chain(portable).collect();
     }
-    // A software device multiplies matrices element by element: to check them there, not to be fast.
     let broadcast = caps.broadcasts().then(|| ordered(&BROADCAST, size.rows).filter(fits).map(plain));
     broadcast.into_iter().flatten().chain(portable).chain(coops).collect()
 }

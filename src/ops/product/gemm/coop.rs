@@ -1,7 +1,7 @@
 //! The tiles of the core for cooperative matrices (`shaders/cores/gemm_coop.wgsl`), and where they fit.
 
 use super::Size;
-use crate::caps::{Caps, DeviceType};
+use crate::caps::{Caps, MatrixLoad};
 use crate::ops::Launch;
 
 /// How the subgroups of a workgroup share a tile.
@@ -19,7 +19,6 @@ pub(super) struct Coop {
     step: usize,
 }
 
-/// Metal loads matrices from single elements alone.
 const VEC4: &str = "gemm_coop_vec4";
 const SCALAR: &str = "gemm_coop_scalar";
 
@@ -109,15 +108,12 @@ pub(super) fn offered(size: Size, caps: &Caps) -> Vec<Coop> {
     if size.matrices > 1 || !size.c.is_multiple_of(8) || !size.n.is_multiple_of(8) {
         return Vec::new();
     }
-    let mut all: Vec<Coop> = match (side, &*caps.backend) {
-        (16, "metal") => Vec::new(),
-        (16, _) => SIDE_16.into(),
-        (_, "metal") => SIDE_8_SCALAR.into(),
-        // What Metal is given can be checked where there is no Metal.
-        _ if caps.device_type == DeviceType::Software => SIDE_8.into_iter().chain(SIDE_8_SCALAR).collect(),
-        _ => SIDE_8.into(),
-    };
-    all.retain(|coop| coop.fits(lanes as usize, caps));
+    let loads = caps.matrix_loads().iter().flat_map(|load| match (load, side) {
+        (MatrixLoad::Vec4, 16) => &SIDE_16[..],
+        (MatrixLoad::Vec4, _) => &SIDE_8,
+        (MatrixLoad::Scalar, _) => &SIDE_8_SCALAR,
+    });
+    let mut all: Vec<Coop> = loads.copied().filter(|coop| coop.fits(lanes as usize, caps)).collect();
     let first = all.iter().position(|coop| coop.suits(size)).unwrap_or(all.len().saturating_sub(1));
     all.rotate_left(first);
     all

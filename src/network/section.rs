@@ -13,12 +13,12 @@ use crate::host::check_memory;
 use crate::tensor::{DType, Tensor, Weights};
 
 #[derive(Debug)]
-pub(super) enum Part {
+pub(super) enum Section {
     Cpu(Box<Interpreter>),
     Gpu(Box<Session>),
 }
 
-impl Part {
+impl Section {
     /// Puts the weights where they are needed. The graph is stored as the first of `storages` says whose kernels the
     /// device gets right; where there is none, the executor's [`IfWrong`] decides.
     pub async fn load(
