@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
+use ornstein::systems::families::FAMILIES;
 
 use crate::support::test;
 
@@ -11,6 +12,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("cli", 5),
     ("main", 5),
     ("lib", 5),
+    ("systems", 4),
     ("pipeline", 4),
     ("lab", 4),
     ("components", 4),
@@ -69,6 +71,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         test("floors::imports_go_down_only", imports_go_down_only),
         test("floors::each_crate_has_one_door", each_crate_has_one_door),
+        test("floors::weights_name_no_family", weights_name_no_family),
         test("floors::no_files_import_each_other_in_a_circle", no_circles),
     ]
 }
@@ -125,6 +128,23 @@ fn each_crate_has_one_door() -> Result<(), Failed> {
             });
             if named && !doors.contains(&module) {
                 wrong.push(format!("{path} names {name}"));
+            }
+        }
+    });
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// What is known of a family is in its value alone.
+fn weights_name_no_family() -> Result<(), Failed> {
+    let mut wrong = Vec::new();
+    each_file(|module, path, text| {
+        let text = text.to_lowercase();
+        for family in FAMILIES.known.iter().filter(|_| module == "weights") {
+            for name in [family.name, family.title].map(str::to_lowercase) {
+                let whole = |at: usize| !text[at + name.len()..].starts_with(char::is_alphanumeric);
+                if text.match_indices(&name).any(|(at, _)| whole(at)) {
+                    wrong.push(format!("{path} names {name}"));
+                }
             }
         }
     });

@@ -34,7 +34,7 @@
 //! | floor | modules | |
 //! |---|---|---|
 //! | 5 | `cli` (and `main`) | may print, read arguments, block |
-//! | 4 | `pipeline`, `conditioning`, `components`, `forward`, `inspect`, `network`, `lab` | know models, samplers and devices |
+//! | 4 | `pipeline`, `conditioning`, `components`, `forward`, `inspect`, `network`, `lab`, `systems` | know models, samplers and devices |
 //! | 3 | `gpu`, `models`, `weights`, `tokenizer`, `samplers`, `image` | siblings, blind to each other |
 //! | 2 | `graph` | nodes, fusion, memory plan, CPU executor |
 //! | 1 | `ops` | one file per op |
@@ -71,6 +71,7 @@ pub mod pipeline;
 pub mod prompt;
 pub mod rng;
 pub mod samplers;
+pub mod systems;
 pub mod tensor;
 pub mod tokenizer;
 pub mod weights;

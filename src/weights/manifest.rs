@@ -7,15 +7,6 @@ use serde::Deserialize;
 
 use crate::cache;
 
-/// The families of networks that are built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Family {
-    Sd1,
-    Sd2,
-    Sdxl,
-}
-
 /// How a model is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -60,7 +51,8 @@ pub struct Entry {
     pub name: String,
     /// One line for a list.
     pub about: String,
-    pub family: Family,
+    /// The name of its family.
+    pub family: String,
     pub kind: Kind,
     /// `owner/name` on Hugging Face.
     pub repository: Option<String>,
@@ -174,12 +166,12 @@ mod tests {
 
     #[test]
     fn a_url_names_the_revision() {
-        let entry = find("sdxl").unwrap();
+        let entry = find("sd15").unwrap();
         let url = entry.url("https://huggingface.co", &entry.files[0]).unwrap();
         assert_eq!(
             url,
-            "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/\
-             462165984030d82259a11f4367a4eed129e94a7b/model_index.json"
+            "https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5/resolve/\
+             451f4fe16113bff5a5d2269ed5ad43b0592e9a14/model_index.json"
         );
     }
 

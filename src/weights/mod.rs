@@ -9,10 +9,11 @@
 mod builtin;
 mod bundle;
 mod check;
-mod checkpoint;
+pub mod checkpoint;
 mod component;
 mod convert;
 mod extended;
+pub mod family;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod fetch;
 mod file;

@@ -1,0 +1,3 @@
+//! Systems: what a model as a whole does, prompt to picture.
+
+pub mod families;
