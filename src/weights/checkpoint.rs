@@ -69,7 +69,7 @@ impl Checkpoint {
             checkpoint.components.values().any(|tensors| tensors.values().any(|stored| stored.name == name))
         };
         checkpoint.file.refuse_unknown_types(read)?;
-        checkpoint.texts = checkpoint.infer(&networks)?;
+        checkpoint.texts = checkpoint.infer(families, &networks)?;
         Ok(checkpoint)
     }
 
@@ -151,7 +151,7 @@ impl Checkpoint {
     }
 
     /// The texts of the files beside the weights.
-    fn infer(&self, networks: &[(&Component, &Family)]) -> Result<BTreeMap<String, String>> {
+    fn infer(&self, families: &Families, networks: &[(&Component, &Family)]) -> Result<BTreeMap<String, String>> {
         let mut texts = BTreeMap::new();
         let mut add = |path: String, value: Value| _ = texts.insert(path, value.to_string());
         for (network, family) in networks {
@@ -162,7 +162,7 @@ impl Checkpoint {
                 if let Some(what) = (family.refuses)(&seen) {
                     return Err(Error::file(self.path(), what));
                 }
-                let prediction = prediction::of(&self.file, family, &seen);
+                let prediction = prediction::of(&self.file, (families, family), &seen);
                 config["sample_size"] = self.trained_side().unwrap_or_else(|| (family.side)(&prediction)).into();
                 others.extend((family.files)(&prediction));
             }

@@ -30,6 +30,7 @@ use crate::tensor::Weights;
 /// A file and how much of its changes is added: 1 is all, a negative number takes away.
 #[derive(Debug, Clone)]
 pub struct Lora {
+    /// Whose changes are added.
     pub file: Arc<LoraFile>,
     /// To the UNet.
     pub unet: f32,

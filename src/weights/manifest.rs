@@ -11,6 +11,7 @@ use crate::cache;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
+    /// Inside the program.
     BuiltIn,
     /// A folder in the diffusers layout.
     Folder,
@@ -18,12 +19,15 @@ pub enum Kind {
     File,
 }
 
-/// What `generate` takes where no flag says otherwise. `None` leaves it to the model's configuration.
+/// What a picture is drawn with where a user says nothing else. `None` leaves it to the model's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Defaults {
+    /// As `samplers` names it.
     pub sampler: Option<String>,
+    /// Of the sampler; at least 1.
     pub steps: Option<usize>,
+    /// How far the prediction goes from the one without a text towards the one with it; 1 is the latter.
     pub guidance: Option<f32>,
     /// Width and height in pixels.
     pub size: Option<[usize; 2]>,
@@ -35,6 +39,7 @@ pub struct Defaults {
 pub struct File {
     /// Inside the repository, and inside the model's folder.
     pub path: String,
+    /// Its length.
     pub bytes: Option<u64>,
     /// Lower-case hexadecimal.
     pub sha256: Option<String>,
@@ -48,18 +53,22 @@ pub struct File {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
+    /// What users call it; the folder among the models of a machine is called so, too.
     pub name: String,
     /// One line for a list.
     pub about: String,
     /// The name of its family.
     pub family: String,
+    /// What `files` are.
     pub kind: Kind,
     /// `owner/name` on Hugging Face.
     pub repository: Option<String>,
     /// The commit that the sums are of; `main` where it is not known.
     pub revision: Option<String>,
+    /// What it was made to be drawn with.
     #[serde(default)]
     pub defaults: Defaults,
+    /// All that is downloaded.
     #[serde(default, rename = "file")]
     pub files: Vec<File>,
 }

@@ -135,7 +135,9 @@ pub fn vae(vae: &Seen, scaling: f64) -> Value {
 /// Who trained a text encoder: that decides its activation, what fills up its texts, and how many of its layers are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trainer {
+    /// Of ViT-L.
     OpenAi,
+    /// Of ViT-H and ViT-bigG.
     OpenClip,
 }
 

@@ -2,7 +2,7 @@
 //! so what the file's makers wrote into it decides, and otherwise the family.
 
 use super::seen::Seen;
-use crate::weights::family::{EPSILON, Family, Kind, Prediction, SAMPLE, VELOCITY};
+use crate::weights::family::{EPSILON, Families, Family, Kind, Prediction, SAMPLE, VELOCITY};
 use crate::weights::file::TensorFile;
 
 /// Metadata whose value names the prediction: the ModelSpec standard's key, ComfyUI's, and diffusers'.
@@ -18,28 +18,28 @@ const ZERO_SNR: [&str; 3] = ["ss_zero_terminal_snr", "zero_terminal_snr", "ztsnr
 /// The ModelSpec standard's name of a model.
 const ARCHITECTURE: &str = "modelspec.architecture";
 
-/// Of the UNet of this family in a file.
-pub fn of(file: &TensorFile, family: &Family, unet: &Seen) -> Prediction {
+/// Of the UNet of one of the families in a file.
+pub fn of(file: &TensorFile, (families, family): (&Families, &Family), unet: &Seen) -> Prediction {
     let steps = || match file.get("global_step")?.to_f32()[..] {
         [steps] => Some(steps),
         _ => None,
     };
-    let (kind, because) = stated(file, family).unwrap_or_else(|| (family.prediction)(unet, steps()));
+    let (kind, because) = stated(file, families).unwrap_or_else(|| (family.prediction)(unet, steps()));
     let says_so = |key: &&str| file.metadata(key).and_then(truth) == Some(true);
     Prediction { kind, zero_snr: file.has(ZERO_SNR_TENSOR) || ZERO_SNR.iter().any(says_so), because }
 }
 
 /// What the file says, in the first place that says something known.
-fn stated(file: &TensorFile, family: &Family) -> Option<(Kind, String)> {
+fn stated(file: &TensorFile, families: &Families) -> Option<(Kind, String)> {
     if file.has("v_pred") {
         return Some((VELOCITY, "the file has the tensor v_pred".into()));
     }
     let named = NAMED.iter().map(|key| (*key, file.metadata(key).and_then(kind)));
     let velocity = |velocity| if velocity { VELOCITY } else { EPSILON };
     let whether = WHETHER.iter().map(|key| (*key, file.metadata(key).and_then(truth).map(velocity)));
-    let architecture = file
-        .metadata(ARCHITECTURE)
-        .and_then(|said| family.architectures.iter().find(|(start, _)| said.starts_with(start)).map(|(_, kind)| *kind));
+    let mut known = families.known.iter().flat_map(|family| family.architectures);
+    let architecture = file.metadata(ARCHITECTURE).and_then(|said| known.find(|(start, _)| said.starts_with(start)));
+    let architecture = architecture.map(|(_, kind)| *kind);
     let found = named.chain(whether).chain([(ARCHITECTURE, architecture)]).find_map(|(key, kind)| Some((key, kind?)));
     found.map(|(key, kind)| (kind, format!("its metadata has {key} {}", file.metadata(key).unwrap_or_default())))
 }
