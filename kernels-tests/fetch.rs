@@ -12,7 +12,7 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
 use ornstein::weights::fetch::{Hub, Patience, Progress, fetch};
-use ornstein::weights::manifest::{self, Defaults, Entry, Family, File, Kind};
+use ornstein::weights::manifest::{self, Defaults, Entry, File, Kind};
 use tempfile::TempDir;
 
 use self::hub::{Answer, BYTES, SUM, Server, range};
@@ -48,7 +48,7 @@ fn entry() -> Entry {
     Entry {
         name: "small".into(),
         about: "a test".into(),
-        family: Family::Sd1,
+        family: "sd1".into(),
         kind: Kind::Folder,
         repository: Some("owner/small".into()),
         revision: Some("v1".into()),

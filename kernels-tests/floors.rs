@@ -5,6 +5,7 @@ use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
+use ornstein::systems::families::FAMILIES;
 
 use crate::support::test;
 
@@ -75,6 +76,7 @@ fn trials() -> Vec<Trial> {
         test("floors::imports_go_down_only", imports_go_down_only),
         test("floors::each_crate_has_one_door", each_crate_has_one_door),
         test("floors::no_flag_is_named_below_the_command_line", no_flags),
+        test("floors::weights_name_no_family", weights_name_no_family),
         test("floors::no_files_import_each_other_in_a_circle", no_circles),
     ]
 }
@@ -137,20 +139,30 @@ fn each_crate_has_one_door() -> Result<(), Failed> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
 
-/// Files that may still name flags.
-const NAMING_FLAGS: [&str; 2] = ["weights/model.rs", "weights/checkpoint/refuse.rs"];
-
 /// What to change is data (`error::Remedy`), which the command line says in flags and a server in fields.
 fn no_flags() -> Result<(), Failed> {
     let mut wrong = Vec::new();
     each_file(|module, path, text| {
         let is_flag = |(at, _): (usize, &str)| text[at + 2..].starts_with(|c: char| c.is_ascii_lowercase() || c == '{');
-        if module != "cli"
-            && !NAMING_FLAGS.contains(&path)
-            && path.ends_with(".rs")
-            && text.match_indices("--").any(is_flag)
-        {
+        if module != "cli" && path.ends_with(".rs") && text.match_indices("--").any(is_flag) {
             wrong.push(format!("{path} names a flag"));
+        }
+    });
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// What is known of a family is in its value alone.
+fn weights_name_no_family() -> Result<(), Failed> {
+    let mut wrong = Vec::new();
+    each_file(|module, path, text| {
+        let text = text.to_lowercase();
+        for family in FAMILIES.known.iter().filter(|_| module == "weights") {
+            for name in [family.name, family.title].map(str::to_lowercase) {
+                let whole = |at: usize| !text[at + name.len()..].starts_with(char::is_alphanumeric);
+                if text.match_indices(&name).any(|(at, _)| whole(at)) {
+                    wrong.push(format!("{path} names {name}"));
+                }
+            }
         }
     });
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::components::{Component, Components};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Weights};
+use crate::weights::checkpoint::seen::Seen;
 use crate::weights::{Model, check};
 
 /// A model as its files describe it.
@@ -33,6 +34,9 @@ pub struct Inspection {
 #[derive(Debug, Serialize)]
 pub struct ComponentSummary {
     pub component: String,
+    /// Of a network that makes pictures.
+    #[serde(skip)]
+    family: Option<&'static str>,
     /// What sets it apart, in words.
     pub about: String,
     pub tensors: usize,
@@ -50,8 +54,8 @@ pub struct ComponentSummary {
 /// If one cannot be read, or asks for what is not built.
 pub fn inspect(model: &Model) -> Result<Inspection> {
     let Components { built, others } = Components::of(model)?;
-    let family = built.iter().find_map(|component| component.config.family());
-    let components = built.iter().map(|component| part(model, component)).collect::<Result<_>>()?;
+    let components = built.iter().map(|component| part(model, component)).collect::<Result<Vec<_>>>()?;
+    let family = components.iter().find_map(|part| part.family);
     let scheduler = "scheduler/scheduler_config.json";
     let scheduler: Value = if model.has(scheduler) { model.json(scheduler)? } else { Value::Null };
     let word = |key: &str| scheduler[key].as_str().map(String::from);
@@ -76,8 +80,15 @@ fn part(model: &Model, component: &Component) -> Result<ComponentSummary> {
         tensors += 1;
         *dtypes.entry(weights.stored_as(name).unwrap_or_default()).or_insert(0) += shape.len();
     }
-    let (component, about, parameters) = (folder.clone(), config.about(), dtypes.values().sum());
-    Ok(ComponentSummary { component, about, tensors, parameters, dtypes, wanted })
+    let families = model.families();
+    let denoises = families.components().any(|network| network.denoises && network.name == folder);
+    let (family, about) = match families.of(&Seen::of(&weights)) {
+        Some(family) if denoises => (Some(family.title), config.about()),
+        Some(family) => (None, format!("for {}, {}", family.title, config.about())),
+        None => (None, config.about()),
+    };
+    let (component, parameters) = (folder.clone(), dtypes.values().sum());
+    Ok(ComponentSummary { component, family, about, tensors, parameters, dtypes, wanted })
 }
 
 /// Looks at every tensor that the networks want: whether it is there, of the right shape, and finite. `tell` is told each

@@ -1,5 +1,6 @@
 //! What follows from a checkpoint's family and from what its makers wrote into it, however its tensors are called.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -7,14 +8,17 @@ use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
 use ornstein::network::Executor;
 use ornstein::samplers;
+use ornstein::systems::families::FAMILIES;
 use ornstein::systems::{Event, Request, Studio};
-use ornstein::tensor::{DType, Shape, Tensor};
+use ornstein::tensor::{DType, Shape, Tensor, Weights};
 use ornstein::weights::Model;
+use ornstein::weights::checkpoint::keys::Layout;
+use ornstein::weights::family::{Component, Families, Family};
 
 use super::gguf::{plain, write_gguf_of};
 use super::kept::{Kept, Tensors, write};
 use super::odd::{opened, predicted};
-use crate::support::test;
+use crate::support::{ensure, test};
 
 #[distributed_slice(crate::TRIALS)]
 fn trials() -> Vec<Trial> {
@@ -29,6 +33,7 @@ fn trials() -> Vec<Trial> {
             move || names_agree(family),
         ));
     }
+    trials.push(test("checkpoints::a_family_is_what_its_value_says", a_value));
     trials.push(test("checkpoints::what_trainers_write_of_the_prediction_is_read", spellings));
     trials.push(test("checkpoints::a_prediction_that_is_given_replaces_what_was_found", given_prediction));
     trials.push(test("checkpoints::pure_noise_at_the_end_is_honoured_or_said", zero_snr));
@@ -54,6 +59,42 @@ fn draw(pipeline: &Studio, request: Request) -> Result<(Tensor, Vec<String>), Fa
     let never = AtomicBool::new(false);
     let pictures = pollster::block_on(pipeline.generate(&Executor::Cpu, &request, &never, &mut tell))?;
     Ok((pictures.latents, said))
+}
+
+/// Stable Diffusion 1's tensors under a start that only a family of this test has, which also calls its pipeline otherwise.
+fn a_value() -> Result<(), Failed> {
+    static NETWORKS: [Component; 1] = [Component {
+        name: "painter",
+        denoises: true,
+        parts: &[("painter_model.", Layout::Unet)],
+        alone: &[],
+        lora: [&["painter."], &[]],
+        unread: |_| Vec::new(),
+        config: |network| serde_json::json!({"levels": network.count("down_blocks.")}),
+        others: |_| Vec::new(),
+    }];
+    static PAINTERS: Family = Family {
+        title: "Painters",
+        components: &NETWORKS,
+        side: |_| 7,
+        files: |_| vec![("model_index.json", "an index".into())],
+        ..*FAMILIES.known[2]
+    };
+    static OWN: Families = Families { known: &[&PAINTERS], others: &[] };
+    let whole = Kept::of("sd1")?.tensors();
+    let renamed = |name: &str| name.replace("model.diffusion_model.", "painter_model.");
+    let tensors: Tensors = whole.iter().map(|(name, tensor)| (renamed(name), tensor.clone())).collect();
+    let folder = tempfile::tempdir()?;
+    let [own, other] = ["own.safetensors", "other.safetensors"].map(|name| folder.path().join(name));
+    write(&own, &tensors, DType::F16, &HashMap::new())?;
+    let model = Model::open_among(&OWN, &own)?;
+    assert_eq!(model.components(), ["painter"]);
+    assert_eq!(model.text("painter/config.json")?, r#"{"levels":4,"sample_size":7}"#);
+    assert_eq!(model.text("model_index.json")?, r#""an index""#);
+    assert!(model.weights("painter")?.shape("conv_in.weight").is_some());
+    write(&other, &whole, DType::F16, &HashMap::new())?;
+    let error = Model::open_among(&OWN, &other).err().ok_or("it is recognised")?.to_string();
+    ensure(error.contains("holds no network of Painters under a name that is known"), error)
 }
 
 /// The family's weights and metadata as a checkpoint of each format.

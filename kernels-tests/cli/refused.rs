@@ -134,7 +134,7 @@ const CHECKS: &[(&str, Check)] = &[
     }),
     ("a_controlnet_alone_draws_nothing", |at| {
         write_for_the_built_in_model(&at.join("guide"))?;
-        refused(at, &["generate", "x", "--model", "guide"], 1, &["guide: is a ControlNet", "--control"])
+        refused(at, &["generate", "x", "--model", "guide"], 1, &["guide: is a ControlNet", "this as its ControlNet"])
     }),
     ("an_unknown_shader_is_refused_with_where_the_list_is", |at| {
         refused(at, &["shader", "matmull"], 2, &["matmull", "ornstein shader", "activation"])

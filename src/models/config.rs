@@ -12,11 +12,6 @@ pub trait NetworkConfig: fmt::Debug + Send + Sync {
     /// What sets it apart, in words.
     fn about(&self) -> String;
 
-    /// The family of models that it belongs to, if it tells.
-    fn family(&self) -> Option<&'static str> {
-        None
-    }
-
     /// The passes that it has.
     fn ways(&self) -> &'static [&'static str] {
         &[FORWARD]

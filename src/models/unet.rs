@@ -255,10 +255,6 @@ impl NetworkConfig for Config {
         self.to_string()
     }
 
-    fn family(&self) -> Option<&'static str> {
-        Some(self.title())
-    }
-
     fn ports(&self, _: &str) -> Vec<Port> {
         let mut ports = vec![
             Port::image("sample", self.in_channels, 1, Changes::Step, Fill::Normal),

@@ -8,6 +8,7 @@
 pub mod cut;
 pub mod decode;
 pub mod denoise;
+pub mod families;
 pub mod guidance;
 mod kept;
 pub mod kit;

@@ -4,11 +4,12 @@
 //! Every network's tensors stand under the names that networks ask for ([`keys`]); the configurations are inferred from
 //! their shapes ([`infer`]); the tokenizer is CLIP's. A file that holds one network alone is a folder with one component.
 
-mod infer;
-mod keys;
+pub mod infer;
+pub mod keys;
 mod original;
 mod prediction;
 mod refuse;
+pub mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,43 +18,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::component::{ComponentWeights, Stored};
+use super::family::{Component, Families, Family};
 use super::file::TensorFile;
-use super::manifest::Family;
 use super::names::canonical;
 use super::vocabulary;
 use crate::error::{Error, Result, ten};
-use infer::{Seen, Trainer};
-use keys::Layout;
 pub(super) use original::Original;
-use prediction::{Prediction, VELOCITY};
-
-/// Starts of names, the component that they belong to, and how it is written.
-const PARTS: &[(&str, &str, Layout)] = &[
-    ("model.diffusion_model.", "unet", Layout::Unet),
-    ("diffusion_model.", "unet", Layout::Unet),
-    ("first_stage_model.", "vae", Layout::Vae),
-    ("vae.", "vae", Layout::Vae),
-    ("cond_stage_model.transformer.", "text_encoder", Layout::Clip),
-    ("cond_stage_model.model.", "text_encoder", Layout::OpenClip),
-    ("conditioner.embedders.0.transformer.", "text_encoder", Layout::Clip),
-    ("conditioner.embedders.1.model.", "text_encoder_2", Layout::OpenClip),
-    ("control_model.", "controlnet", Layout::ControlNet),
-];
-
-/// A tensor that tells what a file without such starts holds.
-const ALONE: &[(&str, &str, Layout)] = &[
-    // First: it has tensors of a UNet's names, too.
-    ("input_hint_block.0.weight", "controlnet", Layout::ControlNet),
-    ("controlnet_cond_embedding.conv_in.weight", "controlnet", Layout::ControlNet),
-    ("input_blocks.0.0.weight", "unet", Layout::Unet),
-    ("down_blocks.0.resnets.0.conv1.weight", "unet", Layout::Unet),
-    ("decoder.conv_in.weight", "vae", Layout::Vae),
-    ("text_model.embeddings.token_embedding.weight", "text_encoder", Layout::Clip),
-    ("embeddings.token_embedding.weight", "text_encoder", Layout::Clip),
-];
-
-/// Layers of OpenCLIP's ViT-H that Stable Diffusion 2 reads: all but the last.
-const SD2_TEXT_LAYERS: usize = 23;
+use seen::Seen;
 
 /// A component's tensors: canonical name -> where it lies in the file.
 type Tensors = BTreeMap<String, Stored>;
@@ -73,64 +44,58 @@ impl Checkpoint {
     /// Reads the file's header and recognises what it holds.
     ///
     /// # Errors
-    /// A file that is no whole safetensors or GGUF file, or holds nothing that can be opened as a model; the message says
-    /// what it is, where that is known.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// A file that is no whole safetensors or GGUF file, or holds nothing that can be opened as a model of one of these
+    /// families; the message says what it is, where that is known.
+    pub fn open(path: &Path, families: &'static Families) -> Result<Self> {
         let file = TensorFile::open_any(path)?;
-        if let Some(what) = refuse::other_kind(file.all_names()) {
+        if let Some(what) = refuse::other_kind(file.all_names(), families.others) {
             return Err(Error::file(path, what));
         }
-        let Sorted { components, left_out, unknown } = sort(&file);
+        let Sorted { components, left_out, unknown } = sort(&file, families);
         if components.is_empty() {
             let names: Vec<_> = file.all_names().collect();
+            let titles: Vec<_> = families.known.iter().map(|family| family.title).collect();
             let what = format!(
-                "holds no network of Stable Diffusion 1, 2 or XL under a name that is known; it has {}",
+                "holds no network of {} under a name that is known; it has {}",
+                titles.join(", "),
                 if names.is_empty() { "no tensors".into() } else { ten(&names) }
             );
             return Err(Error::file(path, what));
         }
         let mut checkpoint = Self { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown };
-        let family = checkpoint.family()?;
-        checkpoint.leave_out_unread(family)?;
+        let networks = checkpoint.networks(families)?;
+        networks.iter().try_for_each(|(network, _)| checkpoint.leave_out_unread(network))?;
         let read = |name: &str| {
             checkpoint.components.values().any(|tensors| tensors.values().any(|stored| stored.name == name))
         };
         checkpoint.file.refuse_unknown_types(read)?;
-        checkpoint.texts = checkpoint.infer(family)?;
+        checkpoint.texts = checkpoint.infer(families, &networks)?;
         Ok(checkpoint)
     }
 
-    /// The family of its UNet, if it has one.
-    fn family(&self) -> Result<Option<Family>> {
-        if !self.components.contains_key("unet") {
-            return Ok(None);
-        }
-        Ok(Some(infer::family(&Seen::of(&self.weights("unet")?))))
+    /// Its networks, each as it is in the family that it tells, or else that another network of the file does.
+    fn networks(&self, families: &'static Families) -> Result<Vec<(&'static Component, &'static Family)>> {
+        let tell = |name| Ok((name, families.of(&Seen::of(&self.weights(name)?))));
+        let told = self.components().map(tell).collect::<Result<Vec<_>>>()?;
+        let others = told.iter().find_map(|(_, family)| *family);
+        let network = |(name, own): (&str, Option<&'static Family>)| {
+            let ranked = own.into_iter().chain(others).chain(families.known.iter().rev().copied());
+            let mut all = ranked.flat_map(|family| family.components.iter().map(move |component| (component, family)));
+            all.find(|(component, _)| component.name == name)
+        };
+        Ok(told.into_iter().filter_map(network).collect())
     }
 
-    /// Who trained a text encoder.
-    fn trainer(&self, component: &str, family: Option<Family>) -> Result<Trainer> {
-        Ok(infer::trainer(&Seen::of(&self.weights(component)?), component, family))
-    }
-
-    /// Leaves out what no UNet of this family is conditioned by: of Stable Diffusion 1's and 2's text encoder the
-    /// projection of the pooled text and, of OpenCLIP's layers, the last.
-    fn leave_out_unread(&mut self, family: Option<Family>) -> Result<()> {
-        const TEXT: &str = "text_encoder";
-        if !self.components.contains_key(TEXT) {
-            return Ok(());
-        }
-        let last = format!("text_model.encoder.layers.{SD2_TEXT_LAYERS}.");
-        let is_cut = self.trainer(TEXT, family)? == Trainer::OpenClip;
-        let is_read = |name: &str| name != "text_projection.weight" && !(is_cut && name.starts_with(&last));
-        let tensors = self.components.remove(TEXT).unwrap_or_default();
-        let (read, unread): (Tensors, Tensors) = tensors.into_iter().partition(|(name, _)| is_read(name));
-        let stored: BTreeSet<_> = unread.values().map(|stored| &stored.name).collect();
-        self.left_out += stored.len();
-        self.components.insert(TEXT, read);
+    /// Leaves out what a network holds and nothing reads.
+    fn leave_out_unread(&mut self, network: &Component) -> Result<()> {
+        let unread = (network.unread)(&Seen::of(&self.weights(network.name)?));
+        let Some(tensors) = self.components.get_mut(network.name) else { return Ok(()) };
+        let unread = tensors.extract_if(.., |name, _| unread.iter().any(|start| name.starts_with(start)));
+        self.left_out += unread.map(|(_, stored)| stored.name).collect::<BTreeSet<_>>().len();
         Ok(())
     }
 
+    /// The file.
     pub fn path(&self) -> &Path {
         self.file.path()
     }
@@ -186,41 +151,23 @@ impl Checkpoint {
     }
 
     /// The texts of the files beside the weights.
-    fn infer(&self, family: Option<Family>) -> Result<BTreeMap<String, String>> {
+    fn infer(&self, families: &Families, networks: &[(&Component, &Family)]) -> Result<BTreeMap<String, String>> {
         let mut texts = BTreeMap::new();
         let mut add = |path: String, value: Value| _ = texts.insert(path, value.to_string());
-        if let Some(family) = family {
-            let weights = self.weights("unet")?;
-            let unet = Seen::of(&weights);
-            if infer::is_refiner(&unet) {
-                return Err(Error::file(
-                    self.path(),
-                    "is SDXL's refiner, which is not supported; give an SDXL base model",
-                ));
+        for (network, family) in networks {
+            let weights = self.weights(network.name)?;
+            let seen = Seen::of(&weights);
+            let (mut config, mut others) = ((network.config)(&seen), (network.others)(&seen));
+            if network.denoises {
+                if let Some(what) = (family.refuses)(&seen) {
+                    return Err(Error::file(self.path(), what));
+                }
+                let prediction = prediction::of(&self.file, (families, family), &seen);
+                config["sample_size"] = self.trained_side().unwrap_or_else(|| (family.side)(&prediction)).into();
+                others.extend((family.files)(&prediction));
             }
-            let prediction = Prediction::of(&self.file, family, &weights);
-            let side = match family {
-                Family::Sdxl => 128,
-                Family::Sd2 if prediction.kind == VELOCITY => 96,
-                _ => 64,
-            };
-            add("unet/config.json".into(), infer::unet(&unet, self.trained_side().unwrap_or(side)));
-            add("scheduler/scheduler_config.json".into(), infer::scheduler(family, &prediction));
-            add("model_index.json".into(), infer::index(family));
-        }
-        if self.components.contains_key("controlnet") {
-            add("controlnet/config.json".into(), infer::controlnet(&Seen::of(&self.weights("controlnet")?)));
-        }
-        if self.components.contains_key("vae") {
-            add("vae/config.json".into(), infer::vae(&Seen::of(&self.weights("vae")?), family));
-        }
-        for suffix in ["", "_2"] {
-            let component = format!("text_encoder{suffix}");
-            if self.components.contains_key(component.as_str()) {
-                let (weights, trainer) = (self.weights(&component)?, self.trainer(&component, family)?);
-                add(format!("{component}/config.json"), infer::text_encoder(&Seen::of(&weights), trainer));
-                add(format!("tokenizer{suffix}/tokenizer_config.json"), infer::tokenizer(trainer));
-            }
+            add(format!("{}/config.json", network.name), config);
+            others.into_iter().for_each(|(path, value)| add(path.into(), value));
         }
         Ok(texts)
     }
@@ -242,13 +189,18 @@ struct Sorted {
     unknown: Vec<String>,
 }
 
-fn sort(file: &TensorFile) -> Sorted {
+fn sort(file: &TensorFile, families: &Families) -> Sorted {
     let mut left: Vec<&str> = file.all_names().collect();
-    let in_parts = left.iter().any(|name| PARTS.iter().any(|(start, ..)| name.starts_with(start)));
-    let alone = ALONE.iter().find(|(marker, ..)| !in_parts && file.has(marker));
-    let alone = alone.map(|(_, component, layout)| vec![("", *component, *layout)]);
+    let parts =
+        families.components().flat_map(|c| c.parts.iter().map(move |(start, layout)| (*start, c.name, *layout)));
+    let parts: Vec<_> = parts.collect();
+    let in_parts = left.iter().any(|name| parts.iter().any(|(start, ..)| name.starts_with(start)));
+    let mut alone =
+        families.components().flat_map(|c| c.alone.iter().map(move |(marker, layout)| (marker, c.name, layout)));
+    let alone = alone.find(|(marker, ..)| !in_parts && file.has(marker));
+    let alone = alone.map(|(_, component, layout)| vec![("", component, *layout)]);
     let mut sorted = Sorted::default();
-    for (start, component, layout) in alone.unwrap_or_else(|| PARTS.to_vec()) {
+    for (start, component, layout) in alone.unwrap_or(parts) {
         let (own, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|name| name.starts_with(start));
         left = others;
         let own = own.iter().filter_map(|name| name.strip_prefix(start));

@@ -21,6 +21,7 @@ use crate::tensor::{DType, RawTensor, Shape};
 /// What matrices are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
+    /// 16 bits a weight.
     F16,
     /// 8.5 bits a weight: 8, and a scale in f16 for every 32.
     Q8_0,

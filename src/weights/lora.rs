@@ -19,8 +19,10 @@ use change::Change;
 pub use file::LoraFile;
 use merged::Clock;
 pub use merged::Merged;
-use names::{Names, components};
+use names::Names;
 
+use super::component::ComponentWeights;
+use super::family;
 use super::model::Model;
 use crate::error::{Error, Result, ten};
 use crate::tensor::Weights;
@@ -28,6 +30,7 @@ use crate::tensor::Weights;
 /// A file and how much of its changes is added: 1 is all, a negative number takes away.
 #[derive(Debug, Clone)]
 pub struct Lora {
+    /// Whose changes are added.
     pub file: Arc<LoraFile>,
     /// To the UNet.
     pub unet: f32,
@@ -36,9 +39,9 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// How much is added to the component of this place among [`components`], of which the UNet is the first.
-    fn strength(&self, place: usize) -> f32 {
-        if place == 0 { self.unet } else { self.text }
+    /// How much is added to this network.
+    fn strength(&self, network: &family::Component) -> f32 {
+        if network.denoises { self.unet } else { self.text }
     }
 }
 
@@ -68,27 +71,22 @@ impl Changes {
         if loras.is_empty() {
             return Ok(found);
         }
-        let open = |component| if model.has(component) { model.weights(component).map(Some) } else { Ok(None) };
-        let weights = components().map(open).collect::<Result<Vec<_>>>()?;
-        let mut tensors = <[Vec<String>; 3]>::default();
-        tensors.iter_mut().zip(&weights).for_each(|(names, weights)| {
-            *names = weights.as_ref().map(Weights::names).unwrap_or_default();
-        });
-        let names = Names::of(&tensors);
-        let mut all: [BTreeMap<String, Vec<Change>>; 3] = Default::default();
-        let mut files = <[Vec<String>; 3]>::default();
+        let networks = networks(model)?;
+        let names = Names::of(networks.iter().map(|(network, weights)| (*network, weights.names())));
+        let mut all: Vec<BTreeMap<String, Vec<Change>>> = networks.iter().map(|_| BTreeMap::new()).collect();
+        let mut files: Vec<Vec<String>> = networks.iter().map(|_| Vec::new()).collect();
         for lora in loras {
-            for (place, changes) in changes_of(lora, &names, &weights, model)?.into_iter().enumerate() {
+            for (place, changes) in changes_of(lora, &names, &networks, model)?.into_iter().enumerate() {
                 if !changes.is_empty() {
-                    files[place].push(format!("{} {}", lora.file.path().display(), lora.strength(place)));
+                    files[place].push(format!("{} {}", lora.file.path().display(), lora.strength(networks[place].0)));
                 }
                 for (tensor, change) in changes {
                     all[place].entry(tensor).or_default().push(change);
                 }
             }
         }
-        for ((component, changes), files) in components().zip(all).zip(files) {
-            found.components.insert(component, Component { changes: Arc::new(changes), files });
+        for (((network, _), changes), files) in networks.iter().zip(all).zip(files) {
+            found.components.insert(network.name, Component { changes: Arc::new(changes), files });
         }
         Ok(found)
     }
@@ -111,27 +109,42 @@ impl Changes {
     }
 }
 
-/// What one file changes, by component and tensor.
+/// A network that LoRA files change, and its weights.
+type Network = (&'static family::Component, ComponentWeights);
+
+/// Those of a model.
+fn networks(model: &Model) -> Result<Vec<Network>> {
+    let mut networks: Vec<Network> = Vec::new();
+    for network in model.families().components().filter(|network| network.lora.iter().any(|starts| !starts.is_empty()))
+    {
+        let is_new = networks.iter().all(|(other, _)| other.name != network.name);
+        if is_new && model.has(network.name) {
+            networks.push((network, model.weights(network.name)?));
+        }
+    }
+    Ok(networks)
+}
+
+/// What one file changes, by network and tensor.
 fn changes_of(
     lora: &Lora,
     names: &Names,
-    weights: &[Option<super::ComponentWeights>],
+    networks: &[Network],
     model: &Model,
-) -> Result<[BTreeMap<String, Change>; 3]> {
-    let mut changes: [BTreeMap<String, Change>; 3] = Default::default();
+) -> Result<Vec<BTreeMap<String, Change>>> {
+    let mut changes: Vec<BTreeMap<String, Change>> = networks.iter().map(|_| BTreeMap::new()).collect();
     let (mut strange, mut misfits) = (Vec::new(), Vec::new());
     for (module, parts) in &lora.file.modules {
         let found = names.find(module);
-        let shape = |&(place, ref tensor): &(usize, String)| weights[place].as_ref()?.shape(tensor);
+        let shape = |&(place, ref tensor): &(usize, String)| networks[place].1.shape(tensor);
         let Some(((place, tensor), shape)) = found.and_then(|found| Some((found, shape(found)?))) else {
             strange.extend(parts.values());
             continue;
         };
-        let component = components().nth(*place).unwrap_or_default();
-        let strength = lora.strength(*place);
-        match Change::new(&lora.file, parts, (component, tensor), &shape, strength) {
+        let network = networks[*place].0;
+        match Change::new(&lora.file, parts, (network.name, tensor), &shape, lora.strength(network)) {
             Ok(_) if changes[*place].contains_key(tensor) => {
-                misfits.push(format!("{module}: {component} {tensor} twice"))
+                misfits.push(format!("{module}: {} {tensor} twice", network.name))
             }
             Ok(change) => _ = changes[*place].insert(tensor.clone(), change),
             Err(what) => misfits.push(format!("{module}: {what}")),

@@ -7,19 +7,11 @@ use serde::Deserialize;
 
 use crate::cache;
 
-/// The families of networks that are built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Family {
-    Sd1,
-    Sd2,
-    Sdxl,
-}
-
 /// How a model is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
+    /// Inside the program.
     BuiltIn,
     /// A folder in the diffusers layout.
     Folder,
@@ -27,12 +19,15 @@ pub enum Kind {
     File,
 }
 
-/// What `generate` takes where no flag says otherwise. `None` leaves it to the model's configuration.
+/// What a picture is drawn with where a user says nothing else. `None` leaves it to the model's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Defaults {
+    /// As `samplers` names it.
     pub sampler: Option<String>,
+    /// Of the sampler; at least 1.
     pub steps: Option<usize>,
+    /// How far the prediction goes from the one without a text towards the one with it; 1 is the latter.
     pub guidance: Option<f32>,
     /// Width and height in pixels.
     pub size: Option<[usize; 2]>,
@@ -44,6 +39,7 @@ pub struct Defaults {
 pub struct File {
     /// Inside the repository, and inside the model's folder.
     pub path: String,
+    /// Its length.
     pub bytes: Option<u64>,
     /// Lower-case hexadecimal.
     pub sha256: Option<String>,
@@ -57,17 +53,22 @@ pub struct File {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
+    /// What users call it; the folder among the models of a machine is called so, too.
     pub name: String,
     /// One line for a list.
     pub about: String,
-    pub family: Family,
+    /// The name of its family.
+    pub family: String,
+    /// What `files` are.
     pub kind: Kind,
     /// `owner/name` on Hugging Face.
     pub repository: Option<String>,
     /// The commit that the sums are of; `main` where it is not known.
     pub revision: Option<String>,
+    /// What it was made to be drawn with.
     #[serde(default)]
     pub defaults: Defaults,
+    /// All that is downloaded.
     #[serde(default, rename = "file")]
     pub files: Vec<File>,
 }
@@ -174,12 +175,12 @@ mod tests {
 
     #[test]
     fn a_url_names_the_revision() {
-        let entry = find("sdxl").unwrap();
+        let entry = find("sd15").unwrap();
         let url = entry.url("https://huggingface.co", &entry.files[0]).unwrap();
         assert_eq!(
             url,
-            "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/\
-             462165984030d82259a11f4367a4eed129e94a7b/model_index.json"
+            "https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5/resolve/\
+             451f4fe16113bff5a5d2269ed5ad43b0592e9a14/model_index.json"
         );
     }
 

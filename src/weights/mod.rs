@@ -2,17 +2,19 @@
 //! written, and which models are known.
 //!
 //! [`Model`] finds a model (a folder, a [`Checkpoint`], a name from `weights-manifest.toml`, or the one inside the binary)
-//! and gives its configurations as text and each component's tensors as [`ComponentWeights`]. [`check`] compares those with what a
-//! network wants. [`Changes`] are those of LoRA files to a model's tensors. [`read_tensors`] and [`write_tensors`] carry single tensors in and out; [`write_atomically`] is how
-//! every output file is written.
+//! and gives its configurations as text and each component's tensors as [`ComponentWeights`]. What a checkpoint's networks
+//! are called and which configurations they imply is in the [`family::Families`] that it is given. [`check`] compares
+//! tensors with what a network wants. [`Changes`] are those of LoRA files to a model's tensors. [`read_tensors`] and
+//! [`write_tensors`] carry single tensors in and out; [`write_atomically`] is how every output file is written.
 
 mod builtin;
 mod bundle;
 mod check;
-mod checkpoint;
+pub mod checkpoint;
 mod component;
 mod convert;
 mod extended;
+pub mod family;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod fetch;
 mod file;

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::builtin::{self, BuiltIn};
 use super::checkpoint::Checkpoint;
 use super::component::ComponentWeights;
+use super::family::Families;
 use super::files::{Alone, Files, Folder};
 use super::manifest::{self, Entry, Kind};
 use super::unreadable;
@@ -18,11 +19,14 @@ use crate::error::{Error, Result};
 use crate::files::text;
 
 /// What is there to read, whether on the disk or inside the binary.
+///
+/// `Model::open` and `Model::resolve`, which know the families that this program draws with, are in `systems`.
 pub struct Model {
     source: Source,
     entry: Option<&'static Entry>,
     /// Folders that stand for those of some of its components.
     others: Vec<Alone>,
+    families: &'static Families,
 }
 
 enum Source {
@@ -52,19 +56,19 @@ pub(super) const LOCK: &str = ".lock";
 const CONTROLNET: &str = "controlnet";
 
 impl Model {
-    /// What `--model` says: the built-in model without it, else a diffusers folder or a checkpoint, else a name from
-    /// `weights-manifest.toml` whose folder or file is among the models of this machine.
+    /// What a user names: a diffusers folder or a checkpoint, else a name from `weights-manifest.toml` whose folder or
+    /// file is among the models of this machine; the built-in model for none.
     ///
     /// # Errors
     /// A path or name that is neither; a known model that is not here, a folder or file that is no model.
-    pub fn resolve(model: Option<&OsStr>) -> Result<Self> {
-        let Some(name) = model else { return Ok(Self::builtin()) };
+    pub fn resolve_among(families: &'static Families, model: Option<&OsStr>) -> Result<Self> {
+        let Some(name) = model else { return Ok(Self::builtin_among(families)) };
         let path = Path::new(name);
         if path.exists() {
-            return Self::open(path);
+            return Self::open_among(families, path);
         }
         if let Some(entry) = name.to_str().and_then(manifest::find) {
-            return Self::known(entry, manifest::models_folder());
+            return Self::known(families, entry, manifest::models_folder());
         }
         let names: Vec<&str> = manifest::entries().iter().map(|entry| entry.name.as_str()).collect();
         let what = format!("no such file or folder, and no model of this name; known are {}", names.join(", "));
@@ -72,30 +76,30 @@ impl Model {
     }
 
     /// The model that is part of the program.
-    pub fn builtin() -> Self {
-        Self { source: Source::BuiltIn, entry: manifest::find(builtin::NAME), others: Vec::new() }
+    pub fn builtin_among(families: &'static Families) -> Self {
+        Self { source: Source::BuiltIn, entry: manifest::find(builtin::NAME), others: Vec::new(), families }
     }
 
-    /// The diffusers folder or the checkpoint at `path`.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// The diffusers folder or the checkpoint at `path`, which is recognised as one of these families.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn open_among(families: &'static Families, path: &Path) -> Result<Self> {
+        let of = |source| Self { source, entry: None, others: Vec::new(), families };
         let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         if !metadata.is_dir() {
             if path.extension().is_some_and(|ending| ending == "json") {
                 return Err(Error::file(path, "is a file of a model; give the folder with model_index.json"));
             }
-            return Ok(Self { source: Source::File(Checkpoint::open(path)?), entry: None, others: Vec::new() });
+            return Ok(of(Source::File(Checkpoint::open(path, families)?)));
         }
-        let model = Self::folder(path);
-        const COMPONENTS: [&str; 6] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler", CONTROLNET];
-        if model.has("model_index.json") || COMPONENTS.iter().any(|component| model.has(component)) {
+        let model = of(Source::Folder(Folder(path.to_path_buf())));
+        let components = families.components().map(|component| component.name);
+        if ["model_index.json", "tokenizer", "scheduler"].into_iter().chain(components).any(|name| model.has(name)) {
             return Ok(model);
         }
         if is_controlnet(&model)? {
-            return Ok(Self {
-                source: Source::ControlNet(Alone { folder: Folder(path.to_path_buf()), component: CONTROLNET }),
-                entry: None,
-                others: Vec::new(),
-            });
+            return Ok(of(Source::ControlNet(Alone { folder: Folder(path.to_path_buf()), component: CONTROLNET })));
         }
         let what = if model.has("config.json") {
             "is a component's folder; give the model's folder, which holds it"
@@ -113,14 +117,9 @@ impl Model {
         }
     }
 
-    /// What lies in a folder, whatever it is.
-    pub(super) fn folder(path: &Path) -> Self {
-        Self { source: Source::Folder(Folder(path.to_path_buf())), entry: None, others: Vec::new() }
-    }
-
-    fn known(entry: &'static Entry, models: Option<PathBuf>) -> Result<Self> {
+    fn known(families: &'static Families, entry: &'static Entry, models: Option<PathBuf>) -> Result<Self> {
         if entry.name == builtin::NAME {
-            return Ok(Self::builtin());
+            return Ok(Self::builtin_among(families));
         }
         let Some(mut path) = models.map(|models| models.join(&entry.name)) else {
             let what = "is a known model, but this machine names no home folder to look in; set ORNSTEIN_MODELS to the \
@@ -142,7 +141,7 @@ impl Model {
             );
             return Err(Error::file(&entry.name, what));
         }
-        Ok(Self { entry: Some(entry), ..Self::open(&path)? })
+        Ok(Self { entry: Some(entry), ..Self::open_among(families, &path)? })
     }
 
     /// The same with what lies in a folder (a `config.json` and weights) in the place of a component.
@@ -174,6 +173,11 @@ impl Model {
                 path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
             }
         }
+    }
+
+    /// What it may be of.
+    pub fn families(&self) -> &'static Families {
+        self.families
     }
 
     /// The manifest's entry, for a model that was found by its name.
@@ -210,7 +214,7 @@ impl Model {
                 Source::File(checkpoint) => checkpoint.without(path),
                 Source::ControlNet(alone) if alone.inside(path).is_none() => Error::file(
                     &alone.folder.0,
-                    "is a ControlNet, which guides a model and is none itself; give it by --control",
+                    "is a ControlNet, which guides a model and is none itself; give a model's folder or file, and this as its ControlNet",
                 ),
                 _ => Error::file(self.path(path), "no such file: the model is incomplete, download it again"),
             });
@@ -266,6 +270,7 @@ fn is_controlnet(folder: &Model) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::systems::families::FAMILIES;
 
     fn message(model: Result<Model>) -> String {
         model.err().unwrap().to_string()
@@ -282,17 +287,17 @@ mod tests {
     #[test]
     fn a_known_model_that_is_not_here_says_where_it_belongs() {
         let entry = manifest::find("sd15").unwrap();
-        let text = message(Model::known(entry, Some("/models".into())));
+        let text = message(Model::known(&FAMILIES, entry, Some("/models".into())));
         let repository = "stable-diffusion-v1-5/stable-diffusion-v1-5";
         assert!(text.starts_with("sd15: ") && text.contains("/models/sd15") && text.contains(repository), "{text}");
-        assert!(message(Model::known(entry, None)).contains("ORNSTEIN_MODELS"));
+        assert!(message(Model::known(&FAMILIES, entry, None)).contains("ORNSTEIN_MODELS"));
     }
 
     #[test]
     fn a_known_model_is_opened_where_it_belongs() {
         let models = tempfile::tempdir().unwrap();
         fs::create_dir_all(models.path().join("sd15/unet")).unwrap();
-        let model = Model::known(manifest::find("sd15").unwrap(), Some(models.path().into())).unwrap();
+        let model = Model::known(&FAMILIES, manifest::find("sd15").unwrap(), Some(models.path().into())).unwrap();
         assert_eq!((model.name().as_str(), model.path("unet")), ("sd15", models.path().join("sd15/unet")));
     }
 
@@ -301,7 +306,7 @@ mod tests {
         let models = tempfile::tempdir().unwrap();
         fs::create_dir(models.path().join("sd15")).unwrap();
         fs::write(models.path().join("sd15").join(LOCK), "").unwrap();
-        let text = message(Model::known(manifest::find("sd15").unwrap(), Some(models.path().into())));
+        let text = message(Model::known(&FAMILIES, manifest::find("sd15").unwrap(), Some(models.path().into())));
         assert!(text.contains("`ornstein models fetch sd15`"), "{text}");
     }
 
@@ -314,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_known_checkpoint_is_looked_for_under_its_own_name() {
-        let text = message(Model::known(manifest::find("sd15-checkpoint").unwrap(), Some("/models".into())));
+        let text = message(Model::known(&FAMILIES, manifest::find("sd15-checkpoint").unwrap(), Some("/models".into())));
         assert!(text.contains("/models/sd15-checkpoint/v1-5-pruned-emaonly.safetensors does not exist"), "{text}");
     }
 
@@ -352,7 +357,7 @@ mod tests {
         assert_eq!(model.path("controlnet/config.json"), folder.path().join("config.json"));
         assert!(model.text("controlnet/config.json").unwrap().contains("ControlNetModel"));
         let error = model.text("unet/config.json").unwrap_err().to_string();
-        assert!(error.contains("is a ControlNet") && error.contains("--control"), "{error}");
+        assert!(error.contains("is a ControlNet") && error.contains("as its ControlNet"), "{error}");
         let error = model.weights("controlnet").err().unwrap().to_string();
         assert!(error.contains("no weights: expected diffusion_pytorch_model.safetensors"), "{error}");
     }

@@ -46,21 +46,6 @@ pub struct TextTime {
 }
 
 impl Config {
-    /// Whether this is SDXL's UNet: it takes pooled text and picture sizes beside the tokens.
-    pub fn is_sdxl(&self) -> bool {
-        self.text_time.is_some()
-    }
-
-    /// What the models are called that have such a UNet. Transformers begin and end with linear layers from Stable
-    /// Diffusion 2 on.
-    pub fn title(&self) -> &'static str {
-        match (self.is_sdxl(), self.linear_projection) {
-            (true, _) => "Stable Diffusion XL",
-            (false, true) => "Stable Diffusion 2",
-            (false, false) => "Stable Diffusion 1",
-        }
-    }
-
     /// Reads a `config.json`; `place` is what error messages call it. Absent keys have the defaults of diffusers'
     /// `UNet2DConditionModel`.
     ///

@@ -193,7 +193,7 @@ type Take<'a> = &'a mut dyn FnMut(&mut Module, Option<usize>, ValueId) -> Result
 
 impl NetworkConfig for Config {
     fn about(&self) -> String {
-        format!("for {}, {}", self.unet.title(), self.unet)
+        self.unet.to_string()
     }
 
     fn ports(&self, way: &str) -> Vec<Port> {

@@ -12,11 +12,15 @@ use crate::weights::view::View;
 /// How a part of a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
+    /// A UNet in `ldm`'s names, or in diffusers'.
     Unet,
+    /// A ControlNet in the names of its authors, or in diffusers'.
     ControlNet,
+    /// An autoencoder in `ldm`'s names, or in diffusers'.
     Vae,
     /// OpenAI's CLIP as transformers writes it.
     Clip,
+    /// OpenCLIP's own names, with queries, keys and values in one matrix.
     OpenClip,
 }
 

@@ -1,7 +1,9 @@
-//! Files that hold tensors, but no model of the families that are built: what they are, and what to do with them.
+//! Files that hold tensors, but no model: what they are, and what to do with them.
+
+use crate::weights::family::Stranger;
 
 /// Parts of names that only one kind of file has, the kind, and what to do.
-const KINDS: &[(&[&str], &str)] = &[
+const KINDS: &[Stranger] = &[
     (&["lora_controlnet"], "is a Control-LoRA, which is not supported; give a ControlNet"),
     (&["difference"], "is a ControlNet's difference to a model, which is not supported; give the whole ControlNet"),
     (
@@ -10,26 +12,18 @@ const KINDS: &[(&[&str], &str)] = &[
     ),
     (
         &["lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down.", "hada_w1", "lokr_w1", "dora_scale"],
-        "is a LoRA, a change to a model and no model itself; give the checkpoint that it was made for, and this by --lora",
+        "is a LoRA, a change to a model and no model itself; give the checkpoint that it was made for, and this as its LoRA",
     ),
-    (&["conditioner.embedders.0.model."], "is SDXL's refiner, which is not supported; give an SDXL base model"),
-    (&["joint_blocks."], "is Stable Diffusion 3, which is not supported"),
-    (&["double_blocks.", "double_stream_blocks."], "is a Flux model, which is not supported"),
-    (
-        &["edm_mean", "edm_vpred."],
-        "was trained with EDM's noise levels (Playground 2.5 and its like), which are not supported",
-    ),
-    (&["motion_modules."], "is a motion module for videos, which is not supported"),
     (
         &["emb_params", "string_to_param"],
         "is a textual inversion, words for a model and no model itself; give a checkpoint",
     ),
 ];
 
-/// What a file with these names is, if that is known and cannot be opened as a model.
-pub fn other_kind<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<&'static str> {
+/// What a file with these names is, if that is known, here or as one of `others`, and cannot be opened as a model.
+pub fn other_kind<'a>(names: impl Iterator<Item = &'a str> + Clone, others: &[Stranger]) -> Option<&'static str> {
     let has = |part: &&str| names.clone().any(|name| name.contains(*part));
-    KINDS.iter().find(|(parts, _)| parts.iter().any(has)).map(|(_, what)| *what)
+    KINDS.iter().chain(others).find(|(parts, _)| parts.iter().any(has)).map(|(_, what)| *what)
 }
 
 /// What training leaves in a checkpoint: moving averages, noise schedules, counters, losses, training-only buffers.
@@ -71,8 +65,8 @@ mod tests {
             "unet.mid_block.attentions.0.proj_in.lora_A.weight",
             "lora_te_text_model_encoder_layers_0_mlp_fc1.hada_w1_a",
         ] {
-            assert!(other_kind([name].into_iter()).unwrap().contains("is a LoRA"), "{name}");
+            assert!(other_kind([name].into_iter(), &[]).unwrap().contains("is a LoRA"), "{name}");
         }
-        assert_eq!(other_kind(["model.diffusion_model.input_blocks.0.0.weight"].into_iter()), None);
+        assert_eq!(other_kind(["model.diffusion_model.input_blocks.0.0.weight"].into_iter(), &[]), None);
     }
 }

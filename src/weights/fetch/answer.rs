@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 /// An answer's status and those of its headers that count.
 #[derive(Debug, Clone, Default)]
 pub struct Head {
+    /// The HTTP status.
     pub status: u16,
     /// Bytes of the body, where they are known before it.
     pub length: Option<u64>,
@@ -34,6 +35,7 @@ impl Head {
 /// Which bytes of the file a body holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
+    /// Its first byte.
     pub from: u64,
     /// Behind its last byte, where that is known before.
     pub end: Option<u64>,

@@ -24,6 +24,7 @@ pub enum Stop {
     TooLong(String),
     /// It broke off when this many bytes of the file were there.
     Broken(u64, io::Error),
+    /// It cannot be written here.
     Unwritable(io::Error),
 }
 

@@ -30,6 +30,7 @@ pub struct Hub {
     pub url: String,
     /// What tells the hub who asks. It is sent to huggingface.co alone.
     pub token: Option<String>,
+    /// When to give up.
     pub patience: Patience,
 }
 

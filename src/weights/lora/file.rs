@@ -71,6 +71,7 @@ impl LoraFile {
         Ok(Self { tensors, modules, config })
     }
 
+    /// Where it is.
     pub fn path(&self) -> &Path {
         self.tensors.path()
     }

@@ -3,14 +3,7 @@
 use std::collections::HashMap;
 
 use crate::weights::checkpoint::Original;
-
-/// How the names of a component's modules begin in such files: with dots between their parts, and with underscores.
-const STARTS: [(&str, &[&str], &[&str]); 3] = [
-    // diffusers' first files and PEFT's own hold one network, and do not say which.
-    ("unet", &["unet.", "", "base_model.model.", "diffusion_model."], &["lora_unet_"]),
-    ("text_encoder", &["text_encoder.", "base_model.model."], &["lora_te_", "lora_te1_"]),
-    ("text_encoder_2", &["text_encoder_2."], &["lora_te2_"]),
-];
+use crate::weights::family::Component;
 
 /// Ends of modules' names, and what old files of diffusers have there.
 const OLD_ENDS: [(&str, &str); 5] = [
@@ -21,30 +14,26 @@ const OLD_ENDS: [(&str, &str); 5] = [
     (".self_attn.out_proj", ".self_attn.to_out"),
 ];
 
-/// The components that such files change, in this order.
-pub fn components() -> impl Iterator<Item = &'static str> {
-    STARTS.iter().map(|(component, ..)| *component)
-}
-
-/// A component (its place among [`components`]) and the name of a tensor in it.
+/// A network's place among those of [`Names::of`], and the name of a tensor in it.
 pub type Place = (usize, String);
 
 /// The tensors of a model by what such files call their modules.
 pub struct Names(HashMap<String, Place>);
 
 impl Names {
-    /// `tensors` are the names of each component's tensors, none for one that the model does not have.
-    pub fn of(tensors: &[Vec<String>; 3]) -> Self {
+    /// Of a model's networks and the names of their tensors.
+    pub fn of<'a>(networks: impl Iterator<Item = (&'a Component, Vec<String>)>) -> Self {
         let mut names = HashMap::new();
-        for (component, (tensors, (_, dotted, underscored))) in tensors.iter().zip(STARTS).enumerate() {
+        for (place, (network, tensors)) in networks.enumerate() {
+            let [dotted, underscored] = network.lora;
             let original = Original::of(tensors.iter().map(String::as_str));
-            for tensor in tensors {
+            for tensor in &tensors {
                 let Some(module) = tensor.strip_suffix(".weight") else { continue };
                 for name in written(module, &original) {
                     let flat = name.replace('.', "_");
                     let dotted = dotted.iter().map(|start| format!("{start}{name}"));
                     let all = dotted.chain(underscored.iter().map(|start| format!("{start}{flat}")));
-                    all.for_each(|name| _ = names.insert(name, (component, tensor.clone())));
+                    all.for_each(|name| _ = names.insert(name, (place, tensor.clone())));
                 }
             }
         }
@@ -87,7 +76,10 @@ mod tests {
             "conv_in.bias",
         ];
         let text = [Q_PROJ, "text_projection.weight"].map(String::from).to_vec();
-        Names::of(&[unet.map(String::from).to_vec(), text.clone(), text])
+        let networks = ["unet", "text_encoder", "text_encoder_2"].map(|name| {
+            crate::systems::families::FAMILIES.components().find(|component| component.name == name).unwrap()
+        });
+        Names::of(networks.into_iter().zip([unet.map(String::from).to_vec(), text.clone(), text]))
     }
 
     #[track_caller]

@@ -1,0 +1,186 @@
+//! The families of models that are recognised, one file and one row of [`FAMILIES`] each: what [`Family`] asks for, as the
+//! published models have it.
+
+mod sd1;
+mod sd2;
+mod sdxl;
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::error::Result;
+use crate::weights::Model;
+use crate::weights::checkpoint::infer::{self, Trainer};
+use crate::weights::checkpoint::keys::Layout;
+use crate::weights::checkpoint::seen::Seen;
+use crate::weights::family::{Component, EPSILON, Families, Family, Kind, Prediction};
+
+/// Stable Diffusion 1 comes last: its UNet has nothing that others lack.
+pub static FAMILIES: Families = Families {
+    known: &[&sdxl::SDXL, &sd2::SD2, &sd1::SD1],
+    others: &[
+        (&["conditioner.embedders.0.model."], sdxl::REFINER),
+        (&["joint_blocks."], "is Stable Diffusion 3, which is not supported"),
+        (&["double_blocks.", "double_stream_blocks."], "is a Flux model, which is not supported"),
+        (
+            &["edm_mean", "edm_vpred."],
+            "was trained with EDM's noise levels (Playground 2.5 and its like), which are not supported",
+        ),
+        (&["motion_modules."], "is a motion module for videos, which is not supported"),
+    ],
+};
+
+impl Model {
+    /// What a user names: a diffusers folder or a checkpoint, else a name from `weights-manifest.toml` whose folder or
+    /// file is among the models of this machine; the built-in model for none.
+    ///
+    /// # Errors
+    /// A path or name that is neither; a known model that is not here, a folder or file that is no model.
+    pub fn resolve(model: Option<&OsStr>) -> Result<Self> {
+        Self::resolve_among(&FAMILIES, model)
+    }
+
+    /// The model that is part of the program.
+    pub fn builtin() -> Self {
+        Self::builtin_among(&FAMILIES)
+    }
+
+    /// The diffusers folder or the checkpoint at `path`.
+    ///
+    /// # Errors
+    /// If there is none, it cannot be read, or it is of none of [`FAMILIES`].
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::open_among(&FAMILIES, path)
+    }
+}
+
+/// What each family says anew of its networks.
+const NETWORK: Component = Component {
+    name: "",
+    denoises: false,
+    parts: &[],
+    alone: &[],
+    lora: [&[], &[]],
+    unread: |_| Vec::new(),
+    config: |_| Value::Null,
+    others: |_| Vec::new(),
+};
+
+/// Listed before a UNet: of files with one network alone, its have tensors of a UNet's names, too.
+const CONTROLNET: Component = Component {
+    name: "controlnet",
+    parts: &[("control_model.", Layout::ControlNet)],
+    alone: &[
+        ("input_hint_block.0.weight", Layout::ControlNet),
+        ("controlnet_cond_embedding.conv_in.weight", Layout::ControlNet),
+    ],
+    ..NETWORK
+};
+
+const UNET: Component = Component {
+    name: "unet",
+    denoises: true,
+    parts: &[("model.diffusion_model.", Layout::Unet), ("diffusion_model.", Layout::Unet)],
+    alone: &[("input_blocks.0.0.weight", Layout::Unet), ("down_blocks.0.resnets.0.conv1.weight", Layout::Unet)],
+    // diffusers' first files and PEFT's own hold one network, and do not say which.
+    lora: [&["unet.", "", "base_model.model.", "diffusion_model."], &["lora_unet_"]],
+    ..NETWORK
+};
+
+/// As Stable Diffusion 1 and 2 have it.
+const VAE: Component = Component {
+    name: "vae",
+    parts: &[("first_stage_model.", Layout::Vae), ("vae.", Layout::Vae)],
+    alone: &[("decoder.conv_in.weight", Layout::Vae)],
+    config: |vae| infer::vae(vae, 0.18215),
+    ..NETWORK
+};
+
+/// OpenAI's, where its width does not tell another.
+const TEXT_ENCODER: Component = Component {
+    name: "text_encoder",
+    parts: &[
+        ("cond_stage_model.transformer.", Layout::Clip),
+        ("cond_stage_model.model.", Layout::OpenClip),
+        ("conditioner.embedders.0.transformer.", Layout::Clip),
+    ],
+    alone: &[
+        ("text_model.embeddings.token_embedding.weight", Layout::Clip),
+        ("embeddings.token_embedding.weight", Layout::Clip),
+    ],
+    lora: [&["text_encoder.", "base_model.model."], &["lora_te_", "lora_te1_"]],
+    unread: |text| unread(trainer(text)),
+    config: |text| infer::text_encoder(text, trainer(text)),
+    others: |text| tokenizer(trainer(text)),
+    ..NETWORK
+};
+
+fn trainer(text: &Seen) -> Trainer {
+    Trainer::of(text).unwrap_or(Trainer::OpenAi)
+}
+
+/// What no UNet is conditioned by of a first text encoder: the projection of the pooled text and, of OpenCLIP's layers
+/// (ViT-H has 24), the last.
+fn unread(trainer: Trainer) -> Vec<&'static str> {
+    match trainer {
+        Trainer::OpenAi => vec!["text_projection.weight"],
+        Trainer::OpenClip => vec!["text_projection.weight", "text_model.encoder.layers.23."],
+    }
+}
+
+fn tokenizer(trainer: Trainer) -> Vec<(&'static str, Value)> {
+    vec![("tokenizer/tokenizer_config.json", infer::tokenizer(trainer))]
+}
+
+/// What the published models of most families predict.
+fn noise(_: &Seen, _: Option<f32>) -> (Kind, String) {
+    (EPSILON, "models of this family do".into())
+}
+
+/// `model_index.json`, and `scheduler/scheduler_config.json` with the keys that the family's published one has, of which
+/// `own` are those that not all have: each sampler takes its own class's default for every other, so a key more or less
+/// is another schedule.
+fn files(pipeline: &str, scheduler: &str, own: Value, prediction: &Prediction) -> Vec<(&'static str, Value)> {
+    let mut config = json!({
+        "_class_name": scheduler,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000,
+        "clip_sample": false,
+        "set_alpha_to_one": false,
+        "skip_prk_steps": true,
+        "steps_offset": 1,
+        "_prediction_type_because": prediction.because,
+    });
+    for (key, value) in own.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
+    if prediction.zero_snr {
+        config["rescale_betas_zero_snr"] = true.into();
+        // The last training step is the one of pure noise, and only this spacing begins with it.
+        config["timestep_spacing"] = "trailing".into();
+    }
+    let index = json!({"_class_name": pipeline, "force_zeros_for_empty_prompt": true});
+    vec![("model_index.json", index), ("scheduler/scheduler_config.json", config)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::manifest;
+
+    #[test]
+    fn every_model_of_the_manifest_is_of_a_known_family() {
+        for entry in manifest::entries() {
+            assert!(
+                FAMILIES.known.iter().any(|family| family.name == entry.family),
+                "{}: {}",
+                entry.name,
+                entry.family
+            );
+        }
+    }
+}

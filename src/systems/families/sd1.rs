@@ -1,0 +1,32 @@
+//! Stable Diffusion 1 (Rombach et al. 2022): one text encoder, OpenAI's, and a UNet that projects into its transformers by
+//! convolutions.
+
+use serde_json::json;
+
+use super::{CONTROLNET, Component, EPSILON, Family, TEXT_ENCODER, UNET, VAE, files, noise};
+use crate::weights::checkpoint::infer::{self, Untold};
+
+pub static SD1: Family = Family {
+    name: "sd1",
+    title: "Stable Diffusion 1",
+    recognises: |network| network.has("time_embedding."),
+    refuses: |_| None,
+    components: &[
+        Component { config: |network| infer::controlnet(network, &UNTOLD), ..CONTROLNET },
+        Component { config: |unet| infer::unet(unet, &UNTOLD), ..UNET },
+        VAE,
+        TEXT_ENCODER,
+    ],
+    architectures: &[],
+    prediction: noise,
+    side: |_| 64,
+    files: |prediction| {
+        // PNDM knows nothing of a schedule that ends in pure noise.
+        let scheduler = if prediction.zero_snr { "EulerDiscreteScheduler" } else { "PNDMScheduler" };
+        // The published file does not have the key.
+        let own = if prediction.kind == EPSILON { json!({}) } else { json!({"prediction_type": prediction.kind}) };
+        files("StableDiffusionPipeline", scheduler, own, prediction)
+    },
+};
+
+const UNTOLD: Untold = Untold { heads: Some(8), linear_projection: false, time_id_width: None };
