@@ -16,13 +16,33 @@ pub enum Error {
     /// The request makes no sense whatever the files hold: an unknown sampler, a width of 0. Exit status 2.
     Usage(Message),
     /// A file cannot be read, written or understood.
-    File { path: PathBuf, what: Message },
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        what: Message,
+    },
     /// A configuration asks for something that is not built, or contradicts itself.
-    Config { place: String, what: Message },
+    Config {
+        /// The file, and the key in it.
+        place: String,
+        /// What is wrong.
+        what: Message,
+    },
     /// Tensors that are missing, extra, misshapen or not finite.
-    Weights { place: String, what: Message },
+    Weights {
+        /// The file, or the tensor's key.
+        place: String,
+        /// What is wrong.
+        what: Message,
+    },
     /// A node's inputs do not fit its op.
-    Shape { node: String, what: Message },
+    Shape {
+        /// The node's name, a checkpoint path; empty until it is known.
+        node: String,
+        /// What is wrong.
+        what: Message,
+    },
     /// No such device, a limit of it exceeded, or a failure on it.
     Device(Message),
     /// More than the memory of the device or the machine holds at once, or than a limit of the device: fewer pictures at a
@@ -37,18 +57,22 @@ pub enum Error {
 }
 
 impl Error {
+    /// A request that makes no sense.
     pub fn usage(what: impl Display) -> Self {
         Self::Usage(what.to_string().into())
     }
 
+    /// What is wrong with a file.
     pub fn file(path: impl AsRef<Path>, what: impl Display) -> Self {
         Self::File { path: path.as_ref().to_path_buf(), what: what.to_string().into() }
     }
 
+    /// What is wrong with a configuration, at a place in it.
     pub fn config(place: impl Display, what: impl Display) -> Self {
         Self::Config { place: place.to_string(), what: what.to_string().into() }
     }
 
+    /// What is wrong with tensors, at a file or a key.
     pub fn weights(place: impl Display, what: impl Display) -> Self {
         Self::Weights { place: place.to_string(), what: what.to_string().into() }
     }
@@ -58,6 +82,7 @@ impl Error {
         Self::Shape { node: String::new(), what: what.to_string().into() }
     }
 
+    /// What a device cannot do, or failed to do.
     pub fn device(what: impl Display) -> Self {
         Self::Device(what.to_string().into())
     }

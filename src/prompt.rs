@@ -25,6 +25,7 @@ use brackets::{Bracket, Brackets, Product, product};
 pub enum Part {
     /// Neighbours of one weight are one part: what they say is tokenized as a whole.
     Text(String, f64),
+    /// What follows begins a new chunk: the word `BREAK`.
     Break,
 }
 

@@ -7,9 +7,8 @@ macro_rules! fields {
     ($($name:ident $word:literal,)*) => {
         /// What a caller may set: a field of a request, or how the work for it is done.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[allow(missing_docs)]
         pub enum Field {
-            $($name,)*
+            $(#[doc = $word] $name,)*
         }
 
         impl Field {
