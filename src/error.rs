@@ -3,7 +3,7 @@
 mod remedy;
 
 use std::fmt::{self, Display};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use remedy::{Field, Message, Name, Remedy};
 
@@ -19,13 +19,13 @@ pub enum Error {
     /// The request makes no sense whatever the files hold: an unknown sampler, a width of 0. Exit status 2.
     Usage(Message),
     /// A file cannot be read, written or understood.
-    File { path: PathBuf, what: Message },
+    File(Message),
     /// A configuration asks for something that is not built, or contradicts itself.
-    Config { place: String, what: Message },
+    Config(Message),
     /// Tensors that are missing, extra, misshapen or not finite.
-    Weights { place: String, what: Message },
+    Weights(Message),
     /// A node's inputs do not fit its op.
-    Shape { node: String, what: Message },
+    Shape(Message),
     /// No such device, a limit of it exceeded, or a failure on it.
     Device(Message),
     /// More than the memory of the device or the machine holds at once, or than a limit of the device: fewer pictures at a
@@ -40,27 +40,32 @@ pub enum Error {
 }
 
 impl Error {
+    /// A request that makes no sense.
     pub fn usage(what: impl Display) -> Self {
         Self::Usage(what.to_string().into())
     }
 
+    /// What is wrong with a file.
     pub fn file(path: impl AsRef<Path>, what: impl Display) -> Self {
-        Self::File { path: path.as_ref().to_path_buf(), what: what.to_string().into() }
+        Self::File(Message::at(path.as_ref().display(), what))
     }
 
+    /// What is wrong with a configuration, at a place in it.
     pub fn config(place: impl Display, what: impl Display) -> Self {
-        Self::Config { place: place.to_string(), what: what.to_string().into() }
+        Self::Config(Message::at(place, what))
     }
 
+    /// What is wrong with tensors, at a file or a key.
     pub fn weights(place: impl Display, what: impl Display) -> Self {
-        Self::Weights { place: place.to_string(), what: what.to_string().into() }
+        Self::Weights(Message::at(place, what))
     }
 
     /// A shape error before the node is known; [`Error::at`] names it.
     pub fn shape(what: impl Display) -> Self {
-        Self::Shape { node: String::new(), what: what.to_string().into() }
+        Self::Shape(what.to_string().into())
     }
 
+    /// What a device cannot do, or failed to do.
     pub fn device(what: impl Display) -> Self {
         Self::Device(what.to_string().into())
     }
@@ -75,19 +80,15 @@ impl Error {
         Self::NotFinite(what.to_string().into())
     }
 
-    /// Puts a place before what a device said.
+    /// Puts a place before it.
     pub fn on(self, place: impl Display) -> Self {
-        match self {
-            Self::Device(what) => Self::Device(what.on(place)),
-            Self::TooLarge(what) => Self::TooLarge(what.on(place)),
-            other => other,
-        }
+        self.with(|what| what.on(place))
     }
 
     /// Names the node of a shape error that an op raised without knowing its own name.
     pub fn at(self, name: &str) -> Self {
         match self {
-            Self::Shape { node, what } if node.is_empty() => Self::Shape { node: name.to_string(), what },
+            Self::Shape(what) if what.place.is_empty() => Self::Shape(what.on(name)),
             other => other,
         }
     }
@@ -104,9 +105,8 @@ impl Error {
 
     fn with(mut self, change: impl FnOnce(Message) -> Message) -> Self {
         let what = match &mut self {
-            Self::File { what, .. } | Self::Config { what, .. } | Self::Weights { what, .. } => what,
-            Self::Shape { what, .. } | Self::Usage(what) | Self::Device(what) => what,
-            Self::TooLarge(what) | Self::WrongKernel(what) | Self::NotFinite(what) => what,
+            Self::Usage(what) | Self::File(what) | Self::Config(what) | Self::Weights(what) | Self::Shape(what) => what,
+            Self::Device(what) | Self::TooLarge(what) | Self::WrongKernel(what) | Self::NotFinite(what) => what,
             Self::Interrupted => return self,
         };
         *what = change(std::mem::take(what));
@@ -115,16 +115,12 @@ impl Error {
 
     /// The message in one line, with fields named as `name` does.
     pub fn said(&self, name: Name) -> String {
-        let (place, what) = match self {
-            Self::File { path, what } => (format!("{}: ", path.display()), what),
-            Self::Config { place, what } | Self::Weights { place, what } | Self::Shape { node: place, what } => {
-                (format!("{place}: "), what)
-            }
-            Self::Usage(what) | Self::Device(what) | Self::TooLarge(what) => (String::new(), what),
-            Self::WrongKernel(what) | Self::NotFinite(what) => (String::new(), what),
+        match self {
+            Self::Usage(what) | Self::File(what) | Self::Config(what) | Self::Weights(what) | Self::Shape(what) => what,
+            Self::Device(what) | Self::TooLarge(what) | Self::WrongKernel(what) | Self::NotFinite(what) => what,
             Self::Interrupted => return "interrupted".into(),
-        };
-        message(place + &what.said(name))
+        }
+        .said(name)
     }
 }
 

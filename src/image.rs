@@ -50,7 +50,9 @@ pub fn encode_png(width: usize, height: usize, rgb: &[u8], parameters: &str) -> 
 /// A picture that was drawn, or read from a PNG.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
+    /// Pixels in a row.
     pub width: usize,
+    /// Rows.
     pub height: usize,
     /// Rows from the top, three bytes a pixel.
     pub rgb: Vec<u8>,
@@ -78,11 +80,15 @@ impl Picture {
 /// What made a picture, as the `parameters` chunk tells it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameters<'a> {
+    /// What to draw.
     pub prompt: &'a str,
+    /// What not to draw; may be empty.
     pub negative: &'a str,
+    /// Denoising steps.
     pub steps: usize,
     /// By its name in the web UI.
     pub sampler: &'a str,
+    /// How closely the prompt is followed; the web UI's "CFG scale".
     pub guidance: f32,
     /// How the steps are spread, if not as the model has it.
     pub spacing: Option<&'a str>,
@@ -90,26 +96,34 @@ pub struct Parameters<'a> {
     pub prediction: Option<&'a str>,
     /// The share of fresh noise, for samplers with that choice.
     pub eta: Option<f64>,
+    /// Of the picture's noise.
     pub seed: u64,
     /// Pixels.
     pub width: usize,
+    /// Pixels.
     pub height: usize,
+    /// The name of the model's file or folder.
     pub model: &'a str,
+    /// Which of the text encoder's layers from the end is used, if not the model's.
     pub clip_skip: Option<usize>,
     /// Whether brackets in the prompts are weights.
     pub emphasis: bool,
     /// The generator of the noise, by the web UI's name.
     pub rng: &'a str,
+    /// The ControlNets, in order.
     pub controls: Vec<ControlParameters>,
 }
 
 /// One ControlNet of [`Parameters`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ControlParameters {
+    /// The name of its file or folder.
     pub model: String,
+    /// What its outputs are multiplied with.
     pub scale: f32,
-    /// The part of the steps in which it guides.
+    /// Where the part of the steps in which it guides begins, from 0 to 1.
     pub start: f64,
+    /// Where that part ends, from 0 to 1.
     pub end: f64,
 }
 

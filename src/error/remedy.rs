@@ -3,13 +3,14 @@
 
 use std::fmt::{self, Display};
 
+use super::message;
+
 macro_rules! fields {
     ($($name:ident $word:literal,)*) => {
         /// What a caller may set: a field of a request, or how the work for it is done.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[allow(missing_docs)]
         pub enum Field {
-            $($name,)*
+            $(#[doc = $word] $name,)*
         }
 
         impl Field {
@@ -81,36 +82,26 @@ impl Remedy {
         Self::Set(field, value.to_string())
     }
 
-    /// The field to change.
-    pub fn field(&self) -> Field {
-        match self {
-            Self::Set(field, _) => *field,
-            Self::Other(field) | Self::Less(field) | Self::More(field) => *field,
-            Self::Give(field) | Self::Without(field) | Self::As(field) => *field,
-        }
-    }
-
-    /// What to do, and with what kind of value.
-    fn words(&self) -> [&'static str; 2] {
-        match self {
-            Self::Set(..) => ["try ", ""],
-            Self::Other(_) => ["try ", "another "],
-            Self::Less(Field::Steps) => ["try ", "fewer "],
-            Self::Less(_) => ["try ", "a smaller "],
-            Self::More(Field::Steps) => ["try ", "more "],
-            Self::More(_) => ["try ", "a larger "],
-            Self::Give(_) => ["give ", ""],
-            Self::Without(_) => ["leave out ", ""],
-            Self::As(_) => ["give ", "it by "],
+    /// What to do, with what kind of value, of which field.
+    fn parts(&self) -> (&'static str, &'static str, Field) {
+        match *self {
+            Self::Set(field, _) => ("try ", "", field),
+            Self::Other(field) => ("try ", "another ", field),
+            Self::Less(Field::Steps) => ("try ", "fewer ", Field::Steps),
+            Self::Less(field) => ("try ", "a smaller ", field),
+            Self::More(Field::Steps) => ("try ", "more ", Field::Steps),
+            Self::More(field) => ("try ", "a larger ", field),
+            Self::Give(field) => ("give ", "", field),
+            Self::Without(field) => ("leave out ", "", field),
+            Self::As(field) => ("give ", "it by ", field),
         }
     }
 }
 
 /// A sentence of several remedies: "try dtype f16, device cpu, a smaller width or height".
 fn sentence(remedies: &[Remedy], name: Name) -> String {
-    let (mut text, mut before) = (String::new(), ["", ""]);
+    let (mut text, mut before) = (String::new(), None::<(&str, &str, Field)>);
     for (index, remedy) in remedies.iter().enumerate() {
-        let words = remedy.words();
         text += if index == 0 {
             ""
         } else if index + 1 == remedies.len() {
@@ -118,18 +109,17 @@ fn sentence(remedies: &[Remedy], name: Name) -> String {
         } else {
             ", "
         };
-        match (words[0] == before[0], words[1] == before[1]) {
-            (true, true) => {}
-            (true, false) => text += words[1],
-            (false, _) => text += &words.concat(),
-        }
-        let again = |before: &Remedy| matches!(before, Remedy::Set(field, _) if *field == remedy.field());
+        let (verb, kind, field) = remedy.parts();
+        let same_verb = before.is_some_and(|(before, ..)| before == verb);
+        let same_kind = same_verb && before.is_some_and(|(_, before, _)| before == kind);
+        text += if same_verb { "" } else { verb };
+        text += if same_kind { "" } else { kind };
         match remedy {
-            Remedy::Set(_, value) if index > 0 && again(&remedies[index - 1]) => text += value,
-            Remedy::Set(field, value) => text += &format!("{} {value}", name(*field)),
-            _ => text += &name(remedy.field()),
+            Remedy::Set(_, value) if same_kind && before.is_some_and(|(.., before)| before == field) => text += value,
+            Remedy::Set(_, value) => text += &format!("{} {value}", name(field)),
+            _ => text += &name(field),
         }
-        before = words;
+        before = Some((verb, kind, field));
     }
     text
 }
@@ -137,10 +127,11 @@ fn sentence(remedies: &[Remedy], name: Name) -> String {
 /// How a voice names a field.
 pub type Name = fn(Field) -> String;
 
-/// What is wrong, with which field, and what may help. Made from a text, by `into`.
+/// What is wrong, where, with which field, and what may help. Made from a text, by `into`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Message {
-    place: String,
+    /// The file, key or node; empty where there is none to name.
+    pub place: String,
     /// The field whose value `what` begins with.
     pub field: Option<Field>,
     /// What is wrong, without the place, the field's name and the remedies.
@@ -156,9 +147,15 @@ impl<T: Into<String>> From<T> for Message {
 }
 
 impl Message {
+    /// What is wrong at a place.
+    pub fn at(place: impl Display, what: impl Display) -> Self {
+        Self { place: place.to_string(), ..what.to_string().into() }
+    }
+
     /// Puts a place before it.
     pub fn on(self, place: impl Display) -> Self {
-        Self { place: format!("{place}: {}", self.place), ..self }
+        let place = if self.place.is_empty() { place.to_string() } else { format!("{place}: {}", self.place) };
+        Self { place, ..self }
     }
 
     /// Names the field whose value the text begins with.
@@ -172,11 +169,12 @@ impl Message {
         self
     }
 
-    /// The whole text, with fields named as `name` does. It may hold names and texts from files as they are.
+    /// The whole text in one line, with fields named as `name` does.
     pub fn said(&self, name: Name) -> String {
+        let place = if self.place.is_empty() { "" } else { ": " };
         let field = self.field.map(|field| name(field) + " ").unwrap_or_default();
         let end = if self.remedies.is_empty() { "" } else { "; " };
-        format!("{}{field}{}{end}{}", self.place, self.what, sentence(&self.remedies, name))
+        message(format_args!("{}{place}{field}{}{end}{}", self.place, self.what, sentence(&self.remedies, name)))
     }
 }
 

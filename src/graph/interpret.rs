@@ -153,7 +153,7 @@ pub fn load_parameters(
     for (id, parameter) in graph.parameters() {
         let read = parameter.read(weights);
         match read.and_then(|raw| take(id, parameter, &raw)).map_err(|e| e.at(&parameter.name())) {
-            Err(Error::Shape { node, what }) => wrong.push(format!("{node} {what}")),
+            Err(Error::Shape(what)) => wrong.push(format!("{} {}", what.place, what.what)),
             taken => taken?,
         }
     }

@@ -344,7 +344,7 @@ impl Graph {
             match given.iter().find(|(given, _)| given == name) {
                 Some((_, tensor)) => ordered.push((id, self.checked_input(id, name, tensor)?)),
                 None if held(id) => {}
-                None => return Err(Error::Shape { node: self.input_place(name), what: "is missing".into() }),
+                None => return Err(Error::shape("is missing").at(&self.input_place(name))),
             }
         }
         Ok(ordered)
@@ -364,8 +364,7 @@ impl Graph {
         if tensor.shape == *wanted {
             return Ok(tensor);
         }
-        let what = format!("should be {wanted}, found {}", tensor.shape);
-        Err(Error::Shape { node: self.input_place(name), what: what.into() })
+        Err(Error::shape(format!("should be {wanted}, found {}", tensor.shape)).at(&self.input_place(name)))
     }
 
     fn input_place(&self, name: &str) -> String {

@@ -99,7 +99,7 @@ impl<'a> Module<'a> {
         let shape = shape.into();
         if shape.is_empty() {
             let node = format!("{}: input {name}", self.graph.network);
-            return Err(Error::Shape { node, what: format!("should not be empty, is {shape}").into() });
+            return Err(Error::shape(format!("should not be empty, is {shape}")).at(&node));
         }
         Ok(self.graph.input(name, kind, shape))
     }

@@ -9,22 +9,29 @@ const WRAP: usize = 20;
 pub enum Tokens {
     /// Words of one weight. What is not to be parted is one word: a token, or all the vectors of an embedding.
     Words(Vec<Vec<u32>>, f32),
+    /// What follows begins a new chunk.
     Break,
 }
 
 /// The tokens with a meaning of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Special {
+    /// Begins a chunk.
     pub start: u32,
+    /// Ends the text of a chunk.
     pub end: u32,
+    /// Fills a chunk.
     pub pad: u32,
+    /// Where a chunk may be divided, if there is such a token.
     pub comma: Option<u32>,
 }
 
 /// What a text encoder sees at once: as many ids as it has positions, and each one's weight.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Chunk {
+    /// `[positions]`
     pub ids: Vec<u32>,
+    /// `[positions]`
     pub weights: Vec<f32>,
 }
 

@@ -16,6 +16,7 @@ const MOST_SLOTS: usize = 64;
 pub struct LinearSampler {
     /// How many slots there are. The first latents are in slot 0.
     pub slots: usize,
+    /// One for each evaluation, in order.
     pub steps: Vec<LinearStep>,
 }
 
@@ -23,8 +24,11 @@ pub struct LinearSampler {
 /// slots times `sum`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearStep {
+    /// The slot of the present latents.
     pub latents: usize,
+    /// What the network sees them multiplied with.
     pub scale: f32,
+    /// The factor of the network's output.
     pub output: f32,
     /// A factor for every slot.
     pub sum: Vec<f32>,

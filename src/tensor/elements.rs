@@ -5,8 +5,11 @@ use half::{bf16, f16};
 /// Finite numbers of one type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Elements {
+    /// Single precision.
     F32(Vec<f32>),
+    /// Half precision.
     F16(Vec<f16>),
+    /// The upper half of single precision.
     BF16(Vec<bf16>),
 }
 

@@ -92,7 +92,7 @@ fn tensors_fault(path: &Path, is_gguf: bool) -> Option<String> {
             Some(format!("has {} bytes after its last tensor", tensors.left_over()))
         }
         Ok(_) => None,
-        Err(Error::File { what, .. }) => Some(what.to_string()),
+        Err(Error::File(what)) => Some(what.what),
         Err(error) => Some(error.to_string()),
     }
 }
