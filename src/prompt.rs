@@ -25,6 +25,7 @@ use brackets::{Bracket, Brackets, Product, product};
 pub enum Segment {
     /// Neighbours of one weight are one segment: what they say is tokenized as a whole.
     Text(String, f64),
+    /// `BREAK`: what follows begins a new chunk.
     Break,
 }
 

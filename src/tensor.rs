@@ -19,10 +19,15 @@ pub use elements::Elements;
 /// An element type, of a file or of a device buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
+    /// IEEE 754 single precision.
     F32,
+    /// IEEE 754 half precision.
     F16,
+    /// The upper half of an f32.
     BF16,
+    /// Of indices in files.
     I64,
+    /// Of indices in files.
     I32,
 }
 
@@ -54,14 +59,17 @@ impl fmt::Display for DType {
 pub struct Shape(Vec<usize>);
 
 impl Shape {
+    /// Of these dimensions, the outermost first.
     pub fn new(dims: impl Into<Vec<usize>>) -> Self {
         Self(dims.into())
     }
 
+    /// The outermost first.
     pub fn dims(&self) -> &[usize] {
         &self.0
     }
 
+    /// How many dimensions there are.
     pub fn rank(&self) -> usize {
         self.0.len()
     }
@@ -71,6 +79,7 @@ impl Shape {
         self.0.iter().product()
     }
 
+    /// Whether there are no elements: a dimension is zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -138,7 +147,9 @@ pub fn pad4(n: usize) -> usize {
 /// A tensor in host memory, in f32 whatever its file held. Token ids are whole numbers here (exact up to 2^24).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
+    /// Channels last.
     pub shape: Shape,
+    /// Row by row, without padding.
     pub data: Vec<f32>,
 }
 
@@ -151,6 +162,7 @@ impl Tensor {
         Self { shape, data }
     }
 
+    /// All zero.
     pub fn zeros(shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
         let data = vec![0.0; shape.len()];
@@ -190,8 +202,11 @@ fn swap_inner(data: &[f32], batch: usize, rows: usize, columns: usize) -> Vec<f3
 /// A tensor as its file stores it, usually a window of a memory map. Little-endian, row-major.
 #[derive(Debug, Clone)]
 pub struct RawTensor<'a> {
+    /// Type of its elements.
     pub dtype: DType,
+    /// As the file has it.
     pub shape: Shape,
+    /// The elements, little-endian, row by row.
     pub bytes: Cow<'a, [u8]>,
 }
 
@@ -251,6 +266,7 @@ pub struct BlockLayout {
     pub bits: usize,
     /// Weights of a block, along a row.
     pub block: usize,
+    /// Whether each block has a minimum too.
     pub minimum: bool,
 }
 
@@ -268,6 +284,7 @@ impl BlockLayout {
 /// A matrix `[N, K]` in blocks along its rows, taken apart: weights are `(quant - zero) * scale - minimum`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quantized {
+    /// How the blocks are made.
     pub layout: BlockLayout,
     /// `[N, K * bits / 8]`: of four bits, the even weights are the low halves.
     pub quants: Vec<u8>,

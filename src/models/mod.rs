@@ -1,7 +1,7 @@
 //! The networks: from a `config.json` to a [`Graph`](crate::graph::Graph), without weights and without a device.
 //!
 //! Each file holds one network: its `Config`, read and checked key by key, and the graph that it describes. They are
-//! built of the layers of [`nn`] and the blocks of [`blocks`], which carry the checkpoint's own names, so that a node's
+//! built of the layers of `nn` and the blocks of `blocks`, which carry the checkpoint's own names, so that a node's
 //! path is the key of its parameters. [`table`] lists them by their classes, with what each takes ([`ports`]).
 
 pub mod autoencoder;

@@ -9,22 +9,29 @@ const WRAP: usize = 20;
 pub enum Tokens {
     /// Words of one weight. What is not to be parted is one word: a token, or all the vectors of an embedding.
     Words(Vec<Vec<u32>>, f32),
+    /// What follows begins a new chunk.
     Break,
 }
 
 /// The tokens with a meaning of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Special {
+    /// In front of every chunk.
     pub start: u32,
+    /// Behind a chunk's words.
     pub end: u32,
+    /// Behind that, up to the chunk's end.
     pub pad: u32,
+    /// The comma, where the vocabulary has one: a chunk that is soon full behind one ends there.
     pub comma: Option<u32>,
 }
 
 /// What a text encoder sees at once: as many ids as it has positions, and each one's weight.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Chunk {
+    /// Tokens, one for each position.
     pub ids: Vec<u32>,
+    /// What each token's embedding is multiplied with.
     pub weights: Vec<f32>,
 }
 

@@ -10,9 +10,11 @@ use crate::error::{Error, Result};
 /// A file that a prompt names, and how much of its changes is added.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tag {
+    /// The file's name without its ending.
     pub name: String,
     /// To the text encoders.
     pub text: f32,
+    /// To the UNet.
     pub unet: f32,
 }
 
