@@ -1,4 +1,6 @@
 //! What a device can do, as plain data: the `gpu` floor fills it, ops and plans read it.
+//!
+//! Floor 0: may import floor 0.
 
 use crate::tensor::DType;
 

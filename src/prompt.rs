@@ -13,6 +13,8 @@
 //! editing (`[from:to:when]`) and `AND` are not read: their signs are what this table says.
 //!
 //! Source: the web UI's wiki, "Attention/emphasis"; behaviour of its version 1.10.
+//!
+//! Floor 0: may import floor 0.
 
 mod brackets;
 pub mod chunks;

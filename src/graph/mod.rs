@@ -2,6 +2,8 @@
 //!
 //! A node is named by its checkpoint path (`unet.down_blocks.0.resnets.1.conv1`), and that one string is its weight key,
 //! GPU label, profile row and name in error messages.
+//!
+//! Floor 2: may import `ops` and floor 0.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -8,6 +8,8 @@
 //!
 //! What ops are made from is below them: [`Ty`] and the checks of a shape rule (`types.rs`), [`Launch`] (`launch.rs`),
 //! [`Case`] with its tolerance and comparison ([`case`]).
+//!
+//! Floor 1: may import floor 0.
 
 use std::any::Any;
 use std::fmt::Debug;

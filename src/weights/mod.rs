@@ -5,6 +5,8 @@
 //! and gives its configurations as text and each component's tensors as [`ComponentWeights`]. [`check`] compares those with what a
 //! network wants. [`Changes`] are those of LoRA files to a model's tensors. [`read_tensors`] and [`write_tensors`] carry single tensors in and out; [`write_atomically`] is how
 //! every output file is written.
+//!
+//! Floor 3: may import `graph`, `ops` and floor 0.
 
 mod builtin;
 mod bundle;
