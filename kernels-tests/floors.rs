@@ -74,6 +74,7 @@ const DOORS: &[(&str, &[&str])] = &[
 fn trials() -> Vec<Trial> {
     vec![
         test("floors::imports_go_down_only", imports_go_down_only),
+        test("floors::each_module_says_what_it_may_import", each_module_says_what_it_may_import),
         test("floors::each_crate_has_one_door", each_crate_has_one_door),
         test("floors::no_flag_is_named_below_the_command_line", no_flags),
         test("floors::weights_name_no_family", weights_name_no_family),
@@ -117,6 +118,23 @@ fn imports_go_down_only() -> Result<(), Failed> {
             if above {
                 wrong.push(format!("{path} imports {other}"));
             }
+        }
+    });
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// In its first comment, and of the floors from 3 down: those above may import all.
+fn each_module_says_what_it_may_import() -> Result<(), Failed> {
+    let named = |floor| FLOORS.iter().filter(move |(_, f)| *f == floor).map(|(name, _)| format!("`{name}`, "));
+    let mut wrong = Vec::new();
+    each_file(|module, path, text| {
+        let top = [format!("{module}.rs"), format!("{module}/mod.rs")].iter().any(|file| file == path);
+        let Some(own) = floor(module).filter(|own| top && *own < 4) else { return };
+        let below: String = (1..own).rev().flat_map(named).collect();
+        let below = below.strip_suffix(", ").map_or(String::new(), |names| format!("{names} and "));
+        let line = format!("//! Floor {own}: may import {below}floor 0.");
+        if !text.lines().take_while(|l| l.starts_with("//!")).any(|l| l == line) {
+            wrong.push(format!("{path} should say {line}"));
         }
     });
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }

@@ -168,5 +168,5 @@ fn an_embedding_twice_is_refused() -> Result<(), Failed> {
 }
 
 fn too_many_layers_are_refused() -> Result<(), Failed> {
-    refused(&[], Some(4), &["--clip-skip 4", "3 layers"])
+    refused(&[], Some(4), &["clip skip 4", "3 layers"])
 }

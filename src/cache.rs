@@ -1,4 +1,6 @@
 //! The folder in which this program keeps what it can make again or fetch again.
+//!
+//! Floor 0: may import floor 0.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

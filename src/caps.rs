@@ -1,4 +1,6 @@
 //! What a device can do, as plain data: the `gpu` floor fills it, ops and plans read it.
+//!
+//! Floor 0: may import floor 0.
 
 use crate::tensor::DType;
 
@@ -6,19 +8,26 @@ use crate::tensor::DType;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceType {
+    /// A GPU with memory of its own.
     Discrete,
+    /// A GPU that shares the processor's memory.
     Integrated,
+    /// A GPU inside a virtual machine.
     Virtual,
     /// A software implementation such as lavapipe, SwiftShader or WARP.
     Software,
+    /// What the driver does not tell.
     Other,
 }
 
 /// One shape of cooperative matrix product that the adapter offers: `[m, k] x [k, n]`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct CoopMatrix {
+    /// Rows of the first factor and of the result.
     pub m: u32,
+    /// Columns of the second factor and of the result.
     pub n: u32,
+    /// Columns of the first factor, rows of the second.
     pub k: u32,
     /// Element type of the two factors.
     pub ab: String,
@@ -29,8 +38,11 @@ pub struct CoopMatrix {
 /// An adapter's facts and limits. Sizes are bytes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Caps {
+    /// The adapter's name, as its driver gives it.
     pub name: String,
+    /// `vulkan`, `metal`, `dx12`, `gl` or `webgpu`.
     pub backend: String,
+    /// Name and version of the driver; empty where it tells none.
     pub driver: String,
     /// For people; kernels and measurements ask what is cheap instead (`on_processor` and those below it).
     pub device_type: DeviceType,
@@ -38,12 +50,17 @@ pub struct Caps {
     pub f16: bool,
     /// Smallest and largest subgroup, where subgroup operations exist.
     pub subgroups: Option<[u32; 2]>,
+    /// Cooperative matrix products that kernels may use; empty where there are none.
     pub coop_matrix: Vec<CoopMatrix>,
+    /// Whether the device measures times by itself.
     pub timestamps: bool,
     /// Largest window of a storage buffer that one binding shows.
     pub max_binding: u64,
+    /// Largest buffer, in bytes.
     pub max_buffer: u64,
+    /// Workgroup memory of a kernel, in bytes.
     pub workgroup_memory: u32,
+    /// Threads of a workgroup.
     pub max_invocations: u32,
     /// Workgroups in one dimension of a dispatch.
     pub max_workgroups: u32,

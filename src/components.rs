@@ -10,6 +10,7 @@ use crate::weights::Model;
 pub struct Component {
     /// The folder of its configuration and weights.
     pub folder: String,
+    /// Its `config.json`, read.
     pub config: Box<dyn NetworkConfig>,
 }
 

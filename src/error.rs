@@ -1,4 +1,6 @@
 //! The one error type. A message names the file, node or field, what is wrong with it, and what to do about it.
+//!
+//! Floor 0: may import floor 0.
 
 mod remedy;
 

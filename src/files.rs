@@ -1,4 +1,6 @@
 //! Files as every floor needs them: read whole but never without an end, written beside their place, and told apart.
+//!
+//! Floor 0: may import floor 0.
 
 mod identity;
 mod read;

@@ -1,5 +1,7 @@
 //! The machine's own memory: asked before the CPU executor takes much of it. A process that takes too much is killed by
 //! the system and cannot say why.
+//!
+//! Floor 0: may import floor 0.
 
 use crate::error::{Error, Field, Remedy, Result};
 

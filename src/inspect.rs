@@ -14,6 +14,7 @@ use crate::weights::{Model, check};
 /// A model as its files describe it.
 #[derive(Debug, Serialize)]
 pub struct Inspection {
+    /// Its path or name, as it was given.
     pub model: String,
     /// `None` where there is no UNet to tell it.
     pub family: Option<&'static str>,
@@ -21,6 +22,7 @@ pub struct Inspection {
     pub prediction: Option<String>,
     /// How that is known of a checkpoint, which does not always say so.
     pub prediction_because: Option<String>,
+    /// Every network of the model, in the order of its index.
     pub components: Vec<ComponentSummary>,
     /// Folders with a network of a class that is not built, and that class.
     pub others: Vec<(String, String)>,
@@ -33,13 +35,16 @@ pub struct Inspection {
 /// One network.
 #[derive(Debug, Serialize)]
 pub struct ComponentSummary {
+    /// Its folder in a diffusers model: `unet`.
     pub component: String,
     /// Of a network that makes pictures.
     #[serde(skip)]
     family: Option<&'static str>,
     /// What sets it apart, in words.
     pub about: String,
+    /// How many tensors it has.
     pub tensors: usize,
+    /// How many numbers those hold together.
     pub parameters: usize,
     /// Parameters of each element type.
     pub dtypes: BTreeMap<String, usize>,

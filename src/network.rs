@@ -21,6 +21,7 @@ use section::Section;
 /// Where networks run.
 #[derive(Debug, Clone)]
 pub enum Executor {
+    /// This machine's processors, in f32.
     Cpu,
     /// An opened device, the type of activations on it, and what to do if it gets its kernels wrong.
     Gpu(Arc<Gpu>, DType, IfWrong),

@@ -3,6 +3,8 @@
 //! Every product here is `[rows, K] x [K, N]` with N contiguous. PyTorch stores `[N, K]` (linear) or `[N, I, KH, KW]`
 //! (convolution); [`Pack`] turns them into `[K, N]` and `[KH, KW, I, N]`, so that a convolution is the same product with
 //! K running over taps and channels.
+//!
+//! Floor 0: may import floor 0.
 
 use std::borrow::Cow;
 use std::ops::Range;

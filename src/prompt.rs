@@ -13,6 +13,8 @@
 //! editing (`[from:to:when]`) and `AND` are not read: their signs are what this table says.
 //!
 //! Source: the web UI's wiki, "Attention/emphasis"; behaviour of its version 1.10.
+//!
+//! Floor 0: may import floor 0.
 
 mod brackets;
 pub mod chunks;
@@ -25,7 +27,7 @@ use brackets::{Bracket, Brackets, Product, product};
 pub enum Segment {
     /// Neighbours of one weight are one segment: what they say is tokenized as a whole.
     Text(String, f64),
-    /// What follows begins a new chunk: the word `BREAK`.
+    /// `BREAK`: what follows begins a new chunk.
     Break,
 }
 

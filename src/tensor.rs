@@ -4,6 +4,8 @@
 //! memory with one dimension fewer. On a GPU every buffer is a list of rows (the last dimension) that are padded with
 //! zeros to a multiple of four, so that every kernel reads and writes vectors of four; on the host nothing is padded.
 //! PyTorch's `[batch, channels, height, width]` exists at the files' border alone.
+//!
+//! Floor 0: may import floor 0.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,11 +25,11 @@ pub enum DType {
     F32,
     /// IEEE 754 half precision.
     F16,
-    /// The upper half of an [`DType::F32`].
+    /// The upper half of an f32.
     BF16,
-    /// Of token ids in files.
+    /// Of indices in files.
     I64,
-    /// Of token ids in files.
+    /// Of indices in files.
     I32,
 }
 
@@ -59,17 +61,17 @@ impl fmt::Display for DType {
 pub struct Shape(Vec<usize>);
 
 impl Shape {
-    /// These dimensions.
+    /// Of these dimensions, the outermost first.
     pub fn new(dims: impl Into<Vec<usize>>) -> Self {
         Self(dims.into())
     }
 
-    /// All of them.
+    /// The outermost first.
     pub fn dims(&self) -> &[usize] {
         &self.0
     }
 
-    /// How many there are.
+    /// How many dimensions there are.
     pub fn rank(&self) -> usize {
         self.0.len()
     }
@@ -79,7 +81,7 @@ impl Shape {
         self.0.iter().product()
     }
 
-    /// Whether there are no elements.
+    /// Whether there are no elements: a dimension is zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -147,9 +149,9 @@ pub fn pad4(n: usize) -> usize {
 /// A tensor in host memory, in f32 whatever its file held. Token ids are whole numbers here (exact up to 2^24).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
-    /// Its dimensions.
+    /// Channels last.
     pub shape: Shape,
-    /// Its elements, row-major.
+    /// Row by row, without padding.
     pub data: Vec<f32>,
 }
 
@@ -162,7 +164,7 @@ impl Tensor {
         Self { shape, data }
     }
 
-    /// A tensor of zeros.
+    /// All zero.
     pub fn zeros(shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
         let data = vec![0.0; shape.len()];
@@ -202,11 +204,11 @@ fn swap_inner(data: &[f32], batch: usize, rows: usize, columns: usize) -> Vec<f3
 /// A tensor as its file stores it, usually a window of a memory map. Little-endian, row-major.
 #[derive(Debug, Clone)]
 pub struct RawTensor<'a> {
-    /// The type of `bytes`.
+    /// Type of its elements.
     pub dtype: DType,
     /// As the file has it.
     pub shape: Shape,
-    /// The elements.
+    /// The elements, little-endian, row by row.
     pub bytes: Cow<'a, [u8]>,
 }
 
@@ -266,7 +268,7 @@ pub struct BlockLayout {
     pub bits: usize,
     /// Weights of a block, along a row.
     pub block: usize,
-    /// Whether each block has a minimum.
+    /// Whether each block has a minimum too.
     pub minimum: bool,
 }
 

@@ -39,7 +39,7 @@ impl Temporary {
         Ok(Self(path))
     }
 
-    /// Where it is until it gets its name.
+    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.0
     }

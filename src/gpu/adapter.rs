@@ -6,6 +6,7 @@ use crate::error::{Error, Field, Remedy, Result, ten};
 /// An adapter that could be opened.
 #[derive(Debug, Clone)]
 pub struct Adapter {
+    /// What it can do.
     pub caps: Caps,
     pub(super) inner: wgpu::Adapter,
 }
@@ -15,6 +16,7 @@ pub struct Adapter {
 pub enum Choice {
     /// The best hardware adapter, or the CPU where there is none.
     Auto,
+    /// The CPU executor.
     Cpu,
     /// By place in the list of adapters.
     Index(usize),

@@ -24,7 +24,9 @@ use crate::ops::{Row, TABLE, Variant};
 /// What is known of the kernels of one adapter with one driver.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verdicts {
+    /// The adapter's name.
     pub adapter: String,
+    /// The driver for which they hold: with another all is checked anew.
     pub driver: String,
     /// For each kernel (op, variant, shader, storage, constants, hash of its text) null if it passed; for each variant
     /// that failed, without constants, why.

@@ -11,6 +11,7 @@ use crate::error::{Error, Field, Remedy, Result};
 /// An opened device, without kernels yet.
 #[derive(Debug)]
 pub struct Context {
+    /// What the device can do.
     pub caps: Caps,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,

@@ -13,8 +13,11 @@ use crate::error::Result;
 /// An opened device with its kernels. It is its [`Context`] too, which is all that making a kernel takes.
 #[derive(Debug)]
 pub struct Gpu {
+    /// The device and its queue.
     pub context: Context,
+    /// What was compiled for it.
     pub kernels: Kernels,
+    /// Which kernels it gets right.
     pub admission: Admission,
 }
 

@@ -17,10 +17,13 @@ type Key = (&'static str, Option<&'static str>, Dialect, Vec<(&'static str, u64)
 /// A compiled kernel with the layout of its bindings.
 #[derive(Debug, Clone)]
 pub struct Kernel {
+    /// Compiled, with its constants set.
     pub pipeline: wgpu::ComputePipeline,
+    /// In the order of the launch's bindings.
     pub layout: wgpu::BindGroupLayout,
 }
 
+/// The kernels that were compiled on a device, each once.
 #[derive(Debug, Default)]
 pub struct Kernels {
     compiled: Mutex<HashMap<Key, Kernel>>,

@@ -1,4 +1,6 @@
 //! The only floor that names wgpu and naga: adapters, shader translation, kernels, and sessions that run a graph.
+//!
+//! Floor 3: may import `graph`, `ops` and floor 0.
 
 pub mod adapter;
 pub mod admission;

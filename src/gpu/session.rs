@@ -45,6 +45,7 @@ impl Dispatch {
     }
 }
 
+/// A graph on a device, ready to run: weights uploaded, slots allocated, kernels compiled.
 #[derive(Debug)]
 pub struct Session {
     gpu: Arc<Gpu>,
@@ -85,6 +86,7 @@ impl Session {
         self.bytes
     }
 
+    /// The graph that it runs.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }

@@ -37,6 +37,7 @@ fn processor_time() -> Option<f64> {
     nanoseconds.filter(|list| !list.is_empty()).map(|list| list.iter().sum::<u64>() as f64 * 1e-9)
 }
 
+/// Times sessions on one device by one clock.
 #[derive(Debug)]
 pub struct Timer {
     gpu: Arc<Gpu>,
@@ -142,10 +143,12 @@ impl Timer {
         Ok(timer)
     }
 
+    /// The device that is timed.
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
     }
 
+    /// What its times are read from.
     pub fn clock(&self) -> Clock {
         self.clock
     }

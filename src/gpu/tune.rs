@@ -25,6 +25,7 @@ pub struct Tuned {
 }
 
 impl Tuned {
+    /// The name of the variant with the least seconds, if one was measured.
     pub fn fastest(&self) -> Option<&str> {
         self.seconds.iter().min_by(|a, b| a.1.total_cmp(b.1)).map(|(name, _)| name.as_str())
     }

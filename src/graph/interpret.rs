@@ -48,6 +48,7 @@ impl Interpreter {
         Ok(Self { graph, known, packed, last_reads })
     }
 
+    /// The graph that it runs.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }

@@ -2,6 +2,8 @@
 //!
 //! A node is named by its checkpoint path (`unet.down_blocks.0.resnets.1.conv1`), and that one string is its weight key,
 //! GPU label, profile row and name in error messages.
+//!
+//! Floor 2: may import `ops` and floor 0.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -33,7 +35,9 @@ pub struct Parameter {
     pub keys: Vec<String>,
     /// Shape in PyTorch's layout, of all together: of that plane.
     pub file_shape: Shape,
+    /// How its tensor is laid out anew for the device (NCHW to channels last, transposed).
     pub pack: Pack,
+    /// All of it, or one plane of a matrix in blocks.
     pub plane: Plane,
 }
 
@@ -41,9 +45,13 @@ pub struct Parameter {
 /// ([`Quantized`](crate::tensor::Quantized)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plane {
+    /// The tensor, in floating point.
     Whole,
+    /// The whole numbers of each weight, 4 or 8 bits.
     Quants,
+    /// A factor for each block.
     Scales,
+    /// What is subtracted, for each block.
     Minima,
 }
 
@@ -121,28 +129,38 @@ impl Parameter {
     }
 }
 
+/// Where a value comes from.
 #[derive(Debug, Clone)]
 pub enum Origin {
     /// Given at every run, by this name.
     Input(String),
     /// Known when the graph is built.
     Constant(Arc<Tensor>),
+    /// Read from the network's weights.
     Parameter(Parameter),
     /// Computed by the node of this index.
     Node(usize),
 }
 
+/// A tensor in a graph, before there are any numbers: what a node reads or makes.
 #[derive(Debug, Clone)]
 pub struct Value {
+    /// Its kind and logical shape, channels last.
     pub ty: Ty,
+    /// Where it comes from.
     pub origin: Origin,
 }
 
+/// One op on some of the graph's values: one kernel, one dispatch, one row of a profile.
 #[derive(Debug, Clone)]
 pub struct Node {
+    /// The path in the checkpoint (`unet.down_blocks.0.resnets.1.conv1`), or of what it belongs to.
     pub name: String,
+    /// The op with its attributes.
     pub op: Arc<dyn Op>,
+    /// What it reads, in the op's order.
     pub inputs: Vec<ValueId>,
+    /// The value that it makes, which no other node makes.
     pub output: ValueId,
 }
 
@@ -151,13 +169,17 @@ pub struct Node {
 pub struct Graph {
     /// `unet`, `vae`, `text_encoder`: the first part of every node's name.
     pub network: String,
+    /// Every input, constant, parameter and node's output; a [`ValueId`] is a place here.
     pub values: Vec<Value>,
+    /// In an order in which they can run: each after those whose outputs it reads.
     pub nodes: Vec<Node>,
+    /// What a run gives, by name.
     pub outputs: Vec<(String, ValueId)>,
     parameters: HashMap<Vec<String>, ValueId>,
 }
 
 impl Graph {
+    /// An empty graph of a network of this name.
     pub fn new(network: &str) -> Self {
         Self {
             network: network.to_string(),
@@ -290,14 +312,17 @@ impl Graph {
         self.outputs.push((name.to_string(), id));
     }
 
+    /// A value's kind and shape.
     pub fn ty(&self, id: ValueId) -> &Ty {
         &self.values[id.0].ty
     }
 
+    /// A value's logical shape.
     pub fn shape(&self, id: ValueId) -> &Shape {
         &self.values[id.0].ty.shape
     }
 
+    /// The kinds and shapes of these values: what [`Op`]'s methods take.
     pub fn types(&self, ids: &[ValueId]) -> Vec<Ty> {
         ids.iter().map(|&id| self.ty(id).clone()).collect()
     }

@@ -1,8 +1,8 @@
 //! `bench`: every kernel checked and then timed at the shapes of the real networks, as a share of what the device can do
 //! at most.
 //!
-//! A device's rows come from its [`suite`]; unless all are asked for, not all shapes are timed ([`choose`]). An op that no network
-//! of the suite has shows its own cases. Rows and ceilings are timed in turns ([`measure`]).
+//! A device's rows come from its [`suite`]; unless all are asked for, not all shapes are timed (`choose`). An op that no
+//! network of the suite has shows its own cases. Rows and ceilings are timed in turns ([`measure`]).
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -41,6 +41,7 @@ pub enum Suite {
     Cases,
     /// Those of [`peers`].
     Peers,
+    /// The networks of one published model.
     Published(&'static Published),
     /// Stable Diffusion 1.5 and SDXL.
     All,
@@ -54,10 +55,12 @@ impl Suite {
     }
 }
 
+/// What is to be measured.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Names of ops; none is all.
     pub ops: Vec<String>,
+    /// The shapes.
     pub suite: Suite,
     /// Every shape, however long it takes.
     pub full: bool,
@@ -68,11 +71,14 @@ pub struct Options {
 pub struct Device {
     /// Name and backend.
     pub label: String,
+    /// What its times were read from.
     pub clock: Clock,
+    /// What it can do at most, measured.
     pub ceilings: Ceilings,
     /// For each class of shapes that was timed there before its first use, what was tried: it runs the fastest.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tuned: BTreeMap<String, Tuned>,
+    /// Its [`Caps`], or the CPU executor's name and threads.
     #[serde(flatten)]
     pub caps: serde_json::Value,
 }

@@ -21,6 +21,7 @@ pub struct Ceilings {
     pub copy_gb_s: f64,
     /// Multiply-adds (two operations each) a second in f32 and in f16, in 10^9 operations.
     pub fma_f32_gflop_s: Option<f64>,
+    /// Multiply-adds a second in f16, in 10^9 operations.
     pub fma_f16_gflop_s: Option<f64>,
     /// A matrix product of the CPU executor.
     pub product_gflop_s: Option<f64>,

@@ -17,10 +17,12 @@ pub mod table;
 pub struct Report {
     /// The first device; all of them are in `devices`.
     pub device: Device,
+    /// In the order in which they were measured.
     pub devices: Vec<Device>,
     /// Whole networks, where some were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<NetworkRow>,
+    /// Every row of every device.
     pub rows: Vec<Row>,
 }
 

@@ -28,6 +28,7 @@ pub(crate) const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "la
 /// Published models of one size.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Published {
+    /// As `--suite` and `--synthetic` take it.
     pub name: &'static str,
     /// Height and width of the latents that they were trained on.
     pub latent: usize,
@@ -35,12 +36,14 @@ pub struct Published {
     parts: &'static [(&'static str, &'static str)],
 }
 
+/// Stable Diffusion 1.5.
 pub static SD15: Published = Published {
     name: "sd15",
     latent: 64,
     parts: &[("text_encoder", CLIP_L), ("unet", r#"{"cross_attention_dim": 768}"#), ("vae", VAE)],
 };
 
+/// Stable Diffusion 2.1, at 768 x 768.
 pub static SD21: Published = Published {
     name: "sd21",
     latent: 96,
@@ -54,6 +57,7 @@ pub static SD21: Published = Published {
     ],
 };
 
+/// SDXL base 1.0.
 pub static SDXL: Published = Published {
     name: "sdxl",
     latent: 128,
@@ -108,6 +112,7 @@ pub(super) fn rows(way: &str, sizes: Sizes) -> Sizes {
 /// An op at one set of shapes, and where it runs so.
 #[derive(Debug)]
 pub struct Workload {
+    /// The op at these shapes.
     pub case: Case,
     /// `sd15 unet` -> how many nodes.
     pub uses: BTreeMap<String, usize>,

@@ -32,11 +32,15 @@ const STORAGES: [Storage; 3] = [
 /// Which rows are wanted; what is absent or empty leaves nothing out.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
+    /// Names of ops.
     pub ops: Vec<String>,
     /// Number of a case in its op: those of [`TABLE`], then those that `full` adds.
     pub case: Option<usize>,
+    /// Type of activations.
     pub act: Option<DType>,
+    /// Type of matrices of parameters.
     pub weight: Option<DType>,
+    /// Name of a variant.
     pub variant: Option<String>,
     /// Every variant that the device can run, not only the one that it would use.
     pub all_variants: bool,
@@ -44,26 +48,33 @@ pub struct Selection {
     pub full: bool,
 }
 
+/// What became of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
+    /// The output, its padding and what lies behind it are as they should be.
     Passed,
     /// The device cannot hold it and said so before anything ran, which is right.
     Refused,
+    /// Something is not, or it did not run.
     Failed,
 }
 
 /// Where the largest absolute difference is.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Worst {
+    /// Of the element, in the logical tensor.
     pub index: usize,
+    /// What the device wrote.
     pub found: f32,
+    /// What the reference says, as the device stores it.
     pub wanted: f32,
 }
 
 /// One case or node, in one variant and one pair of storage types.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
+    /// The op's name.
     pub op: &'static str,
     /// The case's number in its op, or
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +82,7 @@ pub struct Row {
     /// the node's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The variant's name, `-` where none was reached.
     pub variant: &'static str,
     /// Type of activations.
     pub dtype: String,
@@ -82,11 +94,15 @@ pub struct Row {
     pub attributes: String,
     /// Errors, absent if nothing came out: as in [`Difference`].
     pub relative: Option<f64>,
+    /// The largest absolute difference.
     pub max_abs: Option<f64>,
+    /// The largest difference in units in the last place of the stored type.
     pub ulp: Option<f64>,
+    /// Where the largest difference is.
     pub worst: Option<Worst>,
     /// The largest relative error that passes.
     pub limit: f64,
+    /// What became of it.
     pub verdict: Verdict,
     /// Why, unless it passed.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -40,6 +40,7 @@ impl Autoencoder {
         }
     }
 
+    /// Channels of its latents.
     pub fn latent_channels(&self) -> usize {
         match self {
             Self::Full(config) => config.latent_channels,

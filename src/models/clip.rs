@@ -25,17 +25,23 @@ const IDS: &str = "input_ids";
 /// A text encoder's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// Rows of the embedding table that the checkpoint has.
     pub vocab_size: usize,
     /// Rows of the embedding table after the vocabulary's, which textual inversion adds.
     pub added: usize,
     /// Width of the embeddings.
     pub hidden_size: usize,
+    /// Width of the MLPs' hidden layer.
     pub intermediate_size: usize,
+    /// Transformer blocks.
     pub layers: usize,
+    /// Heads of attention, which share the hidden width.
     pub heads: usize,
     /// The most tokens that a prompt can have.
     pub max_tokens: usize,
+    /// Added to the variance in every layer norm.
     pub layer_norm_eps: f32,
+    /// The token that ends a prompt, where the pooled embedding is taken.
     pub eos_token_id: u32,
     /// Width of `text_embeds`, if the pooled embedding is projected.
     pub projection: Option<usize>,

@@ -62,4 +62,5 @@ pub trait NetworkConfig: fmt::Debug + Send + Sync {
 pub const FORWARD: &str = "forward";
 /// The passes of an autoencoder.
 pub const ENCODER: &str = "encoder";
+/// From latents to a picture.
 pub const DECODER: &str = "decoder";

@@ -14,9 +14,11 @@ pub type Tensors = BTreeMap<String, Tensor>;
 /// What a graph is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
+    /// Rows: pictures times texts of each.
     pub batch: usize,
     /// Of the latents.
     pub height: usize,
+    /// Width of the latents.
     pub width: usize,
     /// Of a text.
     pub tokens: usize,
@@ -25,11 +27,15 @@ pub struct Sizes {
 /// A dimension of a port: a number, or a size that its tensors decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dim {
+    /// This number.
     Is(usize),
+    /// Rows of a run.
     Batch,
     /// Of the latents, times this.
     Height(usize),
+    /// Width of the latents, times this.
     Width(usize),
+    /// Tokens of a text.
     Tokens,
 }
 
@@ -60,6 +66,7 @@ pub enum Changes {
 /// How a test fills a port.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fill {
+    /// Standard normal.
     Normal,
     /// Pixels from 0 to 1.
     Unit,
@@ -78,14 +85,18 @@ pub struct Port {
     pub name: &'static str,
     /// As files hold it.
     pub dims: Vec<Dim>,
+    /// How files hold it.
     pub layout: Layout,
+    /// How often it changes.
     pub changes: Changes,
+    /// How a test fills it.
     pub fill: Fill,
     /// Whether it may be left out.
     pub optional: bool,
 }
 
 impl Port {
+    /// A port that files hold as the graph takes it, and that must be given.
     pub fn new(name: &'static str, dims: impl Into<Vec<Dim>>, changes: Changes, fill: Fill) -> Self {
         Self { name, dims: dims.into(), layout: Layout::AsIs, changes, fill, optional: false }
     }
@@ -101,6 +112,7 @@ impl Port {
         Self { layout: Layout::Row, ..self }
     }
 
+    /// The same where it may be left out.
     pub fn optional(self) -> Self {
         Self { optional: true, ..self }
     }

@@ -19,8 +19,11 @@ use crate::tensor::{Shape, Tensor};
 /// A tiny autoencoder's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// Channels of a picture.
     pub in_channels: usize,
+    /// Channels of a decoded picture.
     pub out_channels: usize,
+    /// Channels of the latents.
     pub latent_channels: usize,
     /// The sampler's latents are the autoencoder's times this.
     pub scaling_factor: f32,

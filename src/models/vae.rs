@@ -21,8 +21,11 @@ pub(super) const MOMENTS: &str = "moments";
 /// A VAE's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// Channels of a picture.
     pub in_channels: usize,
+    /// Channels of a decoded picture.
     pub out_channels: usize,
+    /// Channels of the latents.
     pub latent_channels: usize,
     /// The sampler's latents are the VAE's times this.
     pub scaling_factor: f32,

@@ -11,10 +11,12 @@ use crate::graph::plan::{Storage, check_limits, plan};
 use crate::host::available_memory;
 use crate::tensor::Weights;
 
+/// How a network runs on a device.
 #[derive(Debug)]
 pub struct Placement {
     /// The network as the device runs it: [`Graph::lowered`], unless it gets that wrong.
     pub graph: Graph,
+    /// Types of activations and matrices.
     pub storage: Storage,
     /// For each node the place of its variant in the op's list.
     pub variants: Vec<usize>,

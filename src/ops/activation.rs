@@ -18,6 +18,7 @@ use crate::tensor::{Shape, Tensor, pad4};
 /// An activation function. All are 0 at 0, so padding stays zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Act {
+    /// `y = x`.
     #[default]
     None,
     /// `x * sigmoid(x)`.
@@ -33,6 +34,7 @@ pub enum Act {
 }
 
 impl Act {
+    /// The function's value at `x`.
     #[inline(always)]
     pub fn apply(self, x: f32) -> f32 {
         match self {
@@ -186,6 +188,7 @@ impl Op for Activation {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for act in [Act::None, Act::Silu, Act::Gelu, Act::QuickGelu, Act::Relu, Act::SoftClamp] {

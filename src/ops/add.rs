@@ -10,6 +10,7 @@ use crate::ops::case::{Fill, large, subnormal};
 use crate::ops::largest::{UNET, VAE};
 use crate::tensor::{Shape, Tensor, pad4};
 
+/// `y = a + b`; no attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Add;
 
@@ -42,6 +43,7 @@ impl Op for Add {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |shape: &[usize]| Case::new(Add, [Ty::act(Shape::new(shape)), Ty::act(Shape::new(shape))]);
     let both = |fill| case(&[2, 9, 5]).fill(0, Fill::With(fill)).fill(1, Fill::With(fill));

@@ -11,6 +11,7 @@ use crate::ops::case::{Fill, large};
 use crate::ops::largest::UNET;
 use crate::tensor::{Shape, Tensor, pad4};
 
+/// `y = x` plus a row for each batch entry; no attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddRow;
 
@@ -55,6 +56,7 @@ impl Op for AddRow {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |shape: &[usize]| {
         let shape = Shape::new(shape);

@@ -11,6 +11,7 @@ use crate::ops::case::{Fill, large, subnormal};
 use crate::ops::largest::UNET;
 use crate::tensor::{Shape, Tensor};
 
+/// `y = x + s r`, s a number for each batch entry; no attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddScaled;
 
@@ -54,6 +55,7 @@ impl Op for AddScaled {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |shape: &[usize]| {
         let x = Ty::act(Shape::new(shape));

@@ -16,8 +16,10 @@ use crate::error::{Error, Field, Remedy, Result};
 use crate::ops::case::{Fill, large, subnormal};
 use crate::tensor::{Shape, Tensor};
 
+/// Attention of several heads, whose queries, keys and values are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attention {
+    /// Heads, which share the channels.
     pub heads: usize,
     /// Token t sees the tokens 0..=t.
     pub causal: bool,
@@ -208,6 +210,7 @@ impl Op for Attention {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |causal, heads: usize, d: usize, q: &[usize], k: &[usize]| {
         let ty = |rows: &[usize]| Ty::act(Shape::new([rows, &[heads * d]].concat()));

@@ -35,7 +35,9 @@ pub fn subnormal(i: usize) -> f32 {
 /// An op, its input types, and how to fill them.
 #[derive(Debug)]
 pub struct Case {
+    /// The op with its attributes.
     pub op: Arc<dyn Op>,
+    /// The type of each input and how it is filled, in the op's order.
     pub inputs: Vec<(Ty, Fill)>,
 }
 
@@ -69,6 +71,7 @@ impl Case {
         self
     }
 
+    /// The inputs' types: what [`Op`]'s methods take.
     pub fn types(&self) -> Vec<Ty> {
         self.inputs.iter().map(|(ty, _)| ty.clone()).collect()
     }
@@ -127,6 +130,7 @@ impl Case {
 /// What a case's output is held against.
 #[derive(Debug)]
 pub struct Expected {
+    /// In f32, by the definition.
     pub reference: Tensor,
     /// The type in which a device stores the output.
     stored: DType,
@@ -189,6 +193,7 @@ pub fn tolerance(dtype: DType, sum_length: Option<usize>) -> f64 {
 pub struct Difference {
     /// `‖out − ref‖₂ / ‖ref‖₂`; infinite if either holds what the other does not: NaN, infinities.
     pub relative: f64,
+    /// The largest absolute difference of two elements.
     pub max_abs: f64,
     /// The largest difference in units of the stored type's spacing at the reference's value. Sums that cancel make it
     /// large in a correct kernel too: it informs, and decides nothing.

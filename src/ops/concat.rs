@@ -10,6 +10,7 @@ use crate::ops::case::{Fill, subnormal};
 use crate::ops::largest::UNET;
 use crate::tensor::{Shape, Tensor};
 
+/// `y = [a, b]` along the channels; no attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Concat;
 
@@ -58,6 +59,7 @@ impl Op for Concat {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |rows: &[usize], a, b| {
         let shape = |c| Shape::new([rows, &[c]].concat());

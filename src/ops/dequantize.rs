@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::ops::case::Fill;
 use crate::tensor::{BlockLayout, Shape, Tensor, pad4};
 
+/// A matrix out of blocks of this layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dequantize(pub BlockLayout);
 
@@ -79,6 +80,7 @@ impl Op for Dequantize {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |bits: usize, block: usize, minimum: bool, [k, n]: [usize; 2]| {
         let q = Ty::new(Kind::Bytes, [k * bits / 8, n]);

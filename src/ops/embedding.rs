@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::ops::case::Fill;
 use crate::tensor::{Shape, Tensor, pad4};
 
+/// Rows of a table by their indices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Embedding {
     /// There is a third input, added by each id's place in its row.
@@ -88,6 +89,7 @@ impl Op for Embedding {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let look_up = |ids: &[usize], entries: usize, c: usize, positions: Option<usize>| {
         let ids = Ty::new(Kind::U32, Shape::new(ids));

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large};
 use crate::tensor::{Shape, Tensor};
 
+/// `y[c] = x[2c] gelu(x[2c + 1])`; no attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geglu;
 
@@ -71,6 +72,7 @@ impl Op for Geglu {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |shape: &[usize]| Case::new(Geglu, [Ty::act(Shape::new(shape))]);
     vec![

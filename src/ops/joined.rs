@@ -11,7 +11,7 @@ use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
-/// The op, which has to launch kernels that are [`Launch::joinable`].
+/// The op, which has to launch kernels that are `Launch::joinable`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Joined<O>(pub O);
 

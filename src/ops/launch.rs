@@ -7,11 +7,14 @@ use crate::caps::Caps;
 /// One of the op's inputs or the kernel's own resources, in the order of `@binding`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binding {
+    /// The input of that number.
     Input(usize),
     /// An optional input that this node does not have. A few zero bytes are bound in its place; the kernel's overrides
     /// keep it from being read.
     Absent,
+    /// The output.
     Output,
+    /// The uniform struct `Params`.
     Params,
 }
 
@@ -30,6 +33,7 @@ pub struct Launch {
     pub params: Vec<(&'static str, u32)>,
     /// What stands at `@group(0) @binding(i)`.
     pub bindings: Vec<Binding>,
+    /// The grid, along x, y and z.
     pub workgroups: [u32; 3],
     /// Along the output's rows, if the kernel can do some of them alone.
     pub tiles: Option<Tiles>,
@@ -38,6 +42,7 @@ pub struct Launch {
 /// Workgroups along the output's rows, each with as many of them. A kernel counts them from `params.first_tile` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tiles {
+    /// How many there are.
     pub count: usize,
     /// They are the grid's dimensions y and z (see [`fold_groups`]), or else its x.
     pub folded: bool,
@@ -109,6 +114,7 @@ impl Launch {
         self
     }
 
+    /// A param that is a number in f32.
     pub fn param_f32(mut self, name: &'static str, value: f32) -> Self {
         self.params.push((name, value.to_bits()));
         self
@@ -121,6 +127,7 @@ impl Launch {
         self.constant("JOINED", false).param("x_vectors", 0)
     }
 
+    /// The grid, along x, y and z.
     pub fn workgroups(mut self, workgroups: [u32; 3]) -> Self {
         self.workgroups = workgroups;
         self
@@ -132,6 +139,7 @@ impl Launch {
 pub struct Variant {
     /// What sets it apart from the op's others: `portable` where there is one only.
     pub name: &'static str,
+    /// The dispatch.
     pub launch: Launch,
 }
 

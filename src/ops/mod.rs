@@ -8,6 +8,8 @@
 //!
 //! What ops are made from is below them: [`Ty`] and the checks of a shape rule (`types.rs`), [`Launch`] (`launch.rs`),
 //! [`Case`] with its tolerance and comparison ([`case`]).
+//!
+//! Floor 1: may import floor 0.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -49,6 +51,7 @@ pub use weight::Weighted;
 /// A row of [`TABLE`]: an op's name, which is the stem of its files, and its cases.
 #[derive(Debug)]
 pub struct Row {
+    /// The op's name, and the stem of its files.
     pub name: &'static str,
     cases: fn() -> Vec<Case>,
     largest: fn(&Caps) -> Vec<Case>,
@@ -116,10 +119,17 @@ pub fn check_names(names: &[String]) -> Result<()> {
     }
 }
 
-/// An operation with its attributes, and all that is to know of it.
+/// An operation with its attributes, as plain data: all that a graph, a plan, a device, a check or a report asks of it.
 ///
-/// A graph asks for the output's type when the node is added, the plan and the device for the launch, a check for the
-/// definition, a report for the cost:
+/// Four methods make an op: its shape rule ([`output`](Op::output)), its definition ([`reference`](Op::reference)), its
+/// kernel's [`launch`](Op::launch) and its cost ([`flops`](Op::flops)), each a pure function of types, shapes and
+/// [`Caps`]. The others have defaults, for ops with a faster way on the CPU, several kernels, look-ups, long sums, or
+/// something to fuse. Nothing anywhere matches over all ops. Activations are channels last, `[batch, .., channels]`;
+/// `inputs` are in the op's own order, which its file's first lines give, with shapes, formula and source.
+///
+/// The order of calls: `output` when a graph appends a node, and only inputs that it accepted are given to the other
+/// methods; [`absorb`](Op::absorb) and [`absorb_input`](Op::absorb_input) when a graph is fused; `variants` when a session
+/// or admission chooses a kernel; `reference` when a check compares one, `execute` when the CPU executor runs the graph.
 ///
 /// ```
 /// use ornstein::caps::Caps;
@@ -144,61 +154,79 @@ pub fn check_names(names: &[String]) -> Result<()> {
 /// # Ok(()) }
 /// ```
 pub trait Op: Any + Debug + Send + Sync {
-    /// The stem of the op's files, and its name in profiles, filters and reports.
+    /// The stem of the op's files and the name of its row of [`TABLE`], in profiles, filters and reports:
+    /// `group_norm_stats`.
     fn name(&self) -> &'static str;
 
-    /// The shape rule: the output's type, or an error that says which input does not fit and why.
+    /// The shape rule: kind and logical shape of the output for these inputs.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], which says which input does not fit and what it should be. It is
+    /// the only check that inputs go through: what passes must not make another method panic.
     fn output(&self, inputs: Inputs) -> Result<Ty>;
 
-    /// The definition, in f32 on the CPU. `output` is what [`Op::output`] returned for these inputs.
+    /// The definition, in f32 on the CPU, written from the formula: what a device's output is compared with. `output` is
+    /// the shape that [`Op::output`] returned for these inputs.
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor;
 
-    /// The same for the CPU executor: into a tensor of the right shape, whose old contents do not matter, and where
-    /// there is a way that is faster than the definition, by that.
+    /// The same for the CPU executor: into `y`, which has the output's shape and any contents, and by a faster way than
+    /// the definition's where there is one.
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
         *y = self.reference(inputs, &y.shape);
     }
 
-    /// This op, if its second input is a matrix that the CPU executor may pack.
+    /// This op as one whose second input is a matrix that the CPU executor may pack once, before the first run; `None`
+    /// if it is not.
     fn weighted(&self) -> Option<&dyn Weighted> {
         None
     }
 
-    /// The dispatch that computes it on a device, or an error if this device cannot (a limit, a shape).
+    /// The dispatch that computes it on a device with these abilities, by the preferred kernel: shader, constants, params,
+    /// bindings and grid, without a device to run it on.
+    ///
+    /// # Errors
+    /// If no kernel does it there: a shape that none takes (attention heads of 6 channels), or a limit of the device. The
+    /// message says what to do instead.
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch>;
 
-    /// Every dispatch that could compute it on this device, the preferred one, [`Op::launch`], first. A device that gets
-    /// one wrong uses the next.
+    /// Every dispatch that could compute it on this device, [`Op::launch`]'s first, and one at least. A device that gets
+    /// one wrong uses the next; where [`Caps::tuning_pays`] the fastest right one is used.
+    ///
+    /// # Errors
+    /// As [`Op::launch`].
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
         Ok(vec![Variant { name: "portable", launch: self.launch(inputs, output, caps)? }])
     }
 
-    /// Floating-point operations; a multiply-add counts two.
+    /// Floating-point operations of one run on the logical shapes; a multiply-add counts two. 0 if it only moves elements.
     fn flops(&self, inputs: Inputs, output: &Ty) -> u64;
 
-    /// Elements of input `index` that one run reads, padding counted in: all of them, unless it looks some up.
+    /// Elements of input `index` that one run reads, padding counted in: all of them, unless it looks some up
+    /// ([`Embedding`](embedding::Embedding)). Reports make bytes of it by the storage's types.
     fn reads(&self, inputs: Inputs, _output: &Ty, index: usize) -> usize {
         inputs[index].device_len()
     }
 
-    /// Terms of the longest sum behind one element of the output, for the tolerance; `None` if nothing is summed.
+    /// Terms of the longest sum behind one element of the output, which its [`tolerance`](case::tolerance) in f32 grows
+    /// with; `None` if nothing is summed.
     fn sum_length(&self, _inputs: Inputs) -> Option<usize> {
         None
     }
 
-    /// This op with `next` as part of its epilogue, if it can take it. `next`'s input number `operand` is this op's
-    /// output; its other inputs are appended to this op's.
+    /// This op with `next` as part of its epilogue, or `None` if it cannot take it. `next` alone reads this op's output, as
+    /// its input number `operand`; `next`'s other inputs are appended to this op's.
     fn absorb(&self, _next: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
         None
     }
 
-    /// Whether it only moves elements, so that to do it again for every node that reads its output costs nothing.
+    /// Whether it only moves elements ([`Concat`](concat::Concat)), so that to do it again for every node that reads its
+    /// output costs nothing.
     fn moves(&self) -> bool {
         false
     }
 
-    /// This op with `previous`, which makes its input number `operand`, as part of how it loads that input, if it can
-    /// take it. `previous`'s first input takes the place of that one; its others are appended to this op's.
+    /// This op with `previous`, which makes its input number `operand`, as part of how it loads that input, or `None` if it
+    /// cannot take it. `previous`'s first input takes that one's place; its others are appended to this op's.
     fn absorb_input(&self, _previous: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
         None
     }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::ops::case::Fill;
 use crate::tensor::{Shape, Tensor};
 
+/// What a UNet reads of a sampler's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SamplerInput {
     /// How often every picture is repeated.
@@ -68,6 +69,7 @@ impl Op for SamplerInput {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |texts, slots: &[usize]| {
         let slots = Shape::new(slots);

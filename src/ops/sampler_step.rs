@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::ops::case::Fill;
 use crate::tensor::{Shape, Tensor};
 
+/// Guidance and a sampler's next state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SamplerStep {
     /// Whether x is of two texts.
@@ -67,6 +68,7 @@ impl Op for SamplerStep {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |guided, slots: &[usize]| {
         let slots = Shape::new(slots);

@@ -10,8 +10,10 @@ use crate::ops::case::{Fill, large, subnormal};
 use crate::ops::largest::beyond;
 use crate::tensor::{Shape, Tensor};
 
+/// `y = factor x`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale {
+    /// What each element is multiplied with.
     pub factor: f32,
 }
 
@@ -44,6 +46,7 @@ impl Op for Scale {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |factor, shape: &[usize]| Case::new(Scale { factor }, [Ty::act(Shape::new(shape))]);
     vec![

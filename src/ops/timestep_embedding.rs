@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::ops::case::Fill;
 use crate::tensor::{Shape, Tensor, pad4};
 
+/// Sines and cosines of timesteps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimestepEmbedding {
     /// Cosines come first.
@@ -80,6 +81,7 @@ impl Op for TimestepEmbedding {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |timesteps: &[usize], half: usize, flip_sin_to_cos| {
         let types = [Ty::new(Kind::F32, Shape::new(timesteps)), Ty::new(Kind::F32, [half])];

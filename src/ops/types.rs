@@ -22,15 +22,19 @@ pub enum Kind {
 /// A value's kind and logical (unpadded) shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ty {
+    /// What it holds.
     pub kind: Kind,
+    /// Without padding, channels last.
     pub shape: Shape,
 }
 
 impl Ty {
+    /// Of this kind and shape.
     pub fn new(kind: Kind, shape: impl Into<Shape>) -> Self {
         Self { kind, shape: shape.into() }
     }
 
+    /// Activations of this shape.
     pub fn act(shape: impl Into<Shape>) -> Self {
         Self::new(Kind::Act, shape)
     }

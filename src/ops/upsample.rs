@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::ops::case::{Fill, subnormal};
 use crate::tensor::{Shape, Tensor, pad4};
 
+/// The nearest pixel, at another size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upsample {
     /// Rows of pixels of the output.
@@ -82,6 +83,7 @@ impl Op for Upsample {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |shape: [usize; 4], height, width| Case::new(Upsample { height, width }, [Ty::act(shape)]);
     vec![

@@ -16,22 +16,22 @@ pub enum Tokens {
 /// The tokens with a meaning of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Special {
-    /// Begins a chunk.
+    /// In front of every chunk.
     pub start: u32,
-    /// Ends the text of a chunk.
+    /// Behind a chunk's words.
     pub end: u32,
-    /// Fills a chunk.
+    /// Behind that, up to the chunk's end.
     pub pad: u32,
-    /// Where a chunk may be divided, if there is such a token.
+    /// The comma, where the vocabulary has one: a chunk that is soon full behind one ends there.
     pub comma: Option<u32>,
 }
 
 /// What a text encoder sees at once: as many ids as it has positions, and each one's weight.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Chunk {
-    /// `[positions]`
+    /// Tokens, one for each position.
     pub ids: Vec<u32>,
-    /// `[positions]`
+    /// What each token's embedding is multiplied with.
     pub weights: Vec<f32>,
 }
 

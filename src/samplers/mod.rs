@@ -2,6 +2,8 @@
 //!
 //! Each is one file and does what the diffusers class of the table does. A sampler is plain arithmetic on lists of
 //! numbers: it knows neither networks nor devices.
+//!
+//! Floor 3: may import `graph`, `ops` and floor 0.
 
 mod betas;
 mod config;

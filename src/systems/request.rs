@@ -122,8 +122,9 @@ impl Control {
             return Err(Error::usage(format!("{scale} is not a number")).of(Field::ControlScale));
         }
         if !(0.0 <= *start && start < end && *end <= 1.0) {
-            let what = format!("{start}, with an end of {end}: expected 0 <= start < end <= 1");
-            return Err(Error::usage(what).of(Field::ControlStart));
+            let what = format!("{start}, up to {end}: expected 0 <= start < end <= 1");
+            let ends = [Field::ControlStart, Field::ControlEnd].map(Remedy::Other);
+            return Err(Error::usage(what).of(Field::ControlStart).remedies(ends));
         }
         Ok(())
     }

@@ -5,11 +5,11 @@ use half::{bf16, f16};
 /// Finite numbers of one type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Elements {
-    /// Single precision.
+    /// Of [`DType::F32`](super::DType::F32).
     F32(Vec<f32>),
-    /// Half precision.
+    /// Of [`DType::F16`](super::DType::F16).
     F16(Vec<f16>),
-    /// The upper half of single precision.
+    /// Of [`DType::BF16`](super::DType::BF16).
     BF16(Vec<bf16>),
 }
 

@@ -6,6 +6,8 @@
 //! are called and which configurations they imply is in the [`family::Families`] that it is given. [`check`] compares
 //! tensors with what a network wants. [`Changes`] are those of LoRA files to a model's tensors. [`read_tensors`] and
 //! [`write_tensors`] carry single tensors in and out; [`write_atomically`] is how every output file is written.
+//!
+//! Floor 3: may import `graph`, `ops` and floor 0.
 
 mod builtin;
 mod bundle;

@@ -16,9 +16,13 @@ use crate::tensor::Tensor;
 /// After a run: entry `from` (of the first dimension) of an output becomes entry `to` of an input.
 #[derive(Debug, Clone, Copy)]
 pub struct Carry<'a> {
+    /// The output's name.
     pub output: &'a str,
+    /// Index along the output's first dimension.
     pub from: usize,
+    /// The input's name.
     pub input: &'a str,
+    /// Index along the input's first dimension.
     pub to: usize,
 }
 

@@ -16,7 +16,9 @@ pub const ENTRY_POINT: &str = "main";
 /// A valid module without `override` constants, ready to be translated.
 #[derive(Debug)]
 pub struct Prepared {
+    /// With its constants set, for naga's back ends.
     pub module: Module,
+    /// What naga's validator found of it.
     pub info: ModuleInfo,
 }
 

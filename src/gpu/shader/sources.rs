@@ -191,6 +191,7 @@ fn stems(folder: &'static Dir) -> Vec<&'static str> {
 pub struct Source {
     /// The kernel's own file.
     pub path: Arc<str>,
+    /// The expanded WGSL, prelude in front.
     pub text: String,
     /// For each line of the text its file and its number in it, from 1.
     lines: Vec<(Arc<str>, u32)>,

@@ -37,13 +37,18 @@ impl Change {
 /// What is needed of an earlier report.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Earlier {
+    /// Its devices.
     pub devices: Vec<EarlierDevice>,
+    /// Its rows.
     pub rows: Vec<Row>,
 }
 
+/// A device of an earlier report.
 #[derive(Debug, Clone, Deserialize)]
 pub struct EarlierDevice {
+    /// Name and backend, by which rows are matched.
     pub label: String,
+    /// What it could do at most then.
     pub ceilings: Ceilings,
 }
 

@@ -24,11 +24,14 @@ pub struct Budget {
     pub sample: f64,
     /// Seconds after which a round takes no further sample.
     pub round: f64,
+    /// Rounds of one thing, over which its spread is taken.
     pub rounds: usize,
 }
 
 impl Budget {
+    /// A look of half a second.
     pub const QUICK: Self = Self { sample: 0.02, round: 0.05, rounds: 9 };
+    /// For numbers that are kept: about two seconds.
     pub const FULL: Self = Self { sample: 0.05, round: 0.2, rounds: 9 };
 }
 
@@ -44,8 +47,10 @@ const HOST_RESOLUTION: f64 = 1e-6;
 /// How long one run takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
+    /// Seconds of one run: median and spread of the rounds.
     #[serde(flatten)]
     pub summary: Summary,
+    /// What they were read from.
     pub clock: Clock,
     /// Runs in one sample.
     pub repeats: usize,
@@ -160,6 +165,7 @@ pub struct Measured<'a> {
     pub relative_error: f64,
     /// What is wrong, if it is.
     pub fault: Option<String>,
+    /// To time it by, if it is right.
     pub watch: Option<Watch<'a>>,
 }
 
@@ -168,7 +174,7 @@ pub struct Measured<'a> {
 pub enum Route {
     /// The op's variant of that number.
     Variant(usize),
-    /// The nodes that take the op's place in a network on this device ([`Graph::lowered`]).
+    /// The nodes that take the op's place in a network on this device ([`Graph::lowered`](crate::graph::Graph::lowered)).
     Lowered,
 }
 

@@ -23,7 +23,9 @@ use crate::weights::{Model, Synthetic};
 
 /// A fused graph with its weights, which are read when it is put on a device.
 pub struct Subject {
+    /// Fused, at the sizes that are timed.
     pub graph: Graph,
+    /// Of the network's file, or generated.
     pub weights: Box<dyn Weights>,
 }
 
@@ -60,33 +62,47 @@ pub fn of_model(model: &Model, latent: Option<usize>, batch: usize) -> Result<Ve
 /// A network as a whole.
 #[derive(Debug, Clone, Serialize)]
 pub struct NetworkRow {
+    /// Name and backend.
     pub device: String,
+    /// The network's name.
     pub network: String,
+    /// Type of activations.
     pub dtype: String,
+    /// Type of matrices of parameters.
     pub weights: String,
     /// Shapes of the inputs by name.
     pub inputs: BTreeMap<String, Vec<usize>>,
+    /// How many nodes ran.
     pub nodes: usize,
+    /// Floating-point operations of one run; a multiply-add counts two.
     pub flops: u64,
     /// Device memory held, in bytes; 0 on the CPU.
     pub device_bytes: u64,
+    /// Of a whole run.
     #[serde(flatten)]
     pub timing: Timing,
     /// Seconds until the host knows that a submission of the network is done.
     pub wall: f64,
+    /// Operations a second, in 10^9.
     pub gflop_s: f64,
+    /// Of the ceiling of multiply-adds.
     pub share_of_arithmetic: f64,
+    /// What each op takes, the most expensive first.
     pub by_op: Vec<OpShare>,
 }
 
 /// What all nodes of one op take together.
 #[derive(Debug, Clone, Serialize)]
 pub struct OpShare {
+    /// The op's name.
     pub op: String,
+    /// How many nodes have it.
     pub nodes: usize,
+    /// Of all these nodes together, in one run.
     pub seconds: f64,
     /// Of the sum over all nodes.
     pub share: f64,
+    /// At that time.
     #[serde(flatten)]
     pub rates: Rates,
 }

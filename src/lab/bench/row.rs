@@ -17,6 +17,7 @@ use crate::tensor::DType;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
+    /// The output is the reference's within the tolerance.
     Right,
     /// The output is not the reference's, so it was not timed.
     Wrong,
@@ -31,11 +32,15 @@ pub enum Verdict {
 /// One op at one set of shapes on one device.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
+    /// Name and backend.
     pub device: String,
+    /// The op's name.
     pub op: String,
+    /// The variant's name, or `reference` on the CPU.
     pub variant: String,
     /// Of activations, and of matrices of parameters.
     pub dtype: String,
+    /// Type of matrices of parameters.
     pub weights: String,
     /// The op's attributes.
     pub attributes: String,
@@ -47,16 +52,21 @@ pub struct Row {
     /// Networks with such nodes, and how many.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub uses: BTreeMap<String, usize>,
+    /// What became of it.
     pub verdict: Verdict,
     /// Why it is not right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// `‖out − ref‖₂ / ‖ref‖₂`, where it was compared.
     pub relative_error: Option<f64>,
     /// Of one run: floating-point operations, and bytes of the inputs and the output as the device stores them.
     pub flops: u64,
+    /// Bytes of the inputs and the output, as the device stores them.
     pub bytes: u64,
+    /// How long a run takes, if it was timed.
     #[serde(flatten)]
     pub timing: Option<Timing>,
+    /// How fast that is.
     #[serde(flatten)]
     pub rates: Option<Rates>,
     /// What an earlier report says.
@@ -113,6 +123,7 @@ impl Row {
         self.rates = seconds.map(|seconds| Rates::new(self.flops, self.bytes, seconds, ceilings, dtype));
     }
 
+    /// Whether it is of this case: the same op, attributes and shapes.
     pub fn is_of(&self, case: &Case) -> bool {
         self.attributes == format!("{:?}", case.op)
             && self.shapes.iter().map(Vec::as_slice).eq(case.inputs.iter().map(|(ty, _)| ty.shape.dims()))
@@ -127,16 +138,20 @@ impl Row {
 /// How fast, and how close to the ceilings.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
+    /// Operations a second, in 10^9.
     pub gflop_s: f64,
+    /// Bytes a second, in 10^9.
     pub gb_s: f64,
     /// Of multiply-adds, or on the CPU executor of its matrix product.
     pub share_of_arithmetic: f64,
+    /// Of the bytes a second of a copy.
     pub share_of_copy: f64,
     /// The larger of the two: of the ceiling that this op would meet first.
     pub share_of_roof: f64,
 }
 
 impl Rates {
+    /// Of work done in so many seconds, against the ceilings of a device that stores activations in `dtype`.
     pub fn new(flops: u64, bytes: u64, seconds: f64, ceilings: &Ceilings, dtype: DType) -> Self {
         let seconds = seconds.max(1e-12);
         let (gflop_s, gb_s) = (flops as f64 / seconds / 1e9, bytes as f64 / seconds / 1e9);

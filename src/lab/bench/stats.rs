@@ -9,6 +9,7 @@ pub struct Summary {
     pub median: f64,
     /// The distance between the first and the third quartile (the middle half of the rounds), as a share of the median.
     pub spread: f64,
+    /// How many numbers that is of.
     pub rounds: usize,
 }
 

@@ -8,6 +8,7 @@ use crate::lab::bench::{Device, Row, Verdict};
 const STYLE: &str = include_str!("page.css");
 
 impl Report {
+    /// The report as one page that needs nothing else.
     pub fn page(&self) -> String {
         let mut out = String::from("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">");
         out += "<meta name=\"viewport\" content=\"width=device-width\"><title>ornstein bench</title>";

@@ -33,13 +33,17 @@ const ROUNDING: f64 = 2.0;
 /// One output of a network, end to end.
 #[derive(Debug, Clone, Serialize)]
 pub struct End {
+    /// The output's name.
     pub output: String,
     /// Against the CPU in f32.
     pub relative: f64,
+    /// The largest that passes.
     pub limit: f64,
     /// What the CPU's own pass is off when every value is rounded to the device's storage.
     pub rounding: f64,
+    /// Whether it passed.
     pub verdict: Verdict,
+    /// Why it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -47,8 +51,11 @@ pub struct End {
 /// A network in one pair of storage types.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    /// The network's name.
     pub network: String,
+    /// Type of activations.
     pub dtype: String,
+    /// Type of matrices of parameters.
     pub weights: String,
     /// In the order in which they run.
     #[serde(skip)]
@@ -63,6 +70,7 @@ impl Report {
         self.nodes.iter().find(|row| row.verdict == Verdict::Failed)
     }
 
+    /// Whether every node and every output is right.
     pub fn passed(&self) -> bool {
         self.first_wrong().is_none() && self.outputs.iter().all(|end| end.verdict != Verdict::Failed)
     }

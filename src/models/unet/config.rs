@@ -13,7 +13,9 @@ const MOST_TAPS: usize = 31;
 /// A UNet's `config.json`, with what diffusers derives from it. Shown, it is what sets a UNet apart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// Channels of its input: the latents', and for inpainting those of the mask and the masked picture.
     pub in_channels: usize,
+    /// Channels of what it predicts.
     pub out_channels: usize,
     /// Height and width of the latents that it was trained on.
     pub sample_size: Option<[usize; 2]>,

@@ -59,6 +59,7 @@ impl Matrix {
         Self { shape: w.shape.clone(), elements: Elements::F32(panels) }
     }
 
+    /// Of the matrix: terms, then columns.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }

@@ -19,9 +19,12 @@ use crate::ops::joined::Joined;
 use crate::ops::{Binding, Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::tensor::{Shape, Tensor, pad4};
 
+/// Group normalisation by given statistics, perhaps with an activation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GroupNorm {
+    /// Groups of channels, which share a mean and a variance.
     pub groups: usize,
+    /// Added to the variance.
     pub eps: f32,
     /// A last input, `[B, C]`, is added to x first.
     pub row: bool,
@@ -183,6 +186,7 @@ fn some_stats(i: usize) -> f32 {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |groups, silu, shape: &[usize]| {
         let shape = Shape::new(shape);

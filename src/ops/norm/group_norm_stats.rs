@@ -19,8 +19,10 @@ use crate::ops::largest::{UNET, VAE};
 use crate::ops::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::tensor::{Shape, Tensor};
 
+/// Means and variances of groups of channels, by chunks of pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupNormStats {
+    /// Groups of channels, which share a mean and a variance.
     pub groups: usize,
     /// A second input, `[B, C]`, is added to x first.
     pub row: bool,
@@ -165,6 +167,7 @@ impl Op for GroupNormStats {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |groups, shape: &[usize]| Case::new(GroupNormStats { groups, row: false }, [Ty::act(Shape::new(shape))]);
     let with_row = |groups, shape: &[usize]| {

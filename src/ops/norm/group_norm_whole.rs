@@ -15,9 +15,12 @@ use crate::ops::joined::Joined;
 use crate::ops::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::tensor::{Shape, Tensor};
 
+/// Group normalisation in one kernel, where a group's channels are few.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GroupNormWhole {
+    /// Groups of channels, which share a mean and a variance.
     pub groups: usize,
+    /// Added to the variance.
     pub eps: f32,
     /// A last input, `[B, C]`, is added to x first.
     pub row: bool,
@@ -139,6 +142,7 @@ impl Op for GroupNormWhole {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |groups, row: bool, silu, shape: &[usize]| {
         let x = Shape::new(shape);

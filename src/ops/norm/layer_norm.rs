@@ -10,8 +10,10 @@ use crate::ops::host::vectorized;
 use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
 use crate::tensor::{Shape, Tensor};
 
+/// Normalisation of each row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LayerNorm {
+    /// Added to the variance.
     pub eps: f32,
 }
 
@@ -94,6 +96,7 @@ impl Op for LayerNorm {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |shape: &[usize]| {
         let x = Ty::act(Shape::new(shape));

@@ -23,6 +23,7 @@ use crate::ops::weight::{Weighted, packed};
 use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::tensor::{Shape, Tensor, pad4};
 
+/// A convolution over height and width, with what follows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conv2d {
     /// Pixels of x from one output pixel to the next, both ways.
@@ -31,6 +32,7 @@ pub struct Conv2d {
     pub padding: [usize; 4],
     /// x is read as if this had been applied to it.
     pub upsample: Option<Upsample>,
+    /// What follows it in the same kernel.
     pub epilogue: Epilogue,
 }
 
@@ -242,6 +244,7 @@ impl Op for Conv2d {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut case = |x: [usize; 4], kernel: [usize; 2], n: usize, op: Conv2d| {

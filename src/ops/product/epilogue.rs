@@ -18,11 +18,16 @@ use crate::ops::add_row::AddRow;
 use crate::ops::{Binding, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_shape};
 use crate::tensor::{Shape, Tensor};
 
+/// What a product does to each sum before it stores it, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Epilogue {
+    /// Adds a vector of one number a column.
     pub bias: bool,
+    /// Adds a row for each batch entry ([`AddRow`]).
     pub row: bool,
+    /// Then this function.
     pub act: Act,
+    /// Adds a tensor of the output's shape ([`Add`]).
     pub residual: bool,
 }
 
@@ -37,6 +42,7 @@ fn batch(output: &Shape) -> usize {
 }
 
 impl Epilogue {
+    /// With or without a bias, and nothing else.
     pub const fn bias(bias: bool) -> Self {
         Self { bias, row: false, act: Act::None, residual: false }
     }

@@ -18,8 +18,10 @@ use crate::ops::weight::{Weighted, packed};
 use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::tensor::{Shape, Tensor, pad4};
 
+/// A matrix product, with what follows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MatMul {
+    /// What follows it in the same kernel.
     pub epilogue: Epilogue,
 }
 
@@ -125,6 +127,7 @@ impl Op for MatMul {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut case = |x: &[usize], n: usize, epilogue: Epilogue| {

@@ -1,5 +1,5 @@
 //! `y[.., i] = p[.., 2i] * gelu(p[.., 2i + 1])` of the product `p = x·w + bias`: x `[.., K]`, w `[K, 2N]`, bias `[2N]`, y
-//! `[.., N]`. A [`MatMul`](super::matmul::MatMul) with the [`Geglu`] after it, whose input is the largest activation of
+//! `[.., N]`. A [`MatMul`] with the [`Geglu`] after it, whose input is the largest activation of
 //! the U-Net and here is never stored. 2N is a multiple of eight, so that halves of vectors make up whole rows of y.
 
 use super::epilogue::Epilogue;
@@ -13,6 +13,7 @@ use crate::ops::weight::Weighted;
 use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
 use crate::tensor::{Shape, Tensor};
 
+/// A matrix product with a bias, and GEGLU of it; no attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MatMulGeglu;
 
@@ -70,6 +71,7 @@ impl Op for MatMulGeglu {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |x: &[usize], n: usize| {
         let k = x[x.len() - 1];

@@ -23,6 +23,7 @@ pub mod winograd_weights;
 
 /// Side of an output tile in pixels, and of an input tile.
 pub const OUT: usize = 4;
+/// Side of an input tile in pixels: an output tile's, and one at each edge.
 pub const SIDE: usize = 6;
 /// In an input tile: the number of products.
 pub const POSITIONS: usize = SIDE * SIDE;

@@ -15,6 +15,7 @@ use crate::ops::upsample::{Upsample, nearest, scale};
 use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
 use crate::tensor::{Shape, Tensor, pad4};
 
+/// The input tiles of a Winograd convolution, transformed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WinogradInput {
     /// x is read as if this had been applied to it.
@@ -114,6 +115,7 @@ impl Op for WinogradInput {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |x: [usize; 4], upsample: Option<[usize; 2]>, tiles: Range<usize>, channels: Range<usize>| {
         let upsample = upsample.map(|[height, width]| Upsample { height, width });

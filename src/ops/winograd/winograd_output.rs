@@ -19,8 +19,10 @@ use crate::ops::product::epilogue::{Act, Epilogue, rows_per_batch};
 use crate::ops::{Binding, Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_kind, expect_shape, fold_groups};
 use crate::tensor::{Shape, Tensor, pad4};
 
+/// The output of a Winograd convolution, transformed back, with what follows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WinogradOutput {
+    /// Batch entries.
     pub batch: usize,
     /// Height and width of y.
     pub size: [usize; 2],
@@ -30,6 +32,7 @@ pub struct WinogradOutput {
     pub tiles: Range<usize>,
     /// Whether the second input is a y with other tiles.
     pub before: bool,
+    /// What follows it in the same kernel.
     pub epilogue: Epilogue,
 }
 
@@ -132,6 +135,7 @@ impl Op for WinogradOutput {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |[batch, height, width, n]: [usize; 4], tiles: Range<usize>, before: bool, epilogue: Epilogue| {
         let y = Ty::act([batch, height, width, n]);

@@ -13,6 +13,7 @@ use crate::ops::product::gemm::{self, Size};
 use crate::ops::{Binding, Case, Inputs, Launch, Op, Ty, Variant, expect_inputs};
 use crate::tensor::{Shape, Tensor};
 
+/// The products of a Winograd convolution, one for each position of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WinogradProduct {
     /// T, as [`rows`](super::rows) gives it.
@@ -21,6 +22,7 @@ pub struct WinogradProduct {
     pub channels: usize,
     /// N, a multiple of [`PANEL`].
     pub columns: usize,
+    /// Whether the last input is the m of other channels, which these products are added to.
     pub before: bool,
 }
 
@@ -95,6 +97,7 @@ impl Op for WinogradProduct {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |rows: usize, channels: usize, columns: usize, before: bool| {
         let inputs = [rows * channels, channels * columns, rows * columns].map(positions);

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
 use crate::tensor::{Shape, Tensor, pad4};
 
+/// The weights of a Winograd convolution, transformed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WinogradWeights {
     /// Whole vectors of four, up to the last channel.
@@ -81,6 +82,7 @@ impl Op for WinogradWeights {
     }
 }
 
+/// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |channels: Range<usize>, all: usize, n: usize| {
         Case::new(WinogradWeights { channels }, [Ty::new(Kind::Weight, [3, 3, all, n])])
