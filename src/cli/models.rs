@@ -9,6 +9,8 @@ use serde_json::json;
 use super::{print, print_json};
 use crate::error::{Error, Result, message, short, ten};
 use crate::inspect::{Inspection, inspect, verify};
+use crate::network::Executor;
+use crate::systems::{Part, Request, Settings, Studio};
 use crate::weights::Model;
 use crate::weights::fetch::{self, HUB, Hub, Patience, Progress};
 use crate::weights::manifest::{self, Entry, Kind};
@@ -57,8 +59,9 @@ impl Models {
             Command::List { json } => list(json),
             Command::Fetch { name } => fetch_named(&name),
             Command::Inspect { model, json } => {
-                let found = inspect(&Model::resolve(Some(&model))?)?;
-                if json { print_json(&json!(found)) } else { print(text(&found).as_bytes()) }
+                let model = Model::resolve(Some(&model))?;
+                let found = inspect(&model)?;
+                if json { print_json(&json!(found)) } else { print((text(&found) + &drawing(model)).as_bytes()) }
             }
             Command::Verify { model } => {
                 // Printed once all is known: a model that is not whole is an error and nothing else.
@@ -133,6 +136,24 @@ fn show(progress: Progress, bar: &ProgressBar) {
         Progress::Again(path, pause, why) => format!("{}: {why}; asking again in {pause:.0?}", path.display()),
     };
     bar.suspend(|| super::tell(&line));
+}
+
+/// What a picture by the model's defaults runs, if it draws any.
+fn drawing(model: Model) -> String {
+    let request = Request::default();
+    let open = || {
+        let studio = Studio::open(model)?;
+        let Settings { width, height, steps, sampler, .. } = studio.settings(&request)?;
+        let parts = studio.parts(&Executor::Cpu, &request)?;
+        Ok::<_, Error>((studio.row().classes[0], format!("{width}x{height}, {steps} steps of {sampler}"), parts))
+    };
+    let Ok((class, settings, parts)) = open() else { return String::new() };
+    let part = |part: &Part| match part.times {
+        1 => part.what.clone(),
+        times => format!("{} x{times}", part.what),
+    };
+    let parts = parts.iter().map(part).collect::<Vec<_>>().join(", ");
+    format!("draws as {class}, by default {settings}: {parts}\n")
 }
 
 fn text(found: &Inspection) -> String {

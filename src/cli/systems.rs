@@ -63,3 +63,23 @@ fn wrapped<T: AsRef<str>>(title: &str, words: &[T]) -> Vec<String> {
     }
     if words.is_empty() { Vec::new() } else { lines }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn every_example_can_be_typed() {
+        for row in &TABLE {
+            let command = example(row);
+            let mut words = Vec::new();
+            for (index, part) in command.split('"').enumerate() {
+                if index % 2 == 1 { words.push(part) } else { words.extend(part.split_whitespace()) }
+            }
+            assert!(Cli::try_parse_from(&words).is_ok(), "{command}");
+        }
+    }
+}

@@ -26,6 +26,7 @@ pub enum Syntax {
 /// What of an encoder conditions a UNet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
+    /// Under the final norm or as it is.
     pub state: State,
     /// Which layer's output, from the last: 1 is the last.
     pub skip: usize,

@@ -12,6 +12,7 @@ pub use embedding::Embedding;
 /// How texts are read and encoded.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Options {
+    /// How weights and breaks are written.
     pub syntax: Syntax,
     /// Which layer's output conditions the UNet, from the last: 1 is the last, 2 the one before. `None` is the family's own,
     /// 2 for SDXL and 1 for the others.

@@ -16,9 +16,11 @@ use crate::tensor::{Shape, Tensor};
 /// How many rows a network's parts have.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows {
+    /// Pictures that are made at once.
     pub pictures: usize,
     /// Rows of a picture: one for each text.
     pub texts: usize,
+    /// Evaluations of the network.
     pub steps: usize,
 }
 
@@ -28,12 +30,17 @@ pub struct Cut {
     pub name: &'static str,
     /// The folder of its weights.
     pub component: &'static str,
+    /// What depends on pictures alone, for one row.
     pub picture: Graph,
+    /// What depends on texts alone, for one picture.
     pub text: Graph,
+    /// What depends on the time, for all steps of one picture.
     pub time: Graph,
+    /// The rest, for all rows of one step.
     pub step: Graph,
     /// All parameters of the whole.
     pub wanted: Vec<(String, Shape)>,
+    /// What the graphs are made for.
     pub rows: Rows,
     /// The sampler's sums that `step` holds, where a device goes from step to step by itself.
     pub linear: Option<LinearSampler>,

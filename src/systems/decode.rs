@@ -21,6 +21,7 @@ pub fn part(vae: &Autoencoder, [height, width]: [usize; 2], pictures: usize) -> 
 
 /// The decoder of a system's latents.
 pub struct Decoder<'a> {
+    /// Its network.
     pub vae: &'a Autoencoder,
     /// Whether it overflows f16.
     pub in_f32: bool,
@@ -29,6 +30,7 @@ pub struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
+    /// One that has not decoded anything.
     pub fn new(vae: &'a Autoencoder, in_f32: bool) -> Self {
         Self { vae, in_f32, on_cpu: false }
     }

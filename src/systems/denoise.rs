@@ -32,8 +32,11 @@ pub type NewSampler<'a> = &'a (dyn Fn() -> Result<Box<dyn Sampler>> + Sync);
 pub struct Loop<'a> {
     /// The network, cut for these pictures.
     pub cut: Cut,
+    /// What its parts are given.
     pub given: Given,
+    /// How a picture's rows become one prediction.
     pub guidance: Guidance,
+    /// Makes a sampler for each picture.
     pub sampler: NewSampler<'a>,
     /// Of the state of all pictures: `[pictures, ..]`, channels last.
     pub state: Shape,

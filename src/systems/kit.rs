@@ -18,9 +18,13 @@ use crate::weights::Changes;
 
 /// One call of a system, from the request to its pictures.
 pub struct Kit<'a> {
+    /// What is drawn with.
     pub models: &'a Models,
+    /// Where networks run.
     pub executor: &'a Executor,
+    /// What is drawn.
     pub request: &'a Request,
+    /// The same with every default filled in.
     pub settings: &'a Settings,
     /// Of the request's LoRA files.
     changes: Changes,
@@ -49,9 +53,13 @@ pub(super) struct Caller<'a, 'b> {
 /// Which part of [`Seconds`] a span belongs to.
 #[derive(Debug, Clone, Copy)]
 pub enum Phase {
+    /// [`Seconds::load`]
     Load,
+    /// [`Seconds::text`]
     Text,
+    /// [`Seconds::denoise`]
     Denoise,
+    /// [`Seconds::decode`]
     Decode,
 }
 

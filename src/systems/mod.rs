@@ -135,3 +135,51 @@ pub fn find(model: &Model) -> Result<(&'static Row, Option<String>)> {
     let own = row.classes[0];
     Ok((row, class.map(|class| format!("the model is a {}, which is not known: drawn as a {own}", short(class)))))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::network::Executor;
+
+    #[test]
+    fn a_field_that_a_system_does_not_take_is_refused_with_those_that_it_takes() {
+        let row = Row { takes: &[Field::Prompt, Field::Steps], ..TABLE[0] };
+        let request = Request { prompt: "x".into(), steps: Some(2), ..Request::default() };
+        assert!(row.check(&request).is_ok());
+        let error = row.check(&Request { eta: Some(0.5), ..request }).unwrap_err().to_string();
+        assert!(error.starts_with("eta is not for a StableDiffusionPipeline, which takes prompt, steps"), "{error}");
+    }
+
+    #[test]
+    fn a_class_is_of_one_row() {
+        let mut classes: Vec<_> = TABLE.iter().flat_map(|row| row.classes).collect();
+        let all = classes.len();
+        classes.sort_unstable();
+        classes.dedup();
+        assert_eq!(classes.len(), all);
+    }
+
+    #[test]
+    fn what_is_loaded_is_what_the_parts_say() {
+        let studio = Studio::open(Model::builtin()).unwrap();
+        let request = Request { prompt: "a red circle".into(), steps: Some(2), ..Request::default() };
+        let parts = studio.parts(&Executor::Cpu, &request).unwrap();
+        let never = AtomicBool::new(false);
+        let drawn = pollster::block_on(studio.generate(&Executor::Cpu, &request, &never, &mut |_| {})).unwrap();
+        let spans = drawn.spans.iter().filter_map(|span| span.what.strip_prefix("loading the "));
+        assert_eq!(spans.collect::<Vec<_>>(), parts.iter().map(|part| part.what.as_str()).collect::<Vec<_>>());
+        let times: Vec<_> = parts.iter().map(|part| part.times).collect();
+        assert_eq!(times, [1, 1, 1, 2, 1]);
+    }
+
+    #[test]
+    fn a_drawing_can_move_between_threads() {
+        fn moves<T: Send>(_: T) {}
+        let studio = Studio::open(Model::builtin()).unwrap();
+        let (request, never) = (Request::default(), AtomicBool::new(false));
+        moves(studio.generate(&Executor::Cpu, &request, &never, &mut |_| {}));
+        moves(studio.load(&Executor::Cpu).generate(&request, &never, &mut |_| {}));
+    }
+}

@@ -16,6 +16,7 @@ pub struct Part {
     pub what: String,
     /// The folder of its weights.
     pub component: String,
+    /// What of it runs.
     pub graph: Graph,
     /// Every tensor that its file should hold.
     pub wanted: Vec<(String, Shape)>,

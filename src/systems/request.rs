@@ -10,6 +10,7 @@ use crate::weights::Lora;
 /// What to draw. Absent values are the model's defaults.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// What to draw.
     pub prompt: String,
     /// The prompt as the picture's parameters show it, if not as it is: with tags for LoRA files.
     pub shown_prompt: Option<String>,
@@ -17,11 +18,15 @@ pub struct Request {
     pub negative: Option<String>,
     /// How both are read and encoded.
     pub conditioning: conditioning::Options,
-    /// Pixels.
+    /// Pixels, a multiple of the autoencoder's factor.
     pub width: Option<usize>,
+    /// Pixels, a multiple of the autoencoder's factor.
     pub height: Option<usize>,
+    /// Denoising steps, at least 1.
     pub steps: Option<usize>,
+    /// How closely to follow the prompt; 1 or less skips the unconditional pass.
     pub guidance: Option<f32>,
+    /// One of [`samplers::names`](crate::samplers::names).
     pub sampler: Option<String>,
     /// [`samplers::Config::with_spacing`](crate::samplers::Config::with_spacing)
     pub spacing: Option<String>,
@@ -106,6 +111,7 @@ pub struct Control {
     pub scale: f32,
     /// The part of the steps in which it guides, from 0 to 1 (diffusers' `control_guidance_start` and `_end`).
     pub start: f64,
+    /// Where that part ends.
     pub end: f64,
 }
 
@@ -133,19 +139,28 @@ impl Control {
 /// A request with every default filled in.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Pixels.
     pub width: usize,
+    /// Pixels.
     pub height: usize,
+    /// Denoising steps.
     pub steps: usize,
+    /// [`Request::guidance`]
     pub guidance: f32,
+    /// [`Request::sampler`]
     pub sampler: String,
+    /// [`Request::spacing`]; the model's own without it.
     pub spacing: Option<String>,
+    /// [`Request::prediction`]; the model's own without it.
     pub prediction: Option<String>,
+    /// [`Request::eta`]; the sampler's own without it.
     pub eta: Option<f64>,
 }
 
 /// What happens on the way, for whoever shows it.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// What a user should know.
     Warning(&'a Message),
     /// This many of all steps are done.
     Step(usize, usize),
@@ -170,9 +185,13 @@ pub type Keep<'a> = dyn FnMut(Made<'_>) -> Result<()> + Send + 'a;
 pub struct Seconds {
     /// Reading and uploading weights, planning, compiling kernels: of all networks.
     pub load: f64,
+    /// Encoding the prompt.
     pub text: f64,
+    /// All steps.
     pub denoise: f64,
+    /// Latents to pixels.
     pub decode: f64,
+    /// From the call to its end, less what keeping the pictures took.
     pub total: f64,
 }
 
@@ -193,7 +212,9 @@ pub struct Pictures {
     pub pictures: Vec<Picture>,
     /// After the last step, before the VAE's scaling is undone, as files hold them: `[batch, channels, height, width]`.
     pub latents: Tensor,
+    /// What they were made with.
     pub settings: Settings,
+    /// How long it took.
     pub seconds: Seconds,
     /// The most device memory that was held at one time.
     pub peak_device_bytes: u64,
@@ -204,6 +225,7 @@ pub struct Pictures {
 /// A part of a picture's making.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Span {
+    /// What was done.
     pub what: String,
     /// Wall-clock time.
     pub seconds: f64,

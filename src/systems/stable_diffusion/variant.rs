@@ -9,8 +9,9 @@ pub struct Variant {
     pub class: &'static str,
     /// Ends of the names of its text encoders' and tokenizers' folders.
     pub encoders: &'static [&'static str],
-    /// What of their outputs conditions the UNet, and how many of the last layers' outputs that leaves out.
+    /// What of their outputs conditions the UNet.
     pub state: State,
+    /// Which layer's output that is, from the last: 1 is the last.
     pub skip: usize,
     /// Whether the UNet is given pooled text and the picture's sizes (`text_embeds`, `time_ids`).
     pub pooled: bool,
@@ -20,6 +21,7 @@ pub struct Variant {
     pub upcasts: bool,
 }
 
+/// Stable Diffusion 1 and 2.
 pub static SD: Variant = Variant {
     class: "StableDiffusionPipeline",
     encoders: &[""],
@@ -30,6 +32,7 @@ pub static SD: Variant = Variant {
     upcasts: false,
 };
 
+/// Stable Diffusion XL.
 pub static SDXL: Variant = Variant {
     class: "StableDiffusionXLPipeline",
     encoders: &["", "_2"],

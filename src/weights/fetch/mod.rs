@@ -1,9 +1,9 @@
 //! Downloading the files of a known model.
 //!
 //! A file grows beside its place under a name that ends in `.part`, and takes its own once it is the manifest's: by its
-//! SHA-256, or where that is not known by its size and structure ([`check`]). What was interrupted goes on where it
+//! SHA-256, or where that is not known by its size and structure (`check`). What was interrupted goes on where it
 //! stopped, if there is a sum or a revision to tell that both halves are of one file. One process at a time works on a
-//! model ([`lock`]). What a server answers is interpreted in [`answer`] and [`body`], which know no network.
+//! model (`lock`). What a server answers is interpreted in [`answer`] and [`body`], which know no network.
 
 pub mod answer;
 pub mod body;
