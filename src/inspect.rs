@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::components::{Component, Components};
 use crate::error::{Error, Result};
+use crate::systems::class_of;
 use crate::tensor::{Shape, Weights};
 use crate::weights::checkpoint::seen::Seen;
 use crate::weights::{Model, check};
@@ -18,6 +19,8 @@ pub struct Inspection {
     pub model: String,
     /// `None` where there is no UNet to tell it.
     pub family: Option<&'static str>,
+    /// The class of its pipeline, if its `model_index.json` names one.
+    pub class: Option<String>,
     /// `epsilon` or `v_prediction`, from the scheduler's configuration.
     pub prediction: Option<String>,
     /// How that is known of a checkpoint, which does not always say so.
@@ -68,6 +71,7 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
     Ok(Inspection {
         model: model.name(),
         family,
+        class: class_of(model)?,
         prediction: word("prediction_type").or_else(|| family.map(|_| "epsilon".into())),
         prediction_because: word("_prediction_type_because"),
         components,

@@ -157,7 +157,8 @@ fn drawing(model: Model) -> String {
 }
 
 fn text(found: &Inspection) -> String {
-    let mut text = format!("{}: {}\n", short(&found.model), found.family.unwrap_or("a part of a model"));
+    let what = found.family.or(found.class.as_deref()).unwrap_or("a part of a model");
+    let mut text = format!("{}: {}\n", short(&found.model), short(what));
     if let Some(prediction) = &found.prediction {
         let because = found.prediction_because.as_ref().map(|why| format!(", because {}", message(why)));
         text += &format!("predicts {}{}\n", short(prediction), because.unwrap_or_default());

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn every_example_can_be_typed() {
-        for row in &TABLE {
+        for row in TABLE {
             let command = example(row);
             let mut words = Vec::new();
             for (index, part) in command.split('"').enumerate() {

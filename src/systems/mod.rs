@@ -66,7 +66,7 @@ impl Row {
 }
 
 /// One row a system.
-pub static TABLE: [Row; 2] = [
+pub static TABLE: &[Row] = &[
     Row {
         classes: &[
             "StableDiffusionPipeline",
@@ -118,16 +118,29 @@ fn fits(model: &Model, variant: &Variant) -> bool {
     config.is_ok_and(|config| config.text_time.is_some() == variant.pooled)
 }
 
+/// The class that a model's `model_index.json` names, if it has one.
+///
+/// # Errors
+/// If that file cannot be understood.
+pub fn class_of(model: &Model) -> Result<Option<String>> {
+    let path = "model_index.json";
+    let index: serde_json::Value = if model.has(path) { model.json(path)? } else { serde_json::Value::Null };
+    Ok(index["_class_name"].as_str().map(String::from))
+}
+
+/// The row of a system that draws what names this class.
+pub fn row_of(class: Option<&str>) -> Option<&'static Row> {
+    TABLE.iter().find(|row| class.is_some_and(|class| row.classes.contains(&class)))
+}
+
 /// The row of the system that a model names in its `model_index.json` or, if it names none that is known, of the first
 /// that can draw with it; and what is to be said of that.
 ///
 /// # Errors
 /// If that file cannot be understood.
 pub fn find(model: &Model) -> Result<(&'static Row, Option<String>)> {
-    let path = "model_index.json";
-    let index: serde_json::Value = if model.has(path) { model.json(path)? } else { serde_json::Value::Null };
-    let class = index["_class_name"].as_str();
-    if let Some(row) = TABLE.iter().find(|row| class.is_some_and(|class| row.classes.contains(&class))) {
+    let class = class_of(model)?;
+    if let Some(row) = row_of(class.as_deref()) {
         return Ok((row, None));
     }
     // Without one, opening the commonest says what is missing.
