@@ -14,7 +14,7 @@ use crate::error::{Error, Message, Result};
 use crate::image::{Picture, to_rgb8};
 use crate::network::{Executor, Network, Outputs};
 use crate::tensor::Tensor;
-use crate::weights::Changes;
+use crate::weights::{Changes, Model};
 
 /// One call of a system, from the request to its pictures.
 pub struct Kit<'a> {
@@ -242,7 +242,9 @@ impl<'a> Kit<'a> {
     pub fn add_picture(&mut self, pixels: &Tensor) -> Result<()> {
         let Settings { width, height, .. } = *self.settings;
         let index = self.pictures.len();
-        let parameters = Some(parameters(self.models, self.request, self.settings, index));
+        let controls: Vec<_> = self.models.controls.iter().map(Model::name).collect();
+        let names = (self.models.model.name(), controls);
+        let parameters = Some(parameters(self.request, self.settings, index, (&names.0, &names.1)));
         let picture = Picture { width, height, rgb: to_rgb8(pixels), parameters };
         self.mark(Phase::Decode, "decoding");
         let start = Instant::now();

@@ -1,37 +1,135 @@
-//! What a picture's text chunk says made it.
+//! What a picture's text chunk says made it, in the form that AUTOMATIC1111's web UI writes.
 
-use super::part::Models;
+use std::fmt::Write;
+
 use super::request::{Control, Request, Settings};
 use crate::conditioning::Syntax;
-use crate::image::{ControlParameters, Parameters};
 use crate::samplers;
-use crate::weights::Model;
 
-/// What made the picture of this place in the batch, in the form that AUTOMATIC1111 writes.
-pub(super) fn parameters(models: &Models, request: &Request, settings: &Settings, index: usize) -> String {
-    let control = |(model, Control { scale, start, end, .. }): (&Model, &Control)| ControlParameters {
-        model: model.name(),
-        scale: *scale,
-        start: *start,
-        end: *end,
-    };
-    let parameters = Parameters {
-        prompt: request.shown_prompt.as_ref().unwrap_or(&request.prompt),
-        negative: request.negative.as_deref().unwrap_or_default(),
-        steps: settings.steps,
-        sampler: samplers::web_ui_name(&settings.sampler),
-        guidance: settings.guidance,
-        spacing: settings.spacing.as_deref(),
-        prediction: settings.prediction.as_deref(),
-        eta: settings.eta,
-        seed: request.seed.wrapping_add(index as u64),
-        width: settings.width,
-        height: settings.height,
-        model: &models.model.name(),
-        clip_skip: request.conditioning.clip_skip,
-        emphasis: request.conditioning.syntax == Syntax::Weighted,
-        rng: request.rng.automatic1111_name(),
-        controls: models.controls.iter().zip(&request.controls).map(control).collect(),
-    };
-    parameters.to_string()
+/// What made the picture of this place in the batch with the models of these names, ControlNets' included: the prompt, a
+/// line for the negative prompt if there is one, and one line of `key: value`.
+pub(super) fn parameters(
+    request: &Request,
+    settings: &Settings,
+    index: usize,
+    (model, controls): (&str, &[String]),
+) -> String {
+    let prompt = request.shown_prompt.as_ref().unwrap_or(&request.prompt).trim();
+    let negative = request.negative.as_deref().unwrap_or_default().trim();
+    let Settings { width, height, steps, guidance, spacing, prediction, eta, .. } = settings;
+    let (sampler, seed) = (samplers::web_ui_name(&settings.sampler), request.seed.wrapping_add(index as u64));
+    let mut text = String::new();
+    if !prompt.is_empty() {
+        text += &format!("{prompt}\n");
+    }
+    if !negative.is_empty() {
+        text += &format!("Negative prompt: {negative}\n");
+    }
+    text += &format!("Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, Seed: {seed}, Size: {width}x{height}");
+    let mut add = |key: &str, value: &dyn std::fmt::Display| _ = write!(text, ", {key}: {value}");
+    add("Model", &quoted(model));
+    if let Some(skip) = request.conditioning.clip_skip {
+        add("Clip skip", &skip);
+    }
+    if let Some(spacing) = spacing {
+        add("Timestep spacing", spacing);
+    }
+    if let Some(prediction) = prediction {
+        add("Prediction", prediction);
+    }
+    if let Some(eta) = eta {
+        add(if sampler == "DDIM" { "Eta DDIM" } else { "Eta" }, eta);
+    }
+    // The web UI reads brackets as weights unless it is told not to.
+    let is_plain = request.conditioning.syntax == Syntax::Plain;
+    if is_plain && [prompt, negative].iter().any(|text| text.contains(['(', '['])) {
+        add("Emphasis", &"None");
+    }
+    add("RNG", &request.rng.automatic1111_name());
+    for (index, (model, control)) in controls.iter().zip(&request.controls).enumerate() {
+        add(&format!("ControlNet {index}"), &quoted(&guiding(model, control)));
+    }
+    add("Version", &format_args!("ornstein {}", env!("CARGO_PKG_VERSION")));
+    text
+}
+
+/// As the web UI's ControlNet extension has it, of a picture that is given as the network sees it.
+fn guiding(model: &str, Control { scale, start, end, .. }: &Control) -> String {
+    format!(
+        "Module: none, Model: {model}, Weight: {scale:?}, Resize Mode: Just Resize, Guidance Start: {start:?}, Guidance \
+         End: {end:?}"
+    )
+}
+
+/// A value that would break the line is written as a JSON string.
+fn quoted(value: &str) -> String {
+    if value.contains([',', ':', '\n']) { serde_json::Value::from(value).to_string() } else { value.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Picture;
+    use crate::rng::NoiseSource;
+
+    fn request() -> Request {
+        Request { prompt: "a red circle".into(), seed: 7, ..Request::default() }
+    }
+
+    fn settings(sampler: &str) -> Settings {
+        let (sampler, guidance) = (sampler.into(), 4.0);
+        Settings { width: 64, height: 64, steps: 25, guidance, sampler, spacing: None, prediction: None, eta: None }
+    }
+
+    fn text(request: &Request) -> String {
+        parameters(request, &settings("ddim"), 0, ("shapes", &[]))
+    }
+
+    #[test]
+    fn parameters_tell_how_the_prompt_was_read() {
+        let mut request = Request { rng: NoiseSource::Cuda, ..request() };
+        request.conditioning.clip_skip = Some(2);
+        assert!(text(&request).contains("Model: shapes, Clip skip: 2, RNG: NV, Version"), "{}", text(&request));
+        let mut brackets = Request { prompt: "(a)".into(), ..self::request() };
+        assert!(text(&brackets).contains("Emphasis: None, RNG: CPU"), "{}", text(&brackets));
+        brackets.conditioning.syntax = Syntax::Weighted;
+        assert!(!text(&brackets).contains("Emphasis"), "{}", text(&brackets));
+    }
+
+    #[test]
+    fn what_replaces_the_models_schedule_is_told() {
+        let text = |sampler| {
+            let (spacing, prediction) = (Some("trailing".into()), Some("v".into()));
+            let settings = Settings { spacing, prediction, eta: Some(0.3), ..settings(sampler) };
+            parameters(&request(), &settings, 0, ("shapes", &[]))
+        };
+        let said = "Model: shapes, Timestep spacing: trailing, Prediction: v, Eta DDIM: 0.3, RNG";
+        assert!(text("ddim").contains(said), "{}", text("ddim"));
+        assert!(text("tcd").contains("Sampler: TCD,") && text("tcd").contains(" Eta: 0.3,"), "{}", text("tcd"));
+    }
+
+    #[test]
+    fn controlnets_are_in_the_web_uis_form() {
+        let image = Picture { width: 1, height: 1, rgb: vec![0; 3], parameters: None };
+        let control = Control { image, scale: 0.8, start: 0.0, end: 0.5 };
+        let request = Request { controls: vec![control; 2], ..request() };
+        let names = ["canny", "depth"].map(String::from);
+        let text = parameters(&request, &settings("ddim"), 0, ("shapes", &names));
+        let said = r#"ControlNet 1: "Module: none, Model: depth, Weight: 0.8, Resize Mode: Just Resize, Guidance Start: 0.0, Guidance End: 0.5", Version"#;
+        assert!(text.contains(said) && text.contains("ControlNet 0: \"Module: none, Model: canny"), "{text}");
+    }
+
+    #[test]
+    fn parameters_are_in_the_web_uis_form() {
+        let line = concat!(
+            "Steps: 25, Sampler: DDIM, CFG scale: 4, Seed: 7, Size: 64x64, Model: shapes, RNG: CPU, Version: ornstein ",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(text(&request()), format!("a red circle\n{line}"));
+        assert_eq!(text(&Request { prompt: " ".into(), ..request() }), line);
+        let request = Request { negative: Some("blurry".into()), ..request() };
+        let text = parameters(&request, &Settings { guidance: 7.5, ..settings("ddim") }, 0, ("a, b", &[]));
+        assert!(text.starts_with("a red circle\nNegative prompt: blurry\nSteps: 25,"), "{text}");
+        assert!(text.contains("CFG scale: 7.5") && text.contains(r#"Model: "a, b""#), "{text}");
+    }
 }
