@@ -11,8 +11,9 @@ pub struct Config {
     place: String,
     keys: Map<String, Value>,
     /// Not of the file.
-    eta: Option<f64>,
-    spaced: bool,
+    pub(super) eta: Option<f64>,
+    /// Whether [`Config::with_spacing`] gave it a spacing.
+    pub(super) spaced: bool,
 }
 
 /// The key that tells how timesteps are spread over the training steps.
@@ -66,19 +67,6 @@ impl Config {
             self.keys.insert(PREDICTION.into(), kind.into());
         }
         self
-    }
-
-    /// Whether [`Config::with_spacing`] gave it a spacing.
-    pub(super) fn is_spaced(&self) -> bool {
-        self.spaced
-    }
-
-    pub(super) fn has_eta(&self) -> bool {
-        self.eta.is_some()
-    }
-
-    pub(super) fn eta(&self) -> f64 {
-        self.eta.unwrap_or(0.0)
     }
 
     /// An error that names a key and its value.

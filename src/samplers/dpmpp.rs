@@ -2,11 +2,11 @@
 //! `dpm++2s` have in common: the exact solution for the linear part, with derivatives of the network's prediction in
 //! lambda for the rest.
 
-use super::Noise;
 use super::config::Config;
 use super::numbers::exp;
 use super::prediction::mix;
-use super::solver::{Last, Level, Solver};
+use super::solver::{Last, Level};
+use super::{Noise, Setup};
 use crate::error::Result;
 
 /// `algorithm_type`: which prediction is followed, and whether noise is added.
@@ -32,11 +32,11 @@ impl Algorithm {
     }
 
     /// What the solver keeps of a network's output.
-    pub fn convert(self, solver: &Solver, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
+    pub fn convert(self, setup: &Setup, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
         if self.follows_picture() {
-            solver.picture(index, output, latents)
+            setup.picture_at(index, output, latents)
         } else {
-            solver.noise(index, output, latents)
+            setup.noise_at(index, output, latents)
         }
     }
 
