@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::bench::published;
-use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json, warn};
+use super::{DTypeArg, DeviceArgs, ShadersArg, dtypes, print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::adapter::{Choice, select, without_gl};
@@ -15,7 +15,6 @@ use crate::lab::suite::Published;
 use crate::lab::validate::{Row, Selection, Verdict, network, validate};
 use crate::network::Executor;
 use crate::ops::check_names;
-use crate::tensor::DType;
 use crate::weights::Model;
 
 mod table;
@@ -45,7 +44,7 @@ pub(super) struct Validate {
     #[arg(long, value_name = "NUMBER", requires = "ops")]
     case: Option<usize>,
     /// This type of weights alone; --dtype is that of activations
-    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = dtypes())]
     weights: DTypeArg,
     /// The node of this name alone
     #[arg(long, value_name = "NAME")]
@@ -93,7 +92,7 @@ impl Validate {
             warn("no hardware GPU was found: checking the first software adapter");
             choice = Choice::Index(0);
         }
-        match pollster::block_on(Executor::open(&choice, self.act(), sources))? {
+        match pollster::block_on(Executor::open(&choice, self.device.dtype, sources))? {
             Executor::Gpu(gpu, ..) => Ok(gpu),
             Executor::Cpu => {
                 Err(Error::device("there is no adapter to check: `ornstein devices` lists what was found"))
@@ -101,16 +100,12 @@ impl Validate {
         }
     }
 
-    fn act(&self) -> Option<DType> {
-        dtype(self.device.dtype)
-    }
-
     fn selection(&self) -> Selection {
         Selection {
             ops: self.ops.clone(),
             case: self.case,
-            act: self.act(),
-            weight: dtype(self.weights),
+            act: self.device.dtype,
+            weight: self.weights,
             variant: self.variant.clone(),
             all_variants: self.all_variants,
             full: self.full,
@@ -198,14 +193,6 @@ impl Validate {
             words.push(format!("--shaders {}", quoted(&folder.to_string_lossy())));
         }
         words.join(" ")
-    }
-}
-
-fn dtype(arg: DTypeArg) -> Option<DType> {
-    match arg {
-        DTypeArg::Auto => None,
-        DTypeArg::F16 => Some(DType::F16),
-        DTypeArg::F32 => Some(DType::F32),
     }
 }
 
