@@ -64,7 +64,7 @@ impl Checkpoint {
         }
         let mut checkpoint = Self { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown };
         let networks = checkpoint.networks(families)?;
-        networks.iter().try_for_each(|(network, _)| checkpoint.leave_out_unread(network))?;
+        networks.iter().try_for_each(|(network, family)| checkpoint.leave_out_unread(network, family))?;
         let read = |name: &str| {
             checkpoint.components.values().any(|tensors| tensors.values().any(|stored| stored.name == name))
         };
@@ -87,8 +87,8 @@ impl Checkpoint {
     }
 
     /// Leaves out what a network holds and nothing reads.
-    fn leave_out_unread(&mut self, network: &Component) -> Result<()> {
-        let unread = (network.unread)(&Seen::of(&self.weights(network.name)?));
+    fn leave_out_unread(&mut self, network: &Component, family: &Family) -> Result<()> {
+        let unread = (network.unread)(&Seen::of(&self.weights(network.name)?), &family.untold);
         let Some(tensors) = self.components.get_mut(network.name) else { return Ok(()) };
         let unread = tensors.extract_if(.., |name, _| unread.iter().any(|start| name.starts_with(start)));
         self.left_out += unread.map(|(_, stored)| stored.name).collect::<BTreeSet<_>>().len();
@@ -157,7 +157,8 @@ impl Checkpoint {
         for (network, family) in networks {
             let weights = self.weights(network.name)?;
             let seen = Seen::of(&weights);
-            let (mut config, mut others) = ((network.config)(&seen), (network.others)(&seen));
+            let mut config = (network.config)(&seen, &family.untold);
+            let mut others = (network.others)(&seen, &family.untold);
             if network.denoises {
                 if let Some(what) = (family.refuses)(&seen) {
                     return Err(Error::file(self.path(), what));
