@@ -10,7 +10,7 @@ use web_time::Instant;
 
 use super::change::Change;
 use crate::pack::Pack;
-use crate::tensor::{BlockLayout, DType, Quantized, RawTensor, Shape, Weights};
+use crate::tensor::{DType, RawTensor, Shape, Weights};
 
 /// How long merging took since somebody asked.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +58,11 @@ impl<W: Weights> Weights for Merged<W> {
         Some(RawTensor { dtype: DType::F32, shape: raw.shape, bytes })
     }
 
+    fn passed_on<'n>(&self, name: &'n str) -> Option<(&dyn Weights, &'n str)> {
+        (!self.changes.contains_key(name)).then_some((&self.inner, name))
+    }
+
+    // A changed tensor takes time to make, and these are known without it.
     fn shape(&self, name: &str) -> Option<Shape> {
         self.inner.shape(name)
     }
@@ -68,13 +73,5 @@ impl<W: Weights> Weights for Merged<W> {
 
     fn names(&self) -> Vec<String> {
         self.inner.names()
-    }
-
-    fn layout(&self, name: &str) -> Option<BlockLayout> {
-        self.inner.layout(name).filter(|_| !self.changes.contains_key(name))
-    }
-
-    fn quantized(&self, name: &str) -> Option<Quantized> {
-        if self.changes.contains_key(name) { None } else { self.inner.quantized(name) }
     }
 }
