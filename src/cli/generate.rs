@@ -195,8 +195,6 @@ impl Generate {
     fn request(&self, seed: u64) -> Result<Request> {
         let init_latents = self.init_latents.as_deref().map(read_latents).transpose()?;
         Ok(Request {
-            prompt: String::new(),
-            shown_prompt: None,
             negative: self.negative.clone(),
             conditioning: self.reading.options()?,
             width: self.width,
@@ -210,10 +208,10 @@ impl Generate {
             seed,
             rng: self.rng,
             batch: self.batch,
-            loras: Vec::new(),
             init_latents,
             controls: self.control.controls()?,
             check: self.check,
+            ..Request::default()
         })
     }
 

@@ -27,10 +27,6 @@ impl Algorithm {
         matches!(self, Self::Picture | Self::PictureSde)
     }
 
-    pub fn is_stochastic(self) -> bool {
-        matches!(self, Self::PictureSde | Self::NoiseSde)
-    }
-
     /// What the solver keeps of a network's output.
     pub fn convert(self, setup: &Setup, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
         if self.follows_picture() {
@@ -51,7 +47,7 @@ impl Algorithm {
     }
 
     pub fn draw(self, n: usize, noise: &mut Noise) -> Option<Vec<f32>> {
-        self.is_stochastic().then(|| noise(n))
+        matches!(self, Self::PictureSde | Self::NoiseSde).then(|| noise(n))
     }
 }
 

@@ -61,13 +61,9 @@ impl LoraFile {
             );
             return Err(Error::file(path, what));
         }
-        let config = match tensors.metadata(CONFIG).map(serde_json::from_str) {
-            None => Map::new(),
-            Some(Ok(config)) => config,
-            Some(Err(error)) => {
-                return Err(Error::file(path, format!("its metadata {CONFIG} cannot be understood: {error}")));
-            }
-        };
+        let config = tensors.metadata(CONFIG).map_or_else(|| Ok(Map::new()), serde_json::from_str);
+        let fail = |error| Error::file(path, format!("its metadata {CONFIG} cannot be understood: {error}"));
+        let config = config.map_err(fail)?;
         Ok(Self { tensors, modules, config })
     }
 
