@@ -76,7 +76,7 @@ impl ComponentWeights {
     /// If the folder holds no weights, or they cannot be read.
     pub fn in_folder(folder: &Path, component: &str) -> Result<Self> {
         let whole = folder.canonicalize().map_err(|error| unreadable(folder, &error))?;
-        Self::named(&Folder(whole), "", component)
+        Self::named(&Folder::of_model(&whole), "", component)
     }
 
     /// The weights in a model's `folder` (or in the model's own, without a name), by the names of `component`'s
