@@ -168,31 +168,19 @@ impl Validate {
 
     /// The command that makes just this row again.
     fn rerun(&self, row: &Row) -> String {
-        let mut words = vec!["ornstein validate".to_string()];
-        if let Some(case) = row.case {
-            words.push(format!("{} --case {case}", row.op));
-        }
-        if let Some(model) = &self.model {
-            words.push(format!("--model {}", quoted(&model.to_string_lossy())));
-        }
-        if let Some(family) = self.synthetic {
-            words.push(format!("--synthetic {}", family.name));
-        }
-        if let Some(node) = &row.node {
-            words.push(format!("--node {node}"));
-        }
-        if row.variant != "-" {
-            words.push(format!("--variant {}", row.variant));
-        }
-        words.push(format!("--dtype {}", row.dtype));
-        if let (Some(_), Some(weights)) = (row.case, &row.weights) {
-            words.push(format!("--weights {weights}"));
-        }
-        words.push(format!("--device {}", quoted(&self.device.device)));
-        if let Some(folder) = &self.shaders.shaders {
-            words.push(format!("--shaders {}", quoted(&folder.to_string_lossy())));
-        }
-        words.join(" ")
+        let case = row.case.map(|case| format!("{} --case {case}", row.op));
+        let model = self.model.as_ref().map(|model| format!("--model {}", quoted(&model.to_string_lossy())));
+        let family = self.synthetic.map(|family| format!("--synthetic {}", family.name));
+        let node = row.node.as_ref().map(|node| format!("--node {node}"));
+        let variant = (row.variant != "-").then(|| format!("--variant {}", row.variant));
+        let dtype = Some(format!("--dtype {}", row.dtype));
+        let weights = row.weights.as_ref().filter(|_| row.case.is_some()).map(|weights| format!("--weights {weights}"));
+        let device = Some(format!("--device {}", quoted(&self.device.device)));
+        let folder = self.shaders.shaders.as_ref();
+        let shaders = folder.map(|folder| format!("--shaders {}", quoted(&folder.to_string_lossy())));
+        let words = [case, model, family, node, variant, dtype, weights, device, shaders];
+        let words = words.into_iter().flatten();
+        ["ornstein validate".into()].into_iter().chain(words).collect::<Vec<String>>().join(" ")
     }
 }
 

@@ -51,9 +51,9 @@ impl Checkpoint {
         if let Some(what) = refuse::other_kind(file.all_names(), families.others) {
             return Err(Error::file(path, what));
         }
-        let Sorted { components, left_out, unknown } = sort(&file, families);
-        if components.is_empty() {
-            let names: Vec<_> = file.all_names().collect();
+        let mut checkpoint = sort(file, families);
+        if checkpoint.components.is_empty() {
+            let names: Vec<_> = checkpoint.file.all_names().collect();
             let titles: Vec<_> = families.known.iter().map(|family| family.title).collect();
             let what = format!(
                 "holds no network of {} under a name that is known; it has {}",
@@ -62,7 +62,6 @@ impl Checkpoint {
             );
             return Err(Error::file(path, what));
         }
-        let mut checkpoint = Self { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown };
         let networks = checkpoint.networks(families)?;
         networks.iter().try_for_each(|(network, family)| checkpoint.leave_out_unread(network, family))?;
         let read = |name: &str| {
@@ -181,16 +180,8 @@ impl Checkpoint {
     }
 }
 
-/// A file's tensors by component.
-#[derive(Default)]
-struct Sorted {
-    components: BTreeMap<&'static str, Tensors>,
-    /// As [`Checkpoint::left_out`] and [`Checkpoint::unknown`].
-    left_out: usize,
-    unknown: Vec<String>,
-}
-
-fn sort(file: &TensorFile, families: &Families) -> Sorted {
+/// A file, with its tensors by component.
+fn sort(file: TensorFile, families: &Families) -> Checkpoint {
     let mut left: Vec<&str> = file.all_names().collect();
     let parts =
         families.components().flat_map(|c| c.parts.iter().map(move |(start, layout)| (*start, c.name, *layout)));
@@ -200,24 +191,24 @@ fn sort(file: &TensorFile, families: &Families) -> Sorted {
         families.components().flat_map(|c| c.alone.iter().map(move |(marker, layout)| (marker, c.name, layout)));
     let alone = alone.find(|(marker, ..)| !in_parts && file.has(marker));
     let alone = alone.map(|(_, component, layout)| vec![("", component, *layout)]);
-    let mut sorted = Sorted::default();
+    let (mut components, mut left_out) = (BTreeMap::<_, Tensors>::new(), 0);
     for (start, component, layout) in alone.unwrap_or(parts) {
         let (own, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|name| name.starts_with(start));
         left = others;
         let own = own.iter().filter_map(|name| name.strip_prefix(start));
         let (leftovers, own): (Vec<_>, Vec<_>) = own.partition(|name| refuse::is_leftover(name));
-        sorted.left_out += leftovers.len();
+        left_out += leftovers.len();
         if own.is_empty() {
             continue;
         }
-        let tensors = sorted.components.entry(component).or_default();
+        let tensors = components.entry(component).or_default();
         for (name, stored, view) in keys::tensors(layout, &own) {
             let name = canonical(component, &name).into_owned();
             tensors.insert(name, Stored { file: 0, name: format!("{start}{stored}"), view });
         }
     }
     let (leftovers, unknown): (Vec<_>, Vec<_>) = left.into_iter().partition(|name| refuse::is_leftover(name));
-    sorted.left_out += leftovers.len();
-    sorted.unknown = unknown.into_iter().map(String::from).collect();
-    sorted
+    left_out += leftovers.len();
+    let unknown = unknown.into_iter().map(String::from).collect();
+    Checkpoint { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown }
 }
