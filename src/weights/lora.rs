@@ -9,7 +9,7 @@ mod factor;
 mod file;
 mod merged;
 mod names;
-mod parts;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
