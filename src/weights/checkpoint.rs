@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::component::{ComponentWeights, Stored};
+use super::component::{ComponentWeights, Location};
 use super::family::{Component, Families, Family};
 use super::file::TensorFile;
 use super::names::canonical;
@@ -27,7 +27,7 @@ pub(super) use original::Original;
 use seen::Seen;
 
 /// A component's tensors: canonical name -> where it lies in the file.
-type Tensors = BTreeMap<String, Stored>;
+type Tensors = BTreeMap<String, Location>;
 
 /// One file with the networks of a model.
 pub struct Checkpoint {
@@ -204,7 +204,7 @@ fn sort(file: TensorFile, families: &Families) -> Checkpoint {
         let tensors = components.entry(component).or_default();
         for (name, stored, view) in keys::tensors(layout, &own) {
             let name = canonical(component, &name).into_owned();
-            tensors.insert(name, Stored { file: 0, name: format!("{start}{stored}"), view });
+            tensors.insert(name, Location { file: 0, name: format!("{start}{stored}"), view });
         }
     }
     let (leftovers, unknown): (Vec<_>, Vec<_>) = left.into_iter().partition(|name| refuse::is_leftover(name));

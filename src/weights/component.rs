@@ -38,12 +38,12 @@ pub struct ComponentWeights {
     place: String,
     files: Vec<Arc<TensorFile>>,
     /// By canonical name.
-    tensors: BTreeMap<String, Stored>,
+    tensors: BTreeMap<String, Location>,
 }
 
 /// Where a tensor is.
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
+pub(super) struct Location {
     /// Which of the component's files.
     pub file: usize,
     /// Its name there.
@@ -51,7 +51,7 @@ pub(super) struct Stored {
     pub view: View,
 }
 
-impl Stored {
+impl Location {
     fn whole(file: usize, name: &str) -> Self {
         Self { file, name: name.into(), view: View::Whole }
     }
@@ -88,13 +88,13 @@ impl ComponentWeights {
             return Self::sharded(files, folder, component, &path);
         }
         let file = files.tensors(&path)?;
-        let tensors = file.names().map(|name| (canonical(component, name).into_owned(), Stored::whole(0, name)));
+        let tensors = file.names().map(|name| (canonical(component, name).into_owned(), Location::whole(0, name)));
         let tensors = tensors.collect();
         Ok(Self::of_files(file.path().display().to_string(), vec![Arc::new(file)], tensors))
     }
 
     /// Tensors that are known to be in these files; `place` is what messages call them.
-    pub(super) fn of_files(place: String, files: Vec<Arc<TensorFile>>, tensors: BTreeMap<String, Stored>) -> Self {
+    pub(super) fn of_files(place: String, files: Vec<Arc<TensorFile>>, tensors: BTreeMap<String, Location>) -> Self {
         Self { place, files, tensors }
     }
 
@@ -117,7 +117,7 @@ impl ComponentWeights {
         let mut lacking = Vec::new();
         for (name, shard) in &index.weight_map {
             match there.binary_search(&shard).ok().filter(|&file| files[file].has(name)) {
-                Some(file) => _ = tensors.insert(canonical(component, name).into_owned(), Stored::whole(file, name)),
+                Some(file) => _ = tensors.insert(canonical(component, name).into_owned(), Location::whole(file, name)),
                 None => lacking.push(format!("{name} ({shard})")),
             }
         }

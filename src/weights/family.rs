@@ -12,11 +12,11 @@ pub struct Families {
     /// Asked in this order. The last is taken for a file that no tensor tells the family of.
     pub known: &'static [&'static Family],
     /// Models of others.
-    pub others: &'static [Stranger],
+    pub others: &'static [Foreign],
 }
 
 /// Parts of names that only files of one kind have, and what such a file is, as an error says it.
-pub type Stranger = (&'static [&'static str], &'static str);
+pub type Foreign = (&'static [&'static str], &'static str);
 
 /// Models whose networks are alike: what tells them by their tensors, and what no tensor of theirs tells.
 pub struct Family {

@@ -3,7 +3,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
-use super::answer::{Part, WEB_PAGE};
+use super::answer::{Span, WEB_PAGE};
 use crate::weights::format::stranger::{Stranger, stranger};
 
 /// How large the file is.
@@ -41,22 +41,22 @@ const CHUNK: u64 = 1 << 16;
 /// [`Stop`] says why it ended.
 pub fn receive<W: Write>(
     body: &mut dyn Read,
-    part: Part,
+    span: Span,
     size: Size,
     open: impl FnOnce() -> io::Result<W>,
     tell: &mut dyn FnMut(u64),
 ) -> Result<u64, Stop> {
     let (Size::Exactly(most) | Size::AtMost(most)) = size;
-    let limit = part.end.map_or(most, |end| end.min(most));
+    let limit = span.end.map_or(most, |end| end.min(most));
     let mut buffer = Vec::new();
-    let mut done = part.from;
+    let mut done = span.from;
     // What came before a failure is in the buffer all the same.
     let mut fill = |buffer: &mut Vec<u8>, most: u64| {
         buffer.clear();
         Read::take(&mut *body, most).read_to_end(buffer).err()
     };
     let mut broken = fill(&mut buffer, FIRST.min(limit.saturating_sub(done)));
-    refuse(&buffer, part, size, broken.is_none())?;
+    refuse(&buffer, span, size, broken.is_none())?;
     let mut out = open().map_err(Stop::Unwritable)?;
     loop {
         out.write_all(&buffer).map_err(Stop::Unwritable)?;
@@ -71,7 +71,7 @@ pub fn receive<W: Write>(
         broken = fill(&mut buffer, CHUNK.min(limit - done));
     }
     out.flush().map_err(Stop::Unwritable)?;
-    let expected = part.end.or(if let Size::Exactly(bytes) = size { Some(bytes) } else { None });
+    let expected = span.end.or(if let Size::Exactly(bytes) = size { Some(bytes) } else { None });
     if expected.is_some_and(|expected| done < expected) {
         return Err(Stop::Broken(done, io::Error::new(ErrorKind::UnexpectedEof, "too early")));
     }
@@ -83,9 +83,9 @@ pub fn receive<W: Write>(
 }
 
 /// What can be said against a body by its first bytes and its length.
-fn refuse(first: &[u8], part: Part, size: Size, ended_well: bool) -> Result<(), Stop> {
+fn refuse(first: &[u8], span: Span, size: Size, ended_well: bool) -> Result<(), Stop> {
     let refused = |what: String| Err(Stop::Refused(what));
-    if part.from == 0 {
+    if span.from == 0 {
         match stranger(first) {
             Some(Stranger::WebPage) => return refused(format!("is {WEB_PAGE}")),
             Some(Stranger::LfsPointer) => {
@@ -97,8 +97,8 @@ fn refuse(first: &[u8], part: Part, size: Size, ended_well: bool) -> Result<(), 
             return refused("is empty; try again later, or take another mirror (HF_ENDPOINT)".into());
         }
     }
-    match (part.all.or(part.end), size) {
-        (Some(says), Size::Exactly(wanted)) if says > wanted || part.all.is_some_and(|all| all != wanted) => {
+    match (span.all.or(span.end), size) {
+        (Some(says), Size::Exactly(wanted)) if says > wanted || span.all.is_some_and(|all| all != wanted) => {
             refused(format!("has {says} bytes, and the manifest's file {wanted}: it is another one"))
         }
         (Some(says), Size::AtMost(most)) if says > most => {
@@ -113,14 +113,14 @@ mod tests {
     use super::*;
 
     /// What was written of a body, and what came of it.
-    fn received(body: &mut dyn Read, part: Part, size: Size) -> (Vec<u8>, Result<u64, Stop>) {
+    fn received(body: &mut dyn Read, span: Span, size: Size) -> (Vec<u8>, Result<u64, Stop>) {
         let mut written = Vec::new();
-        let result = receive(body, part, size, || Ok(&mut written), &mut |_| {});
+        let result = receive(body, span, size, || Ok(&mut written), &mut |_| {});
         (written, result)
     }
 
-    fn whole(all: Option<u64>) -> Part {
-        Part { from: 0, end: all, all }
+    fn whole(all: Option<u64>) -> Span {
+        Span { from: 0, end: all, all }
     }
 
     fn refusal(body: &[u8], all: Option<u64>) -> String {
@@ -141,11 +141,11 @@ mod tests {
 
     #[test]
     fn a_range_is_not_left_behind_its_end() {
-        let part = Part { from: 10, end: Some(20), all: Some(1000) };
-        let (written, result) = received(&mut io::repeat(7), part, Size::Exactly(1000));
+        let span = Span { from: 10, end: Some(20), all: Some(1000) };
+        let (written, result) = received(&mut io::repeat(7), span, Size::Exactly(1000));
         assert_eq!(written.len(), 10);
         assert!(matches!(result, Err(Stop::TooLong(_))));
-        let (_, result) = received(&mut io::repeat(7).take(10), part, Size::Exactly(1000));
+        let (_, result) = received(&mut io::repeat(7).take(10), span, Size::Exactly(1000));
         assert_eq!(result.unwrap(), 20);
     }
 
