@@ -128,9 +128,7 @@ impl ComponentWeights {
         }
         Ok(Self::of_files(place.path(path).display().to_string(), files, tensors))
     }
-}
 
-impl ComponentWeights {
     /// What the file calls the type of a tensor's elements: `f16`, `q8_0`.
     pub fn stored_as(&self, name: &str) -> Option<String> {
         let stored = self.tensors.get(name)?;

@@ -104,15 +104,10 @@ impl Model {
         } else {
             "is no diffusers folder: it has no model_index.json"
         };
-        let checkpoints = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let mut checkpoints =
-            checkpoints.filter(|name| Path::new(name).extension().is_some_and(|e| e == "safetensors"));
-        match checkpoints.next() {
-            Some(file) => {
-                Err(Error::file(path, format!("{what}; give one of its files, as {}", path.join(file).display())))
-            }
-            None => Err(Error::file(path, what)),
-        }
+        let mut names = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let file = names.find(|name| Path::new(name).extension().is_some_and(|ending| ending == "safetensors"));
+        let file = file.map(|file| format!("; give one of its files, as {}", path.join(file).display()));
+        Err(Error::file(path, format!("{what}{}", file.unwrap_or_default())))
     }
 
     fn known(families: &'static Families, entry: &'static Entry, models: Option<PathBuf>) -> Result<Self> {
