@@ -136,7 +136,7 @@ impl Checkpoint {
         match self.components.get(component) {
             Some(tensors) => {
                 let place = format!("{} ({component})", self.path().display());
-                Ok(ComponentWeights::of_files(place, vec![self.file.clone()], tensors.clone()))
+                Ok(ComponentWeights { place, files: vec![self.file.clone()], tensors: tensors.clone() })
             }
             None => Err(self.without(component)),
         }
