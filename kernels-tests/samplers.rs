@@ -86,7 +86,7 @@ fn read(bytes: &[u8], name: &str) -> Result<Reference, Failed> {
     })
 }
 
-fn make(case: &Case) -> ornstein::error::Result<Box<dyn Sampler>> {
+fn make(case: &Case) -> ornstein::error::Result<Sampler> {
     let config = Config::from_json(&case.config.to_string(), "case")?.with_eta(case.eta)?;
     sampler(&case.sampler, &config, case.steps)
 }

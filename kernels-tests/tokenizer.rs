@@ -140,7 +140,6 @@ fn padding_cuts_before_the_end_token() -> Result<(), Failed> {
     assert_eq!(tokenizer.encode_padded("a red circle", 4)?, (vec![ids[0], ids[1], ids[2], ids[4]], 1));
     assert_eq!(tokenizer.encode_padded("a red circle", 5)?, (ids.clone(), 0));
     assert_eq!(tokenizer.encode_padded("a red circle", 6)?, ([ids, vec![2047]].concat(), 0));
-    assert_eq!(tokenizer.max_length(), 77);
     Ok(())
 }
 

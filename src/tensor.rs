@@ -237,27 +237,40 @@ pub trait Weights: Send + Sync {
     /// The tensor of that name, or `None`.
     fn get(&self, name: &str) -> Option<RawTensor<'_>>;
 
+    /// Whose tensor it is, and what it is called there, where these weights only pass it on.
+    fn passed_on<'n>(&self, _name: &'n str) -> Option<(&dyn Weights, &'n str)> {
+        None
+    }
+
     /// Its shape, which may be known without reading it.
     fn shape(&self, name: &str) -> Option<Shape> {
-        self.get(name).map(|tensor| tensor.shape)
+        match self.passed_on(name) {
+            Some((weights, name)) => weights.shape(name),
+            None => self.get(name).map(|tensor| tensor.shape),
+        }
     }
 
     /// Its type, likewise.
     fn dtype(&self, name: &str) -> Option<DType> {
-        self.get(name).map(|tensor| tensor.dtype)
+        match self.passed_on(name) {
+            Some((weights, name)) => weights.dtype(name),
+            None => self.get(name).map(|tensor| tensor.dtype),
+        }
     }
 
     /// Every name there is, for listing what a network did not ask for.
     fn names(&self) -> Vec<String>;
 
     /// How the tensor's blocks are laid out, if it is a matrix kept in blocks of a few bits each.
-    fn layout(&self, _name: &str) -> Option<BlockLayout> {
-        None
+    fn layout(&self, name: &str) -> Option<BlockLayout> {
+        let (weights, name) = self.passed_on(name)?;
+        weights.layout(name)
     }
 
     /// The same tensor as it is kept, where there is a layout.
-    fn quantized(&self, _name: &str) -> Option<Quantized> {
-        None
+    fn quantized(&self, name: &str) -> Option<Quantized> {
+        let (weights, name) = self.passed_on(name)?;
+        weights.quantized(name)
     }
 }
 

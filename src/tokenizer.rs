@@ -30,16 +30,12 @@ const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// Tokens that a text encoder sees where the files do not say.
-const MAX_LENGTH: usize = 77;
-
 /// A CLIP tokenizer.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     start: u32,
     end: u32,
     pad: u32,
-    max_length: usize,
     /// Tokens beside the vocabulary, and what they stand for.
     words: HashMap<u32, Vec<u32>>,
 }
@@ -69,7 +65,7 @@ impl Tokenizer {
         let (start, end, pad) = (id(&special.start)?, id(&special.end)?, id(&special.pad)?);
         // Only now: a token that is in neither would get a new id, which the text encoder has no embedding for.
         inner.add_tokens(special.named).map_err(fail)?;
-        Ok(Self { inner, start, end, pad, max_length: special.max_length, words: HashMap::new() })
+        Ok(Self { inner, start, end, pad, words: HashMap::new() })
     }
 
     /// The same from a folder.
@@ -131,11 +127,6 @@ impl Tokenizer {
         ids.drain(ids.len() - 1 - dropped..ids.len() - 1);
         ids.resize(length.max(2), self.pad);
         Ok((ids, dropped))
-    }
-
-    /// The number of tokens that the model takes.
-    pub fn max_length(&self) -> usize {
-        self.max_length
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::time::SystemTime;
 
 use libfuzzer_sys::fuzz_target;
-use ornstein::weights::fetch::answer::{Answer, Head, Part, answer};
+use ornstein::weights::fetch::answer::{Answer, Head, Span, answer};
 use ornstein::weights::fetch::body::{Size, receive};
 
 fuzz_target!(|data: &[u8]| {
@@ -22,11 +22,11 @@ fuzz_target!(|data: &[u8]| {
     };
     let head = Head::new(status as u16, value("content-length").parse().ok(), value);
     match answer(&head, from, SystemTime::UNIX_EPOCH) {
-        Answer::Body(part) => {
-            assert!(part.from == from || part.from == 0 && head.status == 200);
+        Answer::Body(span) => {
+            assert!(span.from == from || span.from == 0 && head.status == 200);
             let body = body.get(2..).unwrap_or_default();
-            take(body, part, Size::Exactly(size), size);
-            take(body, part, Size::AtMost(size), size);
+            take(body, span, Size::Exactly(size), size);
+            take(body, span, Size::AtMost(size), size);
         }
         Answer::Anew => assert!(from > 0),
         Answer::Later(why, _) | Answer::Refused(why) => assert!(why.len() < 1000),
@@ -34,15 +34,15 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// What is written is what came, and not more than the file has.
-fn take(body: &[u8], part: Part, size: Size, most: u64) {
+fn take(body: &[u8], span: Span, size: Size, most: u64) {
     let mut written = Vec::new();
     let mut drops = Drops(body);
-    let result = receive(&mut drops, part, size, || Ok(&mut written), &mut |_| {});
+    let result = receive(&mut drops, span, size, || Ok(&mut written), &mut |_| {});
     assert!(body.starts_with(&written));
-    assert!(written.len() as u64 <= part.end.map_or(most, |end| end.min(most)).saturating_sub(part.from));
+    assert!(written.len() as u64 <= span.end.map_or(most, |end| end.min(most)).saturating_sub(span.from));
     if let Ok(done) = result {
-        assert_eq!(done, part.from + written.len() as u64);
-        assert!(part.end.is_none_or(|end| done == end));
+        assert_eq!(done, span.from + written.len() as u64);
+        assert!(span.end.is_none_or(|end| done == end));
     }
 }
 

@@ -69,9 +69,9 @@ fn a_value() -> Result<(), Failed> {
         parts: &[("painter_model.", Layout::Unet)],
         alone: &[],
         lora: [&["painter."], &[]],
-        unread: |_| Vec::new(),
-        config: |network| serde_json::json!({"levels": network.count("down_blocks.")}),
-        others: |_| Vec::new(),
+        unread: |_, _| Vec::new(),
+        config: |network, _| serde_json::json!({"levels": network.count("down_blocks.")}),
+        others: |_, _| Vec::new(),
     }];
     static PAINTERS: Family = Family {
         title: "Painters",

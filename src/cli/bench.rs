@@ -5,11 +5,11 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::TypedValueParser;
 use indicatif::ProgressBar;
 
 use super::flag::flag;
-use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json, warn};
+use super::{DTypeArg, DeviceArgs, ShadersArg, dtypes, one_of, print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Timer;
 use crate::lab::bench::{self, Bench, Options, Row, Suite, compare, profile};
@@ -19,18 +19,13 @@ use crate::network::Executor;
 use crate::ops::check_names;
 use crate::weights::{Model, check_writable, write_atomically};
 
-/// The name of one of these, given as that.
-pub(super) fn one_of<T: Copy + Send + Sync + 'static>(
-    named: Vec<(&'static str, T)>,
-) -> impl TypedValueParser<Value = T> {
-    let names = PossibleValuesParser::new(named.iter().map(|(name, _)| *name));
-    // The parser lets no other name through.
-    names.try_map(move |name| named.iter().find(|(known, _)| *known == name).map(|(_, it)| *it).ok_or("unknown"))
-}
-
 /// The published models that have no file here.
 pub(super) fn published() -> impl TypedValueParser<Value = &'static Published> {
-    one_of(PUBLISHED.map(|published| (published.name, published)).to_vec())
+    one_of(PUBLISHED.map(|published| (published.name.into(), published)))
+}
+
+fn suites() -> impl TypedValueParser<Value = Suite> {
+    one_of(Suite::named().map(|(name, suite)| (name.into(), suite)))
 }
 
 /// Check kernels, then time them, as a share of what the device can do
@@ -53,7 +48,7 @@ pub(super) struct BenchArgs {
     batch: usize,
     /// Which shapes: the small cases of every op, those of benches/compare (peers), those of a published model's
     /// networks, or Stable Diffusion 1.5's and SDXL's (all)
-    #[arg(long, value_name = "SUITE", value_parser = one_of(Suite::named().collect()), default_value = "all")]
+    #[arg(long, value_name = "SUITE", value_parser = suites(), default_value = "all")]
     suite: Suite,
     /// Every shape and every node, however long it takes
     #[arg(long)]
@@ -70,7 +65,7 @@ pub(super) struct BenchArgs {
     #[arg(long)]
     processor_time: bool,
     /// Type of activations on a GPU; the CPU computes in f32
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = dtypes())]
     dtype: DTypeArg,
     /// One JSON document on stdout instead of text
     #[arg(long)]

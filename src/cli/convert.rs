@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::TypedValueParser;
 
+use super::{one_of, value};
 use crate::error::Result;
 use crate::weights::{Encoding, convert};
 
@@ -13,32 +15,20 @@ pub(super) struct Convert {
     /// A checkpoint (`.safetensors`, `.gguf`) or a diffusers folder
     input: PathBuf,
     /// What matrices become; vectors stay in f32, and what has no whole blocks becomes f16
-    #[arg(long)]
-    to: EncodingArg,
+    #[arg(long, value_parser = encodings())]
+    to: Encoding,
     /// For a checkpoint a file (`.gguf` or, in f16, `.safetensors`), for a folder a folder
     #[arg(short, long)]
     output: PathBuf,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum EncodingArg {
-    F16,
-    /// 8.5 bits a weight
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// 4.5 bits a weight
-    #[value(name = "q4_0")]
-    Q4_0,
+fn encodings() -> impl TypedValueParser<Value = Encoding> {
+    let (q8_0, q4_0) = (value("q8_0", "8.5 bits a weight"), value("q4_0", "4.5 bits a weight"));
+    one_of([("f16".into(), Encoding::F16), (q8_0, Encoding::Q8_0), (q4_0, Encoding::Q4_0)])
 }
 
 impl Convert {
     pub(super) fn run(self) -> Result<()> {
-        let encoding = match self.to {
-            EncodingArg::F16 => Encoding::F16,
-            EncodingArg::Q8_0 => Encoding::Q8_0,
-            EncodingArg::Q4_0 => Encoding::Q4_0,
-        };
-        convert(&self.input, &self.output, encoding)
+        convert(&self.input, &self.output, self.to)
     }
 }

@@ -24,21 +24,17 @@ impl Devices {
         let auto = select(&Choice::Auto, &adapters)?;
         let taken = |caps: &Caps| auto.is_some_and(|a| a.caps == *caps);
         if self.json {
-            let devices: Vec<_> = adapters
-                .iter()
-                .enumerate()
-                .map(|(index, adapter)| {
-                    let mut row = json!(adapter.caps);
-                    row["index"] = index.into();
-                    row["auto"] = taken(&adapter.caps).into();
-                    let verdicts = Verdicts::load(&adapter.caps);
-                    let (right, wrong) = verdicts.summary();
-                    let wrong: Vec<_> =
-                        wrong.iter().map(|(kernel, why)| json!({ "kernel": kernel, "why": why })).collect();
-                    row["kernels"] = json!({ "right": right, "wrong": wrong });
-                    row
-                })
-                .collect();
+            let mut devices = Vec::new();
+            for (index, adapter) in adapters.iter().enumerate() {
+                let verdicts = Verdicts::load(&adapter.caps);
+                let (right, wrong) = verdicts.summary();
+                let wrong = wrong.iter().map(|(kernel, why)| json!({ "kernel": kernel, "why": why }));
+                let mut row = json!(adapter.caps);
+                row["index"] = index.into();
+                row["auto"] = taken(&adapter.caps).into();
+                row["kernels"] = json!({ "right": right, "wrong": wrong.collect::<Vec<_>>() });
+                devices.push(row);
+            }
             let cpu = json!({ "name": "cpu", "threads": rayon::current_num_threads(), "auto": auto.is_none() });
             return print_json(&json!({ "devices": devices, "cpu": cpu }));
         }

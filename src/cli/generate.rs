@@ -10,14 +10,15 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::TypedValueParser;
 
-use super::{DeviceArgs, ModelArg, ShadersArg, print, print_json, tell, warn};
+use super::{DeviceArgs, ModelArg, ShadersArg, one_of, print, print_json, tell, value, warn};
 use crate::error::{Error, Result, ten};
 use crate::files::identity;
 use crate::image::Picture;
 use crate::network::Executor;
-use crate::rng;
+use crate::rng::NoiseSource;
 use crate::samplers::SPACINGS;
 use crate::systems::{Made, Pictures, Request, Seconds, Studio};
 use crate::tensor::Tensor;
@@ -73,8 +74,8 @@ pub(super) struct Generate {
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     eta: Option<f64>,
     /// Whose noise a seed gives: PyTorch's on the CPU or on CUDA
-    #[arg(long, value_name = "RNG", default_value = "cpu")]
-    rng: Rng,
+    #[arg(long, value_name = "RNG", default_value = "cpu", value_parser = noise_sources())]
+    rng: NoiseSource,
     /// Draw every line of this file, or of stdin by `-`, with the networks loaded once: <output>-<number>-<seed>.png
     ///
     /// Empty lines and those that begin with `#` are left out, and not counted; `\#` begins a prompt with that sign.
@@ -104,21 +105,10 @@ pub(super) struct Generate {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Rng {
-    /// diffusers' pictures with a generator on the CPU
-    Cpu,
-    /// AUTOMATIC1111's as it comes, and diffusers' pictures with a generator on CUDA
-    Cuda,
-}
-
-impl Rng {
-    fn source(self) -> rng::NoiseSource {
-        match self {
-            Self::Cpu => rng::NoiseSource::Cpu,
-            Self::Cuda => rng::NoiseSource::Cuda,
-        }
-    }
+fn noise_sources() -> impl TypedValueParser<Value = NoiseSource> {
+    let cpu = value("cpu", "diffusers' pictures with a generator on the CPU");
+    let cuda = value("cuda", "AUTOMATIC1111's as it comes, and diffusers' pictures with a generator on CUDA");
+    one_of([(cpu, NoiseSource::Cpu), (cuda, NoiseSource::Cuda)])
 }
 
 impl Generate {
@@ -205,8 +195,6 @@ impl Generate {
     fn request(&self, seed: u64) -> Result<Request> {
         let init_latents = self.init_latents.as_deref().map(read_latents).transpose()?;
         Ok(Request {
-            prompt: String::new(),
-            shown_prompt: None,
             negative: self.negative.clone(),
             conditioning: self.reading.options()?,
             width: self.width,
@@ -218,12 +206,12 @@ impl Generate {
             prediction: self.prediction.clone(),
             eta: self.eta,
             seed,
-            rng: self.rng.source(),
+            rng: self.rng,
             batch: self.batch,
-            loras: Vec::new(),
             init_latents,
             controls: self.control.controls()?,
             check: self.check,
+            ..Request::default()
         })
     }
 

@@ -5,8 +5,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::{Error, Result, message};
 use crate::gpu::adapter::Choice;
@@ -72,28 +74,45 @@ struct DeviceArgs {
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
     /// Type of activations on a GPU; the CPU computes in f32
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", value_parser = dtypes())]
     dtype: DTypeArg,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DTypeArg {
-    /// f16 where the adapter has it
-    Auto,
-    F16,
-    F32,
+/// `None` is `auto`. An alias, since clap takes a plain `Option` for an argument that may be missing.
+type DTypeArg = Option<DType>;
+
+fn dtypes() -> impl TypedValueParser<Value = DTypeArg> {
+    let auto = value("auto", "f16 where the adapter has it");
+    one_of([(auto, None), ("f16".into(), Some(DType::F16)), ("f32".into(), Some(DType::F32))])
+}
+
+/// One of these, by its name.
+fn one_of<T: Clone + Send + Sync + 'static>(
+    values: impl IntoIterator<Item = (PossibleValue, T)>,
+) -> impl TypedValueParser<Value = T> {
+    let values: Vec<_> = values.into_iter().collect();
+    let names = PossibleValuesParser::new(values.iter().map(|(name, _)| name.clone()));
+    let find = move |name: String| values.iter().find(|(known, _)| known.get_name() == name).map(|(_, it)| it.clone());
+    // The parser lets no other name through.
+    names.try_map(move |name| find(name).ok_or("unknown"))
+}
+
+/// A progress bar on stderr.
+fn bar(length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style)
+}
+
+/// A value and what help says of it.
+fn value(name: &'static str, help: &'static str) -> PossibleValue {
+    PossibleValue::new(name).help(help)
 }
 
 impl DeviceArgs {
     /// Opens the device, and says so on stderr where `auto` had to take the CPU.
     fn open(&self, sources: Sources) -> Result<Executor> {
-        let dtype = match self.dtype {
-            DTypeArg::Auto => None,
-            DTypeArg::F16 => Some(DType::F16),
-            DTypeArg::F32 => Some(DType::F32),
-        };
         let choice = Choice::from(self.device.as_str());
-        let executor = pollster::block_on(Executor::open(&choice, dtype, sources))?;
+        let executor = pollster::block_on(Executor::open(&choice, self.dtype, sources))?;
         if choice == Choice::Auto && matches!(executor, Executor::Cpu) {
             warn("no hardware GPU was found: computing on the CPU");
         }

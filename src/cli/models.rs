@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::{print, print_json};
@@ -110,10 +110,7 @@ fn fetch_named(name: &str) -> Result<()> {
     let url = variable("HF_ENDPOINT").unwrap_or_else(|| HUB.into());
     let token = variable("HF_TOKEN");
     let hub = Hub { url: url.trim_end_matches('/').into(), token, patience: Patience::default() };
-    let bar = ProgressBar::new(0).with_style(
-        ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left, {msg}")
-            .unwrap_or(ProgressStyle::default_bar()),
-    );
+    let bar = super::bar(0, "{bar:32} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left, {msg}");
     let fetched = fetch::fetch(entry, &folder, &hub, &mut |progress| show(progress, &bar));
     bar.finish_and_clear();
     fetched?;

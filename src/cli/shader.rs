@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
 
-use super::{ShadersArg, print, print_json};
+use super::{ShadersArg, one_of, print, print_json};
 use crate::caps::Caps;
 use crate::error::{Error, Result, ten};
 use crate::gpu::shader::{Dialect, Sources, cores, hlsl, lab, msl, names, no_such, parts, prepare, spirv};
@@ -22,11 +23,11 @@ pub(super) struct Shader {
     #[arg(long, requires = "name")]
     variant: Option<String>,
     /// Type of activations
-    #[arg(long, default_value = "f32")]
-    dtype: ElementArg,
+    #[arg(long, default_value = "f32", value_parser = elements())]
+    dtype: DType,
     /// Type of matrices of parameters [default: as --dtype]
-    #[arg(long)]
-    weights: Option<ElementArg>,
+    #[arg(long, value_parser = elements())]
+    weights: Option<DType>,
     /// As a device without `shader-f16` is given it: f16 weights are read as pairs packed into u32
     #[arg(long)]
     no_f16: bool,
@@ -43,19 +44,8 @@ pub(super) struct Shader {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ElementArg {
-    F16,
-    F32,
-}
-
-impl From<ElementArg> for DType {
-    fn from(stored: ElementArg) -> Self {
-        match stored {
-            ElementArg::F16 => Self::F16,
-            ElementArg::F32 => Self::F32,
-        }
-    }
+fn elements() -> impl TypedValueParser<Value = DType> {
+    one_of([("f16".into(), DType::F16), ("f32".into(), DType::F32)])
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -99,11 +89,11 @@ impl Shader {
     }
 
     fn dialect(&self) -> Result<Dialect> {
-        let (elem, native_f16) = (DType::from(self.dtype), !self.no_f16);
+        let (elem, native_f16) = (self.dtype, !self.no_f16);
         if elem == DType::F16 && !native_f16 {
             return Err(Error::usage("a device without f16 has activations in f32: use --dtype f32 with --no-f16"));
         }
-        Ok(Dialect { elem, weight: self.weights.map_or(elem, DType::from), native_f16, matrix: None })
+        Ok(Dialect { elem, weight: self.weights.unwrap_or(elem), native_f16, matrix: None })
     }
 
     /// What stdout or the file is given.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::bench::published;
-use super::{DTypeArg, DeviceArgs, ShadersArg, print, print_json, warn};
+use super::{DTypeArg, DeviceArgs, ShadersArg, dtypes, print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::adapter::{Choice, select, without_gl};
@@ -15,7 +15,6 @@ use crate::lab::suite::Published;
 use crate::lab::validate::{Row, Selection, Verdict, network, validate};
 use crate::network::Executor;
 use crate::ops::check_names;
-use crate::tensor::DType;
 use crate::weights::Model;
 
 mod table;
@@ -45,7 +44,7 @@ pub(super) struct Validate {
     #[arg(long, value_name = "NUMBER", requires = "ops")]
     case: Option<usize>,
     /// This type of weights alone; --dtype is that of activations
-    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = dtypes())]
     weights: DTypeArg,
     /// The node of this name alone
     #[arg(long, value_name = "NAME")]
@@ -93,7 +92,7 @@ impl Validate {
             warn("no hardware GPU was found: checking the first software adapter");
             choice = Choice::Index(0);
         }
-        match pollster::block_on(Executor::open(&choice, self.act(), sources))? {
+        match pollster::block_on(Executor::open(&choice, self.device.dtype, sources))? {
             Executor::Gpu(gpu, ..) => Ok(gpu),
             Executor::Cpu => {
                 Err(Error::device("there is no adapter to check: `ornstein devices` lists what was found"))
@@ -101,16 +100,12 @@ impl Validate {
         }
     }
 
-    fn act(&self) -> Option<DType> {
-        dtype(self.device.dtype)
-    }
-
     fn selection(&self) -> Selection {
         Selection {
             ops: self.ops.clone(),
             case: self.case,
-            act: self.act(),
-            weight: dtype(self.weights),
+            act: self.device.dtype,
+            weight: self.weights,
             variant: self.variant.clone(),
             all_variants: self.all_variants,
             full: self.full,
@@ -173,39 +168,19 @@ impl Validate {
 
     /// The command that makes just this row again.
     fn rerun(&self, row: &Row) -> String {
-        let mut words = vec!["ornstein validate".to_string()];
-        if let Some(case) = row.case {
-            words.push(format!("{} --case {case}", row.op));
-        }
-        if let Some(model) = &self.model {
-            words.push(format!("--model {}", quoted(&model.to_string_lossy())));
-        }
-        if let Some(family) = self.synthetic {
-            words.push(format!("--synthetic {}", family.name));
-        }
-        if let Some(node) = &row.node {
-            words.push(format!("--node {node}"));
-        }
-        if row.variant != "-" {
-            words.push(format!("--variant {}", row.variant));
-        }
-        words.push(format!("--dtype {}", row.dtype));
-        if let (Some(_), Some(weights)) = (row.case, &row.weights) {
-            words.push(format!("--weights {weights}"));
-        }
-        words.push(format!("--device {}", quoted(&self.device.device)));
-        if let Some(folder) = &self.shaders.shaders {
-            words.push(format!("--shaders {}", quoted(&folder.to_string_lossy())));
-        }
-        words.join(" ")
-    }
-}
-
-fn dtype(arg: DTypeArg) -> Option<DType> {
-    match arg {
-        DTypeArg::Auto => None,
-        DTypeArg::F16 => Some(DType::F16),
-        DTypeArg::F32 => Some(DType::F32),
+        let case = row.case.map(|case| format!("{} --case {case}", row.op));
+        let model = self.model.as_ref().map(|model| format!("--model {}", quoted(&model.to_string_lossy())));
+        let family = self.synthetic.map(|family| format!("--synthetic {}", family.name));
+        let node = row.node.as_ref().map(|node| format!("--node {node}"));
+        let variant = (row.variant != "-").then(|| format!("--variant {}", row.variant));
+        let dtype = Some(format!("--dtype {}", row.dtype));
+        let weights = row.weights.as_ref().filter(|_| row.case.is_some()).map(|weights| format!("--weights {weights}"));
+        let device = Some(format!("--device {}", quoted(&self.device.device)));
+        let folder = self.shaders.shaders.as_ref();
+        let shaders = folder.map(|folder| format!("--shaders {}", quoted(&folder.to_string_lossy())));
+        let words = [case, model, family, node, variant, dtype, weights, device, shaders];
+        let words = words.into_iter().flatten();
+        ["ornstein validate".into()].into_iter().chain(words).collect::<Vec<String>>().join(" ")
     }
 }
 

@@ -72,8 +72,6 @@ pub enum Remedy {
     Give(Field),
     /// No value.
     Without(Field),
-    /// What was given as something else, as this field.
-    As(Field),
 }
 
 impl Remedy {
@@ -93,35 +91,32 @@ impl Remedy {
             Self::More(field) => ("try ", "a larger ", field),
             Self::Give(field) => ("give ", "", field),
             Self::Without(field) => ("leave out ", "", field),
-            Self::As(field) => ("give ", "it by ", field),
         }
     }
 }
 
-/// A sentence of several remedies: "try dtype f16, device cpu, a smaller width or height".
+/// A sentence of several remedies: "try dtype f16, device cpu, a smaller width or height". What two neighbours have in
+/// common is said once.
 fn sentence(remedies: &[Remedy], name: Name) -> String {
-    let (mut text, mut before) = (String::new(), None::<(&str, &str, Field)>);
-    for (index, remedy) in remedies.iter().enumerate() {
-        text += if index == 0 {
-            ""
-        } else if index + 1 == remedies.len() {
-            " or "
-        } else {
-            ", "
-        };
+    let mut before = ("", "", None);
+    let part = |remedy: &Remedy| {
         let (verb, kind, field) = remedy.parts();
-        let same_verb = before.is_some_and(|(before, ..)| before == verb);
-        let same_kind = same_verb && before.is_some_and(|(_, before, _)| before == kind);
-        text += if same_verb { "" } else { verb };
-        text += if same_kind { "" } else { kind };
-        match remedy {
-            Remedy::Set(_, value) if same_kind && before.is_some_and(|(.., before)| before == field) => text += value,
-            Remedy::Set(_, value) => text += &format!("{} {value}", name(field)),
-            _ => text += &name(field),
-        }
-        before = Some((verb, kind, field));
-    }
-    text
+        let same_verb = before.0 == verb;
+        let same_kind = same_verb && before.1 == kind;
+        let same_field = same_kind && before.2 == Some(field);
+        before = (verb, kind, Some(field));
+        let named = match remedy {
+            Remedy::Set(_, value) if same_field => value.clone(),
+            Remedy::Set(_, value) => format!("{} {value}", name(field)),
+            _ => name(field),
+        };
+        let verb = if same_verb { "" } else { verb };
+        let kind = if same_kind { "" } else { kind };
+        format!("{verb}{kind}{named}")
+    };
+    let mut parts: Vec<String> = remedies.iter().map(part).collect();
+    let last = parts.pop().unwrap_or_default();
+    if parts.is_empty() { last } else { format!("{} or {last}", parts.join(", ")) }
 }
 
 /// How a voice names a field.

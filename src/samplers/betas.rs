@@ -45,12 +45,11 @@ pub(super) struct Defaults {
     pub zero_snr: ZeroSnr,
 }
 
-impl Defaults {
-    /// The defaults of most classes.
-    pub const fn new(zero_snr: ZeroSnr) -> Self {
-        Self { start: 0.0001, end: 0.02, schedule: "linear", curves: CURVES, zero_snr }
-    }
-}
+/// The defaults of most classes.
+pub(super) const IGNORED: Defaults =
+    Defaults { start: 0.0001, end: 0.02, schedule: "linear", curves: CURVES, zero_snr: ZeroSnr::Ignored };
+pub(super) const EXACT: Defaults = Defaults { zero_snr: ZeroSnr::Exact, ..IGNORED };
+pub(super) const FLOORED: Defaults = Defaults { zero_snr: ZeroSnr::Floored, ..IGNORED };
 
 /// The noise schedule that a model was trained with.
 #[derive(Debug)]
@@ -164,7 +163,7 @@ mod tests {
     use super::*;
 
     fn training(text: &str) -> Result<Training> {
-        Training::new(&Config::from_json(text, "config")?, &Defaults::new(ZeroSnr::Exact))
+        Training::new(&Config::from_json(text, "config")?, &EXACT)
     }
 
     #[test]

@@ -11,8 +11,9 @@ pub struct Config {
     place: String,
     keys: Map<String, Value>,
     /// Not of the file.
-    eta: Option<f64>,
-    spaced: bool,
+    pub(super) eta: Option<f64>,
+    /// Whether [`Config::with_spacing`] gave it a spacing.
+    pub(super) spaced: bool,
 }
 
 /// The key that tells how timesteps are spread over the training steps.
@@ -68,19 +69,6 @@ impl Config {
         self
     }
 
-    /// Whether [`Config::with_spacing`] gave it a spacing.
-    pub(super) fn is_spaced(&self) -> bool {
-        self.spaced
-    }
-
-    pub(super) fn has_eta(&self) -> bool {
-        self.eta.is_some()
-    }
-
-    pub(super) fn eta(&self) -> f64 {
-        self.eta.unwrap_or(0.0)
-    }
-
     /// An error that names a key and its value.
     pub(super) fn refused(&self, key: &str, value: impl std::fmt::Display, why: &str) -> Error {
         self.error(format!("{key}: {} {why}", short(value)))
@@ -88,10 +76,6 @@ impl Config {
 
     pub(super) fn error(&self, what: impl std::fmt::Display) -> Error {
         Error::config(if self.place.is_empty() { "scheduler" } else { &self.place }, what)
-    }
-
-    fn wrong_type(&self, key: &str, value: &Value, wanted: &str) -> Error {
-        self.refused(key, value, &format!("is not {wanted}"))
     }
 
     /// The same without a key.
@@ -110,49 +94,39 @@ impl Config {
         self.keys.get("_class_name").and_then(Value::as_str)
     }
 
+    /// What `of` makes of the value of a key, or the default of one that is missing.
+    fn read<'a, T>(&'a self, key: &str, default: T, wanted: &str, of: impl Fn(&'a Value) -> Option<T>) -> Result<T> {
+        let Some(value) = self.keys.get(key) else { return Ok(default) };
+        of(value).ok_or_else(|| self.refused(key, value, &format!("is not {wanted}")))
+    }
+
     pub(super) fn number(&self, key: &str, default: f64) -> Result<f64> {
-        self.keys.get(key).map_or(Ok(default), |value| self.as_number(key, value))
+        self.read(key, default, "a number", number)
     }
 
     /// A number that may be null or missing.
     pub(super) fn optional_number(&self, key: &str) -> Result<Option<f64>> {
-        self.keys.get(key).filter(|value| !value.is_null()).map(|value| self.as_number(key, value)).transpose()
-    }
-
-    fn as_number(&self, key: &str, value: &Value) -> Result<f64> {
-        let number = match value.as_str() {
-            Some("Infinity") => Some(f64::INFINITY),
-            Some("-Infinity") => Some(f64::NEG_INFINITY),
-            _ => value.as_f64(),
-        };
-        number.ok_or_else(|| self.wrong_type(key, value, "a number"))
+        self.read(key, None, "a number", |value| if value.is_null() { Some(None) } else { number(value).map(Some) })
     }
 
     /// A whole number from 1 to a million: a number of timesteps, or an order.
     pub(super) fn count(&self, key: &str, default: usize) -> Result<usize> {
-        let Some(value) = self.keys.get(key) else { return Ok(default) };
-        let count = value.as_u64().filter(|n| (1..=1_000_000).contains(n));
-        count.map(|n| n as usize).ok_or_else(|| self.wrong_type(key, value, "a whole number from 1 to 1000000"))
+        let count = |value: &Value| value.as_u64().filter(|n| (1..=1_000_000).contains(n)).map(|n| n as usize);
+        self.read(key, default, "a whole number from 1 to 1000000", count)
     }
 
     pub(super) fn whole(&self, key: &str, default: i64) -> Result<i64> {
-        let Some(value) = self.keys.get(key) else { return Ok(default) };
-        let whole = value.as_i64().filter(|n| n.abs() <= 1_000_000);
-        whole.ok_or_else(|| self.wrong_type(key, value, "a whole number"))
+        self.read(key, default, "a whole number", |value| value.as_i64().filter(|n| n.abs() <= 1_000_000))
     }
 
     pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool> {
-        let Some(value) = self.keys.get(key) else { return Ok(default) };
-        value.as_bool().ok_or_else(|| self.wrong_type(key, value, "true or false"))
+        self.read(key, default, "true or false", Value::as_bool)
     }
 
     /// A word, or null, which is `None`.
     pub(super) fn word<'a>(&'a self, key: &str, default: &'a str) -> Result<Option<&'a str>> {
-        match self.keys.get(key) {
-            None => Ok(Some(default)),
-            Some(Value::Null) => Ok(None),
-            Some(value) => value.as_str().map(Some).ok_or_else(|| self.wrong_type(key, value, "a string")),
-        }
+        let word = |value: &'a Value| if value.is_null() { Some(None) } else { value.as_str().map(Some) };
+        self.read(key, Some(default), "a string", word)
     }
 
     /// One of the words that are known for a key; any other is an error that lists them.
@@ -166,13 +140,17 @@ impl Config {
 
     /// A list of numbers that may be null or missing.
     pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        let number = |value| number(value).ok_or_else(|| self.refused(key, value, "is not a number"));
         match self.keys.get(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::Array(values)) => {
-                values.iter().map(|value| self.as_number(key, value)).collect::<Result<_>>().map(Some)
-            }
-            Some(value) => Err(self.wrong_type(key, value, "a list of numbers")),
+            Some(Value::Array(values)) => values.iter().map(number).collect::<Result<_>>().map(Some),
+            Some(value) => Err(self.refused(key, value, "is not a list of numbers")),
         }
+    }
+
+    /// Whether a key is there, and neither false nor null.
+    fn is_set(&self, key: &str) -> bool {
+        self.keys.get(key).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)))
     }
 
     /// Whether the noise schedule is changed to end in pure noise.
@@ -186,8 +164,6 @@ impl Config {
     /// Refuses models that are trained with another noise than every sampler here undoes, which is that of betas: under
     /// any sampler their pictures would be wrong. `known` says whether a class is in the table of samplers.
     pub(super) fn check_noise(&self, known: impl Fn(&str) -> bool) -> Result<()> {
-        let set =
-            |key: &str| self.keys.get(key).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
         let class = self.class().unwrap_or_default();
         let refuse = |key: &str, why: &str| {
             let value = self.keys.get(key).map_or_else(|| class.into(), Value::to_string);
@@ -198,16 +174,17 @@ impl Config {
         const FLOW: &str = "is for models that flow straight from noise to picture, which are not supported";
         if class.starts_with("EDM") {
             return refuse("_class_name", EDM);
-        } else if set("sigma_data") {
+        } else if self.is_set("sigma_data") {
             return refuse("sigma_data", EDM);
         } else if class.starts_with("FlowMatch") {
             return refuse("_class_name", FLOW);
-        } else if let Some(key) = ["use_flow_sigmas", "use_dynamic_shifting"].into_iter().find(|key| set(key)) {
+        } else if let Some(key) = ["use_flow_sigmas", "use_dynamic_shifting"].into_iter().find(|key| self.is_set(key)) {
             return refuse(key, FLOW);
         } else if self.keys.get(PREDICTION).and_then(Value::as_str).is_some_and(|kind| kind.starts_with("flow")) {
             return refuse(PREDICTION, FLOW);
         }
-        let has_betas = ["beta_start", "beta_end", "beta_schedule", "trained_betas"].into_iter().any(set);
+        let has_betas =
+            ["beta_start", "beta_end", "beta_schedule", "trained_betas"].into_iter().any(|key| self.is_set(key));
         match self.class() {
             Some(class) if !known(class) && !has_betas => {
                 refuse("_class_name", "is not built, and without betas no other sampler knows the model's noise levels")
@@ -218,14 +195,17 @@ impl Config {
 
     /// An error if a key that would change the numbers, and is not built, is set: to anything but false or null.
     pub(super) fn refuse(&self, keys: &[&str]) -> Result<()> {
-        let set =
-            |key: &&&str| self.keys.get(**key).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
-        match keys.iter().find(set) {
-            None => Ok(()),
-            Some(key) => Err(self
-                .refused(key, &self.keys[*key], "is not built for this sampler")
-                .remedies([Remedy::Other(Field::Sampler)])),
-        }
+        let Some(key) = keys.iter().find(|key| self.is_set(key)) else { return Ok(()) };
+        let error = self.refused(key, &self.keys[*key], "is not built for this sampler");
+        Err(error.remedies([Remedy::Other(Field::Sampler)]))
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value.as_str() {
+        Some("Infinity") => Some(f64::INFINITY),
+        Some("-Infinity") => Some(f64::NEG_INFINITY),
+        _ => value.as_f64(),
     }
 }
 

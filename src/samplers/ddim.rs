@@ -3,58 +3,38 @@
 //! The predicted picture and noise are mixed anew, for the noise level of the next timestep. With an `eta`, some of that
 //! noise is fresh: with 1 as much as in DDPM.
 
-use super::betas::{Defaults, Training, ZeroSnr};
+use super::betas::Training;
 use super::config::Config;
 use super::prediction::{Limit, Prediction, mix};
 use super::spacing::discrete_timesteps;
-use super::{Noise, Sampler, Schedule};
+use super::{Method, Noise, Sampler, Schedule, Setup};
 use crate::error::Result;
 
-/// The class's own noise schedule.
-pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Exact);
-
-pub(super) struct Ddim {
-    schedule: Schedule,
+struct Ddim {
     /// For each evaluation, the picture's share of the variance at its timestep and at the one it goes to.
     alphas: Vec<(f32, f32)>,
     eta: f64,
-    prediction: Prediction,
-    limit: Limit,
 }
 
-impl Ddim {
-    pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &DEFAULTS)?;
-        let timesteps = discrete_timesteps(config, &training, steps)?;
-        let last = if config.flag("set_alpha_to_one", true)? { 1.0 } else { training.alphas[0] };
-        // A step goes down by the whole ratio, whatever the spacing.
-        let ratio = training.steps / steps;
-        let target = |t: usize| t.checked_sub(ratio).map_or(last, |t| training.alphas[t]);
-        let alphas: Vec<_> = timesteps.iter().map(|t| (training.alphas[*t], target(*t))).collect();
-        Ok(Self {
-            prediction: Prediction::read_with(config, alphas.iter().map(|(alpha, _)| *alpha))?,
-            alphas,
-            schedule: Schedule::discrete(&timesteps),
-            eta: config.eta(),
-            limit: Limit::read(config, Some(true))?,
-        })
-    }
+pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
+    let timesteps = discrete_timesteps(config, training, steps)?;
+    let last = if config.flag("set_alpha_to_one", true)? { 1.0 } else { training.alphas[0] };
+    // A step goes down by the whole ratio, whatever the spacing.
+    let ratio = training.steps / steps;
+    let target = |t: usize| t.checked_sub(ratio).map_or(last, |t| training.alphas[t]);
+    let alphas: Vec<_> = timesteps.iter().map(|t| (training.alphas[*t], target(*t))).collect();
+    let prediction = Prediction::read_with(config, alphas.iter().map(|(alpha, _)| *alpha))?;
+    let limit = Limit::read(config, Some(true))?;
+    let eta = config.eta.unwrap_or(0.0);
+    Ok(Setup { schedule: Schedule::discrete(&timesteps), prediction, limit }.sampler(Ddim { alphas, eta }))
 }
 
-impl Sampler for Ddim {
-    fn schedule(&self) -> &Schedule {
-        &self.schedule
-    }
-
-    fn is_linear(&self) -> bool {
-        self.limit.is_none()
-    }
-
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+impl Method for Ddim {
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
         let (alpha, next) = self.alphas[index];
         let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
-        let picture = self.limit.apply(self.prediction.picture(output, latents, signal, sigma));
-        let predicted = self.prediction.noise(output, latents, signal, sigma);
+        let picture = setup.picture(output, latents, signal, sigma);
+        let predicted = setup.prediction.noise(output, latents, signal, sigma);
         if self.eta == 0.0 {
             return mix(&[(next.sqrt(), &picture), ((1.0 - next).sqrt(), &predicted)]);
         }

@@ -2,11 +2,11 @@
 //!
 //! The next latents are the mean of their distribution given the predicted picture, plus noise of its variance.
 
-use super::betas::{CURVES, Curve, Defaults, Training, ZeroSnr};
+use super::betas::{CURVES, Curve, Defaults, EXACT, Training};
 use super::config::Config;
 use super::prediction::{Limit, Prediction, mix};
 use super::spacing::discrete_timesteps;
-use super::{Noise, Sampler, Schedule};
+use super::{Method, Noise, Sampler, Schedule, Setup};
 use crate::error::Result;
 
 const ALL_CURVES: &[(&str, Curve)] =
@@ -22,64 +22,45 @@ enum Variance {
 }
 
 /// The class's own noise schedule.
-pub(super) const DEFAULTS: Defaults = Defaults { curves: ALL_CURVES, ..Defaults::new(ZeroSnr::Exact) };
+pub(super) const DEFAULTS: Defaults = Defaults { curves: ALL_CURVES, ..EXACT };
 
-pub(super) struct Ddpm {
-    schedule: Schedule,
+struct Ddpm {
     /// Each timestep's share of the picture's variance, then that of the finished picture.
     alphas: Vec<f32>,
-    prediction: Prediction,
-    limit: Limit,
     variance: Variance,
 }
 
-impl Ddpm {
-    pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &DEFAULTS)?;
-        let timesteps = discrete_timesteps(config, &training, steps)?;
-        let alphas: Vec<f32> = timesteps.iter().map(|t| training.alphas[*t]).chain([1.0]).collect();
-        let variance = match config.word("variance_type", "fixed_small")? {
-            None => Variance::Small,
-            // The logarithms are another way to the same numbers. (diffusers takes the root of the large one's logarithm,
-            // which is not a number.)
-            Some(_) => {
-                let options = [
-                    ("fixed_small", Variance::Small),
-                    ("fixed_small_log", Variance::Small),
-                    ("fixed_large", Variance::Large),
-                    ("fixed_large_log", Variance::Large),
-                ];
-                config.choice("variance_type", "fixed_small", &options)?
-            }
-        };
-        Ok(Self {
-            schedule: Schedule::discrete(&timesteps),
-            prediction: Prediction::read_with(config, alphas.iter().copied())?,
-            alphas,
-            limit: Limit::read(config, Some(true))?,
-            variance,
-        })
-    }
+pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
+    let timesteps = discrete_timesteps(config, training, steps)?;
+    let alphas: Vec<f32> = timesteps.iter().map(|t| training.alphas[*t]).chain([1.0]).collect();
+    let variance = match config.word("variance_type", "fixed_small")? {
+        None => Variance::Small,
+        // The logarithms are another way to the same numbers. (diffusers takes the root of the large one's logarithm,
+        // which is not a number.)
+        Some(_) => {
+            let options = [
+                ("fixed_small", Variance::Small),
+                ("fixed_small_log", Variance::Small),
+                ("fixed_large", Variance::Large),
+                ("fixed_large_log", Variance::Large),
+            ];
+            config.choice("variance_type", "fixed_small", &options)?
+        }
+    };
+    let prediction = Prediction::read_with(config, alphas.iter().copied())?;
+    let limit = Limit::read(config, Some(true))?;
+    Ok(Setup { schedule: Schedule::discrete(&timesteps), prediction, limit }.sampler(Ddpm { alphas, variance }))
 }
 
-impl Sampler for Ddpm {
-    fn schedule(&self) -> &Schedule {
-        &self.schedule
-    }
-
-    fn is_linear(&self) -> bool {
-        self.limit.is_none()
-    }
-
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+impl Method for Ddpm {
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
         let (alpha, before) = (self.alphas[index], self.alphas[index + 1]);
-        let picture = self.prediction.picture(output, latents, alpha.sqrt(), (1.0 - alpha).sqrt());
-        let picture = self.limit.apply(picture);
+        let picture = setup.picture(output, latents, alpha.sqrt(), (1.0 - alpha).sqrt());
         let ratio = alpha / before;
         let beta = 1.0 - ratio;
         let to_picture = before.sqrt() * beta / (1.0 - alpha);
         let to_latents = ratio.sqrt() * (1.0 - before) / (1.0 - alpha);
-        if self.schedule.timesteps[index] <= 0.0 {
+        if setup.schedule.timesteps[index] <= 0.0 {
             return mix(&[(to_picture, &picture), (to_latents, latents)]);
         }
         let variance = match self.variance {

@@ -5,52 +5,46 @@
 
 use std::collections::VecDeque;
 
-use super::betas::{Defaults, Training, ZeroSnr};
+use super::betas::Training;
 use super::config::Config;
 use super::numbers::{exp, numpy_log as log};
 use super::prediction::{mix, noise_of};
-use super::solver::{Last, Layout, Solver};
+use super::solver::{Last, Layout};
 use super::spacing::{Spacing, Spread};
-use super::{Noise, Sampler, Schedule};
+use super::{Method, Noise, Sampler, Setup};
 use crate::error::Result;
 
-/// The class's own noise schedule.
-pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Ignored);
-
-pub(super) struct Deis {
-    solver: Solver,
+struct Deis {
     order: usize,
     lower_order_final: bool,
     /// The last predictions of the noise, newest first.
     outputs: VecDeque<Vec<f32>>,
 }
 
-impl Deis {
-    pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &DEFAULTS)?;
-        // Other solvers' names stand for this class's only one, as there.
-        config.choice("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"].map(|name| (name, ())))?;
-        let kinds = ["logrho", "midpoint", "heun", "bh1", "bh2"].map(|name| (name, ()));
-        config.choice("solver_type", "logrho", &kinds)?;
-        let spread = Spread::read(config, false)?;
-        let layout = Layout {
-            spacing: Spacing::read(config, "linspace")?,
-            spread,
-            rounded: spread == Some(Spread::Karras),
-            last: if spread.is_none() { Last::Smallest } else { Last::Repeated },
-            top: training.steps,
-        };
-        Ok(Self {
-            solver: Solver::new(config, &training, steps, &layout)?,
-            order: config.count("solver_order", 2)?.min(3),
-            lower_order_final: config.flag("lower_order_final", true)?,
-            outputs: VecDeque::new(),
-        })
-    }
+pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
+    // Other solvers' names stand for this class's only one, as there.
+    config.choice("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"].map(|name| (name, ())))?;
+    let kinds = ["logrho", "midpoint", "heun", "bh1", "bh2"].map(|name| (name, ()));
+    config.choice("solver_type", "logrho", &kinds)?;
+    let spread = Spread::read(config, false)?;
+    let layout = Layout {
+        spacing: Spacing::read(config, "linspace")?,
+        spread,
+        rounded: spread == Some(Spread::Karras),
+        last: if spread.is_none() { Last::Smallest } else { Last::Repeated },
+        top: training.steps,
+    };
+    Ok(layout.setup(config, training, steps)?.sampler(Deis {
+        order: config.count("solver_order", 2)?.min(3),
+        lower_order_final: config.flag("lower_order_final", true)?,
+        outputs: VecDeque::new(),
+    }))
+}
 
-    fn order_at(&self, index: usize) -> usize {
-        let lower = self.lower_order_final && self.solver.is_short();
-        let highest = (0..2).find(|back| lower && self.solver.is_from_end(index, *back)).map_or(3, |back| back + 1);
+impl Deis {
+    fn order_at(&self, setup: &Setup, index: usize) -> usize {
+        let lower = self.lower_order_final && setup.is_short();
+        let highest = (0..2).find(|back| lower && setup.is_from_end(index, *back)).map_or(3, |back| back + 1);
         highest.min(self.outputs.len())
     }
 }
@@ -69,22 +63,14 @@ fn parabola(t: f32, b: f32, c: f32, d: f32) -> f32 {
     numerator / ((b - c) * (b - d))
 }
 
-impl Sampler for Deis {
-    fn schedule(&self) -> &Schedule {
-        &self.solver.schedule
-    }
-
-    fn is_linear(&self) -> bool {
-        self.solver.limit.is_none()
-    }
-
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
-        let picture = self.solver.picture(index, output, latents);
-        let (from, to) = (self.solver.level(index), self.solver.level(index + 1));
+impl Method for Deis {
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
+        let picture = setup.picture_at(index, output, latents);
+        let (from, to) = (setup.level(index), setup.level(index + 1));
         self.outputs.push_front(noise_of(&picture, latents, from.alpha, from.sigma));
         self.outputs.truncate(self.order);
-        let rho = |at: usize| self.solver.level(at).sigma / self.solver.level(at).alpha;
-        let order = self.order_at(index);
+        let rho = |at: usize| setup.level(at).sigma / setup.level(at).alpha;
+        let order = self.order_at(setup, index);
         if order == 1 {
             let grown = exp(to.lambda - from.lambda) - 1.0;
             return mix(&[(to.alpha / from.alpha, latents), (-to.sigma * grown, &self.outputs[0])]);

@@ -2,51 +2,65 @@
 //! reading of Lu et al., "DPM-Solver" (2022), algorithm 1, with the time steps of Karras et al. (2022).
 //!
 //! Every step but the last takes two evaluations: an Euler step to the geometric mean of the two sigmas, then the whole
-//! step with the slope found there.
+//! step with the slope found there. With ancestral noise (`KDPM2AncestralDiscreteScheduler`), steps go below the next
+//! sigma, and up to it by fresh noise.
 
 use super::betas::Training;
 use super::config::Config;
-use super::euler::{follow, slope};
-use super::heun::{NARROW, first_then_twice};
+use super::euler::follow;
+use super::euler_a::down_and_up;
+use super::heun::first_then_twice;
 use super::numbers::{around, exp, log, numpy_log};
-use super::prediction::{PREDICTIONS, Prediction};
-use super::schedule::Rungs;
-use super::schedule::unit_scale;
+use super::prediction::{Limit, PREDICTIONS, Prediction};
+use super::schedule::{Rungs, unit_scale};
 use super::spacing::Spread;
-use super::{Noise, Sampler, Schedule};
+use super::{Method, Noise, Sampler, Schedule, Setup};
 use crate::error::Result;
 
-pub(super) struct Dpm2 {
-    schedule: Schedule,
-    /// For each step, the sigma between its two ends.
-    middles: Vec<f32>,
-    prediction: Prediction,
+/// One step: the sigmas of its beginning, of its second evaluation and of its end, and how much noise comes after it.
+struct Stretch {
+    from: f32,
+    middle: f32,
+    down: f32,
+    up: Option<f32>,
+}
+
+struct Dpm2 {
+    stretches: Vec<Stretch>,
     /// Where a step began, between its two evaluations.
     begun: Option<Vec<f32>>,
 }
 
-impl Dpm2 {
-    pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &NARROW)?;
-        let ladder = rounded_ladder(config, &training, steps)?;
-        let middles: Vec<f32> = ladder.sigmas.windows(2).map(|pair| geometric_mean(pair[1], pair[0])).collect();
-        Ok(Self {
-            schedule: with_middles(&ladder, &middles, &training),
-            middles,
-            prediction: Prediction::read(config, &PREDICTIONS[..2])?,
-            begun: None,
-        })
-    }
+pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
+    let stretch = |from, to| Stretch { from, middle: geometric_mean(to, from), down: to, up: None };
+    sampler(config, training, steps, stretch)
 }
 
-/// The ladder of the two DPM2 classes, which round the timesteps of Karras sigmas.
-pub(super) fn rounded_ladder(config: &Config, training: &Training, steps: usize) -> Result<Schedule> {
+pub(super) fn ancestral(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
+    sampler(config, training, steps, |from, to| {
+        let (down, up) = down_and_up(from, to);
+        Stretch { from, middle: geometric_mean(from, down), down, up: Some(up) }
+    })
+}
+
+fn sampler(
+    config: &Config,
+    training: &Training,
+    steps: usize,
+    stretch: impl Fn(f32, f32) -> Stretch,
+) -> Result<Sampler> {
     let spread = Spread::read(config, false)?;
-    Schedule::ladder(config, training, steps, &Rungs { spread, limits: true, rounded: true, last: 0.0 })
+    // These classes round the timesteps of Karras sigmas.
+    let rungs = Rungs { spread, limits: true, rounded: true, last: 0.0 };
+    let ladder = Schedule::ladder(config, training, steps, &rungs)?;
+    let stretches: Vec<_> = ladder.sigmas.windows(2).map(|pair| stretch(pair[0], pair[1])).collect();
+    let schedule = with_middles(&ladder, &stretches, training);
+    let prediction = Prediction::read(config, &PREDICTIONS[..2])?;
+    Ok(Setup { schedule, prediction, limit: Limit::None }.sampler(Dpm2 { stretches, begun: None }))
 }
 
 /// The mean in the logarithm; 0 if one of them is. (`torch.lerp` halfway counts from its second end.)
-pub(super) fn geometric_mean(a: f32, b: f32) -> f32 {
+fn geometric_mean(a: f32, b: f32) -> f32 {
     if a == 0.0 || b == 0.0 {
         return 0.0;
     }
@@ -56,42 +70,34 @@ pub(super) fn geometric_mean(a: f32, b: f32) -> f32 {
 
 /// The schedule with a step's middle sigma between each and the next. Timesteps are f32, as these are tensors there; the
 /// sigmas are as diffusers lists them: one for each evaluation, and more zeros at the end.
-pub(super) fn with_middles(ladder: &Schedule, middles: &[f32], training: &Training) -> Schedule {
+fn with_middles(ladder: &Schedule, stretches: &[Stretch], training: &Training) -> Schedule {
     let logs: Vec<f32> = training.sigmas().into_iter().map(numpy_log).collect();
-    let timestep = |sigma: &f32| {
+    let timestep = |sigma: f32| {
         let log = numpy_log(sigma.max(1e-10));
         let Some((low, from, to)) = around(f64::from(log), &logs) else { return 0.0 };
         let w = ((from - log) / (from - to)).clamp(0.0, 1.0);
         (1.0 - w) * low as f32 + w * (low + 1) as f32
     };
     let Schedule { timesteps, sigmas, start, .. } = ladder;
-    let pairs = timesteps.iter().skip(1).zip(middles).flat_map(|(next, middle)| [timestep(middle), *next]);
+    let pairs = timesteps.iter().skip(1).zip(stretches).flat_map(|(next, step)| [timestep(step.middle), *next]);
     let timesteps: Vec<f32> = timesteps.iter().take(1).copied().chain(pairs).collect();
-    let seen = sigmas.iter().zip(middles).flat_map(|(sigma, middle)| [*sigma, *middle]);
+    let seen = stretches.iter().flat_map(|step| [step.from, step.middle]);
     let scales = seen.take(timesteps.len()).map(unit_scale).collect();
     let sigmas = first_then_twice(sigmas).into_iter().chain([0.0]).collect();
     Schedule { timesteps, sigmas, start: *start, scales }
 }
 
-impl Sampler for Dpm2 {
-    fn schedule(&self) -> &Schedule {
-        &self.schedule
-    }
-
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
-        let middle = self.middles[index / 2];
-        match self.begun.take() {
-            None => {
-                let sigma = self.schedule.sigmas[index];
-                let picture = self.prediction.picture_at_sigma(output, latents, sigma);
-                self.begun = Some(latents.to_vec());
-                follow(latents, &slope(latents, &picture, sigma), middle - sigma)
-            }
-            Some(begin) => {
-                let picture = self.prediction.picture_at_sigma(output, latents, middle);
-                let change = self.schedule.sigmas[index] - self.schedule.sigmas[index - 1];
-                follow(&begin, &slope(latents, &picture, middle), change)
-            }
+impl Method for Dpm2 {
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+        let Stretch { from, middle, down, up } = self.stretches[index / 2];
+        let Some(begin) = self.begun.take() else {
+            self.begun = Some(latents.to_vec());
+            return follow(latents, &setup.slope(output, latents, from), middle - from);
+        };
+        let lower = follow(&begin, &setup.slope(output, latents, middle), down - from);
+        match up {
+            None => lower,
+            Some(up) => follow(&lower, &noise(latents.len()), up),
         }
     }
 }

@@ -2,11 +2,11 @@
 //! `dpm++2s` have in common: the exact solution for the linear part, with derivatives of the network's prediction in
 //! lambda for the rest.
 
-use super::Noise;
 use super::config::Config;
 use super::numbers::exp;
 use super::prediction::mix;
-use super::solver::{Last, Level, Solver};
+use super::solver::{Last, Level};
+use super::{Noise, Setup};
 use crate::error::Result;
 
 /// `algorithm_type`: which prediction is followed, and whether noise is added.
@@ -27,16 +27,12 @@ impl Algorithm {
         matches!(self, Self::Picture | Self::PictureSde)
     }
 
-    pub fn is_stochastic(self) -> bool {
-        matches!(self, Self::PictureSde | Self::NoiseSde)
-    }
-
     /// What the solver keeps of a network's output.
-    pub fn convert(self, solver: &Solver, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
+    pub fn convert(self, setup: &Setup, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
         if self.follows_picture() {
-            solver.picture(index, output, latents)
+            setup.picture_at(index, output, latents)
         } else {
-            solver.noise(index, output, latents)
+            setup.noise_at(index, output, latents)
         }
     }
 
@@ -51,7 +47,7 @@ impl Algorithm {
     }
 
     pub fn draw(self, n: usize, noise: &mut Noise) -> Option<Vec<f32>> {
-        self.is_stochastic().then(|| noise(n))
+        matches!(self, Self::PictureSde | Self::NoiseSde).then(|| noise(n))
     }
 }
 

@@ -5,20 +5,16 @@
 
 use std::collections::VecDeque;
 
-use super::betas::{CURVES, Curve, Defaults, Training, ZeroSnr};
+use super::betas::{CURVES, Curve, Training};
 use super::config::Config;
 use super::dpmpp::{Algorithm, Derivatives, Jump, Kind, refuse_learned_variance};
 use super::prediction::mix;
-use super::solver::{Last, Layout, Solver, unclipped_steps};
+use super::solver::{Last, Layout, unclipped_steps};
 use super::spacing::{Spacing, Spread};
-use super::{Noise, Sampler, Schedule};
+use super::{Method, Noise, Sampler, Setup};
 use crate::error::Result;
 
-/// The class's own noise schedule.
-pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Floored);
-
-pub(super) struct Dpmpp2M {
-    solver: Solver,
+struct Dpmpp2M {
     algorithm: Algorithm,
     kind: Kind,
     order: usize,
@@ -29,41 +25,39 @@ pub(super) struct Dpmpp2M {
     outputs: VecDeque<Vec<f32>>,
 }
 
-impl Dpmpp2M {
-    pub fn new(config: &Config, steps: usize, stochastic: bool) -> Result<Self> {
-        let training = Training::new(config, &DEFAULTS)?;
-        refuse_learned_variance(config)?;
-        let algorithm = read_algorithm(config, stochastic)?;
-        let order = config.count("solver_order", 2)?.min(3);
-        if algorithm == Algorithm::NoiseSde && order == 3 {
-            return Err(config.refused("solver_order", order, "does not go with algorithm_type: sde-dpmsolver"));
-        }
-        let spread = Spread::read(config, true)?;
-        let cosine = matches!(config.choice("beta_schedule", "linear", CURVES)?, Curve::Cosine);
-        let last = algorithm.last_sigma(config)?;
-        let layout = Layout {
-            spacing: Spacing::read(config, "linspace")?,
-            spread,
-            rounded: matches!(spread, Some(Spread::Karras | Spread::Lu)) && !cosine,
-            last,
-            top: unclipped_steps(config, &training)?,
-        };
-        Ok(Self {
-            solver: Solver::new(config, &training, steps, &layout)?,
-            algorithm,
-            kind: Kind::read(config)?,
-            order,
-            lower_order_final: config.flag("lower_order_final", true)?,
-            euler_at_final: config.flag("euler_at_final", false)? || last == Last::Zero,
-            outputs: VecDeque::new(),
-        })
+pub(super) fn new(config: &Config, training: &Training, steps: usize, stochastic: bool) -> Result<Sampler> {
+    refuse_learned_variance(config)?;
+    let algorithm = read_algorithm(config, stochastic)?;
+    let order = config.count("solver_order", 2)?.min(3);
+    if algorithm == Algorithm::NoiseSde && order == 3 {
+        return Err(config.refused("solver_order", order, "does not go with algorithm_type: sde-dpmsolver"));
     }
+    let spread = Spread::read(config, true)?;
+    let cosine = matches!(config.choice("beta_schedule", "linear", CURVES)?, Curve::Cosine);
+    let last = algorithm.last_sigma(config)?;
+    let layout = Layout {
+        spacing: Spacing::read(config, "linspace")?,
+        spread,
+        rounded: matches!(spread, Some(Spread::Karras | Spread::Lu)) && !cosine,
+        last,
+        top: unclipped_steps(config, training)?,
+    };
+    Ok(layout.setup(config, training, steps)?.sampler(Dpmpp2M {
+        algorithm,
+        kind: Kind::read(config)?,
+        order,
+        lower_order_final: config.flag("lower_order_final", true)?,
+        euler_at_final: config.flag("euler_at_final", false)? || last == Last::Zero,
+        outputs: VecDeque::new(),
+    }))
+}
 
-    fn order_at(&self, index: usize) -> usize {
-        let lower = self.lower_order_final && self.solver.is_short();
-        let highest = if self.solver.is_from_end(index, 0) && (self.euler_at_final || lower) {
+impl Dpmpp2M {
+    fn order_at(&self, setup: &Setup, index: usize) -> usize {
+        let lower = self.lower_order_final && setup.is_short();
+        let highest = if setup.is_from_end(index, 0) && (self.euler_at_final || lower) {
             1
-        } else if self.solver.is_from_end(index, 1) && lower {
+        } else if setup.is_from_end(index, 1) && lower {
             2
         } else {
             3
@@ -85,30 +79,22 @@ fn read_algorithm(config: &Config, stochastic: bool) -> Result<Algorithm> {
     config.choice("algorithm_type", "dpmsolver++", &options)
 }
 
-impl Sampler for Dpmpp2M {
-    fn schedule(&self) -> &Schedule {
-        &self.solver.schedule
-    }
-
-    fn is_linear(&self) -> bool {
-        self.solver.limit.is_none()
-    }
-
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
-        let converted = self.algorithm.convert(&self.solver, index, output, latents);
+impl Method for Dpmpp2M {
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+        let converted = self.algorithm.convert(setup, index, output, latents);
         self.outputs.push_front(converted);
         self.outputs.truncate(self.order);
         let noise = self.algorithm.draw(latents.len(), noise);
 
-        let (from, to) = (self.solver.level(index), self.solver.level(index + 1));
+        let (from, to) = (setup.level(index), setup.level(index + 1));
         let h = to.lambda - from.lambda;
         // How far back the outputs lie, as multiples of the step.
-        let back = |n: usize| (self.solver.level(index - n).lambda - self.solver.level(index - n - 1).lambda) / h;
+        let back = |n: usize| (setup.level(index - n).lambda - setup.level(index - n - 1).lambda) / h;
         let difference = |n: usize| {
             let factor = 1.0 / back(n);
             mix(&[(factor, &self.outputs[n]), (-factor, &self.outputs[n + 1])])
         };
-        let (first, second) = match self.order_at(index) {
+        let (first, second) = match self.order_at(setup, index) {
             1 => (None, None),
             2 => (Some((self.kind, difference(0))), None),
             _ => {

@@ -5,20 +5,16 @@
 
 use std::collections::VecDeque;
 
-use super::betas::{Defaults, Training, ZeroSnr};
+use super::betas::Training;
 use super::config::Config;
 use super::dpmpp::{Algorithm, Derivatives, Jump, Kind, refuse_learned_variance};
 use super::prediction::mix;
-use super::solver::{Last, Layout, Solver, unclipped_steps};
+use super::solver::{Last, Layout, unclipped_steps};
 use super::spacing::{Spacing, Spread};
-use super::{Noise, Sampler, Schedule};
+use super::{Method, Noise, Sampler, Setup};
 use crate::error::Result;
 
-/// The class's own noise schedule.
-pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Ignored);
-
-pub(super) struct Dpmpp2S {
-    solver: Solver,
+struct Dpmpp2S {
     algorithm: Algorithm,
     kind: Kind,
     /// The order of each step: its place in its group.
@@ -29,43 +25,39 @@ pub(super) struct Dpmpp2S {
     begun: Vec<f32>,
 }
 
-impl Dpmpp2S {
-    pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &DEFAULTS)?;
-        refuse_learned_variance(config)?;
-        let options = [
-            ("dpmsolver++", Algorithm::Picture),
-            ("deis", Algorithm::Picture),
-            ("dpmsolver", Algorithm::Noise),
-            ("sde-dpmsolver++", Algorithm::PictureSde),
-        ];
-        let algorithm = config.choice("algorithm_type", "dpmsolver++", &options)?;
-        let order = config.count("solver_order", 2)?;
-        if order > 3 {
-            return Err(config.refused("solver_order", order, "is more than 3, the highest of this sampler"));
-        }
-        let spread = Spread::read(config, false)?;
-        let last = algorithm.last_sigma(config)?;
-        let layout = Layout {
-            // This class has no other spacing.
-            spacing: Spacing::Linspace,
-            spread,
-            rounded: spread == Some(Spread::Karras),
-            last,
-            top: unclipped_steps(config, &training)?,
-        };
-        // Steps that are no whole number of groups, and a last sigma of zero, need lower orders at the end.
-        let lower_order_final =
-            config.flag("lower_order_final", false)? || !steps.is_multiple_of(order) || last == Last::Zero;
-        Ok(Self {
-            solver: Solver::new(config, &training, steps, &layout)?,
-            algorithm,
-            kind: Kind::read(config)?,
-            orders: orders(steps, order, lower_order_final, last == Last::Zero),
-            outputs: VecDeque::new(),
-            begun: Vec::new(),
-        })
+pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
+    refuse_learned_variance(config)?;
+    let options = [
+        ("dpmsolver++", Algorithm::Picture),
+        ("deis", Algorithm::Picture),
+        ("dpmsolver", Algorithm::Noise),
+        ("sde-dpmsolver++", Algorithm::PictureSde),
+    ];
+    let algorithm = config.choice("algorithm_type", "dpmsolver++", &options)?;
+    let order = config.count("solver_order", 2)?;
+    if order > 3 {
+        return Err(config.refused("solver_order", order, "is more than 3, the highest of this sampler"));
     }
+    let spread = Spread::read(config, false)?;
+    let last = algorithm.last_sigma(config)?;
+    let layout = Layout {
+        // This class has no other spacing.
+        spacing: Spacing::Linspace,
+        spread,
+        rounded: spread == Some(Spread::Karras),
+        last,
+        top: unclipped_steps(config, training)?,
+    };
+    // Steps that are no whole number of groups, and a last sigma of zero, need lower orders at the end.
+    let lower_order_final =
+        config.flag("lower_order_final", false)? || !steps.is_multiple_of(order) || last == Last::Zero;
+    Ok(layout.setup(config, training, steps)?.sampler(Dpmpp2S {
+        algorithm,
+        kind: Kind::read(config)?,
+        orders: orders(steps, order, lower_order_final, last == Last::Zero),
+        outputs: VecDeque::new(),
+        begun: Vec::new(),
+    }))
 }
 
 /// Groups of 1, 2, .. up to the order; with `lower_order_final`, the last group is cut so that it ends at order 1, or
@@ -81,17 +73,9 @@ fn orders(steps: usize, order: usize, lower_order_final: bool, first_at_end: boo
     orders
 }
 
-impl Sampler for Dpmpp2S {
-    fn schedule(&self) -> &Schedule {
-        &self.solver.schedule
-    }
-
-    fn is_linear(&self) -> bool {
-        self.solver.limit.is_none()
-    }
-
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
-        let converted = self.algorithm.convert(&self.solver, index, output, latents);
+impl Method for Dpmpp2S {
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+        let converted = self.algorithm.convert(setup, index, output, latents);
         self.outputs.push_front(converted);
         self.outputs.truncate(3);
         let noise = self.algorithm.draw(latents.len(), noise);
@@ -100,11 +84,11 @@ impl Sampler for Dpmpp2S {
             self.begun = latents.to_vec();
         }
 
-        let (from, to) = (self.solver.level(index + 1 - order), self.solver.level(index + 1));
+        let (from, to) = (setup.level(index + 1 - order), setup.level(index + 1));
         let h = to.lambda - from.lambda;
         let constant = &self.outputs[order - 1];
         // How far into the group's step an output lies, and its distance from the group's first output.
-        let share = |n: usize| (self.solver.level(index - n).lambda - from.lambda) / h;
+        let share = |n: usize| (setup.level(index - n).lambda - from.lambda) / h;
         let difference = |n: usize| {
             let factor = 1.0 / share(n);
             mix(&[(factor, &self.outputs[n]), (-factor, constant)])

@@ -1,29 +1,21 @@
 //! Euler with ancestral noise: a step goes below the next sigma and comes up to it by fresh noise; diffusers'
 //! `EulerAncestralDiscreteScheduler`, after k-diffusion.
 
-use super::betas::{Defaults, Training, ZeroSnr};
+use super::betas::Training;
 use super::config::Config;
-use super::euler::{follow, slope};
-use super::prediction::{PREDICTIONS, Prediction};
+use super::euler::follow;
+use super::prediction::{Limit, PREDICTIONS, Prediction};
 use super::schedule::Rungs;
-use super::{Noise, Sampler, Schedule};
+use super::{Method, Noise, Sampler, Schedule, Setup};
 use crate::error::Result;
 
-/// The class's own noise schedule.
-pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Floored);
+struct EulerA;
 
-pub(super) struct EulerA {
-    schedule: Schedule,
-    prediction: Prediction,
-}
-
-impl EulerA {
-    pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &DEFAULTS)?;
-        let rungs = Rungs { spread: None, limits: false, rounded: false, last: 0.0 };
-        let schedule = Schedule::ladder(config, &training, steps, &rungs)?;
-        Ok(Self { schedule, prediction: Prediction::read(config, &PREDICTIONS[..2])? })
-    }
+pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
+    let rungs = Rungs { spread: None, limits: false, rounded: false, last: 0.0 };
+    let schedule = Schedule::ladder(config, training, steps, &rungs)?;
+    let prediction = Prediction::read(config, &PREDICTIONS[..2])?;
+    Ok(Setup { schedule, prediction, limit: Limit::None }.sampler(EulerA))
 }
 
 /// How far down a step from one sigma to the next goes, and how much noise takes it up again.
@@ -33,16 +25,11 @@ pub(super) fn down_and_up(from: f32, to: f32) -> (f32, f32) {
     ((to * to - up * up).max(0.0).sqrt(), up)
 }
 
-impl Sampler for EulerA {
-    fn schedule(&self) -> &Schedule {
-        &self.schedule
-    }
-
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
-        let sigma = self.schedule.sigmas[index];
-        let (down, up) = down_and_up(sigma, self.schedule.sigmas[index + 1]);
-        let picture = self.prediction.picture_at_sigma(output, latents, sigma);
-        let lower = follow(latents, &slope(latents, &picture, sigma), down - sigma);
+impl Method for EulerA {
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+        let sigma = setup.schedule.sigmas[index];
+        let (down, up) = down_and_up(sigma, setup.schedule.sigmas[index + 1]);
+        let lower = follow(latents, &setup.slope(output, latents, sigma), down - sigma);
         follow(&lower, &noise(latents.len()), up)
     }
 }

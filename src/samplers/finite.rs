@@ -10,7 +10,7 @@ use crate::error::{Error, Field, Remedy, Result};
 /// # Errors
 /// If it cannot be made, or something of it is not finite: that names the key of the config that is to blame.
 pub(super) fn check(row: &Row, config: &Config, steps: usize) -> Result<()> {
-    match not_finite((row.build)(config, steps)?) {
+    match not_finite(row.sampler(config, steps)?) {
         None => Ok(()),
         Some(step) => Err(because_of_a_key(row, config, steps, step)),
     }
@@ -18,15 +18,15 @@ pub(super) fn check(row: &Row, config: &Config, steps: usize) -> Result<()> {
 
 /// The first evaluation, counted from 1, whose timestep, noise level or factors are not finite. The factors show in
 /// what a step makes of other numbers.
-fn not_finite(mut sampler: Box<dyn Sampler>) -> Option<usize> {
-    let finite = |sampler: &dyn Sampler, index: usize| {
+fn not_finite(mut sampler: Sampler) -> Option<usize> {
+    let finite = |sampler: &Sampler, index: usize| {
         let sigmas = sampler.sigmas().unwrap_or_default().iter().skip(index).take(2);
         let levels = sigmas.chain([&sampler.timesteps()[index]]);
         levels.copied().chain([sampler.input_scale(index), sampler.init_noise_sigma()]).all(f32::is_finite)
     };
     let wrong = (0..sampler.timesteps().len()).find(|&index| {
         let next = sampler.step(index, &[0.5], &[1.0], &mut |n| vec![1.0; n]);
-        !finite(&*sampler, index) || !next[0].is_finite()
+        !finite(&sampler, index) || !next[0].is_finite()
     });
     wrong.map(|index| index + 1)
 }
@@ -50,7 +50,7 @@ const CAUSES: [&str; 12] = [
 /// The error of a schedule that is not finite: it names the key without which it would be.
 fn because_of_a_key(row: &Row, config: &Config, steps: usize, step: usize) -> Error {
     let cause = CAUSES.into_iter().filter_map(|key| Some((key, config.value(key)?))).find(|(key, _)| {
-        let sampler = (row.build)(&config.without(key), steps);
+        let sampler = row.sampler(&config.without(key), steps);
         sampler.is_ok_and(|sampler| not_finite(sampler).is_none())
     });
     let what = format!("the schedule of {} is not finite at step {step}", row.name);

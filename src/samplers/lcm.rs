@@ -3,42 +3,32 @@
 //! The network is trained to see the finished picture from any timestep, so each step predicts it and adds noise again
 //! for the next timestep. The timesteps are a choice of those that the model was distilled with.
 
-use super::betas::{CURVES, Defaults, Training, ZeroSnr};
+use super::betas::{Defaults, EXACT, Training};
 use super::config::Config;
 use super::prediction::{Limit, Prediction, mix};
 use super::spacing::check_steps;
-use super::{Noise, Sampler, Schedule};
+use super::{Method, Noise, Sampler, Schedule, Setup};
 use crate::error::{Field, Remedy, Result};
 
 /// The standard deviation of the data, which the boundary condition at timestep 0 is scaled by.
 const SIGMA_DATA: f32 = 0.5;
 
 /// What the classes of distilled networks begin with.
-pub(super) const DEFAULTS: Defaults =
-    Defaults { start: 0.00085, end: 0.012, schedule: "scaled_linear", curves: CURVES, zero_snr: ZeroSnr::Exact };
+pub(super) const DEFAULTS: Defaults = Defaults { start: 0.00085, end: 0.012, schedule: "scaled_linear", ..EXACT };
 
-pub(super) struct Lcm {
-    schedule: Schedule,
+struct Lcm {
     /// The picture's share of the variance at each timestep.
     alphas: Vec<f32>,
     timestep_scaling: f32,
-    prediction: Prediction,
-    limit: Limit,
 }
 
-impl Lcm {
-    pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &DEFAULTS)?;
-        let timesteps = distilled_timesteps(config, &training, steps)?;
-        let alphas: Vec<f32> = timesteps.iter().map(|t| training.alphas[*t]).collect();
-        Ok(Self {
-            prediction: Prediction::read_with(config, alphas.iter().copied())?,
-            alphas,
-            schedule: Schedule::discrete(&timesteps),
-            timestep_scaling: config.number("timestep_scaling", 10.0)? as f32,
-            limit: Limit::read(config, Some(false))?,
-        })
-    }
+pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
+    let timesteps = distilled_timesteps(config, training, steps)?;
+    let alphas: Vec<f32> = timesteps.iter().map(|t| training.alphas[*t]).collect();
+    let prediction = Prediction::read_with(config, alphas.iter().copied())?;
+    let timestep_scaling = config.number("timestep_scaling", 10.0)? as f32;
+    let limit = Limit::read(config, Some(false))?;
+    Ok(Setup { schedule: Schedule::discrete(&timesteps), prediction, limit }.sampler(Lcm { alphas, timestep_scaling }))
 }
 
 /// Evenly spaced ones of the timesteps that the network was distilled with, in descending order.
@@ -63,20 +53,11 @@ pub(super) fn distilled_timesteps(config: &Config, training: &Training, steps: u
     }
 }
 
-impl Sampler for Lcm {
-    fn schedule(&self) -> &Schedule {
-        &self.schedule
-    }
-
-    fn is_linear(&self) -> bool {
-        self.limit.is_none()
-    }
-
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+impl Method for Lcm {
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
         let alpha = self.alphas[index];
-        let picture = self.prediction.picture(output, latents, alpha.sqrt(), (1.0 - alpha).sqrt());
-        let picture = self.limit.apply(picture);
-        let scaled = self.schedule.timesteps[index] * self.timestep_scaling;
+        let picture = setup.picture(output, latents, alpha.sqrt(), (1.0 - alpha).sqrt());
+        let scaled = setup.schedule.timesteps[index] * self.timestep_scaling;
         let variance = scaled * scaled + SIGMA_DATA * SIGMA_DATA;
         let (skip, out) = (SIGMA_DATA * SIGMA_DATA / variance, scaled / variance.sqrt());
         let Some(next) = self.alphas.get(index + 1) else {

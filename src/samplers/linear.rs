@@ -49,7 +49,7 @@ const NOISE: usize = 2;
 
 impl LinearSampler {
     /// Of a sampler that has not begun. `None` if its steps are no such sums, or of too many vectors.
-    pub fn of(mut sampler: Box<dyn Sampler>) -> Option<Self> {
+    pub fn of(mut sampler: Sampler) -> Option<Self> {
         let count = sampler.timesteps().len();
         if !sampler.is_linear() {
             return None;
@@ -153,7 +153,7 @@ mod tests {
         latents.iter().enumerate().map(|(i, x)| (x * scale + i as f32).sin()).collect()
     }
 
-    fn stepwise(mut sampler: Box<dyn Sampler>, start: &[f32], mut noise: Generator) -> Vec<f32> {
+    fn stepwise(mut sampler: Sampler, start: &[f32], mut noise: Generator) -> Vec<f32> {
         let mut latents = start.to_vec();
         for index in 0..sampler.timesteps().len() {
             let output = network(&latents, sampler.input_scale(index));

@@ -5,36 +5,29 @@
 
 use std::collections::VecDeque;
 
-use super::betas::{Defaults, Training, ZeroSnr};
+use super::betas::Training;
 use super::config::Config;
-use super::euler::{follow, slope};
-use super::prediction::{PREDICTIONS, Prediction, mix};
+use super::euler::follow;
+use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
 use super::schedule::Rungs;
 use super::spacing::Spread;
-use super::{Noise, Sampler, Schedule};
+use super::{Method, Noise, Sampler, Schedule, Setup};
 use crate::error::Result;
 
 const ORDER: usize = 4;
 
-/// The class's own noise schedule.
-pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Ignored);
-
-pub(super) struct Lms {
-    schedule: Schedule,
-    prediction: Prediction,
+struct Lms {
     /// The last slopes, newest first.
     slopes: VecDeque<Vec<f32>>,
 }
 
-impl Lms {
-    pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &DEFAULTS)?;
-        let spread = Spread::read(config, false)?;
-        // This class alone has Karras sigmas without sigma_min and sigma_max.
-        let rungs = Rungs { spread, limits: spread != Some(Spread::Karras), rounded: false, last: 0.0 };
-        let schedule = Schedule::ladder(config, &training, steps, &rungs)?;
-        Ok(Self { schedule, prediction: Prediction::read(config, PREDICTIONS)?, slopes: VecDeque::new() })
-    }
+pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
+    let spread = Spread::read(config, false)?;
+    // This class alone has Karras sigmas without sigma_min and sigma_max.
+    let rungs = Rungs { spread, limits: spread != Some(Spread::Karras), rounded: false, last: 0.0 };
+    let schedule = Schedule::ladder(config, training, steps, &rungs)?;
+    let prediction = Prediction::read(config, PREDICTIONS)?;
+    Ok(Setup { schedule, prediction, limit: Limit::None }.sampler(Lms { slopes: VecDeque::new() }))
 }
 
 /// The integral from `from` to `to` of the polynomial that is 1 at `points[which]` and 0 at the other points.
@@ -52,18 +45,13 @@ fn weight(points: &[f32], which: usize, from: f32, to: f32) -> f64 {
     half * (5.0 * basis(middle - node) + 8.0 * basis(middle) + 5.0 * basis(middle + node)) / 9.0
 }
 
-impl Sampler for Lms {
-    fn schedule(&self) -> &Schedule {
-        &self.schedule
-    }
-
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
-        let sigma = self.schedule.sigmas[index];
-        let picture = self.prediction.picture_at_sigma(output, latents, sigma);
-        self.slopes.push_front(slope(latents, &picture, sigma));
+impl Method for Lms {
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
+        let sigma = setup.schedule.sigmas[index];
+        self.slopes.push_front(setup.slope(output, latents, sigma));
         self.slopes.truncate(ORDER);
-        let points: Vec<f32> = (0..self.slopes.len()).map(|back| self.schedule.sigmas[index - back]).collect();
-        let to = self.schedule.sigmas[index + 1];
+        let points: Vec<f32> = (0..self.slopes.len()).map(|back| setup.schedule.sigmas[index - back]).collect();
+        let to = setup.schedule.sigmas[index + 1];
         let terms = self.slopes.iter().enumerate().map(|(k, slope)| (weight(&points, k, sigma, to) as f32, &slope[..]));
         follow(latents, &mix(&terms.collect::<Vec<_>>()), 1.0)
     }

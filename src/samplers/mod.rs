@@ -11,7 +11,6 @@ mod ddim;
 mod ddpm;
 mod deis;
 mod dpm2;
-mod dpm2_a;
 mod dpmpp;
 mod dpmpp_2m;
 mod dpmpp_2s;
@@ -34,45 +33,78 @@ mod unipc;
 
 pub use config::Config;
 pub use linear::{LinearSampler, LinearStep};
-pub use schedule::Schedule;
 pub use table::{names, warning, web_ui_name};
 
 use crate::error::{Error, Field, Result};
+use prediction::{Limit, Prediction, pairwise};
+use schedule::Schedule;
 use table::{TABLE, find, is_class};
+
+/// What a sampler does at each evaluation, and what it remembers of earlier ones.
+trait Method: Send {
+    /// As [`Sampler::step`].
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32>;
+}
+
+/// All of a sampler that is known before it begins.
+struct Setup {
+    schedule: Schedule,
+    prediction: Prediction,
+    limit: Limit,
+}
+
+impl Setup {
+    fn sampler(self, method: impl Method + 'static) -> Sampler {
+        Sampler { setup: self, method: Box::new(method) }
+    }
+
+    /// The picture that a network's output predicts, within the limit, where `alpha^2 + sigma^2 = 1`.
+    fn picture(&self, output: &[f32], latents: &[f32], alpha: f32, sigma: f32) -> Vec<f32> {
+        self.limit.apply(self.prediction.picture(output, latents, alpha, sigma))
+    }
+
+    /// The slope of the latents in sigma: `(latents - picture) / sigma`, where `alpha = 1`.
+    fn slope(&self, output: &[f32], latents: &[f32], sigma: f32) -> Vec<f32> {
+        let picture = self.limit.apply(self.prediction.picture_at_sigma(output, latents, sigma));
+        pairwise(latents, &picture, |x, p| (x - p) / sigma)
+    }
+}
 
 /// Denoises one picture. A batch has one sampler for each picture, beside its generator of noise.
 ///
 /// For each `index` in `0..timesteps().len()`, in order: the network sees the latents times `input_scale(index)` at
 /// `timesteps()[index]`, and `step(index, ..)` takes its output (after guidance) and the unscaled latents to the next
 /// latents. To start, the latents are unit noise times `init_noise_sigma`.
-pub trait Sampler: Send {
-    /// All of it that is known before it begins.
-    fn schedule(&self) -> &Schedule;
+pub struct Sampler {
+    setup: Setup,
+    method: Box<dyn Method>,
+}
 
+impl Sampler {
     /// The timestep of each network evaluation, in order. Second-order samplers have more of them than steps.
-    fn timesteps(&self) -> &[f32] {
-        &self.schedule().timesteps
+    pub fn timesteps(&self) -> &[f32] {
+        &self.setup.schedule.timesteps
     }
 
     /// The noise levels, as diffusers' `sigmas`, where the class counts in them.
-    fn sigmas(&self) -> Option<&[f32]> {
-        Some(&self.schedule().sigmas[..]).filter(|sigmas| !sigmas.is_empty())
+    pub fn sigmas(&self) -> Option<&[f32]> {
+        Some(&self.setup.schedule.sigmas[..]).filter(|sigmas| !sigmas.is_empty())
     }
 
     /// The standard deviation of the first latents.
-    fn init_noise_sigma(&self) -> f32 {
-        self.schedule().start
+    pub fn init_noise_sigma(&self) -> f32 {
+        self.setup.schedule.start
     }
 
     /// What the latents are multiplied with for the network at evaluation `index`.
-    fn input_scale(&self, index: usize) -> f32 {
-        self.schedule().scales[index]
+    pub fn input_scale(&self, index: usize) -> f32 {
+        self.setup.schedule.scales[index]
     }
 
     /// Whether the next latents are a sum of all that `step` is given and was given, with factors that depend on the
     /// schedule alone: whether the predicted picture is left as it is.
-    fn is_linear(&self) -> bool {
-        true
+    pub fn is_linear(&self) -> bool {
+        self.setup.limit == Limit::None
     }
 
     /// The latents after evaluation `index`. `noise(n)` gives `n` fresh unit normals, and is called as often as diffusers
@@ -80,7 +112,9 @@ pub trait Sampler: Send {
     ///
     /// # Panics
     /// If `output`, `latents` and the noise differ in length, or `index` is no evaluation's.
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32>;
+    pub fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+        self.method.step(&self.setup, index, output, latents, noise)
+    }
 }
 
 /// Gives so many fresh unit normals.
@@ -97,20 +131,20 @@ pub const SPACINGS: [&str; 3] = ["leading", "trailing", "linspace"];
 /// # Errors
 /// If there is no such sampler, it cannot take that many steps, an `eta` or a spacing, the config asks for what is not
 /// built, or the numbers of a step would not be finite.
-pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Box<dyn Sampler>> {
+pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Sampler> {
     let row = find(name)?;
     config.check_noise(is_class)?;
-    if config.has_eta() && !row.takes_eta {
+    if config.eta.is_some() && !row.takes_eta {
         let takers: Vec<_> = TABLE.iter().filter(|row| row.takes_eta).map(|row| row.name).collect();
         let takers = takers.join(" and ");
         return Err(Error::usage(format!("is for the samplers {takers}: {name} has no such choice")).of(Field::Eta));
     }
-    if config.is_spaced() && !row.takes_spacing {
+    if config.spaced && !row.takes_spacing {
         let what = format!("is not for the sampler {name}, which spaces timesteps in its own way");
         return Err(Error::usage(what).of(Field::Spacing));
     }
     finite::check(row, config, steps)?;
-    (row.build)(config, steps)
+    row.sampler(config, steps)
 }
 
 #[cfg(test)]

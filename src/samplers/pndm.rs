@@ -5,29 +5,25 @@
 
 use std::collections::VecDeque;
 
-use super::betas::{Defaults, Training, ZeroSnr};
+use super::betas::Training;
 use super::config::Config;
-use super::prediction::{PREDICTIONS, Prediction, mix};
+use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
 use super::spacing::discrete_timesteps;
-use super::{Noise, Sampler, Schedule};
+use super::{Method, Noise, Sampler, Schedule, Setup};
 use crate::error::{Field, Remedy, Result};
 
 const ORDER: usize = 4;
 
-/// The class's own noise schedule.
-pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Ignored);
-
-pub(super) struct Pndm {
-    schedule: Schedule,
-    /// Its timesteps as whole numbers, to look up.
+struct Pndm {
+    /// The schedule's timesteps as whole numbers, to look up.
     steps: Vec<usize>,
     /// How many evaluations at the start are Runge-Kutta's.
     runge_kutta: usize,
     /// Training steps from one step to the next.
     ratio: usize,
-    training: Training,
+    /// The picture's share of the variance at every training step.
+    alphas: Vec<f32>,
     last_alpha: f32,
-    prediction: Prediction,
     /// The last outputs, newest first.
     outputs: VecDeque<Vec<f32>>,
     /// Where the step began that takes several evaluations.
@@ -36,39 +32,37 @@ pub(super) struct Pndm {
     sum: Vec<f32>,
 }
 
-impl Pndm {
-    pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &DEFAULTS)?;
-        let descending = discrete_timesteps(config, &training, steps)?;
-        let ratio = training.steps / steps;
-        let skip = config.flag("skip_prk_steps", false)?;
-        let evaluations = if skip { multistep(&descending) } else { with_runge_kutta(config, &descending, ratio)? };
-        let last = if config.flag("set_alpha_to_one", false)? { 1.0 } else { training.alphas[0] };
-        Ok(Self {
-            schedule: Schedule::discrete(&evaluations),
-            steps: evaluations,
-            runge_kutta: if skip { 0 } else { 12 },
-            ratio,
-            last_alpha: last,
-            training,
-            prediction: Prediction::read(config, &PREDICTIONS[..2])?,
-            outputs: VecDeque::new(),
-            begun: Vec::new(),
-            sum: Vec::new(),
-        })
-    }
+pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
+    let descending = discrete_timesteps(config, training, steps)?;
+    let ratio = training.steps / steps;
+    let skip = config.flag("skip_prk_steps", false)?;
+    let evaluations = if skip { multistep(&descending) } else { with_runge_kutta(config, &descending, ratio)? };
+    let last_alpha = if config.flag("set_alpha_to_one", false)? { 1.0 } else { training.alphas[0] };
+    let (schedule, prediction) = (Schedule::discrete(&evaluations), Prediction::read(config, &PREDICTIONS[..2])?);
+    Ok(Setup { schedule, prediction, limit: Limit::None }.sampler(Pndm {
+        steps: evaluations,
+        runge_kutta: if skip { 0 } else { 12 },
+        ratio,
+        last_alpha,
+        alphas: training.alphas.clone(),
+        outputs: VecDeque::new(),
+        begun: Vec::new(),
+        sum: Vec::new(),
+    }))
+}
 
+impl Pndm {
     /// Equation 11 of the paper: from the latents at timestep `t` to those at `to`, by the noise in between.
-    fn transfer(&self, latents: &[f32], t: usize, to: Option<usize>, output: &[f32]) -> Vec<f32> {
-        let alpha = self.training.alphas[t];
-        let next = to.map_or(self.last_alpha, |to| self.training.alphas[to]);
+    fn transfer(&self, setup: &Setup, latents: &[f32], t: usize, to: Option<usize>, output: &[f32]) -> Vec<f32> {
+        let alpha = self.alphas[t];
+        let next = to.map_or(self.last_alpha, |to| self.alphas[to]);
         let (beta, next_beta) = (1.0 - alpha, 1.0 - next);
-        let noise = self.prediction.noise(output, latents, alpha.sqrt(), beta.sqrt());
+        let noise = setup.prediction.noise(output, latents, alpha.sqrt(), beta.sqrt());
         let scale = alpha * next_beta.sqrt() + (alpha * beta * next).sqrt();
         mix(&[((next / alpha).sqrt(), latents), (-(next - alpha) / scale, &noise)])
     }
 
-    fn runge_kutta_step(&mut self, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
+    fn runge_kutta_step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
         let down = if index.is_multiple_of(2) { self.ratio / 2 } else { 0 };
         let to = self.steps[index].checked_sub(down);
         let from = self.steps[index / 4 * 4];
@@ -81,15 +75,15 @@ impl Pndm {
             self.sum = mix(&[(1.0, &self.sum), (share, output)]);
         }
         let slope = if index % 4 == 3 { &self.sum } else { output };
-        self.transfer(&self.begun, from, to, slope)
+        self.transfer(setup, &self.begun, from, to, slope)
     }
 
-    fn multistep_step(&mut self, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
+    fn multistep_step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
         let t = self.steps[index];
         if index == 1 {
             // The first step again, with the mean of the outputs at its two ends.
             let mean = mix(&[(0.5, output), (0.5, &self.outputs[0])]);
-            return self.transfer(&self.begun, t + self.ratio, Some(t), &mean);
+            return self.transfer(setup, &self.begun, t + self.ratio, Some(t), &mean);
         }
         if index == 0 {
             self.begun = latents.to_vec();
@@ -103,7 +97,7 @@ impl Pndm {
             _ => &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
         };
         let terms: Vec<_> = weights.iter().copied().zip(self.outputs.iter().map(Vec::as_slice)).collect();
-        self.transfer(latents, t, t.checked_sub(self.ratio), &mix(&terms))
+        self.transfer(setup, latents, t, t.checked_sub(self.ratio), &mix(&terms))
     }
 }
 
@@ -125,16 +119,12 @@ fn with_runge_kutta(config: &Config, descending: &[usize], ratio: usize) -> Resu
     Ok(visited[1..visited.len() - 1].iter().chain(&descending[ORDER - 1..]).copied().collect())
 }
 
-impl Sampler for Pndm {
-    fn schedule(&self) -> &Schedule {
-        &self.schedule
-    }
-
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
+impl Method for Pndm {
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
         if index < self.runge_kutta {
-            self.runge_kutta_step(index, output, latents)
+            self.runge_kutta_step(setup, index, output, latents)
         } else {
-            self.multistep_step(index, output, latents)
+            self.multistep_step(setup, index, output, latents)
         }
     }
 }

@@ -87,10 +87,6 @@ pub(super) enum Limit {
 }
 
 impl Limit {
-    pub fn is_none(self) -> bool {
-        self == Self::None
-    }
-
     /// For a class that has `thresholding`. `clip` is its default for `clip_sample`, or `None` if it has no such key.
     pub fn read(config: &Config, clip: Option<bool>) -> Result<Self> {
         if config.flag("thresholding", false)? {

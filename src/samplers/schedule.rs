@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// When the network is evaluated, and at which scale.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Schedule {
+pub(super) struct Schedule {
     /// The timestep of each evaluation, in order. Second-order samplers have more of them than steps.
     pub timesteps: Vec<f32>,
     /// The noise levels, as diffusers' `sigmas`, where the class counts in them; else none.
@@ -33,17 +33,17 @@ pub(super) struct Rungs {
 
 impl Schedule {
     /// Of latents that have unit variance at every timestep.
-    pub(super) fn of_unit_variance(timesteps: Vec<f32>, sigmas: Vec<f32>) -> Self {
+    pub fn of_unit_variance(timesteps: Vec<f32>, sigmas: Vec<f32>) -> Self {
         Self { scales: vec![1.0; timesteps.len()], timesteps, sigmas, start: 1.0 }
     }
 
     /// Of latents that have unit variance at every timestep, whose class does not count in sigmas.
-    pub(super) fn discrete(timesteps: &[usize]) -> Self {
+    pub fn discrete(timesteps: &[usize]) -> Self {
         Self::of_unit_variance(timesteps.iter().map(|t| *t as f32).collect(), Vec::new())
     }
 
     /// Of latents that are `picture + sigma * noise`.
-    pub(super) fn of_sigmas(timesteps: Vec<f32>, sigmas: Vec<f32>, start: f32) -> Self {
+    pub fn of_sigmas(timesteps: Vec<f32>, sigmas: Vec<f32>, start: f32) -> Self {
         let scales = sigmas.iter().take(timesteps.len()).map(|sigma| unit_scale(*sigma)).collect();
         Self { timesteps, sigmas, start, scales }
     }
@@ -53,7 +53,7 @@ impl Schedule {
     ///
     /// # Errors
     /// As [`check_steps`], or if the config's spacing or limits make no sense.
-    pub(super) fn ladder(config: &Config, training: &Training, steps: usize, rungs: &Rungs) -> Result<Self> {
+    pub fn ladder(config: &Config, training: &Training, steps: usize, rungs: &Rungs) -> Result<Self> {
         check_steps(config, training, steps)?;
         let spacing = Spacing::read(config, "linspace")?;
         let table = training.sigmas();

@@ -1,6 +1,7 @@
 //! What the exponential-integrator solvers share (`dpm++2m`, `dpm++2s`, `deis`, `unipc`): their timesteps and sigmas, and
 //! the noise level in the terms they compute with.
 
+use super::Setup;
 use super::betas::Training;
 use super::config::Config;
 use super::numbers::{interpolate, log, numpy_log, sigma_to_timestep};
@@ -8,15 +9,6 @@ use super::prediction::{Limit, PREDICTIONS, Prediction, noise_of};
 use super::schedule::Schedule;
 use super::spacing::{Spacing, Spread, check_steps, limits};
 use crate::error::{Error, Field, Remedy, Result};
-
-/// The descending timesteps with the sigma at each and one more at the end. Latents are `alpha * picture + sigma * noise`
-/// of unit variance, though the listed sigmas are noise over signal.
-#[derive(Debug)]
-pub(super) struct Solver {
-    pub schedule: Schedule,
-    pub prediction: Prediction,
-    pub limit: Limit,
-}
 
 /// The sigma after the last step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,22 +48,24 @@ impl Level {
     }
 }
 
-impl Solver {
-    pub fn new(config: &Config, training: &Training, steps: usize, layout: &Layout) -> Result<Self> {
+impl Layout {
+    /// Descending timesteps with the sigma at each and one more at the end. Latents are `alpha * picture + sigma * noise`
+    /// of unit variance, though the listed sigmas are noise over signal.
+    pub fn setup(&self, config: &Config, training: &Training, steps: usize) -> Result<Setup> {
         check_steps(config, training, steps)?;
         let table = training.sigmas();
         let smallest = table[0];
-        let (timesteps, sigmas) = if let Some(spread) = layout.spread {
+        let (timesteps, sigmas) = if let Some(spread) = self.spread {
             let ends = (f64::from(table[table.len() - 1]), f64::from(smallest));
             let (max, min) = if spread == Spread::Lu { ends } else { limits(config, ends.0, ends.1)? };
             let sigmas = spread.sigmas(steps, max, min);
             let logs: Vec<f32> = table.into_iter().map(numpy_log).collect();
             let back = sigmas.iter().map(|sigma| sigma_to_timestep(*sigma, &logs));
-            let whole = back.map(|t| if layout.rounded { t.round_ties_even() } else { t.trunc() });
+            let whole = back.map(|t| if self.rounded { t.round_ties_even() } else { t.trunc() });
             (whole.collect::<Vec<f64>>(), sigmas)
         } else {
             let offset = config.whole("steps_offset", 0)?;
-            let spaced = layout.spacing.timesteps(steps, 1, layout.top, training.steps, offset);
+            let spaced = self.spacing.timesteps(steps, 1, self.top, training.steps, offset);
             let timesteps: Vec<f64> = spaced.into_iter().map(f64::round_ties_even).collect();
             let sigmas: Vec<f64> = timesteps.iter().map(|t| interpolate(&table, *t)).collect();
             (timesteps, sigmas)
@@ -81,44 +75,46 @@ impl Solver {
             let what = format!("{steps}: two steps fall on one timestep, which this sampler cannot take");
             return Err(Error::usage(what).of(Field::Steps).remedies([Remedy::Less(Field::Steps)]));
         }
-        sigmas.push(match layout.last {
+        sigmas.push(match self.last {
             Last::Zero => 0.0,
             Last::Smallest => smallest,
             Last::Repeated => sigmas.last().copied().unwrap_or(0.0),
         });
-        Ok(Self {
+        Ok(Setup {
             schedule: Schedule::of_unit_variance(timesteps.into_iter().map(|t| t as f32).collect(), sigmas),
             prediction: Prediction::read(config, PREDICTIONS)?,
             limit: Limit::read(config, None)?,
         })
     }
+}
 
-    pub fn level(&self, index: usize) -> Level {
+impl Setup {
+    pub(super) fn level(&self, index: usize) -> Level {
         Level::new(self.schedule.sigmas[index])
     }
 
     /// The picture that the network's output at evaluation `index` predicts, within the limit.
-    pub fn picture(&self, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
+    pub(super) fn picture_at(&self, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
         let Level { alpha, sigma, .. } = self.level(index);
-        self.limit.apply(self.prediction.picture(output, latents, alpha, sigma))
+        self.picture(output, latents, alpha, sigma)
     }
 
     /// The noise that it predicts; within a limit, that of the limited picture.
-    pub fn noise(&self, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
+    pub(super) fn noise_at(&self, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
         let Level { alpha, sigma, .. } = self.level(index);
         match self.limit {
             Limit::None => self.prediction.noise(output, latents, alpha, sigma),
-            _ => noise_of(&self.picture(index, output, latents), latents, alpha, sigma),
+            _ => noise_of(&self.picture_at(index, output, latents), latents, alpha, sigma),
         }
     }
 
     /// Whether evaluation `index` is so many before the end.
-    pub fn is_from_end(&self, index: usize, back: usize) -> bool {
+    pub(super) fn is_from_end(&self, index: usize, back: usize) -> bool {
         index + 1 + back == self.schedule.timesteps.len()
     }
 
     /// With few steps, the last ones are more stable at a lower order.
-    pub fn is_short(&self) -> bool {
+    pub(super) fn is_short(&self) -> bool {
         self.schedule.timesteps.len() < 15
     }
 }

@@ -1,11 +1,9 @@
 //! The table of samplers: what each is called, what it can do, and which one a model's file means.
 
-use super::betas::{Defaults, ZeroSnr};
+use super::betas::{Defaults, EXACT, FLOORED, IGNORED, Training, ZeroSnr};
 use super::config::{Config, ZERO_SNR};
 use super::prediction::FOR_ZERO_SNR;
-use super::{
-    Sampler, ddim, ddpm, deis, dpm2, dpm2_a, dpmpp_2m, dpmpp_2s, euler, euler_a, heun, lcm, lms, pndm, tcd, unipc,
-};
+use super::{Sampler, ddim, ddpm, deis, dpm2, dpmpp_2m, dpmpp_2s, euler, euler_a, heun, lcm, lms, pndm, tcd, unipc};
 use crate::error::{Error, Field, Message, Remedy, Result};
 
 /// A sampler: what it is called, and what it can do.
@@ -25,7 +23,7 @@ pub(super) struct Row {
     pub build: Build,
 }
 
-type Build = fn(&Config, usize) -> Result<Box<dyn Sampler>>;
+type Build = fn(&Config, &Training, usize) -> Result<Sampler>;
 
 impl Row {
     const fn new(names: [&'static str; 3], defaults: &'static Defaults, build: Build) -> Self {
@@ -41,6 +39,11 @@ impl Row {
         Self { takes_spacing: false, ..self }
     }
 
+    /// Makes one, for this many steps.
+    pub fn sampler(&self, config: &Config, steps: usize) -> Result<Sampler> {
+        (self.build)(config, &Training::new(config, self.defaults)?, steps)
+    }
+
     /// Whether its class pays no heed to a schedule that ends in pure noise.
     pub fn ignores_zero_snr(&self) -> bool {
         self.defaults.zero_snr == ZeroSnr::Ignored
@@ -49,40 +52,25 @@ impl Row {
 
 /// One row a sampler.
 pub(super) const TABLE: [Row; 16] = [
-    Row::new(["ddpm", "DDPM", "DDPMScheduler"], &ddpm::DEFAULTS, |c, n| boxed(ddpm::Ddpm::new(c, n))),
-    Row::new(["ddim", "DDIM", "DDIMScheduler"], &ddim::DEFAULTS, |c, n| boxed(ddim::Ddim::new(c, n))).with_eta(),
-    Row::new(["pndm", "PLMS", "PNDMScheduler"], &pndm::DEFAULTS, |c, n| boxed(pndm::Pndm::new(c, n))),
-    Row::new(["lms", "LMS", "LMSDiscreteScheduler"], &lms::DEFAULTS, |c, n| boxed(lms::Lms::new(c, n))),
-    Row::new(["euler", "Euler", "EulerDiscreteScheduler"], &euler::DEFAULTS, |c, n| boxed(euler::Euler::new(c, n))),
-    Row::new(["euler-a", "Euler a", "EulerAncestralDiscreteScheduler"], &euler_a::DEFAULTS, |c, n| {
-        boxed(euler_a::EulerA::new(c, n))
+    Row::new(["ddpm", "DDPM", "DDPMScheduler"], &ddpm::DEFAULTS, ddpm::new),
+    Row::new(["ddim", "DDIM", "DDIMScheduler"], &EXACT, ddim::new).with_eta(),
+    Row::new(["pndm", "PLMS", "PNDMScheduler"], &IGNORED, pndm::new),
+    Row::new(["lms", "LMS", "LMSDiscreteScheduler"], &IGNORED, lms::new),
+    Row::new(["euler", "Euler", "EulerDiscreteScheduler"], &FLOORED, euler::new),
+    Row::new(["euler-a", "Euler a", "EulerAncestralDiscreteScheduler"], &FLOORED, euler_a::new),
+    Row::new(["heun", "Heun", "HeunDiscreteScheduler"], &heun::DEFAULTS, heun::new),
+    Row::new(["dpm2", "DPM2", "KDPM2DiscreteScheduler"], &heun::NARROW, dpm2::new),
+    Row::new(["dpm2-a", "DPM2 a", "KDPM2AncestralDiscreteScheduler"], &heun::NARROW, dpm2::ancestral),
+    Row::new(["dpm++2m", "DPM++ 2M", "DPMSolverMultistepScheduler"], &FLOORED, |c, t, n| dpmpp_2m::new(c, t, n, false)),
+    Row::new(["dpm++2m-sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"], &FLOORED, |c, t, n| {
+        dpmpp_2m::new(c, t, n, true)
     }),
-    Row::new(["heun", "Heun", "HeunDiscreteScheduler"], &heun::DEFAULTS, |c, n| boxed(heun::Heun::new(c, n))),
-    Row::new(["dpm2", "DPM2", "KDPM2DiscreteScheduler"], &heun::NARROW, |c, n| boxed(dpm2::Dpm2::new(c, n))),
-    Row::new(["dpm2-a", "DPM2 a", "KDPM2AncestralDiscreteScheduler"], &heun::NARROW, |c, n| {
-        boxed(dpm2_a::Dpm2A::new(c, n))
-    }),
-    Row::new(["dpm++2m", "DPM++ 2M", "DPMSolverMultistepScheduler"], &dpmpp_2m::DEFAULTS, |c, n| {
-        boxed(dpmpp_2m::Dpmpp2M::new(c, n, false))
-    }),
-    Row::new(["dpm++2m-sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"], &dpmpp_2m::DEFAULTS, |c, n| {
-        boxed(dpmpp_2m::Dpmpp2M::new(c, n, true))
-    }),
-    Row::new(["dpm++2s", "DPM++ 2S", "DPMSolverSinglestepScheduler"], &dpmpp_2s::DEFAULTS, |c, n| {
-        boxed(dpmpp_2s::Dpmpp2S::new(c, n))
-    })
-    .with_own_spacing(),
-    Row::new(["deis", "DEIS", "DEISMultistepScheduler"], &deis::DEFAULTS, |c, n| boxed(deis::Deis::new(c, n))),
-    Row::new(["unipc", "UniPC", "UniPCMultistepScheduler"], &unipc::DEFAULTS, |c, n| boxed(unipc::UniPc::new(c, n))),
-    Row::new(["lcm", "LCM", "LCMScheduler"], &lcm::DEFAULTS, |c, n| boxed(lcm::Lcm::new(c, n))).with_own_spacing(),
-    Row::new(["tcd", "TCD", "TCDScheduler"], &lcm::DEFAULTS, |c, n| boxed(tcd::Tcd::new(c, n)))
-        .with_eta()
-        .with_own_spacing(),
+    Row::new(["dpm++2s", "DPM++ 2S", "DPMSolverSinglestepScheduler"], &IGNORED, dpmpp_2s::new).with_own_spacing(),
+    Row::new(["deis", "DEIS", "DEISMultistepScheduler"], &IGNORED, deis::new),
+    Row::new(["unipc", "UniPC", "UniPCMultistepScheduler"], &FLOORED, unipc::new),
+    Row::new(["lcm", "LCM", "LCMScheduler"], &lcm::DEFAULTS, lcm::new).with_own_spacing(),
+    Row::new(["tcd", "TCD", "TCDScheduler"], &lcm::DEFAULTS, tcd::new).with_eta().with_own_spacing(),
 ];
-
-fn boxed<S: Sampler + 'static>(sampler: Result<S>) -> Result<Box<dyn Sampler>> {
-    Ok(Box::new(sampler?))
-}
 
 /// The names of samplers.
 pub fn names() -> impl Iterator<Item = &'static str> {

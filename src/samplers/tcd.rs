@@ -6,51 +6,38 @@
 
 use super::betas::Training;
 use super::config::Config;
-use super::lcm::{DEFAULTS, distilled_timesteps};
-use super::prediction::{Prediction, mix};
-use super::{Noise, Sampler, Schedule};
+use super::lcm::distilled_timesteps;
+use super::prediction::{Limit, Prediction, mix};
+use super::{Method, Noise, Sampler, Schedule, Setup};
 use crate::error::Result;
 
-pub(super) struct Tcd {
-    schedule: Schedule,
+struct Tcd {
     /// The picture's share of the variance: at each timestep, where the network's step from there ends, and where noise
     /// takes it up to.
     alphas: Vec<[f32; 3]>,
     eta: f64,
-    prediction: Prediction,
 }
 
-impl Tcd {
-    pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &DEFAULTS)?;
-        let timesteps = distilled_timesteps(config, &training, steps)?;
-        let eta = config.eta();
-        // In f32, as PyTorch multiplies a timestep.
-        let below = |t: usize| ((1.0 - eta) as f32 * t as f32).floor() as usize;
-        let next = timesteps.iter().skip(1).copied().chain([0]);
-        let levels = |(from, to): (&usize, usize)| [*from, below(to), to].map(|t| training.alphas[t]);
-        let alphas: Vec<[f32; 3]> = timesteps.iter().zip(next).map(levels).collect();
-        Ok(Self {
-            prediction: Prediction::read_with(config, alphas.iter().map(|[from, ..]| *from))?,
-            alphas,
-            schedule: Schedule::discrete(&timesteps),
-            eta,
-        })
-    }
+pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
+    let timesteps = distilled_timesteps(config, training, steps)?;
+    let eta = config.eta.unwrap_or(0.0);
+    // In f32, as PyTorch multiplies a timestep.
+    let below = |t: usize| ((1.0 - eta) as f32 * t as f32).floor() as usize;
+    let next = timesteps.iter().skip(1).copied().chain([0]);
+    let levels = |(from, to): (&usize, usize)| [*from, below(to), to].map(|t| training.alphas[t]);
+    let alphas: Vec<[f32; 3]> = timesteps.iter().zip(next).map(levels).collect();
+    let prediction = Prediction::read_with(config, alphas.iter().map(|[from, ..]| *from))?;
+    Ok(Setup { schedule: Schedule::discrete(&timesteps), prediction, limit: Limit::None }.sampler(Tcd { alphas, eta }))
 }
 
-impl Sampler for Tcd {
-    fn schedule(&self) -> &Schedule {
-        &self.schedule
-    }
-
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
+impl Method for Tcd {
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
         let [from, below, to] = self.alphas[index];
         let (signal, sigma) = (from.sqrt(), (1.0 - from).sqrt());
-        let picture = self.prediction.picture(output, latents, signal, sigma);
-        let predicted = self.prediction.noise(output, latents, signal, sigma);
+        let picture = setup.prediction.picture(output, latents, signal, sigma);
+        let predicted = setup.prediction.noise(output, latents, signal, sigma);
         let reached = mix(&[(below.sqrt(), &picture), ((1.0 - below).sqrt(), &predicted)]);
-        if self.eta == 0.0 || index + 1 == self.schedule.timesteps.len() {
+        if self.eta == 0.0 || index + 1 == setup.schedule.timesteps.len() {
             return reached;
         }
         let kept = to / below;

@@ -6,19 +6,15 @@
 
 use std::collections::VecDeque;
 
-use super::betas::{Defaults, Training, ZeroSnr};
+use super::betas::Training;
 use super::config::Config;
 use super::prediction::mix;
-use super::solver::{Last, Layout, Solver};
+use super::solver::{Last, Layout};
 use super::spacing::{Spacing, Spread};
-use super::{Noise, Sampler, Schedule};
+use super::{Method, Noise, Sampler, Setup};
 use crate::error::Result;
 
-/// The class's own noise schedule.
-pub(super) const DEFAULTS: Defaults = Defaults::new(ZeroSnr::Floored);
-
-pub(super) struct UniPc {
-    solver: Solver,
+struct UniPc {
     /// Whether predictions of the picture are followed, or those of the noise.
     predict_x0: bool,
     /// `solver_type`: whether B(h) is exp(h) - 1, or h itself.
@@ -33,36 +29,34 @@ pub(super) struct UniPc {
     last: Option<(Vec<f32>, usize)>,
 }
 
-impl UniPc {
-    pub fn new(config: &Config, steps: usize) -> Result<Self> {
-        let training = Training::new(config, &DEFAULTS)?;
-        config.refuse(&["solver_p", "shift_terminal"])?;
-        let spread = Spread::read(config, false)?;
-        let smallest = if spread.is_none() { Last::Smallest } else { Last::Repeated };
-        let kinds = ["bh2", "midpoint", "heun", "logrho"].map(|name| (name, true));
-        let layout = Layout {
-            spacing: Spacing::read(config, "linspace")?,
-            spread,
-            rounded: spread == Some(Spread::Karras),
-            last: config.choice("final_sigmas_type", "zero", &[("zero", Last::Zero), ("sigma_min", smallest)])?,
-            top: training.steps,
-        };
-        Ok(Self {
-            solver: Solver::new(config, &training, steps, &layout)?,
-            predict_x0: config.flag("predict_x0", true)?,
-            exponential: config.choice("solver_type", "bh2", &[&[("bh1", false)], &kinds[..]].concat())?,
-            order: config.count("solver_order", 2)?,
-            lower_order_final: config.flag("lower_order_final", true)?,
-            disable_corrector: config.numbers("disable_corrector")?.unwrap_or_default(),
-            outputs: VecDeque::new(),
-            last: None,
-        })
-    }
+pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
+    config.refuse(&["solver_p", "shift_terminal"])?;
+    let spread = Spread::read(config, false)?;
+    let smallest = if spread.is_none() { Last::Smallest } else { Last::Repeated };
+    let kinds = ["bh2", "midpoint", "heun", "logrho"].map(|name| (name, true));
+    let layout = Layout {
+        spacing: Spacing::read(config, "linspace")?,
+        spread,
+        rounded: spread == Some(Spread::Karras),
+        last: config.choice("final_sigmas_type", "zero", &[("zero", Last::Zero), ("sigma_min", smallest)])?,
+        top: training.steps,
+    };
+    Ok(layout.setup(config, training, steps)?.sampler(UniPc {
+        predict_x0: config.flag("predict_x0", true)?,
+        exponential: config.choice("solver_type", "bh2", &[&[("bh1", false)], &kinds[..]].concat())?,
+        order: config.count("solver_order", 2)?,
+        lower_order_final: config.flag("lower_order_final", true)?,
+        disable_corrector: config.numbers("disable_corrector")?.unwrap_or_default(),
+        outputs: VecDeque::new(),
+        last: None,
+    }))
+}
 
+impl UniPc {
     /// A step of that order from level `index` to the next, by the last outputs; as a correction if the output at its end
     /// is known.
-    fn unified(&self, index: usize, order: usize, latents: &[f32], end: Option<&[f32]>) -> Vec<f32> {
-        let (from, to) = (self.solver.level(index), self.solver.level(index + 1));
+    fn unified(&self, setup: &Setup, index: usize, order: usize, latents: &[f32], end: Option<&[f32]>) -> Vec<f32> {
+        let (from, to) = (setup.level(index), setup.level(index + 1));
         let h = to.lambda - from.lambda;
         let hh = if self.predict_x0 { -h } else { h };
         let grown = expm1(hh);
@@ -71,8 +65,7 @@ impl UniPc {
             if self.predict_x0 { (to.sigma / from.sigma, to.alpha) } else { (to.alpha / from.alpha, to.sigma) };
 
         // Where the outputs before this step lie, as multiples of the step, and how much each differs per multiple.
-        let mut places: Vec<f32> =
-            (1..order).map(|n| (self.solver.level(index - n).lambda - from.lambda) / h).collect();
+        let mut places: Vec<f32> = (1..order).map(|n| (setup.level(index - n).lambda - from.lambda) / h).collect();
         places.push(1.0);
         let moments = moments(order, hh, grown, scale);
         let weights = match (end.is_some(), order) {
@@ -133,34 +126,26 @@ fn solve(places: &[f32], moments: &[f32]) -> Vec<f32> {
     x.into_iter().map(|x| x as f32).collect()
 }
 
-impl Sampler for UniPc {
-    fn schedule(&self) -> &Schedule {
-        &self.solver.schedule
-    }
-
-    fn is_linear(&self) -> bool {
-        self.solver.limit.is_none()
-    }
-
-    fn step(&mut self, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
+impl Method for UniPc {
+    fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
         let converted = if self.predict_x0 {
-            self.solver.picture(index, output, latents)
+            setup.picture_at(index, output, latents)
         } else {
-            let level = self.solver.level(index);
-            self.solver.prediction.noise(output, latents, level.alpha, level.sigma)
+            let level = setup.level(index);
+            setup.prediction.noise(output, latents, level.alpha, level.sigma)
         };
         let corrected = match &self.last {
             Some((begun, order)) if !self.disable_corrector.contains(&(index as f64 - 1.0)) => {
-                self.unified(index - 1, *order, begun, Some(&converted))
+                self.unified(setup, index - 1, *order, begun, Some(&converted))
             }
             _ => latents.to_vec(),
         };
         self.outputs.push_front(converted);
         self.outputs.truncate(self.order);
-        let left = self.solver.schedule.timesteps.len() - index;
+        let left = setup.schedule.timesteps.len() - index;
         let highest = if self.lower_order_final { self.order.min(left) } else { self.order };
         let order = highest.min(self.outputs.len());
-        let next = self.unified(index, order, &corrected, None);
+        let next = self.unified(setup, index, order, &corrected, None);
         self.last = Some((corrected, order));
         next
     }

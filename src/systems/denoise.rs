@@ -26,7 +26,7 @@ const NEXT: &str = "sampler_step";
 const SAMPLE: &str = "sample";
 
 /// Makes one picture's sampler, which remembers earlier steps.
-pub type NewSampler<'a> = &'a (dyn Fn() -> Result<Box<dyn Sampler>> + Sync);
+pub type NewSampler<'a> = &'a (dyn Fn() -> Result<Sampler> + Sync);
 
 /// What a loop is given: everything that is of one system.
 pub struct Loop<'a> {
@@ -76,7 +76,7 @@ impl Loop<'_> {
         let stepper = Stepper::load(kit, cut, given).await?;
         // Only now: pictures that no memory holds have been refused.
         let mut looped = Looped { stepper, rows, guidance, noise, told };
-        let state = looped.start(&*sampler()?, state, start);
+        let state = looped.start(&sampler()?, state, start);
         let made = match linear {
             Some(linear) => looped.by_sums(kit, &linear, state).await?,
             None => looped.by_sampler(kit, sampler, state).await?,
@@ -97,7 +97,7 @@ struct Looped {
 
 impl Looped {
     /// What sampling starts from: seeded or given, times the first sigma.
-    fn start(&mut self, sampler: &dyn Sampler, shape: Shape, given: Option<Tensor>) -> Tensor {
+    fn start(&mut self, sampler: &Sampler, shape: Shape, given: Option<Tensor>) -> Tensor {
         let mut state = given.unwrap_or_else(|| noise_of(&mut self.noise, &shape));
         let sigma = sampler.init_noise_sigma();
         state.data.iter_mut().for_each(|v| *v *= sigma);

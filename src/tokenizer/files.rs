@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use super::{END, MAX_LENGTH, START};
+use super::{END, START};
 use crate::error::{Error, Result};
 use crate::files::text;
 
@@ -183,7 +183,6 @@ pub(super) struct SpecialTokens {
     pub added: Vec<AddedToken>,
     /// Those of the four that the files do not list.
     pub named: Vec<AddedToken>,
-    pub max_length: usize,
 }
 
 impl SpecialTokens {
@@ -219,11 +218,9 @@ impl SpecialTokens {
                 None => {}
             }
         }
-        // Files say 1e30 where there is no limit.
-        let max_length = config.get("model_max_length").and_then(Value::as_u64).map_or(MAX_LENGTH, |n| n as usize);
         let [added, named] = [added, named].map(|tokens| tokens.into_iter().map(Added::into_token).collect());
         let [start, end, pad, unknown] = [start, end, pad, unknown].map(|token| token.content);
-        Ok(Self { start, end, pad, unknown, added, named, max_length })
+        Ok(Self { start, end, pad, unknown, added, named })
     }
 }
 

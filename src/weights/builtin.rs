@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::file::TensorFile;
-use super::files::Files;
+use super::files::{Files, within};
 use crate::error::Result;
 
 /// Its name in `weights-manifest.toml`.
@@ -62,10 +62,4 @@ impl Files for BuiltIn {
 
 fn contents(path: &str) -> Option<&'static [u8]> {
     FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| *bytes)
-}
-
-/// What is left of a file's path in a folder, or nothing of the file itself.
-fn within<'a>(name: &'a str, folder: &str) -> Option<&'a str> {
-    let rest = name.strip_prefix(folder)?;
-    if rest.is_empty() || folder.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }

@@ -1,6 +1,6 @@
 //! The weights of several networks that run as one graph: a UNet with its ControlNets.
 
-use crate::tensor::{BlockLayout, DType, Quantized, RawTensor, Shape, Weights};
+use crate::tensor::{RawTensor, Weights};
 
 /// The weights of `own` under their names, and those of each of `others` under a path and theirs.
 pub struct Bundle<W, O> {
@@ -13,13 +13,6 @@ impl<W: Weights, O: Weights> Bundle<W, O> {
     pub fn new(own: W, others: Vec<(String, O)>) -> Self {
         Self { own, others }
     }
-
-    /// Whose tensor that is, and what it is called there.
-    fn find<'n>(&self, name: &'n str) -> (&dyn Weights, &'n str) {
-        let within = |path: &str| name.strip_prefix(path)?.strip_prefix('.');
-        let other = self.others.iter().find_map(|(path, other)| Some((other, within(path)?)));
-        other.map_or((&self.own, name), |(other, name)| (other, name))
-    }
 }
 
 impl<W: Weights, O: Weights> Weights for Bundle<W, O> {
@@ -29,18 +22,14 @@ impl<W: Weights, O: Weights> Weights for Bundle<W, O> {
     }
 
     fn get(&self, name: &str) -> Option<RawTensor<'_>> {
-        let (weights, name) = self.find(name);
+        let (weights, name) = self.passed_on(name)?;
         weights.get(name)
     }
 
-    fn shape(&self, name: &str) -> Option<Shape> {
-        let (weights, name) = self.find(name);
-        weights.shape(name)
-    }
-
-    fn dtype(&self, name: &str) -> Option<DType> {
-        let (weights, name) = self.find(name);
-        weights.dtype(name)
+    fn passed_on<'n>(&self, name: &'n str) -> Option<(&dyn Weights, &'n str)> {
+        let within = |path: &str| name.strip_prefix(path)?.strip_prefix('.');
+        let other = self.others.iter().find_map(|(path, other)| Some((other, within(path)?)));
+        Some(other.map_or((&self.own, name), |(other, name)| (other, name)))
     }
 
     fn names(&self) -> Vec<String> {
@@ -50,21 +39,12 @@ impl<W: Weights, O: Weights> Weights for Bundle<W, O> {
         }
         names
     }
-
-    fn layout(&self, name: &str) -> Option<BlockLayout> {
-        let (weights, name) = self.find(name);
-        weights.layout(name)
-    }
-
-    fn quantized(&self, name: &str) -> Option<Quantized> {
-        let (weights, name) = self.find(name);
-        weights.quantized(name)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::{BlockLayout, Quantized, Shape};
     use crate::weights::Synthetic;
 
     /// Two networks with a matrix of one name, kept in blocks of so many bits.

@@ -15,7 +15,7 @@ pub fn check(weights: &dyn Weights, wanted: &[(String, Shape)]) -> Result<()> {
     let mut misshapen = Vec::new();
     for (name, shape) in wanted {
         match weights.shape(name) {
-            None => missing.push(name.as_str()),
+            None => missing.push(name.clone()),
             Some(found) if same_but_for_1x1(found.dims(), shape.dims()) => {}
             Some(found) => misshapen.push(format!("{name} is {found}, not {shape}")),
         }
@@ -25,16 +25,10 @@ pub fn check(weights: &dyn Weights, wanted: &[(String, Shape)]) -> Result<()> {
     extra.retain(|name| !names.contains(name.as_str()) && !is_harmless(name));
     extra.sort();
 
-    let mut found = Vec::new();
-    if !missing.is_empty() {
-        found.push(format!("{} missing: {}", count(missing.len()), ten(&missing)));
-    }
-    if !misshapen.is_empty() {
-        found.push(format!("{} of another shape: {}", count(misshapen.len()), ten(&misshapen)));
-    }
-    if !extra.is_empty() {
-        found.push(format!("{} too many: {}", count(extra.len()), ten(&extra)));
-    }
+    let faults = [(missing, "missing"), (misshapen, "of another shape"), (extra, "too many")];
+    let faults = faults.iter().filter(|(names, _)| !names.is_empty());
+    let found: Vec<_> =
+        faults.map(|(names, fault)| format!("{} {fault}: {}", count(names.len()), ten(names))).collect();
     if found.is_empty() {
         return Ok(());
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::component::{ComponentWeights, Stored};
+use super::component::{ComponentWeights, Location};
 use super::family::{Component, Families, Family};
 use super::file::TensorFile;
 use super::names::canonical;
@@ -27,7 +27,7 @@ pub(super) use original::Original;
 use seen::Seen;
 
 /// A component's tensors: canonical name -> where it lies in the file.
-type Tensors = BTreeMap<String, Stored>;
+type Tensors = BTreeMap<String, Location>;
 
 /// One file with the networks of a model.
 pub struct Checkpoint {
@@ -51,9 +51,9 @@ impl Checkpoint {
         if let Some(what) = refuse::other_kind(file.all_names(), families.others) {
             return Err(Error::file(path, what));
         }
-        let Sorted { components, left_out, unknown } = sort(&file, families);
-        if components.is_empty() {
-            let names: Vec<_> = file.all_names().collect();
+        let mut checkpoint = sort(file, families);
+        if checkpoint.components.is_empty() {
+            let names: Vec<_> = checkpoint.file.all_names().collect();
             let titles: Vec<_> = families.known.iter().map(|family| family.title).collect();
             let what = format!(
                 "holds no network of {} under a name that is known; it has {}",
@@ -62,9 +62,8 @@ impl Checkpoint {
             );
             return Err(Error::file(path, what));
         }
-        let mut checkpoint = Self { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown };
         let networks = checkpoint.networks(families)?;
-        networks.iter().try_for_each(|(network, _)| checkpoint.leave_out_unread(network))?;
+        networks.iter().try_for_each(|(network, family)| checkpoint.leave_out_unread(network, family))?;
         let read = |name: &str| {
             checkpoint.components.values().any(|tensors| tensors.values().any(|stored| stored.name == name))
         };
@@ -87,8 +86,8 @@ impl Checkpoint {
     }
 
     /// Leaves out what a network holds and nothing reads.
-    fn leave_out_unread(&mut self, network: &Component) -> Result<()> {
-        let unread = (network.unread)(&Seen::of(&self.weights(network.name)?));
+    fn leave_out_unread(&mut self, network: &Component, family: &Family) -> Result<()> {
+        let unread = (network.unread)(&Seen::of(&self.weights(network.name)?), &family.untold);
         let Some(tensors) = self.components.get_mut(network.name) else { return Ok(()) };
         let unread = tensors.extract_if(.., |name, _| unread.iter().any(|start| name.starts_with(start)));
         self.left_out += unread.map(|(_, stored)| stored.name).collect::<BTreeSet<_>>().len();
@@ -137,7 +136,7 @@ impl Checkpoint {
         match self.components.get(component) {
             Some(tensors) => {
                 let place = format!("{} ({component})", self.path().display());
-                Ok(ComponentWeights::of_files(place, vec![self.file.clone()], tensors.clone()))
+                Ok(ComponentWeights { place, files: vec![self.file.clone()], tensors: tensors.clone() })
             }
             None => Err(self.without(component)),
         }
@@ -157,7 +156,8 @@ impl Checkpoint {
         for (network, family) in networks {
             let weights = self.weights(network.name)?;
             let seen = Seen::of(&weights);
-            let (mut config, mut others) = ((network.config)(&seen), (network.others)(&seen));
+            let mut config = (network.config)(&seen, &family.untold);
+            let mut others = (network.others)(&seen, &family.untold);
             if network.denoises {
                 if let Some(what) = (family.refuses)(&seen) {
                     return Err(Error::file(self.path(), what));
@@ -180,16 +180,8 @@ impl Checkpoint {
     }
 }
 
-/// A file's tensors by component.
-#[derive(Default)]
-struct Sorted {
-    components: BTreeMap<&'static str, Tensors>,
-    /// As [`Checkpoint::left_out`] and [`Checkpoint::unknown`].
-    left_out: usize,
-    unknown: Vec<String>,
-}
-
-fn sort(file: &TensorFile, families: &Families) -> Sorted {
+/// A file, with its tensors by component.
+fn sort(file: TensorFile, families: &Families) -> Checkpoint {
     let mut left: Vec<&str> = file.all_names().collect();
     let parts =
         families.components().flat_map(|c| c.parts.iter().map(move |(start, layout)| (*start, c.name, *layout)));
@@ -199,24 +191,24 @@ fn sort(file: &TensorFile, families: &Families) -> Sorted {
         families.components().flat_map(|c| c.alone.iter().map(move |(marker, layout)| (marker, c.name, layout)));
     let alone = alone.find(|(marker, ..)| !in_parts && file.has(marker));
     let alone = alone.map(|(_, component, layout)| vec![("", component, *layout)]);
-    let mut sorted = Sorted::default();
+    let (mut components, mut left_out) = (BTreeMap::<_, Tensors>::new(), 0);
     for (start, component, layout) in alone.unwrap_or(parts) {
         let (own, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|name| name.starts_with(start));
         left = others;
         let own = own.iter().filter_map(|name| name.strip_prefix(start));
         let (leftovers, own): (Vec<_>, Vec<_>) = own.partition(|name| refuse::is_leftover(name));
-        sorted.left_out += leftovers.len();
+        left_out += leftovers.len();
         if own.is_empty() {
             continue;
         }
-        let tensors = sorted.components.entry(component).or_default();
+        let tensors = components.entry(component).or_default();
         for (name, stored, view) in keys::tensors(layout, &own) {
             let name = canonical(component, &name).into_owned();
-            tensors.insert(name, Stored { file: 0, name: format!("{start}{stored}"), view });
+            tensors.insert(name, Location { file: 0, name: format!("{start}{stored}"), view });
         }
     }
     let (leftovers, unknown): (Vec<_>, Vec<_>) = left.into_iter().partition(|name| refuse::is_leftover(name));
-    sorted.left_out += leftovers.len();
-    sorted.unknown = unknown.into_iter().map(String::from).collect();
-    sorted
+    left_out += leftovers.len();
+    let unknown = unknown.into_iter().map(String::from).collect();
+    Checkpoint { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown }
 }

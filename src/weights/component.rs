@@ -1,17 +1,15 @@
 //! The tensors of one component of a model: one safetensors file, or the shards that an index file lists.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::file::TensorFile;
-use super::files::{Files, Folder, json};
+use super::files::{Files, json};
 use super::format::Blocks;
 use super::format::safetensors::PICKLE;
 use super::names::canonical;
-use super::unreadable;
 use super::view::View;
 use crate::error::{Error, Result, ten};
 use crate::tensor::{BlockLayout, DType, Quantized, RawTensor, Shape, Weights};
@@ -35,15 +33,16 @@ const PICKLES: [&str; 4] = ["bin", "ckpt", "pt", "pth"];
 
 /// The weights of one network, under the names that networks ask for (see `names.rs`).
 pub struct ComponentWeights {
-    place: String,
-    files: Vec<Arc<TensorFile>>,
+    /// What messages call them.
+    pub(super) place: String,
+    pub(super) files: Vec<Arc<TensorFile>>,
     /// By canonical name.
-    tensors: BTreeMap<String, Stored>,
+    pub(super) tensors: BTreeMap<String, Location>,
 }
 
 /// Where a tensor is.
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
+pub(super) struct Location {
     /// Which of the component's files.
     pub file: usize,
     /// Its name there.
@@ -51,7 +50,7 @@ pub(super) struct Stored {
     pub view: View,
 }
 
-impl Stored {
+impl Location {
     fn whole(file: usize, name: &str) -> Self {
         Self { file, name: name.into(), view: View::Whole }
     }
@@ -67,38 +66,18 @@ struct ShardIndex {
 impl ComponentWeights {
     /// Finds and maps the component's file or files.
     pub(super) fn open(files: &dyn Files, component: &str) -> Result<Self> {
-        Self::named(files, component, component)
-    }
-
-    /// The same of a folder of its own, with what a network of the kind `component` (`vae`) asks for.
-    ///
-    /// # Errors
-    /// If the folder holds no weights, or they cannot be read.
-    pub fn in_folder(folder: &Path, component: &str) -> Result<Self> {
-        let whole = folder.canonicalize().map_err(|error| unreadable(folder, &error))?;
-        Self::named(&Folder(whole), "", component)
-    }
-
-    /// The weights in a model's `folder` (or in the model's own, without a name), by the names of `component`'s
-    /// networks.
-    fn named(files: &dyn Files, folder: &str, component: &str) -> Result<Self> {
-        let found = FILES.iter().map(|file| within(folder, file)).find(|path| files.has(path));
-        let path = found.ok_or_else(|| absent(files, folder))?;
+        let found = FILES.iter().map(|file| format!("{component}/{file}")).find(|path| files.has(path));
+        let path = found.ok_or_else(|| absent(files, component))?;
         if path.ends_with(".json") {
-            return Self::sharded(files, folder, component, &path);
+            return Self::sharded(files, component, &path);
         }
         let file = files.tensors(&path)?;
-        let tensors = file.names().map(|name| (canonical(component, name).into_owned(), Stored::whole(0, name)));
+        let tensors = file.names().map(|name| (canonical(component, name).into_owned(), Location::whole(0, name)));
         let tensors = tensors.collect();
-        Ok(Self::of_files(file.path().display().to_string(), vec![Arc::new(file)], tensors))
+        Ok(Self { place: file.path().display().to_string(), files: vec![Arc::new(file)], tensors })
     }
 
-    /// Tensors that are known to be in these files; `place` is what messages call them.
-    pub(super) fn of_files(place: String, files: Vec<Arc<TensorFile>>, tensors: BTreeMap<String, Stored>) -> Self {
-        Self { place, files, tensors }
-    }
-
-    fn sharded(place: &dyn Files, folder: &str, component: &str, path: &str) -> Result<Self> {
+    fn sharded(place: &dyn Files, component: &str, path: &str) -> Result<Self> {
         let index: ShardIndex = json(place, path)?;
         let fail = |what: String| Error::file(place.path(path), what);
         let shards: BTreeSet<&String> = index.weight_map.values().collect();
@@ -107,17 +86,17 @@ impl ComponentWeights {
             return Err(fail(format!("names the shard `{outside}`, which is not a file beside it")));
         }
         let (there, gone): (Vec<&String>, Vec<&String>) =
-            shards.into_iter().partition(|shard| place.has(&within(folder, shard)));
+            shards.into_iter().partition(|shard| place.has(&format!("{component}/{shard}")));
         if !gone.is_empty() {
             return Err(fail(format!("names shards that are not there: {}; download them too", ten(&gone))));
         }
-        let file = |shard: &&String| place.tensors(&within(folder, shard)).map(Arc::new);
+        let file = |shard: &&String| place.tensors(&format!("{component}/{shard}")).map(Arc::new);
         let files = there.iter().map(file).collect::<Result<Vec<_>>>()?;
         let mut tensors = BTreeMap::new();
         let mut lacking = Vec::new();
         for (name, shard) in &index.weight_map {
             match there.binary_search(&shard).ok().filter(|&file| files[file].has(name)) {
-                Some(file) => _ = tensors.insert(canonical(component, name).into_owned(), Stored::whole(file, name)),
+                Some(file) => _ = tensors.insert(canonical(component, name).into_owned(), Location::whole(file, name)),
                 None => lacking.push(format!("{name} ({shard})")),
             }
         }
@@ -126,11 +105,9 @@ impl ComponentWeights {
                 format!("names tensors that their shards lack: {}; download index and shards together", ten(&lacking));
             return Err(fail(what));
         }
-        Ok(Self::of_files(place.path(path).display().to_string(), files, tensors))
+        Ok(Self { place: place.path(path).display().to_string(), files, tensors })
     }
-}
 
-impl ComponentWeights {
     /// What the file calls the type of a tensor's elements: `f16`, `q8_0`.
     pub fn stored_as(&self, name: &str) -> Option<String> {
         let stored = self.tensors.get(name)?;
@@ -150,11 +127,6 @@ impl ComponentWeights {
         // Blocks run along rows of the matrix as the file has it.
         shape.channels().is_multiple_of(blocks.elements()).then_some((blocks, bytes))
     }
-}
-
-/// A file's path in a model.
-fn within(folder: &str, file: &str) -> String {
-    if folder.is_empty() { file.into() } else { format!("{folder}/{file}") }
 }
 
 /// Why a component has no weights, and what to do.

@@ -3,7 +3,7 @@
 mod folder;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::{fs, iter};
 
@@ -11,6 +11,7 @@ use half::f16;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::file::TensorFile;
+use super::format::safetensors::TYPES;
 use super::format::{Blocks, Form, gguf};
 use super::output::write_with;
 use super::unreadable;
@@ -93,13 +94,12 @@ fn file(from: &Path, to: &Path, encoding: Encoding) -> Result<()> {
 }
 
 /// A tensor to be written: its name, its shape and how.
-type Entry<'a> = (&'a str, &'a Shape, Form);
+type Written<'a> = (&'a str, &'a Shape, Form);
 
 /// The tensors of a file, by name.
-fn plan(file: &TensorFile, encoding: Encoding) -> Vec<Entry<'_>> {
-    let names: BTreeSet<&str> = file.names().collect();
+fn plan(file: &TensorFile, encoding: Encoding) -> Vec<Written<'_>> {
     let entry = |name| Some((name, file.shape(name)?, form(encoding, name, &file.get(name)?)));
-    names.into_iter().filter_map(entry).collect()
+    file.names().filter_map(entry).collect()
 }
 
 fn as_gguf(file: &TensorFile, to: &Path, encoding: Encoding) -> Result<()> {
@@ -115,12 +115,8 @@ fn as_safetensors(file: &TensorFile, to: &Path) -> Result<()> {
     let infos = tensors.iter().map(|(name, shape, form)| {
         let start = end;
         end += form.bytes(shape.len());
-        let dtype = match form {
-            Form::Plain(DType::F16) => safetensors::Dtype::F16,
-            Form::Plain(DType::I32) => safetensors::Dtype::I32,
-            Form::Plain(DType::I64) => safetensors::Dtype::I64,
-            _ => safetensors::Dtype::F32,
-        };
+        let known = TYPES.iter().find(|(_, dtype)| Form::Plain(*dtype) == *form);
+        let dtype = known.map_or(safetensors::Dtype::F32, |(stored, _)| *stored);
         let info = TensorInfo { dtype, shape: shape.dims().to_vec(), data_offsets: (start, end) };
         ((*name).to_string(), info)
     });
@@ -141,7 +137,7 @@ fn write_tensors(
     file: &TensorFile,
     to: &Path,
     header: &[u8],
-    tensors: &[Entry<'_>],
+    tensors: &[Written<'_>],
     padding: fn(usize) -> usize,
 ) -> Result<()> {
     write_with(to, |out| {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::tensor::{BlockLayout, DType, Quantized, RawTensor, Tensor, Weights};
+use crate::tensor::{DType, RawTensor, Tensor, Weights};
 
 /// The weights of `inner`, but for one table that has more rows.
 pub struct Extended<W> {
@@ -39,23 +39,12 @@ impl<W: Weights> Weights for Extended<W> {
         }
     }
 
-    fn dtype(&self, name: &str) -> Option<DType> {
-        match &self.table {
-            Some((key, table)) if key == name => Some(table.dtype),
-            _ => self.inner.dtype(name),
-        }
+    fn passed_on<'n>(&self, name: &'n str) -> Option<(&dyn Weights, &'n str)> {
+        self.table.as_ref().is_none_or(|(key, _)| key != name).then_some((&self.inner, name))
     }
 
     fn names(&self) -> Vec<String> {
         self.inner.names()
-    }
-
-    fn layout(&self, name: &str) -> Option<BlockLayout> {
-        self.inner.layout(name)
-    }
-
-    fn quantized(&self, name: &str) -> Option<Quantized> {
-        self.inner.quantized(name)
     }
 }
 

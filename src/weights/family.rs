@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::checkpoint::infer::Untold;
 use super::checkpoint::keys::Layout;
 use super::checkpoint::seen::Seen;
 
@@ -11,11 +12,11 @@ pub struct Families {
     /// Asked in this order. The last is taken for a file that no tensor tells the family of.
     pub known: &'static [&'static Family],
     /// Models of others.
-    pub others: &'static [Stranger],
+    pub others: &'static [Foreign],
 }
 
 /// Parts of names that only files of one kind have, and what such a file is, as an error says it.
-pub type Stranger = (&'static [&'static str], &'static str);
+pub type Foreign = (&'static [&'static str], &'static str);
 
 /// Models whose networks are alike: what tells them by their tensors, and what no tensor of theirs tells.
 pub struct Family {
@@ -28,6 +29,8 @@ pub struct Family {
     pub recognises: fn(&Seen) -> bool,
     /// Why a UNet that is of this family is refused nevertheless.
     pub refuses: fn(&Seen) -> Option<&'static str>,
+    /// What no tensor of its networks tells.
+    pub untold: Untold,
     /// Its networks.
     pub components: &'static [Component],
     /// What the ModelSpec standard calls its models (the beginning), and what those predict.
@@ -55,11 +58,11 @@ pub struct Component {
     /// How the names of its modules begin in LoRA files: with dots between their parts, and with underscores.
     pub lora: [&'static [&'static str]; 2],
     /// How names begin of what it holds and nothing reads.
-    pub unread: fn(&Seen) -> Vec<&'static str>,
+    pub unread: fn(&Seen, &Untold) -> Vec<&'static str>,
     /// Its `config.json`. That of one that denoises lacks `sample_size`.
-    pub config: fn(&Seen) -> Value,
+    pub config: fn(&Seen, &Untold) -> Value,
     /// Other files that follow from it, by path.
-    pub others: fn(&Seen) -> Vec<(&'static str, Value)>,
+    pub others: fn(&Seen, &Untold) -> Vec<(&'static str, Value)>,
 }
 
 /// What a UNet's output is, as `scheduler_config.json` calls it.

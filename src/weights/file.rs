@@ -19,22 +19,8 @@ pub struct TensorFile {
     header: Header,
 }
 
-enum Bytes {
-    Embedded(&'static [u8]),
-    Mapped(Mmap),
-    /// What came through a pipe, of at most [`DATA`] bytes.
-    Read(Vec<u8>),
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Embedded(bytes) => bytes,
-            Self::Mapped(map) => map,
-            Self::Read(bytes) => bytes,
-        }
-    }
-}
+/// Those in the binary, a map of the file, or what came through a pipe, of at most [`DATA`] bytes.
+type Bytes = Box<dyn AsRef<[u8]> + Send + Sync>;
 
 impl TensorFile {
     /// Maps the file and reads its header.
@@ -53,23 +39,26 @@ impl TensorFile {
         if metadata.is_dir() {
             return Err(Error::file(path, "is a folder where a safetensors file is expected"));
         }
-        let bytes = if metadata.is_file() { map(path)? } else { Bytes::Read(read(path, DATA)?) };
+        let bytes = if metadata.is_file() { map(path)? } else { Box::new(read(path, DATA)?) };
         Self::parse(path.to_path_buf(), bytes)
     }
 
     /// The same for a file inside the binary; `path` is what error messages call it.
     pub fn embedded(path: PathBuf, bytes: &'static [u8]) -> Result<Self> {
-        let file = Self::parse(path, Bytes::Embedded(bytes))?;
+        let file = Self::parse(path, Box::new(bytes))?;
         file.refuse_unknown_types(|_| true)?;
         Ok(file)
     }
 
     fn parse(path: PathBuf, bytes: Bytes) -> Result<Self> {
-        let data = bytes.as_slice();
-        match format::parse(data) {
+        match format::parse((*bytes).as_ref()) {
             Ok(header) => Ok(Self { path, bytes, header }),
             Err(what) => Err(Error::file(path, what)),
         }
+    }
+
+    fn data(&self) -> &[u8] {
+        (*self.bytes).as_ref()
     }
 
     /// # Errors
@@ -91,7 +80,7 @@ impl TensorFile {
 
     /// How many bytes lie behind all that the header describes.
     pub fn left_over(&self) -> usize {
-        self.header.end.map_or(0, |end| self.bytes.as_slice().len().saturating_sub(end))
+        self.header.end.map_or(0, |end| self.data().len().saturating_sub(end))
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -119,7 +108,7 @@ impl TensorFile {
 
     pub fn get(&self, name: &str) -> Option<RawTensor<'_>> {
         let entry = self.header.index.get(name)?;
-        let stored = &self.bytes.as_slice()[entry.range.clone()];
+        let stored = &self.data()[entry.range.clone()];
         let bytes = entry.blocks.map_or(Cow::Borrowed(stored), |blocks| Cow::Owned(blocks.to_f32(stored)));
         Some(RawTensor { dtype: entry.dtype, shape: entry.shape.clone(), bytes })
     }
@@ -127,7 +116,7 @@ impl TensorFile {
     /// A tensor's kind of blocks and its bytes, if it is kept in blocks.
     pub fn blocks(&self, name: &str) -> Option<(Blocks, &[u8])> {
         let entry = self.header.index.get(name)?;
-        Some((entry.blocks?, &self.bytes.as_slice()[entry.range.clone()]))
+        Some((entry.blocks?, &self.data()[entry.range.clone()]))
     }
 
     pub fn shape(&self, name: &str) -> Option<&Shape> {
@@ -153,7 +142,7 @@ fn map(path: &Path) -> Result<Bytes> {
     // as it does in every program that maps its weights. This program itself never writes into an existing file: it
     // renames a new one over it, which leaves the mapped one whole.
     let map = unsafe { Mmap::map(&file) }.map_err(|error| unreadable(path, &error))?;
-    Ok(Bytes::Mapped(map))
+    Ok(Box::new(map))
 }
 
 #[cfg(test)]
@@ -165,7 +154,7 @@ mod tests {
     }
 
     fn message(bytes: Vec<u8>) -> String {
-        let file = TensorFile::parse("x.safetensors".into(), Bytes::Read(bytes));
+        let file = TensorFile::parse("x.safetensors".into(), Box::new(bytes));
         file.and_then(|file| file.refuse_unknown_types(|_| true)).err().unwrap().to_string()
     }
 
@@ -176,7 +165,7 @@ mod tests {
         let mut data = bytes(HEADER, 24);
         let end = data.len();
         data[end - 4..].copy_from_slice(&1.5f32.to_le_bytes());
-        let file = TensorFile::parse("x".into(), Bytes::Read(data)).unwrap();
+        let file = TensorFile::parse("x".into(), Box::new(data)).unwrap();
         let tensor = file.get("a").unwrap();
         assert_eq!((tensor.dtype, tensor.shape.dims()), (DType::F32, &[2, 3][..]));
         assert_eq!(tensor.to_f32(), [0.0, 0.0, 0.0, 0.0, 0.0, 1.5]);
@@ -210,7 +199,7 @@ mod tests {
     fn an_unknown_element_type_names_its_tensor() {
         let header = r#"{"a.b":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}"#;
         assert!(message(bytes(header, 8)).contains("a.b (F64)"));
-        let file = TensorFile::parse("x".into(), Bytes::Read(bytes(header, 8))).unwrap();
+        let file = TensorFile::parse("x".into(), Box::new(bytes(header, 8))).unwrap();
         assert!(file.refuse_unknown_types(|name| name != "a.b").is_ok());
     }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
@@ -36,24 +36,46 @@ pub(super) fn json<T: DeserializeOwned>(files: &dyn Files, path: &str) -> Result
     serde_json::from_str(&text).map_err(|error| Error::file(&place, format!("cannot be understood: {error}")))
 }
 
-/// A folder on the disk.
-pub(super) struct Folder(pub PathBuf);
+/// What is left of a path within a folder; nothing of the folder's own. The empty path is the place that all are in.
+pub(super) fn within<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
+    let rest = path.strip_prefix(folder)?;
+    if rest.is_empty() || folder.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+}
+
+/// A folder on the disk: a model's, or that of one component alone, seen as the folder of a model that has only this.
+pub(super) struct Folder {
+    pub path: PathBuf,
+    /// The component, where it is the folder of one: a path in a model, or the empty one.
+    pub component: &'static str,
+}
+
+impl Folder {
+    /// The folder of a model.
+    pub fn of_model(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), component: "" }
+    }
+
+    /// Whether a path in the model is one in this folder.
+    pub fn holds(&self, path: &str) -> bool {
+        within(path, self.component).is_some()
+    }
+}
 
 impl Files for Folder {
     fn path(&self, path: &str) -> PathBuf {
-        if path.is_empty() { self.0.clone() } else { self.0.join(path) }
+        let path = within(path, self.component).unwrap_or(path);
+        if path.is_empty() { self.path.clone() } else { self.path.join(path) }
     }
 
     fn has(&self, path: &str) -> bool {
-        self.path(path).exists()
+        self.holds(path) && self.path(path).exists()
     }
 
     fn bytes(&self, path: &str) -> Result<Option<Cow<'static, [u8]>>> {
-        let path = self.path(path);
-        if !path.exists() {
+        if !self.has(path) {
             return Ok(None);
         }
-        Ok(Some(Cow::Owned(read(&path, TEXT)?)))
+        Ok(Some(Cow::Owned(read(&self.path(path), TEXT)?)))
     }
 
     fn tensors(&self, path: &str) -> Result<TensorFile> {
@@ -61,49 +83,13 @@ impl Files for Folder {
     }
 
     fn list(&self, folder: &str) -> Vec<String> {
+        if !self.holds(folder) {
+            return vec![self.component.into()];
+        }
         let Ok(entries) = fs::read_dir(self.path(folder)) else { return Vec::new() };
         let mut names: Vec<_> =
             entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
-    }
-}
-
-/// The folder of one component alone, seen as the folder of a model that has only this.
-pub(super) struct Alone {
-    pub folder: Folder,
-    pub component: &'static str,
-}
-
-impl Alone {
-    /// A path in the model's folder as one in the component's.
-    pub fn inside<'a>(&self, path: &'a str) -> Option<&'a str> {
-        let rest = path.strip_prefix(self.component)?;
-        if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
-    }
-}
-
-impl Files for Alone {
-    fn path(&self, path: &str) -> PathBuf {
-        self.folder.path(self.inside(path).unwrap_or(path))
-    }
-
-    fn has(&self, path: &str) -> bool {
-        self.inside(path).is_some_and(|path| self.folder.has(path))
-    }
-
-    fn bytes(&self, path: &str) -> Result<Option<Cow<'static, [u8]>>> {
-        self.inside(path).map_or(Ok(None), |path| self.folder.bytes(path))
-    }
-
-    fn tensors(&self, path: &str) -> Result<TensorFile> {
-        self.folder.tensors(self.inside(path).unwrap_or(path))
-    }
-
-    fn list(&self, folder: &str) -> Vec<String> {
-        match self.inside(folder) {
-            Some(folder) => self.folder.list(folder),
-            None => vec![self.component.into()],
-        }
     }
 }

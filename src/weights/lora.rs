@@ -9,15 +9,15 @@ mod factor;
 mod file;
 mod merged;
 mod names;
-mod parts;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use change::Change;
 pub use file::LoraFile;
-use merged::Clock;
 pub use merged::Merged;
 use names::Names;
 
@@ -49,7 +49,8 @@ impl Lora {
 #[derive(Debug, Default)]
 pub struct Changes {
     components: BTreeMap<&'static str, Component>,
-    clock: Clock,
+    /// Nanoseconds that merging took since somebody asked.
+    clock: Arc<AtomicU64>,
 }
 
 /// What they change in one network.
@@ -105,7 +106,7 @@ impl Changes {
 
     /// How long merging took since the last call.
     pub fn take_time(&self) -> Duration {
-        self.clock.take()
+        Duration::from_nanos(self.clock.swap(0, Ordering::Relaxed))
     }
 }
 
@@ -138,7 +139,7 @@ fn changes_of(
         let found = names.find(module);
         let shape = |&(place, ref tensor): &(usize, String)| networks[place].1.shape(tensor);
         let Some(((place, tensor), shape)) = found.and_then(|found| Some((found, shape(found)?))) else {
-            strange.extend(parts.values());
+            strange.extend(parts.values().cloned());
             continue;
         };
         let network = networks[*place].0;
@@ -150,13 +151,9 @@ fn changes_of(
             Err(what) => misfits.push(format!("{module}: {what}")),
         }
     }
-    let mut wrong = Vec::new();
-    if !strange.is_empty() {
-        wrong.push(format!("it has nothing that these tensors change: {}", ten(&strange)));
-    }
-    if !misfits.is_empty() {
-        wrong.push(format!("these changes cannot be made: {}", ten(&misfits)));
-    }
+    let wrong = [("it has nothing that these tensors change", strange), ("these changes cannot be made", misfits)];
+    let wrong = wrong.iter().filter(|(_, names)| !names.is_empty());
+    let wrong: Vec<_> = wrong.map(|(what, names)| format!("{what}: {}", ten(names))).collect();
     if wrong.is_empty() {
         return Ok(changes);
     }

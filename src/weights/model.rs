@@ -12,7 +12,7 @@ use super::builtin::{self, BuiltIn};
 use super::checkpoint::Checkpoint;
 use super::component::ComponentWeights;
 use super::family::Families;
-use super::files::{Alone, Files, Folder};
+use super::files::{Files, Folder};
 use super::manifest::{self, Entry, Kind};
 use super::unreadable;
 use crate::error::{Error, Result};
@@ -22,27 +22,25 @@ use crate::files::text;
 ///
 /// `Model::open` and `Model::resolve`, which know the families that this program draws with, are in `systems`.
 pub struct Model {
-    source: Source,
+    storage: Storage,
     entry: Option<&'static Entry>,
     /// Folders that stand for those of some of its components.
-    others: Vec<Alone>,
+    others: Vec<Folder>,
     families: &'static Families,
 }
 
-enum Source {
+enum Storage {
+    /// A model's, or a ControlNet's, which stands for a model's folder [`CONTROLNET`].
     Folder(Folder),
-    /// The folder of a ControlNet, which stands for a model's folder [`CONTROLNET`].
-    ControlNet(Alone),
     File(Checkpoint),
     BuiltIn,
 }
 
-impl Source {
+impl Storage {
     /// The files, where they are not those that a checkpoint stands for.
     fn files(&self) -> Result<&dyn Files, &Checkpoint> {
         match self {
             Self::Folder(folder) => Ok(folder),
-            Self::ControlNet(alone) => Ok(alone),
             Self::BuiltIn => Ok(&BuiltIn),
             Self::File(checkpoint) => Err(checkpoint),
         }
@@ -77,7 +75,7 @@ impl Model {
 
     /// The model that is part of the program.
     pub fn builtin_among(families: &'static Families) -> Self {
-        Self { source: Source::BuiltIn, entry: manifest::find(builtin::NAME), others: Vec::new(), families }
+        Self { storage: Storage::BuiltIn, entry: manifest::find(builtin::NAME), others: Vec::new(), families }
     }
 
     /// The diffusers folder or the checkpoint at `path`, which is recognised as one of these families.
@@ -85,36 +83,31 @@ impl Model {
     /// # Errors
     /// If there is none, or it cannot be read.
     pub fn open_among(families: &'static Families, path: &Path) -> Result<Self> {
-        let of = |source| Self { source, entry: None, others: Vec::new(), families };
+        let of = |storage| Self { storage, entry: None, others: Vec::new(), families };
         let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         if !metadata.is_dir() {
             if path.extension().is_some_and(|ending| ending == "json") {
                 return Err(Error::file(path, "is a file of a model; give the folder with model_index.json"));
             }
-            return Ok(of(Source::File(Checkpoint::open(path, families)?)));
+            return Ok(of(Storage::File(Checkpoint::open(path, families)?)));
         }
-        let model = of(Source::Folder(Folder(path.to_path_buf())));
+        let model = of(Storage::Folder(Folder::of_model(path)));
         let components = families.components().map(|component| component.name);
         if ["model_index.json", "tokenizer", "scheduler"].into_iter().chain(components).any(|name| model.has(name)) {
             return Ok(model);
         }
         if is_controlnet(&model)? {
-            return Ok(of(Source::ControlNet(Alone { folder: Folder(path.to_path_buf()), component: CONTROLNET })));
+            return Ok(of(Storage::Folder(Folder { path: path.to_path_buf(), component: CONTROLNET })));
         }
         let what = if model.has("config.json") {
             "is a component's folder; give the model's folder, which holds it"
         } else {
             "is no diffusers folder: it has no model_index.json"
         };
-        let checkpoints = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let mut checkpoints =
-            checkpoints.filter(|name| Path::new(name).extension().is_some_and(|e| e == "safetensors"));
-        match checkpoints.next() {
-            Some(file) => {
-                Err(Error::file(path, format!("{what}; give one of its files, as {}", path.join(file).display())))
-            }
-            None => Err(Error::file(path, what)),
-        }
+        let mut names = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let file = names.find(|name| Path::new(name).extension().is_some_and(|ending| ending == "safetensors"));
+        let file = file.map(|file| format!("; give one of its files, as {}", path.join(file).display()));
+        Err(Error::file(path, format!("{what}{}", file.unwrap_or_default())))
     }
 
     fn known(families: &'static Families, entry: &'static Entry, models: Option<PathBuf>) -> Result<Self> {
@@ -147,28 +140,28 @@ impl Model {
     /// The same with what lies in a folder (a `config.json` and weights) in the place of a component.
     pub fn with_component(mut self, component: &'static str, folder: &Path) -> Self {
         self.others.retain(|other| other.component != component);
-        self.others.push(Alone { folder: Folder(folder.to_path_buf()), component });
+        self.others.push(Folder { path: folder.to_path_buf(), component });
         self
     }
 
     /// The place that a path is in, where that is not a checkpoint.
     fn files(&self, path: &str) -> Result<&dyn Files, &Checkpoint> {
-        match self.others.iter().find(|other| other.inside(path).is_some()) {
+        match self.others.iter().find(|other| other.holds(path)) {
             Some(other) => Ok(other),
-            None => self.source.files(),
+            None => self.storage.files(),
         }
     }
 
     /// What messages and pictures call this model: the name in the manifest, the folder's, or the file's without ending.
     pub fn name(&self) -> String {
-        match (&self.entry, &self.source) {
+        match (&self.entry, &self.storage) {
             (Some(entry), _) => entry.name.clone(),
-            (None, Source::BuiltIn) => builtin::NAME.into(),
-            (None, Source::Folder(Folder(folder)) | Source::ControlNet(Alone { folder: Folder(folder), .. })) => {
-                let whole = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+            (None, Storage::BuiltIn) => builtin::NAME.into(),
+            (None, Storage::Folder(Folder { path, .. })) => {
+                let whole = path.canonicalize().unwrap_or_else(|_| path.clone());
                 whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy().into_owned()
             }
-            (None, Source::File(checkpoint)) => {
+            (None, Storage::File(checkpoint)) => {
                 let path = checkpoint.path();
                 path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
             }
@@ -210,10 +203,10 @@ impl Model {
     /// The text of a file that must be there.
     pub fn text(&self, path: &str) -> Result<String> {
         let Some(bytes) = self.bytes(path)? else {
-            return Err(match &self.source {
-                Source::File(checkpoint) => checkpoint.without(path),
-                Source::ControlNet(alone) if alone.inside(path).is_none() => Error::file(
-                    &alone.folder.0,
+            return Err(match &self.storage {
+                Storage::File(checkpoint) => checkpoint.without(path),
+                Storage::Folder(folder) if !folder.holds(path) => Error::file(
+                    &folder.path,
                     "is a ControlNet, which guides a model and is none itself; give a model's folder or file, and this as its ControlNet",
                 ),
                 _ => Error::file(self.path(path), "no such file: the model is incomplete, download it again"),
@@ -230,7 +223,7 @@ impl Model {
 
     /// The folders that hold the configuration of a network, sorted.
     pub fn components(&self) -> Vec<String> {
-        let mut folders: Vec<String> = match self.source.files() {
+        let mut folders: Vec<String> = match self.storage.files() {
             Ok(files) => files.list(""),
             Err(checkpoint) => checkpoint.components().map(String::from).collect(),
         };
@@ -248,7 +241,7 @@ impl Model {
 
     /// The checkpoint, if the model is one.
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
-        self.source.files().err()
+        self.storage.files().err()
     }
 }
 

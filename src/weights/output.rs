@@ -21,72 +21,61 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// As [`write_atomically`].
 pub(super) fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    match Destination::prepare(path)? {
-        Destination::Stream => {
-            let mut stream = OpenOptions::new().append(true).open(path).map_err(|error| unwritable(path, &error))?;
-            write(&mut stream).and_then(|()| stream.flush()).map_err(|error| unwritable(path, &error))
+    let written = match prepare(path)? {
+        None => OpenOptions::new().append(true).open(path).and_then(|mut stream| {
+            write(&mut stream)?;
+            stream.flush()
+        }),
+        Some((beside, mut file, target)) => {
+            write(&mut file).and_then(|()| file.sync_all()).and_then(|()| beside.rename(&target))
         }
-        Destination::File { beside, mut file, target } => {
-            let written = write(&mut file).and_then(|()| file.sync_all()).and_then(|()| beside.rename(&target));
-            written.map_err(|error| unwritable(path, &error))
-        }
-    }
+    };
+    written.map_err(|error| unwritable(path, &error))
 }
 
 /// The same errors before there is anything to write: so that an hour's work is not lost to a mistyped folder.
 pub fn check_writable(path: &Path) -> Result<()> {
-    Destination::prepare(path).map(drop)
+    prepare(path).map(drop)
 }
 
-enum Destination {
-    Stream,
-    /// A new file in the target's folder, which takes the target's name.
-    File {
-        beside: Temporary,
-        file: File,
-        target: PathBuf,
-    },
-}
-
-impl Destination {
-    fn prepare(path: &Path) -> Result<Self> {
-        let name_is_folder = path.as_os_str().to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR]);
-        if name_is_folder || path.file_name().is_none() {
-            return Err(Error::file(path, "is not the name of a file; give one to write to"));
-        }
-        // `/dev/stdout` leads to whatever the shell opened, maybe a regular file, which must keep its identity.
-        if ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|stream| path.starts_with(stream)) {
-            return Ok(Self::Stream);
-        }
-        let existing = match fs::metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => return Err(unwritable(path, &error)),
-            metadata => metadata.ok(),
-        };
-        if let Some(metadata) = &existing {
-            if metadata.is_dir() {
-                return Err(Error::file(path, "is a folder; give the name of a file in it"));
-            } else if !metadata.is_file() {
-                return Ok(Self::Stream);
-            } else if metadata.permissions().readonly() {
-                return Err(Error::file(path, "is write-protected; give another name or make it writable"));
-            }
-        }
-        // The file behind a symbolic link is replaced, and the link stays.
-        let target = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-        let folder = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        if !folder.is_dir() {
-            let what = format!("there is no folder {} to write into; create it first", folder.display());
-            return Err(Error::file(path, what));
-        }
-        let (beside, file) = Temporary::file(folder).map_err(|error| unwritable(path, &error))?;
-        if let Some(metadata) = existing {
-            file.set_permissions(metadata.permissions()).map_err(|error| unwritable(path, &error))?;
-        }
-        Ok(Self::File { beside, file, target })
+/// A new file in the target's folder, open, and the target whose name it takes; `None` for what is written directly.
+fn prepare(path: &Path) -> Result<Option<(Temporary, File, PathBuf)>> {
+    let name_is_folder = path.as_os_str().to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR]);
+    if name_is_folder || path.file_name().is_none() {
+        return Err(Error::file(path, "is not the name of a file; give one to write to"));
     }
+    // `/dev/stdout` leads to whatever the shell opened, maybe a regular file, which must keep its identity.
+    if ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|stream| path.starts_with(stream)) {
+        return Ok(None);
+    }
+    let existing = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => return Err(unwritable(path, &error)),
+        metadata => metadata.ok(),
+    };
+    if let Some(metadata) = &existing {
+        if metadata.is_dir() {
+            return Err(Error::file(path, "is a folder; give the name of a file in it"));
+        } else if !metadata.is_file() {
+            return Ok(None);
+        } else if metadata.permissions().readonly() {
+            return Err(Error::file(path, "is write-protected; give another name or make it writable"));
+        }
+    }
+    // The file behind a symbolic link is replaced, and the link stays.
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let folder = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        let what = format!("there is no folder {} to write into; create it first", folder.display());
+        return Err(Error::file(path, what));
+    }
+    let (beside, file) = Temporary::file(folder).map_err(|error| unwritable(path, &error))?;
+    if let Some(metadata) = existing {
+        file.set_permissions(metadata.permissions()).map_err(|error| unwritable(path, &error))?;
+    }
+    Ok(Some((beside, file, target)))
 }
 
 /// The error of a file or folder that cannot be written, with what can be done about it.

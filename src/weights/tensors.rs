@@ -25,16 +25,11 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, (DType, Tensor)>> {
 /// Writes the tensors as a safetensors file in f32, whole or not at all.
 pub fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<()> {
     let fail = |error| Error::file(path, format!("cannot be written as safetensors: {error}"));
-    let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|(_, tensor)| tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
-    let views = tensors
-        .iter()
-        .zip(&bytes)
-        .map(|((name, tensor), bytes)| {
-            TensorView::new(Dtype::F32, tensor.shape.dims().to_vec(), bytes).map(|view| (*name, view))
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(fail)?;
+    let views = tensors.iter().map(|(name, tensor)| {
+        let bytes = bytemuck::cast_slice(&tensor.data);
+        Ok((*name, TensorView::new(Dtype::F32, tensor.shape.dims().to_vec(), bytes)?))
+    });
+    let views = views.collect::<Result<Vec<_>, _>>().map_err(fail)?;
     // PyTorch's loaders look for this entry.
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     write_atomically(path, &safetensors::serialize(views, Some(metadata)).map_err(fail)?)

@@ -1,6 +1,6 @@
 //! The options of `generate` that are ControlNets'.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -49,15 +49,11 @@ impl ControlArgs {
         let starts = one_each("--control-start", &self.control_start, count, 0.0)?;
         let ends = one_each("--control-end", &self.control_end, count, 1.0)?;
         let control = |(index, path): (usize, &PathBuf)| {
-            let image = read_image(path)?;
+            let image = decode_png(&path.display().to_string(), &read(path, DATA)?)?;
             Ok(Control { image, scale: scales[index], start: starts[index], end: ends[index] })
         };
         self.control_image.iter().enumerate().map(control).collect()
     }
-}
-
-fn read_image(path: &Path) -> Result<crate::image::Picture> {
-    decode_png(&path.display().to_string(), &read(path, DATA)?)
 }
 
 /// What was given, or the default for all where nothing was.

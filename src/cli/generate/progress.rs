@@ -2,10 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
 use crate::cli::flag::flag;
-use crate::cli::{interrupt, warn};
+use crate::cli::{bar, interrupt, warn};
 use crate::error::Result;
 use crate::systems::{Event, Keep, Made, Pictures};
 
@@ -14,10 +12,7 @@ pub(super) fn shown(
     keep: &mut Keep<'_>,
     make: impl FnOnce(&AtomicBool, &mut (dyn FnMut(Event<'_>) + Send), &mut Keep<'_>) -> Result<Pictures>,
 ) -> Result<Pictures> {
-    let bar = ProgressBar::new(1).with_style(
-        ProgressStyle::with_template("{bar:32} {pos}/{len} steps, {msg}, {eta} left")
-            .unwrap_or(ProgressStyle::default_bar()),
-    );
+    let bar = bar(1, "{bar:32} {pos}/{len} steps, {msg}, {eta} left");
     let mut tell = |event: Event<'_>| match event {
         Event::Warning(text) => bar.suspend(|| warn(&text.said(flag))),
         Event::Step(done, all) => {

@@ -2,16 +2,18 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::TypedValueParser;
 
+use crate::cli::{one_of, value};
 use crate::conditioning::{Embedding, Options, Syntax};
 use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub(super) struct PromptArgs {
     /// How prompts are read
-    #[arg(long, value_name = "SYNTAX", default_value = "plain")]
-    prompt_syntax: SyntaxArg,
+    #[arg(long, value_name = "SYNTAX", default_value = "plain", value_parser = syntaxes())]
+    prompt_syntax: Syntax,
     /// Condition on the output of the Nth text encoder layer from the end [default: 1, the last; SDXL 2]
     #[arg(long, value_name = "N")]
     clip_skip: Option<usize>,
@@ -21,23 +23,17 @@ pub(super) struct PromptArgs {
     embedding: Vec<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum SyntaxArg {
-    /// As diffusers: every sign is text, and what exceeds 77 tokens is left out
-    Plain,
-    /// As AUTOMATIC1111: (word), (word:1.3), [word], \( and BREAK, and prompts of any length
-    Weighted,
+fn syntaxes() -> impl TypedValueParser<Value = Syntax> {
+    let plain = value("plain", "As diffusers: every sign is text, and what exceeds 77 tokens is left out");
+    let weighted = "As AUTOMATIC1111: (word), (word:1.3), [word], \\( and BREAK, and prompts of any length";
+    one_of([(plain, Syntax::Plain), (value("weighted", weighted), Syntax::Weighted)])
 }
 
 impl PromptArgs {
     /// # Errors
     /// If an embedding cannot be read.
     pub(super) fn options(&self) -> Result<Options> {
-        let syntax = match self.prompt_syntax {
-            SyntaxArg::Plain => Syntax::Plain,
-            SyntaxArg::Weighted => Syntax::Weighted,
-        };
         let embeddings = self.embedding.iter().map(|path| Embedding::read(path)).collect::<Result<_>>()?;
-        Ok(Options { syntax, clip_skip: self.clip_skip, embeddings })
+        Ok(Options { syntax: self.prompt_syntax, clip_skip: self.clip_skip, embeddings })
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::weights::Model;
-use crate::weights::checkpoint::infer::{self, Trainer};
+use crate::weights::checkpoint::infer::{self, Trainer, Untold};
 use crate::weights::checkpoint::keys::Layout;
 use crate::weights::checkpoint::seen::Seen;
 use crate::weights::family::{Component, EPSILON, Families, Family, Kind, Prediction};
@@ -63,9 +63,9 @@ const NETWORK: Component = Component {
     parts: &[],
     alone: &[],
     lora: [&[], &[]],
-    unread: |_| Vec::new(),
-    config: |_| Value::Null,
-    others: |_| Vec::new(),
+    unread: |_, _| Vec::new(),
+    config: |_, _| Value::Null,
+    others: |_, _| Vec::new(),
 };
 
 /// Listed before a UNet: of files with one network alone, its have tensors of a UNet's names, too.
@@ -76,6 +76,7 @@ const CONTROLNET: Component = Component {
         ("input_hint_block.0.weight", Layout::ControlNet),
         ("controlnet_cond_embedding.conv_in.weight", Layout::ControlNet),
     ],
+    config: infer::controlnet,
     ..NETWORK
 };
 
@@ -86,19 +87,18 @@ const UNET: Component = Component {
     alone: &[("input_blocks.0.0.weight", Layout::Unet), ("down_blocks.0.resnets.0.conv1.weight", Layout::Unet)],
     // diffusers' first files and PEFT's own hold one network, and do not say which.
     lora: [&["unet.", "", "base_model.model.", "diffusion_model."], &["lora_unet_"]],
+    config: infer::unet,
     ..NETWORK
 };
 
-/// As Stable Diffusion 1 and 2 have it.
 const VAE: Component = Component {
     name: "vae",
     parts: &[("first_stage_model.", Layout::Vae), ("vae.", Layout::Vae)],
     alone: &[("decoder.conv_in.weight", Layout::Vae)],
-    config: |vae| infer::vae(vae, 0.18215),
+    config: infer::vae,
     ..NETWORK
 };
 
-/// OpenAI's, where its width does not tell another.
 const TEXT_ENCODER: Component = Component {
     name: "text_encoder",
     parts: &[
@@ -111,28 +111,16 @@ const TEXT_ENCODER: Component = Component {
         ("embeddings.token_embedding.weight", Layout::Clip),
     ],
     lora: [&["text_encoder.", "base_model.model."], &["lora_te_", "lora_te1_"]],
-    unread: |text| unread(trainer(text)),
-    config: |text| infer::text_encoder(text, trainer(text)),
-    others: |text| tokenizer(trainer(text)),
-    ..NETWORK
-};
-
-fn trainer(text: &Seen) -> Trainer {
-    Trainer::of(text).unwrap_or(Trainer::OpenAi)
-}
-
-/// What no UNet is conditioned by of a first text encoder: the projection of the pooled text and, of OpenCLIP's layers
-/// (ViT-H has 24), the last.
-fn unread(trainer: Trainer) -> Vec<&'static str> {
-    match trainer {
+    // What no UNet is conditioned by of a first text encoder: the projection of the pooled text and, of OpenCLIP's layers
+    // (ViT-H has 24), the last.
+    unread: |text, untold| match Trainer::of(text, untold) {
         Trainer::OpenAi => vec!["text_projection.weight"],
         Trainer::OpenClip => vec!["text_projection.weight", "text_model.encoder.layers.23."],
-    }
-}
-
-fn tokenizer(trainer: Trainer) -> Vec<(&'static str, Value)> {
-    vec![("tokenizer/tokenizer_config.json", infer::tokenizer(trainer))]
-}
+    },
+    config: |text, untold| infer::text_encoder(text, Trainer::of(text, untold)),
+    others: |text, untold| vec![("tokenizer/tokenizer_config.json", infer::tokenizer(Trainer::of(text, untold)))],
+    ..NETWORK
+};
 
 /// What the published models of most families predict.
 fn noise(_: &Seen, _: Option<f32>) -> (Kind, String) {

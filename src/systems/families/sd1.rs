@@ -3,20 +3,22 @@
 
 use serde_json::json;
 
-use super::{CONTROLNET, Component, EPSILON, Family, TEXT_ENCODER, UNET, VAE, files, noise};
-use crate::weights::checkpoint::infer::{self, Untold};
+use super::{CONTROLNET, EPSILON, Family, TEXT_ENCODER, Trainer, UNET, Untold, VAE, files, noise};
 
 pub static SD1: Family = Family {
     name: "sd1",
     title: "Stable Diffusion 1",
     recognises: |network| network.has("time_embedding."),
     refuses: |_| None,
-    components: &[
-        Component { config: |network| infer::controlnet(network, &UNTOLD), ..CONTROLNET },
-        Component { config: |unet| infer::unet(unet, &UNTOLD), ..UNET },
-        VAE,
-        TEXT_ENCODER,
-    ],
+    untold: Untold {
+        heads: Some(8),
+        linear_projection: false,
+        time_id_width: None,
+        text_width: None,
+        scaling: 0.18215,
+        trainer: Trainer::OpenAi,
+    },
+    components: &[CONTROLNET, UNET, VAE, TEXT_ENCODER],
     architectures: &[],
     prediction: noise,
     side: |_| 64,
@@ -28,5 +30,3 @@ pub static SD1: Family = Family {
         files("StableDiffusionPipeline", scheduler, own, prediction)
     },
 };
-
-const UNTOLD: Untold = Untold { heads: Some(8), linear_projection: false, time_id_width: None };

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{CONTROLNET, Component, EPSILON, Family, Kind, Seen, TEXT_ENCODER, UNET, VAE, files, tokenizer, unread};
-use crate::weights::checkpoint::infer::{self, Trainer, Untold};
+use super::sd1::SD1;
+use super::{EPSILON, Family, Kind, Seen, Trainer, Untold, files};
 use crate::weights::family::VELOCITY;
 
 pub static SD2: Family = Family {
@@ -11,17 +11,8 @@ pub static SD2: Family = Family {
     title: "Stable Diffusion 2",
     recognises: |network| network.dims_of_any("proj_in.weight").is_some_and(|dims| dims.len() == 2),
     refuses: |_| None,
-    components: &[
-        Component { config: |network| infer::controlnet(network, &UNTOLD), ..CONTROLNET },
-        Component { config: |unet| infer::unet(unet, &UNTOLD), ..UNET },
-        VAE,
-        Component {
-            unread: |text| unread(trainer(text)),
-            config: |text| infer::text_encoder(text, trainer(text)),
-            others: |text| tokenizer(trainer(text)),
-            ..TEXT_ENCODER
-        },
-    ],
+    untold: Untold { heads: None, linear_projection: true, trainer: Trainer::OpenClip, ..SD1.untold },
+    components: SD1.components,
     architectures: &[("stable-diffusion-v2-768-v", VELOCITY), ("stable-diffusion-v2-512", EPSILON)],
     prediction,
     side: |prediction| if prediction.kind == VELOCITY { 96 } else { 64 },
@@ -30,12 +21,6 @@ pub static SD2: Family = Family {
         files("StableDiffusionPipeline", "DDIMScheduler", own, prediction)
     },
 };
-
-const UNTOLD: Untold = Untold { heads: None, linear_projection: true, time_id_width: None };
-
-fn trainer(text: &Seen) -> Trainer {
-    Trainer::of(text).unwrap_or(Trainer::OpenClip)
-}
 
 /// Training steps of the first checkpoint, the one that predicts noise.
 const BASE_STEPS: f32 = 875_000.0;

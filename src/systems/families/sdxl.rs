@@ -1,9 +1,8 @@
 //! Stable Diffusion XL (Podell et al. 2023): two text encoders, and a UNet that is given the sizes of pictures.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{CONTROLNET, Component, Family, Seen, TEXT_ENCODER, UNET, VAE, files, noise};
-use crate::weights::checkpoint::infer::{self, Trainer, Untold};
+use super::{CONTROLNET, Component, Family, Seen, TEXT_ENCODER, Trainer, UNET, Untold, VAE, files, infer, noise};
 use crate::weights::checkpoint::keys::Layout;
 
 /// What the error of a refiner says.
@@ -15,19 +14,28 @@ pub static SDXL: Family = Family {
     // Others with such an embedding have transformers at the first level.
     recognises: |network| network.has("add_embedding.") && !network.has("down_blocks.0.attentions."),
     refuses: |unet| is_refiner(unet).then_some(REFINER),
+    untold: Untold {
+        heads: None,
+        linear_projection: true,
+        time_id_width: Some(256),
+        // Some ControlNets have no transformers.
+        text_width: Some(2048),
+        scaling: 0.13025,
+        trainer: Trainer::OpenAi,
+    },
     components: &[
-        Component { config: controlnet, ..CONTROLNET },
-        Component { config: |unet| infer::unet(unet, &UNTOLD), ..UNET },
-        Component { config: |vae| infer::vae(vae, 0.13025), ..VAE },
+        CONTROLNET,
+        UNET,
+        VAE,
         TEXT_ENCODER,
         Component {
             name: "text_encoder_2",
             parts: &[("conditioner.embedders.1.model.", Layout::OpenClip)],
             alone: &[],
             lora: [&["text_encoder_2."], &["lora_te2_"]],
-            unread: |_| Vec::new(),
-            config: |text| infer::text_encoder(text, Trainer::OpenClip),
-            others: |_| vec![("tokenizer_2/tokenizer_config.json", infer::tokenizer(Trainer::OpenClip))],
+            unread: |_, _| Vec::new(),
+            config: |text, _| infer::text_encoder(text, Trainer::OpenClip),
+            others: |_, _| vec![("tokenizer_2/tokenizer_config.json", infer::tokenizer(Trainer::OpenClip))],
             ..TEXT_ENCODER
         },
     ],
@@ -45,22 +53,8 @@ pub static SDXL: Family = Family {
     },
 };
 
-const UNTOLD: Untold = Untold { heads: None, linear_projection: true, time_id_width: Some(256) };
-
-/// Width of the two text encoders together.
-const TEXT_WIDTH: usize = 2048;
-
 /// A refiner's UNet, unlike the base's, has no transformer at its lowest level.
 fn is_refiner(unet: &Seen) -> bool {
     let last = unet.count("down_blocks.").saturating_sub(1);
     !unet.has(&format!("down_blocks.{last}.attentions."))
-}
-
-fn controlnet(network: &Seen) -> Value {
-    let mut config = infer::controlnet(network, &UNTOLD);
-    if config.get("cross_attention_dim").is_none() {
-        // Some have no transformers.
-        config["cross_attention_dim"] = TEXT_WIDTH.into();
-    }
-    config
 }

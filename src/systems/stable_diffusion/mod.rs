@@ -71,7 +71,7 @@ impl StableDiffusion {
         Ok(Self { variant, unet, vae, schedule, controls, encoders: Mutex::new(None) })
     }
 
-    fn sampler(&self, settings: &Settings) -> Result<Box<dyn Sampler>> {
+    fn sampler(&self, settings: &Settings) -> Result<Sampler> {
         let schedule = self.schedule.clone().with_spacing(settings.spacing.as_deref());
         let schedule = schedule.with_prediction(settings.prediction.as_deref()).with_eta(settings.eta)?;
         samplers::sampler(&settings.sampler, &schedule, settings.steps)

@@ -14,7 +14,8 @@ const OPENAI_WIDTH: usize = 768;
 const OPEN_CLIP_WIDTH: usize = 1024;
 const TOKEN_EMBEDDING: &str = "text_model.embeddings.token_embedding.weight";
 
-/// What no tensor of a UNet tells, as the published models of its family have it.
+/// What no tensor tells, as the published models of a family have it.
+#[derive(Debug, Clone, Copy)]
 pub struct Untold {
     /// Heads at every level; `None` has one for each 64 channels.
     pub heads: Option<usize>,
@@ -23,6 +24,12 @@ pub struct Untold {
     /// What is added to the time's embedding, where something is: the pooled text with numbers of which each has this
     /// many sines and cosines, or, for `None`, one vector.
     pub time_id_width: Option<usize>,
+    /// Width of the texts' embeddings, where there are networks without a transformer that has it.
+    pub text_width: Option<usize>,
+    /// Latents times this have a variance of 1.
+    pub scaling: f64,
+    /// Whose a text encoder is whose width does not tell.
+    pub trainer: Trainer,
 }
 
 /// `unet/config.json`, but for the side of the latents that it was trained on.
@@ -64,11 +71,8 @@ pub fn unet(unet: &Seen, untold: &Untold) -> Value {
     }
     put(&mut config, "in_channels", unet.dim("conv_in.weight", 1));
     put(&mut config, "out_channels", unet.dim("conv_out.weight", 0));
-    put(
-        &mut config,
-        "cross_attention_dim",
-        unet.dims_of_any("attn2.to_k.weight").and_then(|dims| dims.get(1).copied()),
-    );
+    let text_width = unet.dims_of_any("attn2.to_k.weight").and_then(|dims| dims.get(1).copied());
+    put(&mut config, "cross_attention_dim", text_width.or(untold.text_width));
     put(&mut config, "time_cond_proj_dim", unet.dim("time_embedding.cond_proj.weight", 1));
     put(&mut config, "num_class_embeds", unet.dim("class_embedding.weight", 0));
     let added = unet.dim("add_embedding.linear_1.weight", 1);
@@ -106,8 +110,8 @@ fn put(config: &mut Value, key: &str, value: Option<usize>) {
     }
 }
 
-/// `vae/config.json`; latents times `scaling` have a variance of 1.
-pub fn vae(vae: &Seen, scaling: f64) -> Value {
+/// `vae/config.json`
+pub fn vae(vae: &Seen, untold: &Untold) -> Value {
     let levels = vae.count("encoder.down_blocks.").max(vae.count("decoder.up_blocks."));
     // The decoder's levels are in the order of computation, from the widest on.
     let channels = |i: usize| {
@@ -121,7 +125,7 @@ pub fn vae(vae: &Seen, scaling: f64) -> Value {
         "down_block_types": vec!["DownEncoderBlock2D"; levels],
         "up_block_types": vec!["UpDecoderBlock2D"; levels],
         "layers_per_block": layers,
-        "scaling_factor": scaling,
+        "scaling_factor": untold.scaling,
         "use_quant_conv": vae.has("quant_conv."),
         "use_post_quant_conv": vae.has("post_quant_conv."),
         "mid_block_add_attention": vae.has("decoder.mid_block.attentions.") || vae.has("encoder.mid_block.attentions."),
@@ -144,11 +148,11 @@ pub enum Trainer {
 impl Trainer {
     /// By the encoder's width, where that is a published one's. Never by its tensors' names, since programs write either's
     /// in the other's manner.
-    pub fn of(text: &Seen) -> Option<Self> {
+    pub fn of(text: &Seen, untold: &Untold) -> Self {
         match text_width(text) {
-            OPENAI_WIDTH => Some(Self::OpenAi),
-            OPEN_CLIP_WIDTH.. => Some(Self::OpenClip),
-            _ => None,
+            OPENAI_WIDTH => Self::OpenAi,
+            OPEN_CLIP_WIDTH.. => Self::OpenClip,
+            _ => untold.trainer,
         }
     }
 }

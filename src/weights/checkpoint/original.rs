@@ -29,20 +29,11 @@ impl Original {
 
     /// What original files call this module, if they have one such.
     pub fn name(&self, module: &str) -> Option<String> {
-        if let Some(rest) = module.strip_prefix("down_blocks.") {
-            let (block, rest) = level(&self.down, rest)?;
-            if rest == "downsamplers.0.conv" {
-                return Some(format!("input_blocks.{}.0.op", block.start + block.layers));
+        let ways = [("down_blocks.", "input_blocks", &self.down), ("up_blocks.", "output_blocks", &self.up)];
+        for (start, way, blocks) in ways {
+            if let Some((level, rest)) = module.strip_prefix(start).and_then(number) {
+                return layer(way, blocks.get(level)?, rest);
             }
-            return layer("input_blocks", block, rest);
-        }
-        if let Some(rest) = module.strip_prefix("up_blocks.") {
-            let (block, rest) = level(&self.up, rest)?;
-            if rest == "upsamplers.0.conv" {
-                let (last, after) = ((block.start + block.layers).checked_sub(1)?, 1 + usize::from(block.attends));
-                return Some(format!("output_blocks.{last}.{after}.conv"));
-            }
-            return layer("output_blocks", block, rest);
         }
         let name = back(UNET, module)?;
         match name.strip_prefix("middle_block.").and_then(number) {
@@ -77,13 +68,15 @@ fn blocks<'a>(names: impl Iterator<Item = &'a str>, way: &str, first: usize) -> 
     blocks
 }
 
-/// `1.resnets.0.conv1` as the level 1 and the rest.
-fn level<'a>(blocks: &[Block], rest: &'a str) -> Option<(Block, &'a str)> {
-    let (level, rest) = number(rest)?;
-    Some((*blocks.get(level)?, rest))
-}
-
-fn layer(way: &str, block: Block, rest: &str) -> Option<String> {
+fn layer(way: &str, block: &Block, rest: &str) -> Option<String> {
+    let after = block.start + block.layers;
+    match (way, rest) {
+        ("input_blocks", "downsamplers.0.conv") => return Some(format!("{way}.{after}.0.op")),
+        ("output_blocks", "upsamplers.0.conv") => {
+            return Some(format!("{way}.{}.{}.conv", after.checked_sub(1)?, 1 + usize::from(block.attends)));
+        }
+        _ => {}
+    }
     let (kind, rest) = rest.split_once('.')?;
     let (j, rest) = number(rest)?;
     let path = format!("{way}.{}", block.start + j);

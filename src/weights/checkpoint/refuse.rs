@@ -1,9 +1,9 @@
 //! Files that hold tensors, but no model: what they are, and what to do with them.
 
-use crate::weights::family::Stranger;
+use crate::weights::family::Foreign;
 
 /// Parts of names that only one kind of file has, the kind, and what to do.
-const KINDS: &[Stranger] = &[
+const KINDS: &[Foreign] = &[
     (&["lora_controlnet"], "is a Control-LoRA, which is not supported; give a ControlNet"),
     (&["difference"], "is a ControlNet's difference to a model, which is not supported; give the whole ControlNet"),
     (
@@ -21,7 +21,7 @@ const KINDS: &[Stranger] = &[
 ];
 
 /// What a file with these names is, if that is known, here or as one of `others`, and cannot be opened as a model.
-pub fn other_kind<'a>(names: impl Iterator<Item = &'a str> + Clone, others: &[Stranger]) -> Option<&'static str> {
+pub fn other_kind<'a>(names: impl Iterator<Item = &'a str> + Clone, others: &[Foreign]) -> Option<&'static str> {
     let has = |part: &&str| names.clone().any(|name| name.contains(*part));
     KINDS.iter().chain(others).find(|(parts, _)| parts.iter().any(has)).map(|(_, what)| *what)
 }

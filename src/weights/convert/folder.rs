@@ -26,7 +26,7 @@ pub(super) fn convert(from: &Path, to: &Path, encoding: Encoding) -> Result<()> 
         return Err(Error::file(to, format!("cannot be made: {} is not a folder", existing.display())));
     }
     let made = Temporary::folder(existing).map_err(|error| unwritable(to, &error))?;
-    Source { whole: &repository(&whole), encoding }.write(from, made.path())?;
+    Conversion { whole: &repository(&whole), encoding }.write(from, made.path())?;
     if existing != target {
         let parent = target.parent().unwrap_or(existing);
         let named = fs::create_dir_all(parent).and_then(|()| made.rename(&target));
@@ -63,13 +63,13 @@ fn list(folder: &Path, below: &Path, files: &mut Vec<PathBuf>) -> io::Result<()>
     Ok(())
 }
 
-struct Source<'a> {
+struct Conversion<'a> {
     /// What no link leads out of.
     whole: &'a Path,
     encoding: Encoding,
 }
 
-impl Source<'_> {
+impl Conversion<'_> {
     /// Every file of a folder and of those in it: weights anew, the rest as it is. Of weights that are there twice,
     /// those of full precision; pickles stay behind.
     fn write(&self, from: &Path, to: &Path) -> Result<()> {

@@ -34,7 +34,7 @@ impl Head {
 
 /// Which bytes of the file a body holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub struct Span {
     /// Its first byte.
     pub from: u64,
     /// Behind its last byte, where that is known before.
@@ -47,7 +47,7 @@ pub struct Part {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The body holds this part of the file.
-    Body(Part),
+    Body(Span),
     /// The rest of the file cannot be had: ask for the whole.
     Anew,
     /// Ask again, after this time if the server says it. The text says why.
@@ -91,10 +91,10 @@ fn file(head: &Head, from: u64) -> Answer {
         return Answer::Refused(format!("is {WEB_PAGE}"));
     }
     if head.status == 200 {
-        return Answer::Body(Part { from: 0, end: head.length, all: head.length });
+        return Answer::Body(Span { from: 0, end: head.length, all: head.length });
     }
-    match range(head).filter(|part| part.from == from) {
-        Some(part) => Answer::Body(part),
+    match range(head).filter(|span| span.from == from) {
+        Some(span) => Answer::Body(span),
         None if from > 0 => Answer::Anew,
         None => Answer::Refused("is answered with a part that was not asked for (206); try another mirror".into()),
     }
@@ -106,7 +106,7 @@ pub(super) const WEB_PAGE: &str = "a web page instead of the file: this network 
 
 /// The bytes that a 206 says it holds: `bytes FIRST-LAST/ALL`, where ALL may be `*`. `None` unless it is one range of
 /// bytes that fits the body's length.
-fn range(head: &Head) -> Option<Part> {
+fn range(head: &Head) -> Option<Span> {
     if head.content_type.starts_with("multipart/") {
         return None;
     }
@@ -117,7 +117,7 @@ fn range(head: &Head) -> Option<Part> {
     let fits = from < end
         && all.is_none_or(|all| end <= all)
         && head.length.is_none_or(|length| from.checked_add(length) == Some(end));
-    fits.then_some(Part { from, end: Some(end), all })
+    fits.then_some(Span { from, end: Some(end), all })
 }
 
 /// Digits alone: `u64::from_str` would take a sign.
@@ -158,11 +158,11 @@ mod tests {
 
     #[test]
     fn a_range_that_goes_on_where_it_should_is_taken() {
-        let part = |end, all| Answer::Body(Part { from: 10, end: Some(end), all });
-        assert_eq!(partial("bytes 10-32/33", Some(23)), part(33, Some(33)));
-        assert_eq!(partial("Bytes 10-32/*", None), part(33, None));
+        let span = |end, all| Answer::Body(Span { from: 10, end: Some(end), all });
+        assert_eq!(partial("bytes 10-32/33", Some(23)), span(33, Some(33)));
+        assert_eq!(partial("Bytes 10-32/*", None), span(33, None));
         // Less than was asked for is allowed: the rest is asked for after it.
-        assert_eq!(partial("bytes 10-19/33", Some(10)), part(20, Some(33)));
+        assert_eq!(partial("bytes 10-19/33", Some(10)), span(20, Some(33)));
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
         assert!(refused("content-encoding", &"x".repeat(9000)).len() < 500);
         assert!(refused("content-type", "Text/HTML; charset=utf-8").contains("a web page"));
         let plain = answer(&head(200, Some(3), &[("content-encoding", "identity")]), 0, SystemTime::UNIX_EPOCH);
-        assert_eq!(plain, Answer::Body(Part { from: 0, end: Some(3), all: Some(3) }));
+        assert_eq!(plain, Answer::Body(Span { from: 0, end: Some(3), all: Some(3) }));
     }
 
     #[test]

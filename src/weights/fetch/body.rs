@@ -3,7 +3,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
-use super::answer::{Part, WEB_PAGE};
+use super::answer::{Span, WEB_PAGE};
 use crate::weights::format::stranger::{Stranger, stranger};
 
 /// How large the file is.
@@ -29,7 +29,10 @@ pub enum Stop {
 }
 
 /// This many bytes of a page or of a pointer tell what it is.
-const FIRST: usize = 32;
+const FIRST: u64 = 32;
+
+/// This many bytes are received before they are written.
+const CHUNK: u64 = 1 << 16;
 
 /// Writes the body behind the bytes of the file before it, and says how many of the file are there then. `open` opens
 /// the place for it, and is only called once there is something to write; `tell` is told each count of bytes.
@@ -38,51 +41,51 @@ const FIRST: usize = 32;
 /// [`Stop`] says why it ended.
 pub fn receive<W: Write>(
     body: &mut dyn Read,
-    part: Part,
+    span: Span,
     size: Size,
     open: impl FnOnce() -> io::Result<W>,
     tell: &mut dyn FnMut(u64),
 ) -> Result<u64, Stop> {
     let (Size::Exactly(most) | Size::AtMost(most)) = size;
-    let limit = part.end.map_or(most, |end| end.min(most));
-    let mut buffer = vec![0; 1 << 16];
-    let mut done = part.from;
-    let room = |done: u64| usize::try_from(limit.saturating_sub(done)).unwrap_or(usize::MAX);
-    let (mut n, mut broken) = fill(body, &mut buffer[..FIRST.min(room(done))]);
-    refuse(&buffer[..n], part, size, broken.is_none())?;
+    let limit = span.end.map_or(most, |end| end.min(most));
+    let mut buffer = Vec::new();
+    let mut done = span.from;
+    // What came before a failure is in the buffer all the same.
+    let mut fill = |buffer: &mut Vec<u8>, most: u64| {
+        buffer.clear();
+        Read::take(&mut *body, most).read_to_end(buffer).err()
+    };
+    let mut broken = fill(&mut buffer, FIRST.min(limit.saturating_sub(done)));
+    refuse(&buffer, span, size, broken.is_none())?;
     let mut out = open().map_err(Stop::Unwritable)?;
     loop {
-        out.write_all(&buffer[..n]).map_err(Stop::Unwritable)?;
-        done += n as u64;
+        out.write_all(&buffer).map_err(Stop::Unwritable)?;
+        done += buffer.len() as u64;
         tell(done);
         if let Some(error) = broken {
             return Err(Stop::Broken(done, error));
         }
-        if n == 0 || done >= limit {
+        if buffer.is_empty() || done >= limit {
             break;
         }
-        let until = buffer.len().min(room(done));
-        (n, broken) = match read(body, &mut buffer[..until]) {
-            Ok(n) => (n, None),
-            Err(error) => (0, Some(error)),
-        };
+        broken = fill(&mut buffer, CHUNK.min(limit - done));
     }
     out.flush().map_err(Stop::Unwritable)?;
-    let expected = part.end.or(if let Size::Exactly(bytes) = size { Some(bytes) } else { None });
+    let expected = span.end.or(if let Size::Exactly(bytes) = size { Some(bytes) } else { None });
     if expected.is_some_and(|expected| done < expected) {
         return Err(Stop::Broken(done, io::Error::new(ErrorKind::UnexpectedEof, "too early")));
     }
     // A connection that fails only now has brought all there is.
-    if done >= limit && read(body, &mut [0]).is_ok_and(|n| n > 0) {
+    if done >= limit && fill(&mut buffer, 1).is_none() && !buffer.is_empty() {
         return Err(Stop::TooLong(format!("goes on after {limit} bytes: it is not the file of the manifest")));
     }
     Ok(done)
 }
 
 /// What can be said against a body by its first bytes and its length.
-fn refuse(first: &[u8], part: Part, size: Size, ended_well: bool) -> Result<(), Stop> {
+fn refuse(first: &[u8], span: Span, size: Size, ended_well: bool) -> Result<(), Stop> {
     let refused = |what: String| Err(Stop::Refused(what));
-    if part.from == 0 {
+    if span.from == 0 {
         match stranger(first) {
             Some(Stranger::WebPage) => return refused(format!("is {WEB_PAGE}")),
             Some(Stranger::LfsPointer) => {
@@ -94,8 +97,8 @@ fn refuse(first: &[u8], part: Part, size: Size, ended_well: bool) -> Result<(), 
             return refused("is empty; try again later, or take another mirror (HF_ENDPOINT)".into());
         }
     }
-    match (part.all.or(part.end), size) {
-        (Some(says), Size::Exactly(wanted)) if says > wanted || part.all.is_some_and(|all| all != wanted) => {
+    match (span.all.or(span.end), size) {
+        (Some(says), Size::Exactly(wanted)) if says > wanted || span.all.is_some_and(|all| all != wanted) => {
             refused(format!("has {says} bytes, and the manifest's file {wanted}: it is another one"))
         }
         (Some(says), Size::AtMost(most)) if says > most => {
@@ -105,41 +108,19 @@ fn refuse(first: &[u8], part: Part, size: Size, ended_well: bool) -> Result<(), 
     }
 }
 
-/// Reads until the buffer is full, the body ends, or it breaks.
-fn fill(body: &mut dyn Read, buffer: &mut [u8]) -> (usize, Option<io::Error>) {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match read(body, &mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(error) => return (filled, Some(error)),
-        }
-    }
-    (filled, None)
-}
-
-fn read(body: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match body.read(buffer) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// What was written of a body, and what came of it.
-    fn received(body: &mut dyn Read, part: Part, size: Size) -> (Vec<u8>, Result<u64, Stop>) {
+    fn received(body: &mut dyn Read, span: Span, size: Size) -> (Vec<u8>, Result<u64, Stop>) {
         let mut written = Vec::new();
-        let result = receive(body, part, size, || Ok(&mut written), &mut |_| {});
+        let result = receive(body, span, size, || Ok(&mut written), &mut |_| {});
         (written, result)
     }
 
-    fn whole(all: Option<u64>) -> Part {
-        Part { from: 0, end: all, all }
+    fn whole(all: Option<u64>) -> Span {
+        Span { from: 0, end: all, all }
     }
 
     fn refusal(body: &[u8], all: Option<u64>) -> String {
@@ -160,11 +141,11 @@ mod tests {
 
     #[test]
     fn a_range_is_not_left_behind_its_end() {
-        let part = Part { from: 10, end: Some(20), all: Some(1000) };
-        let (written, result) = received(&mut io::repeat(7), part, Size::Exactly(1000));
+        let span = Span { from: 10, end: Some(20), all: Some(1000) };
+        let (written, result) = received(&mut io::repeat(7), span, Size::Exactly(1000));
         assert_eq!(written.len(), 10);
         assert!(matches!(result, Err(Stop::TooLong(_))));
-        let (_, result) = received(&mut io::repeat(7).take(10), part, Size::Exactly(1000));
+        let (_, result) = received(&mut io::repeat(7).take(10), span, Size::Exactly(1000));
         assert_eq!(result.unwrap(), 20);
     }
 

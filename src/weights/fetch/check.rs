@@ -1,7 +1,7 @@
 //! Whether a file is the one that the manifest means.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -113,14 +113,10 @@ fn sha256(path: &Path) -> Result<String> {
     let fail = |error| unreadable(path, &error);
     let mut file = File::open(path).map_err(fail)?;
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => hasher.update(&buffer[..n]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(fail(error)),
-        }
+    let mut buffer = Vec::new();
+    while file.by_ref().take(1 << 16).read_to_end(&mut buffer).map_err(fail)? > 0 {
+        hasher.update(&buffer);
+        buffer.clear();
     }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

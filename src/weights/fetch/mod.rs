@@ -12,7 +12,7 @@ mod lock;
 mod receive;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use self::receive::{Client, Download};
@@ -90,9 +90,7 @@ pub fn fetch(entry: &Entry, folder: &Path, hub: &Hub, tell: &mut dyn FnMut(Progr
             }
         }
         let url = entry.url(&hub.url, file).ok_or_else(|| Error::file(&entry.name, "is published nowhere"))?;
-        let mut part = path.clone().into_os_string();
-        part.push(".part");
-        let part = PathBuf::from(part);
+        let part = path.with_added_extension("part");
         // Otherwise nothing tells that two halves are of one file.
         let resumable = file.sha256.is_some() || entry.revision.is_some();
         Download { client: &client, file, url: &url, part: &part, resumable }.run(tell)?;

@@ -12,7 +12,7 @@ use ureq::http::Response;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body, Timeout};
 
-use super::answer::{Answer, Head, Part, answer};
+use super::answer::{Answer, Head, Span, answer};
 use super::body::{Size, Stop, receive};
 use super::{HUB, Hub, Progress, check, plain};
 use crate::error::{Error, Result};
@@ -162,18 +162,18 @@ impl Download<'_> {
         };
         let head = Head::new(response.status().as_u16(), response.body().content_length(), value);
         match answer(&head, from, SystemTime::now()) {
-            Answer::Body(part) => self.store(part, response.into_body(), tell),
+            Answer::Body(span) => self.store(span, response.into_body(), tell),
             Answer::Anew => Ok(Step::From(0)),
             Answer::Later(why, wait) => Ok(Step::Broken(from, why, wait)),
             Answer::Refused(why) => Err(self.fail(why)),
         }
     }
 
-    fn store(&self, part: Part, mut body: Body, tell: &mut dyn FnMut(Progress)) -> Result<Step> {
+    fn store(&self, span: Span, mut body: Body, tell: &mut dyn FnMut(Progress)) -> Result<Step> {
         let size = check::size(self.file);
-        let all = part.all.or(self.file.bytes);
+        let all = span.all.or(self.file.bytes);
         let mut told = |done| tell(Progress::Bytes(self.part, done, all));
-        match receive(&mut body.as_reader(), part, size, || self.open(part.from), &mut told) {
+        match receive(&mut body.as_reader(), span, size, || self.open(span.from), &mut told) {
             Ok(done) if all.is_some_and(|all| done < all) => Ok(Step::From(done)),
             Ok(_) => Ok(Step::Done),
             Err(Stop::Refused(why)) => Err(self.fail(why)),

@@ -19,43 +19,36 @@ pub enum Blocks {
 }
 
 impl Blocks {
-    pub fn name(self) -> &'static str {
+    /// Its name, the elements and bytes of a block, and how the blocks are laid out for a device: five bits as eight, and
+    /// large blocks as their stretches.
+    fn facts(self) -> (&'static str, usize, usize, BlockLayout) {
+        let layout = |bits, block, minimum| BlockLayout { bits, block, minimum };
         match self {
-            Self::Q4_0 => "q4_0",
-            Self::Q5_0 => "q5_0",
-            Self::Q8_0 => "q8_0",
-            Self::Q4K => "q4_k",
-            Self::Q6K => "q6_k",
+            Self::Q4_0 => ("q4_0", 32, 18, layout(4, 32, false)),
+            Self::Q5_0 => ("q5_0", 32, 22, layout(8, 32, false)),
+            Self::Q8_0 => ("q8_0", 32, 34, layout(8, 32, false)),
+            Self::Q4K => ("q4_k", 256, 144, layout(4, 32, true)),
+            Self::Q6K => ("q6_k", 256, 210, layout(8, 16, false)),
         }
+    }
+
+    pub fn name(self) -> &'static str {
+        self.facts().0
     }
 
     /// Elements of a block.
     pub fn elements(self) -> usize {
-        match self {
-            Self::Q4_0 | Self::Q5_0 | Self::Q8_0 => 32,
-            Self::Q4K | Self::Q6K => 256,
-        }
+        self.facts().1
     }
 
     /// Bytes of a block.
     pub fn bytes(self) -> usize {
-        match self {
-            Self::Q4_0 => 18,
-            Self::Q5_0 => 22,
-            Self::Q8_0 => 34,
-            Self::Q4K => 144,
-            Self::Q6K => 210,
-        }
+        self.facts().2
     }
 
-    /// How the blocks are laid out for a device: five bits as eight, and large blocks as their stretches.
+    /// How the blocks are laid out for a device.
     pub fn layout(self) -> BlockLayout {
-        match self {
-            Self::Q4_0 => BlockLayout { bits: 4, block: 32, minimum: false },
-            Self::Q4K => BlockLayout { bits: 4, block: 32, minimum: true },
-            Self::Q5_0 | Self::Q8_0 => BlockLayout { bits: 8, block: 32, minimum: false },
-            Self::Q6K => BlockLayout { bits: 8, block: 16, minimum: false },
-        }
+        self.facts().3
     }
 
     /// The elements of whole blocks as f32, little-endian.

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Blocks, Entry, Form, Header};
+use super::{Blocks, Form, Header, Stored};
 use crate::tensor::{DType, Shape};
 
 pub const MAGIC: &[u8] = b"GGUF";
@@ -74,7 +74,7 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
         let (begin, end) = range.ok_or_else(|| fail("lies beyond the end of the file"))?;
         let shape = original_shape(&values, &name, len).unwrap_or(dims);
         last = last.max(end);
-        index.insert(name, Entry { dtype, shape: Shape::new(shape), range: begin..end, blocks });
+        index.insert(name, Stored { dtype, shape: Shape::new(shape), range: begin..end, blocks });
     }
     let texts = values.into_iter().filter_map(|(key, value)| match value {
         Value::Text(text) => Some((key, text)),

@@ -14,7 +14,7 @@ use crate::tensor::{DType, Shape};
 
 /// Where a tensor is, and what.
 #[derive(Debug)]
-pub struct Entry {
+pub struct Stored {
     /// What its elements are read as.
     pub dtype: DType,
     /// PyTorch's order of dimensions.
@@ -28,7 +28,7 @@ pub struct Entry {
 /// What a file says of itself.
 #[derive(Debug, Default)]
 pub struct Header {
-    pub index: BTreeMap<String, Entry>,
+    pub index: BTreeMap<String, Stored>,
     /// Tensors of a type that cannot be read, and that type.
     pub unknown: BTreeMap<String, String>,
     pub metadata: HashMap<String, String>,

@@ -4,8 +4,17 @@
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::stranger::{Stranger, stranger};
-use super::{Entry, Header};
+use super::{Header, Stored};
 use crate::tensor::{DType, Shape};
+
+/// The types of elements that are read, and what they are here.
+pub const TYPES: [(Dtype, DType); 5] = [
+    (Dtype::F32, DType::F32),
+    (Dtype::F16, DType::F16),
+    (Dtype::BF16, DType::BF16),
+    (Dtype::I64, DType::I64),
+    (Dtype::I32, DType::I32),
+];
 
 /// What is said of files that hold PyTorch pickles.
 pub const PICKLE: &str = "is a PyTorch pickle, which can run any code when it is read, so it is not";
@@ -24,7 +33,8 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
     // Bytes behind the last tensor are an error of `deserialize`.
     let mut found = Header { metadata, end: Some(data.len()), ..Header::default() };
     for (name, view) in tensors.iter() {
-        let Some(dtype) = dtype(view.dtype()) else {
+        let known = TYPES.iter().find(|(stored, _)| *stored == view.dtype());
+        let Some(&(_, dtype)) = known else {
             found.unknown.insert(name.to_string(), view.dtype().to_string());
             continue;
         };
@@ -32,20 +42,9 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
         let start = view.data().as_ptr() as usize - data.as_ptr() as usize;
         debug_assert!(start >= 8 + header);
         let range = start..start + view.data().len();
-        found.index.insert(name.to_string(), Entry { dtype, shape: Shape::new(view.shape()), range, blocks: None });
+        found.index.insert(name.to_string(), Stored { dtype, shape: Shape::new(view.shape()), range, blocks: None });
     }
     Ok(found)
-}
-
-fn dtype(dtype: Dtype) -> Option<DType> {
-    match dtype {
-        Dtype::F32 => Some(DType::F32),
-        Dtype::F16 => Some(DType::F16),
-        Dtype::BF16 => Some(DType::BF16),
-        Dtype::I64 => Some(DType::I64),
-        Dtype::I32 => Some(DType::I32),
-        _ => None,
-    }
 }
 
 /// Why these bytes are no whole safetensors file, and what to do.

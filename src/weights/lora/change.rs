@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use super::factor::{Factor, Matrix};
 use super::file::{LoraFile, Parts};
-use super::parts::Part;
+use super::roles::Role;
 use crate::error::ten;
 use crate::tensor::Shape;
 
@@ -67,8 +67,8 @@ impl Change {
         strength: f32,
     ) -> Result<Self, String> {
         let mut left = parts.clone();
-        left.remove(&Part::Alpha);
-        let lengths = [Part::DoraScale, Part::Magnitude].map(|part| left.remove(&part));
+        left.remove(&Role::Alpha);
+        let lengths = [Role::DoraScale, Role::Magnitude].map(|part| left.remove(&part));
         let incomplete = || format!("only {}", ten(&parts.values().collect::<Vec<_>>()));
         let form = form(&mut left).filter(|_| left.is_empty()).ok_or_else(incomplete)?;
         let ([rows, columns], rank) = form.size(lora)?;
@@ -155,7 +155,7 @@ fn axis(lora: &LoraFile, tensor: &str, shape: &Shape, of_rows: bool) -> Result<A
 
 /// Takes what a change is made of from its parts, if it is there.
 fn form(parts: &mut Parts) -> Option<Form> {
-    let mut factor = |whole: Option<Part>, left: Part, right: Part, core: Part, left_transposed: bool| {
+    let mut factor = |whole: Option<Role>, left: Role, right: Role, core: Role, left_transposed: bool| {
         if let Some(name) = whole.and_then(|whole| parts.remove(&whole)) {
             return Some(Factor::Whole(name));
         }
@@ -165,15 +165,15 @@ fn form(parts: &mut Parts) -> Option<Form> {
             None => Factor::Pair { left, right },
         })
     };
-    if let Some(low) = factor(None, Part::Up, Part::Down, Part::Mid, false) {
+    if let Some(low) = factor(None, Role::Up, Role::Down, Role::Mid, false) {
         return Some(Form::Low(low));
     }
-    if let Some(first) = factor(None, Part::HadaW1A, Part::HadaW1B, Part::HadaT1, true) {
-        return Some(Form::Hadamard(first, factor(None, Part::HadaW2A, Part::HadaW2B, Part::HadaT2, true)?));
+    if let Some(first) = factor(None, Role::HadaW1A, Role::HadaW1B, Role::HadaT1, true) {
+        return Some(Form::Hadamard(first, factor(None, Role::HadaW2A, Role::HadaW2B, Role::HadaT2, true)?));
     }
     // There is no core of the first: the names of LoKr's own parts stand for it.
-    let first = factor(Some(Part::LokrW1), Part::LokrW1A, Part::LokrW1B, Part::LokrW1, true)?;
-    let second = factor(Some(Part::LokrW2), Part::LokrW2A, Part::LokrW2B, Part::LokrT2, true)?;
+    let first = factor(Some(Role::LokrW1), Role::LokrW1A, Role::LokrW1B, Role::LokrW1, true)?;
+    let second = factor(Some(Role::LokrW2), Role::LokrW2A, Role::LokrW2B, Role::LokrT2, true)?;
     Some(Form::Kronecker(first, second))
 }
 

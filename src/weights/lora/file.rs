@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::parts::{Part, split};
+use super::roles::{Role, split};
 use crate::error::{Error, Result, ten};
 use crate::weights::file::TensorFile;
 
@@ -14,7 +14,7 @@ use crate::weights::file::TensorFile;
 const CONFIG: &str = "lora_adapter_metadata";
 
 /// The stored names of a module's parts.
-pub(super) type Parts = BTreeMap<Part, String>;
+pub(super) type Parts = BTreeMap<Role, String>;
 
 /// A file of changes to a model's weights: LoRA, LoHa or LoKr, with or without DoRA.
 pub struct LoraFile {
@@ -61,13 +61,9 @@ impl LoraFile {
             );
             return Err(Error::file(path, what));
         }
-        let config = match tensors.metadata(CONFIG).map(serde_json::from_str) {
-            None => Map::new(),
-            Some(Ok(config)) => config,
-            Some(Err(error)) => {
-                return Err(Error::file(path, format!("its metadata {CONFIG} cannot be understood: {error}")));
-            }
-        };
+        let config = tensors.metadata(CONFIG).map_or_else(|| Ok(Map::new()), serde_json::from_str);
+        let fail = |error| Error::file(path, format!("its metadata {CONFIG} cannot be understood: {error}"));
+        let config = config.map_err(fail)?;
         Ok(Self { tensors, modules, config })
     }
 
@@ -93,7 +89,7 @@ impl LoraFile {
         rank: Option<usize>,
     ) -> Result<f32, String> {
         let Some(rank) = rank.map(|rank| rank as f64) else { return Ok(1.0) };
-        let (alpha, root) = match parts.get(&Part::Alpha) {
+        let (alpha, root) = match parts.get(&Role::Alpha) {
             Some(name) => (self.one_value(name)?, false),
             None => match self.configured_alpha(component, tensor)? {
                 Some(alpha) => (alpha, self.entry(component, "use_rslora").and_then(Value::as_bool) == Some(true)),

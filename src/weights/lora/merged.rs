@@ -4,28 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use web_time::Instant;
 
 use super::change::Change;
 use crate::pack::Pack;
-use crate::tensor::{BlockLayout, DType, Quantized, RawTensor, Shape, Weights};
-
-/// How long merging took since somebody asked.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Clock(Arc<AtomicU64>);
-
-impl Clock {
-    fn add(&self, time: Duration) {
-        self.0.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
-    }
-
-    /// The time so far, which then begins anew.
-    pub fn take(&self) -> Duration {
-        Duration::from_nanos(self.0.swap(0, Ordering::Relaxed))
-    }
-}
+use crate::tensor::{DType, RawTensor, Shape, Weights};
 
 /// The weights of `inner`, with changes to some of them. A changed tensor is in f32, whatever the file has, so that small
 /// changes keep their digits, and in no blocks; it is made anew each time and kept by nobody.
@@ -35,7 +19,8 @@ pub struct Merged<W> {
     pub(super) changes: Arc<BTreeMap<String, Vec<Change>>>,
     /// What messages call the files that they are of.
     pub(super) files: String,
-    pub(super) clock: Clock,
+    /// Nanoseconds that merging took, of all networks.
+    pub(super) clock: Arc<AtomicU64>,
 }
 
 impl<W: Weights> Weights for Merged<W> {
@@ -54,10 +39,15 @@ impl<W: Weights> Weights for Merged<W> {
         };
         Change::add_all(changes, &mut tensor.data);
         let bytes = Cow::Owned(bytemuck::cast_slice(&tensor.data).to_vec());
-        self.clock.add(begun.elapsed());
+        self.clock.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
         Some(RawTensor { dtype: DType::F32, shape: raw.shape, bytes })
     }
 
+    fn passed_on<'n>(&self, name: &'n str) -> Option<(&dyn Weights, &'n str)> {
+        (!self.changes.contains_key(name)).then_some((&self.inner, name))
+    }
+
+    // A changed tensor takes time to make, and these are known without it.
     fn shape(&self, name: &str) -> Option<Shape> {
         self.inner.shape(name)
     }
@@ -68,13 +58,5 @@ impl<W: Weights> Weights for Merged<W> {
 
     fn names(&self) -> Vec<String> {
         self.inner.names()
-    }
-
-    fn layout(&self, name: &str) -> Option<BlockLayout> {
-        self.inner.layout(name).filter(|_| !self.changes.contains_key(name))
-    }
-
-    fn quantized(&self, name: &str) -> Option<Quantized> {
-        if self.changes.contains_key(name) { None } else { self.inner.quantized(name) }
     }
 }
