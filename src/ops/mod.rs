@@ -232,6 +232,13 @@ pub trait Op: Any + Debug + Send + Sync {
     }
 }
 
+impl dyn Op {
+    /// This op as one of a known type.
+    pub fn downcast_ref<O: Op>(&self) -> Option<&O> {
+        (self as &dyn Any).downcast_ref()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,8 +5,6 @@
 //!
 //! [`GroupNormStats`]: super::group_norm_stats::GroupNormStats
 
-use std::any::Any;
-
 use rayon::prelude::*;
 
 use super::group_norm_stats::{expect_row, pixels, stats_shape};
@@ -165,7 +163,6 @@ impl Op for GroupNorm {
     }
 
     fn absorb(&self, next: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
-        let next: &dyn Any = next;
         let Activation(act) = next.downcast_ref()?;
         (*act == Act::Silu && !self.silu).then(|| Box::new(Self { silu: true, ..*self }) as Box<dyn Op>)
     }

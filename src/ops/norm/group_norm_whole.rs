@@ -3,8 +3,6 @@
 //! row `[B, C]` that is added to x first (PyTorch `GroupNorm`; Wu and He 2018). Most norms of a UNet; the VAE's large
 //! pictures take the two passes.
 
-use std::any::Any;
-
 use super::group_norm::GroupNorm;
 use super::group_norm_stats::{GroupNormStats, chunks, expect_row, pixels, stats_shape};
 use crate::caps::Caps;
@@ -132,7 +130,6 @@ impl Op for GroupNormWhole {
     }
 
     fn absorb(&self, next: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
-        let next: &dyn Any = next;
         let Activation(act) = next.downcast_ref()?;
         (*act == Act::Silu && !self.silu).then(|| Box::new(Self { silu: true, ..*self }) as Box<dyn Op>)
     }

@@ -5,8 +5,6 @@
 //! operands are the last of that node's inputs, those that there are, in this order: bias `[N]` (f32), row `[B, N]`
 //! (added to every row of batch entry b), residual (the output's shape).
 
-use std::any::Any;
-
 use rayon::prelude::*;
 
 use super::Threads;
@@ -104,11 +102,10 @@ impl Epilogue {
 
     /// This epilogue with `next` behind it, where the formula has a place for it.
     pub(crate) fn absorb(mut self, next: &dyn Op, operand: usize) -> Option<Self> {
-        let next: &dyn Any = next;
         let before_act = self.act == Act::None && !self.residual;
-        if next.is::<Add>() && !self.residual {
+        if next.downcast_ref::<Add>().is_some() && !self.residual {
             self.residual = true;
-        } else if next.is::<AddRow>() && operand == 0 && before_act && !self.row {
+        } else if next.downcast_ref::<AddRow>().is_some() && operand == 0 && before_act && !self.row {
             self.row = true;
         } else if let Some(Activation(act)) = next.downcast_ref()
             && before_act

@@ -20,6 +20,14 @@ pub struct MatMulGeglu;
 /// The product that is gated.
 const PRODUCT: MatMul = MatMul { epilogue: Epilogue::bias(true) };
 
+impl MatMulGeglu {
+    /// A product with a bias alone and the gate that reads it, in one kernel; `None` if the two are anything else.
+    pub fn of(product: &dyn Op, gate: &dyn Op) -> Option<Box<dyn Op>> {
+        gate.downcast_ref::<Geglu>()?;
+        (*product.downcast_ref::<MatMul>()? == PRODUCT).then(|| Box::new(Self) as _)
+    }
+}
+
 impl Weighted for MatMulGeglu {
     fn execute_packed(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor) {
         let &[x, bias] = others else { unreachable!("the graph checked how many inputs there are") };
@@ -101,6 +109,7 @@ pub(crate) fn largest(_: &Caps) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::add::Add;
 
     #[test]
     fn the_product_and_its_bias_are_gated() {
@@ -112,6 +121,15 @@ mod tests {
         for (y, wanted) in y.data.iter().zip([3.0 * gelu, 0.0, 0.0, gelu]) {
             assert!((y - wanted).abs() < 1e-6, "{y} should be {wanted}");
         }
+    }
+
+    #[test]
+    fn a_gate_is_absorbed_by_a_product_with_a_bias_alone() {
+        let product = MatMul::new(true);
+        assert_eq!(MatMulGeglu::of(&product, &Geglu).unwrap().name(), "matmul_geglu");
+        assert!(MatMulGeglu::of(&MatMul::new(false), &Geglu).is_none());
+        assert!(MatMulGeglu::of(&*product.absorb(&Add, 0).unwrap(), &Geglu).is_none(), "after a residual");
+        assert!(product.absorb(&Geglu, 0).is_none() && MatMulGeglu::of(&product, &Add).is_none());
     }
 
     #[test]

@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn the_reference_is_the_naive_sum_on_every_case() {
         for case in cases() {
-            let op = (&*case.op as &dyn std::any::Any).downcast_ref::<WinogradProduct>().unwrap();
+            let op = case.op.downcast_ref::<WinogradProduct>().unwrap();
             let (types, tensors) = (case.types(), case.tensors(3, DType::F32, DType::F32));
             let output = op.output(&types).unwrap().shape;
             let mut wanted = Tensor::zeros(output.clone());
