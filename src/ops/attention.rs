@@ -116,12 +116,6 @@ impl Op for Attention {
         Ok(inputs[0].clone())
     }
 
-    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let mut y = Tensor::zeros(output.clone());
-        self.execute(inputs, &mut y);
-        y
-    }
-
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
         let Layout { q_row, kv_row, at, input, .. } = Layout::of(&inputs.iter().map(|x| &x.shape).collect::<Vec<_>>());
         let [q, k, v] = [0, 1, 2].map(|i| &inputs[input[i]].data[at[i]..]);
@@ -129,10 +123,6 @@ impl Op for Attention {
         let &Self { heads, causal } = self;
         let d = y.shape.channels() / heads;
         Heads { q, k, v, q_row, kv_row, queries, keys, heads, d, causal }.attend(&mut y.data);
-    }
-
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
     }
 
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {

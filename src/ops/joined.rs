@@ -89,10 +89,6 @@ impl<O: Op> Op for Joined<O> {
         self.0.weighted().map(|_| self as &dyn Weighted)
     }
 
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(Self::join(inputs, self.0.launch(&Self::whole(inputs)?, output, caps)?))
-    }
-
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
         let variants = self.0.variants(&Self::whole(inputs)?, output, caps)?.into_iter();
         Ok(variants.map(|v| Variant { launch: Self::join(inputs, v.launch), ..v }).collect())

@@ -112,12 +112,6 @@ impl Op for GroupNorm {
         Ok(inputs[0].clone())
     }
 
-    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let mut y = Tensor::zeros(output.clone());
-        self.execute(inputs, &mut y);
-        y
-    }
-
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
         let (channels, pixels) = (y.shape.channels(), pixels(&y.shape));
         let lines: Vec<Line> = (0..y.shape.batch()).map(|b| self.line(inputs, b, channels)).collect();

@@ -88,18 +88,10 @@ impl Op for GroupNormWhole {
         Ok(inputs[0].clone())
     }
 
-    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let (stats, norm) = self.passes();
-        let row = &inputs[3..];
-        let stats = stats.reference(&[&inputs[..1], row].concat(), &self.stats_shape(output));
-        norm.reference(&[&[inputs[0], &stats, inputs[1], inputs[2]], row].concat(), output)
-    }
-
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
         let (stats, norm) = self.passes();
         let row = &inputs[3..];
-        let mut moments = Tensor::zeros(self.stats_shape(&y.shape));
-        stats.execute(&[&inputs[..1], row].concat(), &mut moments);
+        let moments = stats.reference(&[&inputs[..1], row].concat(), &self.stats_shape(&y.shape));
         norm.execute(&[&[inputs[0], &moments, inputs[1], inputs[2]], row].concat(), y);
     }
 

@@ -46,12 +46,6 @@ impl Op for LayerNorm {
         Ok(inputs[0].clone())
     }
 
-    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let mut y = Tensor::zeros(output.clone());
-        self.execute(inputs, &mut y);
-        y
-    }
-
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
         let (x, gamma, beta) = (&inputs[0].data, &inputs[1].data, &inputs[2].data);
         let c = y.shape.channels();

@@ -191,10 +191,6 @@ impl Op for Conv2d {
         Some(self)
     }
 
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
-    }
-
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
         let (x, w) = (&inputs[0].shape, &inputs[1].shape);
         let g = self.geometry(x, w)?;

@@ -80,12 +80,6 @@ impl Op for MatMul {
         Ok(Ty::act(output))
     }
 
-    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let mut y = Tensor::zeros(output.clone());
-        self.execute(inputs, &mut y);
-        y
-    }
-
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
         let (others, w) = packed(inputs);
         self.execute_packed(&others, &w, y);
@@ -93,10 +87,6 @@ impl Op for MatMul {
 
     fn weighted(&self) -> Option<&dyn Weighted> {
         Some(self)
-    }
-
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
     }
 
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ops::geglu::Geglu;
 use crate::ops::host::matrix::Matrix;
 use crate::ops::weight::Weighted;
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
+use crate::ops::{Case, Inputs, Kind, Op, Ty, Variant};
 use crate::tensor::{Shape, Tensor};
 
 /// A matrix product with a bias, and GEGLU of it; no attributes.
@@ -59,10 +59,6 @@ impl Op for MatMulGeglu {
 
     fn weighted(&self) -> Option<&dyn Weighted> {
         Some(self)
-    }
-
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
     }
 
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {

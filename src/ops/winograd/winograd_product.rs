@@ -69,10 +69,6 @@ impl Op for WinogradProduct {
         m
     }
 
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
-    }
-
     fn variants(&self, _inputs: Inputs, _output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
         let before = if self.before { Binding::Input(2) } else { Binding::Absent };
         let bindings = [Binding::Input(0), Binding::Input(1), before, Binding::Output, Binding::Params];
