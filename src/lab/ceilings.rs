@@ -11,7 +11,7 @@ use crate::gpu::Timer;
 use crate::graph::plan::Storage;
 use crate::ops::case::Fill;
 use crate::ops::product::matmul::MatMul;
-use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, fold_groups};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// A device's ceilings; what it cannot do is `None`.
@@ -181,9 +181,7 @@ impl Op for Copy {
     }
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        let vectors = output.device_len() / 4;
-        let groups = fold_groups(vectors.div_ceil(FLAT_THREADS), caps);
-        Ok(Launch::new("lab/copy", 1).param("vectors", vectors).workgroups(groups))
+        Ok(Launch::flat("lab/copy", 1, output.device_len() / 4, caps))
     }
 
     fn flops(&self, _inputs: Inputs, _output: &Ty) -> u64 {
@@ -220,13 +218,10 @@ impl Op for Fma {
     }
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        let vectors = output.device_len() / 4;
-        Ok(Launch::new("lab/fma", 1)
-            .param("vectors", vectors)
+        Ok(Launch::flat("lab/fma", 1, output.device_len() / 4, caps)
             .param("rounds", ROUNDS)
             .param_f32("a", -1.0)
-            .param_f32("b", 1.0)
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param_f32("b", 1.0))
     }
 
     fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {

@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
@@ -44,10 +44,8 @@ impl Op for AddScaled {
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
         let vectors = output.device_len() / 4;
-        Ok(Launch::new("add_scaled", 3)
-            .param("vectors", vectors)
-            .param("vectors_per_batch", vectors / output.shape.batch().max(1))
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+        Ok(Launch::flat("add_scaled", 3, vectors, caps)
+            .param("vectors_per_batch", vectors / output.shape.batch().max(1)))
     }
 
     fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {

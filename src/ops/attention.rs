@@ -135,12 +135,11 @@ impl Op for Attention {
         let (queries, pairs) = (tokens(shape), shape.batch() * self.heads);
         let keys = tokens(&keys_of(inputs).shape);
         let Layout { q_row, kv_row, at, input, .. } = layout(inputs);
-        let bindings: Vec<_> =
-            input.map(Binding::Input).into_iter().chain([Binding::Output, Binding::Params]).collect();
+        let mut all = Launch::new("attention", 3);
+        all.bindings = input.map(Binding::Input).into_iter().chain([Binding::Output, Binding::Params]).collect();
         let launch = |tile: usize, chunks: usize| {
             let tiles = Tiles { count: queries.div_ceil(tile), folded: false };
-            Launch::new("attention", 3)
-                .bindings(bindings.clone())
+            all.clone()
                 .tiled(tiles)
                 .constant("CAUSAL", self.causal)
                 .param("queries", queries)

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, subnormal};
@@ -41,13 +41,10 @@ impl Op for Concat {
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
         let (a, b) = (inputs[0].shape.channels(), inputs[1].shape.channels());
-        let vectors = output.device_len() / 4;
-        Ok(Launch::new("concat", 2)
+        Ok(Launch::flat("concat", 2, output.device_len() / 4, caps)
             .constant("ALIGNED", a.is_multiple_of(4))
-            .param("vectors", vectors)
             .param("a_channels", a)
-            .param("b_channels", b)
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param("b_channels", b))
     }
 
     fn flops(&self, _inputs: Inputs, _output: &Ty) -> u64 {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::activation::{GELUS, gelu};
 use super::host::vectorized;
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large};
@@ -59,11 +59,7 @@ impl Op for Geglu {
     }
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        let (vectors, n) = (output.device_len() / 4, output.shape.channels());
-        Ok(Launch::new("geglu", 1)
-            .param("vectors", vectors)
-            .param("channels", n)
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+        Ok(Launch::flat("geglu", 1, output.device_len() / 4, caps).param("channels", output.shape.channels()))
     }
 
     /// The gate counts as one operation.

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, large, subnormal};
@@ -34,11 +34,7 @@ impl Op for Scale {
     }
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        let vectors = output.device_len() / 4;
-        Ok(Launch::new("scale", 1)
-            .param("vectors", vectors)
-            .param_f32("factor", self.factor)
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+        Ok(Launch::flat("scale", 1, output.device_len() / 4, caps).param_f32("factor", self.factor))
     }
 
     fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {

@@ -2,7 +2,7 @@
 //! `[B, n * 2 * half]`. How the U-Net learns the noise level, and SDXL's U-Net the picture's size (diffusers
 //! `get_timestep_embedding`; Ho et al. 2020).
 
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::Fill;
@@ -65,14 +65,11 @@ impl Op for TimestepEmbedding {
         let timesteps = &inputs[0].shape;
         let (n, row_vectors) =
             if timesteps.rank() == 1 { (1, 0) } else { (timesteps.channels(), pad4(timesteps.channels()) / 4) };
-        let vectors = output.device_len() / 4;
-        Ok(Launch::new("timestep_embedding", 2)
+        Ok(Launch::flat("timestep_embedding", 2, output.device_len() / 4, caps)
             .constant("COSINES_FIRST", self.flip_sin_to_cos)
-            .param("vectors", vectors)
             .param("timesteps", n)
             .param("row_vectors", row_vectors)
-            .param("half", inputs[1].shape.len())
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param("half", inputs[1].shape.len()))
     }
 
     /// A sine or cosine counts as one operation.

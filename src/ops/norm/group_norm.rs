@@ -14,7 +14,7 @@ use crate::ops::activation::{Act, Activation};
 use crate::ops::case::{Fill, large};
 use crate::ops::host::vectorized;
 use crate::ops::joined::Joined;
-use crate::ops::{Binding, Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// Group normalisation by given statistics, perhaps with an activation.
@@ -135,10 +135,8 @@ impl Op for GroupNorm {
         let vectors = pixels(shape) * pad4(shape.channels()) / 4;
         // The more chunks a workgroup has to put together first, the more it should then write.
         let slab = FLAT_THREADS * chunks.clamp(4, 32);
-        let row = if self.row { Binding::Input(4) } else { Binding::Absent };
-        let inputs = (0..4).map(Binding::Input).chain([row, Binding::Output, Binding::Params]);
         Ok(Launch::new("group_norm", 4)
-            .bindings(inputs.collect::<Vec<_>>())
+            .optional(self.row)
             .constant("HAS_ROW", self.row)
             .constant("GROUPS", self.groups as u32)
             .constant("ACTIVATION", self.act().code())

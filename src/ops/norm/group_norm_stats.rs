@@ -16,7 +16,7 @@ use crate::ops::case::{Fill, large};
 use crate::ops::host::vectorized;
 use crate::ops::joined::Joined;
 use crate::ops::largest::{UNET, VAE};
-use crate::ops::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::tensor::{Shape, Tensor};
 
 /// Means and variances of groups of channels, by chunks of pixels.
@@ -139,9 +139,8 @@ impl Op for GroupNormStats {
     fn launch(&self, inputs: Inputs, _output: &Ty, _caps: &Caps) -> Result<Launch> {
         let x = &inputs[0].shape;
         let (count, size) = chunks(pixels(x));
-        let row = if self.row { Binding::Input(1) } else { Binding::Absent };
         Ok(Launch::new("group_norm_stats", 1)
-            .bindings([Binding::Input(0), row, Binding::Output, Binding::Params])
+            .optional(self.row)
             .constant("HAS_ROW", self.row)
             .param("pixels", pixels(x))
             .param("channels", x.channels())

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ops::activation::{Act, Activation};
 use crate::ops::case::{Fill, large};
 use crate::ops::joined::Joined;
-use crate::ops::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::tensor::{Shape, Tensor};
 
 /// Group normalisation in one kernel, where a group's channels are few.
@@ -99,11 +99,9 @@ impl Op for GroupNormWhole {
         let shape = &output.shape;
         let size = shape.channels() / self.groups;
         let span = span_groups(size);
-        let row = if self.row { Binding::Input(3) } else { Binding::Absent };
-        let inputs = (0..3).map(Binding::Input).chain([row, Binding::Output, Binding::Params]);
         let act = if self.silu { Act::Silu } else { Act::None };
         Ok(Launch::new("group_norm_whole", 3)
-            .bindings(inputs.collect::<Vec<_>>())
+            .optional(self.row)
             .constant("HAS_ROW", self.row)
             .constant("ACTIVATION", act.code())
             .param("pixels", pixels(shape))

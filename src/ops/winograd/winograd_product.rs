@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ops::host::matrix::Matrix;
 use crate::ops::product::Threads;
 use crate::ops::product::gemm::{self, Size};
-use crate::ops::{Binding, Case, Inputs, Launch, Op, Ty, Variant, expect_inputs};
+use crate::ops::{Case, Inputs, Launch, Op, Ty, Variant, expect_inputs};
 use crate::tensor::{Shape, Tensor};
 
 /// The products of a Winograd convolution, one for each position of a tile.
@@ -70,9 +70,7 @@ impl Op for WinogradProduct {
     }
 
     fn variants(&self, _inputs: Inputs, _output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
-        let before = if self.before { Binding::Input(2) } else { Binding::Absent };
-        let bindings = [Binding::Input(0), Binding::Input(1), before, Binding::Output, Binding::Params];
-        let launch = Launch::new("winograd_product", 2).bindings(bindings).constant("HAS_BEFORE", self.before);
+        let launch = Launch::new("winograd_product", 2).optional(self.before).constant("HAS_BEFORE", self.before);
         let size = Size { matrices: POSITIONS, rows: self.rows, c: self.channels, taps: 1, n: self.columns };
         Ok(gemm::variants(&launch, size, caps, |launch| {
             launch
