@@ -18,7 +18,6 @@ use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
 use crate::ops::concat::Concat;
 use crate::ops::timestep_embedding::{TimestepEmbedding, frequencies};
-use crate::tensor::Shape;
 
 /// Numbers in SDXL's `time_ids`: original height and width, crop's top and left, target height and width.
 pub const TIME_IDS: usize = 6;
@@ -287,9 +286,5 @@ impl NetworkConfig for Config {
 
     fn graph(&self, _: &str, _: &str, sizes: &Sizes) -> Result<Graph> {
         self.graph(sizes.batch, sizes.height, sizes.width, sizes.tokens)
-    }
-
-    fn wanted(&self, _: &str) -> Result<Vec<(String, Shape)>> {
-        Ok(self.graph(1, 8, 8, 1)?.wanted())
     }
 }

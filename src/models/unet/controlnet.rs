@@ -206,10 +206,6 @@ impl NetworkConfig for Config {
         self.graph(sizes.batch, sizes.height, sizes.width, sizes.tokens)
     }
 
-    fn wanted(&self, _: &str) -> Result<Vec<(String, Shape)>> {
-        Ok(self.graph(1, 8, 8, 1)?.wanted())
-    }
-
     fn prepare(&self, _: &str, inputs: &mut Tensors) -> Result<()> {
         inputs.remove(SCALE);
         Ok(())
