@@ -109,7 +109,7 @@ mod tests {
                 config.prepare(way, &mut inputs).unwrap();
                 sizes = found;
                 let graph = config.graph("network", way, &sizes).unwrap();
-                let mut names: Vec<_> = graph.input_names().collect();
+                let mut names: Vec<_> = graph.inputs().map(|(name, _)| name).collect();
                 names.sort_unstable();
                 assert_eq!(names, inputs.keys().collect::<Vec<_>>(), "{class} {way}");
                 for name in names {

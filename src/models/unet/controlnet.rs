@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(rest, names(&alone));
         let added = guided.nodes.iter().filter(|node| node.op.name() == "add_scaled").count();
         assert_eq!(added, 13);
-        let inputs: Vec<_> = guided.input_names().skip(3).collect();
+        let inputs: Vec<_> = guided.inputs().skip(3).map(|(name, _)| name).collect();
         assert_eq!(inputs, ["control.0.image", "control.0.scale"]);
     }
 }
