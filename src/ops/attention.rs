@@ -10,7 +10,7 @@
 mod coop;
 
 use super::host::attention::Heads;
-use super::{Binding, Case, Inputs, Kind, Launch, Op, Tiles, Ty, Variant, expect_inputs, expect_kind, expect_shape};
+use super::{Binding, Case, Inputs, Kind, Launch, Op, Tiles, Ty, Variant, expect, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Field, Remedy, Result};
 use crate::ops::case::{Fill, large, subnormal};
@@ -88,7 +88,7 @@ impl Op for Attention {
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
         if let [packed] = inputs {
-            expect_kind(inputs, 0, "attention: q, k and v", Kind::Act)?;
+            expect("attention", inputs, &[("q, k and v", Kind::Act)])?;
             let channels = packed.shape.channels();
             if packed.shape.rank() < 2 || channels % 3 != 0 {
                 return Err(Error::shape(format!(
@@ -99,10 +99,7 @@ impl Op for Attention {
             self.check_heads(channels / 3)?;
             return Ok(Ty::act(packed.shape.with_channels(channels / 3)));
         }
-        expect_inputs("attention", inputs, 3)?;
-        for (index, what) in ["attention: q", "attention: k", "attention: v"].into_iter().enumerate() {
-            expect_kind(inputs, index, what, Kind::Act)?;
-        }
+        expect("attention", inputs, &["q", "k", "v"].map(|what| (what, Kind::Act)))?;
         let (q, k) = (&inputs[0].shape, &inputs[1].shape);
         if q.rank() < 2 || k.rank() < 2 || (q.batch(), q.channels()) != (k.batch(), k.channels()) {
             let wanted = "[batch, .., channels] with the same batch and channels";

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect, expect_shape};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, subnormal};
@@ -20,9 +20,7 @@ impl Op for Concat {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("concat", inputs, 2)?;
-        expect_kind(inputs, 0, "concat: a", Kind::Act)?;
-        expect_kind(inputs, 1, "concat: b", Kind::Act)?;
+        expect("concat", inputs, &[("a", Kind::Act), ("b", Kind::Act)])?;
         let (a, b) = (&inputs[0].shape, &inputs[1].shape);
         expect_shape(inputs, 1, "concat: b", &a.with_channels(b.channels()))?;
         Ok(Ty::act(a.with_channels(a.channels() + b.channels())))

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::activation::{GELUS, gelu};
 use super::host::vectorized;
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large};
@@ -40,8 +40,7 @@ impl Op for Geglu {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("geglu", inputs, 1)?;
-        expect_kind(inputs, 0, "geglu: x", Kind::Act)?;
+        expect("geglu", inputs, &[("x", Kind::Act)])?;
         let x = &inputs[0].shape;
         if !x.channels().is_multiple_of(2) {
             return Err(Error::shape(format!("geglu: x should have as many gates as values, found {x}")));

@@ -45,7 +45,7 @@ pub mod winograd;
 
 pub use case::Case;
 pub use launch::{Binding, FLAT_THREADS, Launch, Tiles, Variant, fold_groups};
-pub use types::{Inputs, Kind, Ty, expect_inputs, expect_kind, expect_shape};
+pub use types::{Inputs, Kind, Ty, expect, expect_inputs, expect_kind, expect_shape};
 pub use weight::Weighted;
 
 /// A row of [`TABLE`]: an op's name, which is the stem of its files, and its cases.

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, large, subnormal};
@@ -23,8 +23,7 @@ impl Op for Scale {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("scale", inputs, 1)?;
-        expect_kind(inputs, 0, "scale: x", Kind::Act)?;
+        expect("scale", inputs, &[("x", Kind::Act)])?;
         Ok(inputs[0].clone())
     }
 

@@ -2,7 +2,7 @@
 //! `[B, n * 2 * half]`. How the U-Net learns the noise level, and SDXL's U-Net the picture's size (diffusers
 //! `get_timestep_embedding`; Ho et al. 2020).
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::Fill;
@@ -36,9 +36,7 @@ impl Op for TimestepEmbedding {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("timestep_embedding", inputs, 2)?;
-        expect_kind(inputs, 0, "timestep_embedding: the timesteps", Kind::F32)?;
-        expect_kind(inputs, 1, "timestep_embedding: the frequencies", Kind::F32)?;
+        expect("timestep_embedding", inputs, &[("the timesteps", Kind::F32), ("the frequencies", Kind::F32)])?;
         let (timesteps, frequencies) = (&inputs[0].shape, &inputs[1].shape);
         let n = match timesteps.dims() {
             [_] => 1,

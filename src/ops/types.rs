@@ -66,6 +66,16 @@ pub fn expect_inputs(op: &str, inputs: Inputs, count: usize) -> Result<()> {
     Err(Error::shape(format!("{op} takes {count} inputs, found {}", inputs.len())))
 }
 
+/// `Ok` if the op `op` got these inputs: what each is called in the message, and its kind.
+///
+/// # Errors
+/// [`Error::Shape`], which names the op and the first that is another, or how many there are.
+pub fn expect(op: &str, inputs: Inputs, wanted: &[(&str, Kind)]) -> Result<()> {
+    expect_inputs(op, inputs, wanted.len())?;
+    let mut each = (0..).zip(wanted);
+    each.try_for_each(|(index, (what, kind))| expect_kind(inputs, index, &format!("{op}: {what}"), *kind))
+}
+
 /// `Ok` if input `index` (called `what`) is of this kind and has elements.
 pub fn expect_kind(inputs: Inputs, index: usize, what: &str, wanted: Kind) -> Result<()> {
     let Ty { kind, shape } = &inputs[index];

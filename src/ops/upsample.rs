@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, subnormal};
@@ -40,8 +40,7 @@ impl Op for Upsample {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("upsample", inputs, 1)?;
-        expect_kind(inputs, 0, "upsample: x", Kind::Act)?;
+        expect("upsample", inputs, &[("x", Kind::Act)])?;
         let [b, h, w, c] = inputs[0].shape.image()?;
         let &Self { height, width } = self;
         if height == 0 || width == 0 {

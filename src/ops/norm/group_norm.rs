@@ -7,14 +7,14 @@
 
 use rayon::prelude::*;
 
-use super::group_norm_stats::{expect_row, pixels, stats_shape};
+use super::group_norm_stats::{expect_vectors, pixels, stats_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::activation::{Act, Activation};
 use crate::ops::case::{Fill, large};
 use crate::ops::host::vectorized;
 use crate::ops::joined::Joined;
-use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect, expect_shape};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// Group normalisation by given statistics, perhaps with an activation.
@@ -95,20 +95,11 @@ impl Op for GroupNorm {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("group_norm", inputs, 4 + usize::from(self.row))?;
-        expect_kind(inputs, 0, "group_norm: x", Kind::Act)?;
-        let x = &inputs[0].shape;
-        let channels = [x.channels()].into();
-        let vectors = [("stats", stats_shape(x, self.groups)?), ("gamma", channels)];
-        let [stats, gamma] = vectors;
-        for (index, (what, shape)) in (1..).zip([stats, gamma.clone(), ("beta", gamma.1)]) {
-            let what = format!("group_norm: {what}");
-            expect_kind(inputs, index, &what, Kind::F32)?;
-            expect_shape(inputs, index, &what, &shape)?;
-        }
-        if self.row {
-            expect_row(inputs, 4, "group_norm")?;
-        }
+        let [stats, gamma, beta] = ["stats", "gamma", "beta"].map(|what| (what, Kind::F32));
+        let wanted = [("x", Kind::Act), stats, gamma, beta, ("row", Kind::Act)];
+        expect("group_norm", inputs, &wanted[..4 + usize::from(self.row)])?;
+        expect_shape(inputs, 1, "group_norm: stats", &stats_shape(&inputs[0].shape, self.groups)?)?;
+        expect_vectors("group_norm", inputs, 2)?;
         Ok(inputs[0].clone())
     }
 

@@ -4,13 +4,13 @@
 //! pictures take the two passes.
 
 use super::group_norm::GroupNorm;
-use super::group_norm_stats::{GroupNormStats, chunks, expect_row, pixels, stats_shape};
+use super::group_norm_stats::{GroupNormStats, chunks, expect_vectors, pixels, stats_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::activation::{Act, Activation};
 use crate::ops::case::{Fill, large};
 use crate::ops::joined::Joined;
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::tensor::{Shape, Tensor};
 
 /// Group normalisation in one kernel, where a group's channels are few.
@@ -69,18 +69,11 @@ impl Op for GroupNormWhole {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("group_norm_whole", inputs, 3 + usize::from(self.row))?;
-        expect_kind(inputs, 0, "group_norm_whole: x", Kind::Act)?;
+        let wanted = [("x", Kind::Act), ("gamma", Kind::F32), ("beta", Kind::F32), ("row", Kind::Act)];
+        expect("group_norm_whole", inputs, &wanted[..3 + usize::from(self.row)])?;
         let x = &inputs[0].shape;
         stats_shape(x, self.groups)?;
-        for (index, what) in [(1, "gamma"), (2, "beta")] {
-            let what = format!("group_norm_whole: {what}");
-            expect_kind(inputs, index, &what, Kind::F32)?;
-            expect_shape(inputs, index, &what, &[x.channels()].into())?;
-        }
-        if self.row {
-            expect_row(inputs, 3, "group_norm_whole")?;
-        }
+        expect_vectors("group_norm_whole", inputs, 1)?;
         if !Self::fits(x, self.groups) {
             let what = format!("{x} in {} groups is too large for a group norm in one pass", self.groups);
             return Err(Error::shape(what));

@@ -7,7 +7,7 @@ use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, large};
 use crate::ops::host::vectorized;
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect, expect_shape, fold_groups};
 use crate::tensor::{Shape, Tensor};
 
 /// Normalisation of each row.
@@ -36,13 +36,10 @@ impl Op for LayerNorm {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("layer_norm", inputs, 3)?;
-        expect_kind(inputs, 0, "layer_norm: x", Kind::Act)?;
+        expect("layer_norm", inputs, &[("x", Kind::Act), ("gamma", Kind::F32), ("beta", Kind::F32)])?;
         let channels = [inputs[0].shape.channels()].into();
-        for (index, what) in [(1, "layer_norm: gamma"), (2, "layer_norm: beta")] {
-            expect_kind(inputs, index, what, Kind::F32)?;
-            expect_shape(inputs, index, what, &channels)?;
-        }
+        expect_shape(inputs, 1, "layer_norm: gamma", &channels)?;
+        expect_shape(inputs, 2, "layer_norm: beta", &channels)?;
         Ok(inputs[0].clone())
     }
 

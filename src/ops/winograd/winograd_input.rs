@@ -12,7 +12,7 @@ use super::{B_T, OUT, SIDE, both_sides, check_channels, check_tiles, positions, 
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::upsample::{Upsample, nearest, scale};
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// The input tiles of a Winograd convolution, transformed.
@@ -57,8 +57,7 @@ impl Op for WinogradInput {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("winograd_input", inputs, 1)?;
-        expect_kind(inputs, 0, "winograd_input: x", Kind::Act)?;
+        expect("winograd_input", inputs, &[("x", Kind::Act)])?;
         let [batch, height, width, channels] = inputs[0].shape.image()?;
         let count = batch * tiles(self.size([height, width])).iter().product::<usize>();
         check_tiles("winograd_input", &self.tiles, count)?;

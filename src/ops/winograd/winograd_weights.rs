@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::{G, GAP, PANEL, POSITIONS, SIDE, check_channels, positions};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// The weights of a Winograd convolution, transformed.
@@ -26,8 +26,7 @@ impl Op for WinogradWeights {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("winograd_weights", inputs, 1)?;
-        expect_kind(inputs, 0, "winograd_weights: w", Kind::Weight)?;
+        expect("winograd_weights", inputs, &[("w", Kind::Weight)])?;
         let &[3, 3, channels, n] = inputs[0].shape.dims() else {
             return Err(Error::shape(format!("winograd_weights: w should be [3, 3, C, N], found {}", inputs[0].shape)));
         };
