@@ -37,8 +37,8 @@ struct Layout {
     /// Channels of one of them.
     width: usize,
     /// Channels from one token to the next, of q and of both others.
-    q_row: usize,
-    kv_row: usize,
+    /// Channels from one token of an input to the next.
+    row: usize,
     /// The first channel of each in its input.
     at: [usize; 3],
     /// Which input each is.
@@ -46,20 +46,14 @@ struct Layout {
 }
 
 impl Layout {
-    fn of(inputs: &[&Shape]) -> Self {
-        let all = inputs[0].channels();
-        match inputs.len() {
-            1 => {
-                let width = all / 3;
-                Self { width, q_row: all, kv_row: all, at: [0, width, 2 * width], input: [0; 3] }
-            }
-            _ => Self { width: all, q_row: all, kv_row: all, at: [0; 3], input: [0, 1, 2] },
+    /// Of this number of inputs, the first of this shape.
+    fn of(inputs: usize, first: &Shape) -> Self {
+        let (row, third) = (first.channels(), first.channels() / 3);
+        match inputs {
+            1 => Self { width: third, row, at: [0, third, 2 * third], input: [0; 3] },
+            _ => Self { width: row, row, at: [0; 3], input: [0, 1, 2] },
         }
     }
-}
-
-fn layout(inputs: Inputs) -> Layout {
-    Layout::of(&inputs.iter().map(|ty| &ty.shape).collect::<Vec<_>>())
 }
 
 /// The shape of k and v.
@@ -114,12 +108,12 @@ impl Op for Attention {
     }
 
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
-        let Layout { q_row, kv_row, at, input, .. } = Layout::of(&inputs.iter().map(|x| &x.shape).collect::<Vec<_>>());
+        let Layout { row, at, input, .. } = Layout::of(inputs.len(), &inputs[0].shape);
         let [q, k, v] = [0, 1, 2].map(|i| &inputs[input[i]].data[at[i]..]);
         let (queries, keys) = (tokens(&y.shape), tokens(&keys_of(inputs).shape));
         let &Self { heads, causal } = self;
         let d = y.shape.channels() / heads;
-        Heads { q, k, v, q_row, kv_row, queries, keys, heads, d, causal }.attend(&mut y.data);
+        Heads { q, k, v, row, queries, keys, heads, d, causal }.attend(&mut y.data);
     }
 
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
@@ -131,7 +125,7 @@ impl Op for Attention {
         }
         let (queries, pairs) = (tokens(shape), shape.batch() * self.heads);
         let keys = tokens(&keys_of(inputs).shape);
-        let Layout { q_row, kv_row, at, input, .. } = layout(inputs);
+        let Layout { row, at, input, .. } = Layout::of(inputs.len(), &inputs[0].shape);
         let mut all = Launch::new("attention", 3);
         all.bindings = input.map(Binding::Input).into_iter().chain([Binding::Output, Binding::Params]).collect();
         let launch = |tile: usize, chunks: usize| {
@@ -143,8 +137,8 @@ impl Op for Attention {
                 .param("keys", keys)
                 .param("heads", self.heads)
                 .param("head_vectors", d / 4)
-                .param("q_row", q_row / 4)
-                .param("kv_row", kv_row / 4)
+                .param("q_row", row / 4)
+                .param("kv_row", row / 4)
                 .param("k_first", at[1] / 4)
                 .param("v_first", at[2] / 4)
                 .param_f32("scale", (d as f32).sqrt().recip())
@@ -192,7 +186,8 @@ impl Op for Attention {
     }
 
     fn sum_length(&self, inputs: Inputs) -> Option<usize> {
-        Some(tokens(&keys_of(inputs).shape).max(layout(inputs).width / self.heads))
+        let width = Layout::of(inputs.len(), &inputs[0].shape).width;
+        Some(tokens(&keys_of(inputs).shape).max(width / self.heads))
     }
 }
 
