@@ -1,7 +1,7 @@
 //! What a value is, kind and shape, and the checks on them that shape rules are made of.
 
 use crate::error::{Error, Result};
-use crate::tensor::{Shape, pad4};
+use crate::tensor::{DType, Shape, pad4};
 
 /// What a value holds, and hence how a device stores it. Each is rows padded to a multiple of four, bound as vectors
 /// of four.
@@ -17,6 +17,17 @@ pub enum Kind {
     U32,
     /// Whole numbers below 256, four to a `u32` in a kernel: weights of a few bits.
     Bytes,
+}
+
+impl Kind {
+    /// The type of its elements where activations are held in `act` and matrices of parameters in `weight`.
+    pub fn dtype(self, act: DType, weight: DType) -> DType {
+        match self {
+            Self::Act => act,
+            Self::Weight => weight,
+            Self::F32 | Self::U32 | Self::Bytes => DType::F32,
+        }
+    }
 }
 
 /// A value's kind and logical (unpadded) shape.
