@@ -44,15 +44,8 @@ impl Op for Add {
 pub fn cases() -> Vec<Case> {
     let case = |shape: &[usize]| Case::new(Add, [Ty::act(Shape::new(shape)), Ty::act(Shape::new(shape))]);
     let both = |fill| case(&[2, 9, 5]).fill(0, Fill::With(fill)).fill(1, Fill::With(fill));
-    vec![
-        case(&[1]),
-        case(&[3, 7, 5]),
-        case(&[1, 255, 4]),
-        case(&[1, 257, 4]),
-        case(&[2, 16, 16, 320]),
-        both(large),
-        both(|i| subnormal(i) / 2.0),
-    ]
+    let shapes: [&[usize]; 5] = [&[1], &[3, 7, 5], &[1, 255, 4], &[1, 257, 4], &[2, 16, 16, 320]];
+    shapes.map(case).into_iter().chain([both(large), both(|i| subnormal(i) / 2.0)]).collect()
 }
 
 /// What a full check adds: two latents of SDXL, and a picture of SDXL inside the VAE.

@@ -70,16 +70,11 @@ impl Op for Geglu {
 /// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |shape: &[usize]| Case::new(Geglu, [Ty::act(Shape::new(shape))]);
-    vec![
-        case(&[1, 2]),
-        case(&[3, 7, 10]),
-        case(&[5, 12]),
-        case(&[2, 5, 14]),
-        case(&[2, 77, 2560]),
-        case(&[3, 10]).fill(0, Fill::With(large)),
-        // All gates in GELU's negative tail: see `activation`.
-        case(&[1, 512]).fill(0, Fill::With(|i| if i % 2 == 0 { 1.0 } else { i as f32 / 1024.0 - 4.0 })),
-    ]
+    let shapes: [&[usize]; 5] = [&[1, 2], &[3, 7, 10], &[5, 12], &[2, 5, 14], &[2, 77, 2560]];
+    let over = case(&[3, 10]).fill(0, Fill::With(large));
+    // All gates in GELU's negative tail: see `activation`.
+    let tail = case(&[1, 512]).fill(0, Fill::With(|i| if i % 2 == 0 { 1.0 } else { i as f32 / 1024.0 - 4.0 }));
+    shapes.map(case).into_iter().chain([over, tail]).collect()
 }
 
 /// What a full check adds: the gates of SDXL's feed-forwards.

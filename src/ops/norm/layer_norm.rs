@@ -95,16 +95,9 @@ pub fn cases() -> Vec<Case> {
         Case::new(LayerNorm { eps: 1e-5 }, [x, vector.clone(), vector])
     };
     let off_centre = case(&[3, 64]).fill(0, Fill::With(|i| 8.0 + (i as f32 * 1.7).sin()));
-    vec![
-        case(&[1, 1]),
-        case(&[5, 6]),
-        case(&[2, 3, 7]),
-        case(&[3, 257]),
-        case(&[2, 77, 768]),
-        case(&[1, 4, 4, 1280]),
-        off_centre,
-        case(&[3, 65]).fill(0, Fill::With(large)),
-    ]
+    let shapes: [&[usize]; 6] = [&[1, 1], &[5, 6], &[2, 3, 7], &[3, 257], &[2, 77, 768], &[1, 4, 4, 1280]];
+    let over = case(&[3, 65]).fill(0, Fill::With(large));
+    shapes.map(case).into_iter().chain([off_centre, over]).collect()
 }
 
 /// What a full check adds: tokens of SDXL.
