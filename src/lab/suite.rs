@@ -29,7 +29,7 @@ pub(crate) const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "la
 /// Published models of one size.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Published {
-    /// As `--suite` and `--synthetic` take it.
+    /// What the command line calls it.
     pub name: &'static str,
     /// Height and width of the latents that they were trained on.
     pub latent: usize,
