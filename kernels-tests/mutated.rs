@@ -11,6 +11,7 @@ use linkme::distributed_slice;
 use ornstein::error::Result as Opened;
 use ornstein::inspect::inspect;
 use ornstein::models::autoencoder::Autoencoder;
+use ornstein::models::config::NetworkConfig;
 use ornstein::models::{clip, controlnet, unet};
 use ornstein::rng::Generator;
 use ornstein::samplers;
@@ -177,7 +178,7 @@ fn graphs(component: &str, text: &str) -> Opened<()> {
     match component {
         "unet" => _ = unet::Config::from_json(text, "x")?.graph(1, 8, 8, 1)?.wanted(),
         "controlnet" => _ = controlnet::Config::from_json(text, "x")?.graph(1, 8, 8, 1)?.wanted(),
-        "vae" => _ = Autoencoder::from_json(text, "x")?.wanted()?,
+        "vae" => _ = Autoencoder::from_json(text, "x")?.wanted("vae")?,
         _ => _ = clip::Config::from_json(text, "x")?.graph(component, 1, 1)?.wanted(),
     }
     Ok(())

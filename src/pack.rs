@@ -88,9 +88,9 @@ impl Pack {
     pub fn to_panels(self, raw: &RawTensor, file: &Shape, columns: usize, whole: usize) -> Result<Elements> {
         let panels = (columns, whole);
         Ok(match raw.dtype {
-            DType::F32 => Elements::F32(self.place_panels(&finite(raw, |x: f32| x.is_finite())?, file, panels)),
-            DType::F16 => Elements::F16(self.place_panels(&finite(raw, |x: f16| x.is_finite())?, file, panels)),
-            DType::BF16 => Elements::BF16(self.place_panels(&finite(raw, |x: bf16| x.is_finite())?, file, panels)),
+            DType::F32 => Elements::F32(self.place_panels(&finite(raw, f32::is_finite)?, file, panels)),
+            DType::F16 => Elements::F16(self.place_panels(&finite(raw, f16::is_finite)?, file, panels)),
+            DType::BF16 => Elements::BF16(self.place_panels(&finite(raw, bf16::is_finite)?, file, panels)),
             DType::I32 | DType::I64 => return Err(Error::shape(format!("cannot be {}", raw.dtype))),
         })
     }
@@ -140,28 +140,16 @@ impl Pack {
 
     fn write_f32(self, raw: &RawTensor, file: &Shape, out: &mut [f32], pad: fn(usize) -> usize) -> Result<()> {
         match raw.dtype {
-            DType::F16 => {
-                let source = finite::<f16>(raw, |x| x.is_finite())?;
-                self.place(&source, file, out, pad, |from, to| from.convert_to_f32_slice(to));
-            }
-            DType::BF16 => {
-                let source = finite::<bf16>(raw, |x| x.is_finite())?;
-                self.place(&source, file, out, pad, |from, to| from.convert_to_f32_slice(to));
-            }
-            DType::F32 => {
-                let source = finite::<f32>(raw, |x| x.is_finite())?;
-                self.place(&source, file, out, pad, |from, to| to.copy_from_slice(from));
-            }
-            DType::I32 | DType::I64 => return Err(Error::shape(format!("cannot be {}", raw.dtype))),
+            DType::F32 => self.place(raw, f32::is_finite, file, out, pad, |from, to| to.copy_from_slice(from)),
+            DType::F16 => self.place(raw, f16::is_finite, file, out, pad, |from, to| from.convert_to_f32_slice(to)),
+            DType::BF16 => self.place(raw, bf16::is_finite, file, out, pad, |from, to| from.convert_to_f32_slice(to)),
+            DType::I32 | DType::I64 => Err(Error::shape(format!("cannot be {}", raw.dtype))),
         }
-        Ok(())
     }
 
     fn write_f16(self, raw: &RawTensor, file: &Shape, out: &mut [f16]) -> Result<()> {
         if raw.dtype == DType::F16 {
-            let source = finite::<f16>(raw, |x| x.is_finite())?;
-            self.place(&source, file, out, pad4, |from, to| to.copy_from_slice(from));
-            return Ok(());
+            return self.place(raw, f16::is_finite, file, out, pad4, |from, to| to.copy_from_slice(from));
         }
         let mut floats = vec![0f32; out.len()];
         self.write_f32(raw, file, &mut floats, pad4)?;
@@ -171,22 +159,24 @@ impl Pack {
 
     /// Puts the source's elements, converted a stretch at a time, at their places among zeros; `pad` gives the length of
     /// a padded dimension.
-    fn place<S: Sync, T: Copy + Default + Send>(
+    fn place<S: AnyBitPattern + NoUninit + Sync, T: Copy + Default + Send>(
         self,
-        source: &[S],
+        raw: &RawTensor,
+        is_finite: fn(S) -> bool,
         file: &Shape,
         out: &mut [T],
         pad: fn(usize) -> usize,
         convert: fn(&[S], &mut [T]),
-    ) {
+    ) -> Result<()> {
+        let source: &[S] = &finite(raw, is_finite)?;
         let Extents { n, i, t } = self.extents(file);
         let row = pad(n);
         if out.is_empty() {
-            return;
+            return Ok(());
         }
         if self == Self::Plain {
             out.par_chunks_mut(row).zip(source.par_chunks(n)).for_each(|(to, from)| convert(from, &mut to[..n]));
-            return;
+            return Ok(());
         }
         // For each block of channels, where it goes in each tap.
         let size = blocks(pad(i), t).next().map_or(1, |first| first.len());
@@ -208,6 +198,7 @@ impl Pack {
                 }
             },
         );
+        Ok(())
     }
 
     /// Some columns of some channels, converted, in `buffer`.

@@ -4,6 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use ornstein::graph::Graph;
 use ornstein::models::autoencoder::Autoencoder;
+use ornstein::models::config::NetworkConfig;
 use ornstein::models::clip::{self, State};
 use ornstein::models::{controlnet, unet};
 use ornstein::samplers;
@@ -17,7 +18,7 @@ fuzz_target!(|text: &str| {
         look(config.graph(1, 8, 8, 77));
     }
     if let Ok(config) = Autoencoder::from_json(text, "config") {
-        drop(config.wanted());
+        drop(config.wanted("vae"));
         look(config.decoder(1, 8, 9));
         let side = 8 * config.factor();
         look(config.encoder(1, side, side));

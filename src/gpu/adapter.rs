@@ -59,26 +59,19 @@ async fn enumerate(backends: wgpu::Backends) -> Vec<Adapter> {
 /// # Errors
 /// If no adapter fits: never a fallback.
 pub fn select<'a>(choice: &Choice, adapters: &'a [Adapter]) -> Result<Option<&'a Adapter>> {
-    let found = match choice {
+    let called = |a: &&Adapter, name| if is_backend(name) { a.caps.backend == name } else { is_called(&a.caps, name) };
+    let (wanted, found) = match choice {
         Choice::Cpu => return Ok(None),
         Choice::Auto => return Ok(adapters.iter().filter(|a| rank(a) > 0).max_by_key(|a| rank(a))),
-        Choice::Index(index) => adapters.get(*index),
-        Choice::Name(name) if is_backend(name) => adapters.iter().find(|a| a.caps.backend == *name),
-        Choice::Name(name) => adapters.iter().find(|a| is_called(&a.caps, name)),
-    };
-    let wanted = match choice {
-        Choice::Index(index) => index.to_string(),
-        Choice::Name(name) => name.clone(),
-        Choice::Auto | Choice::Cpu => String::new(),
+        Choice::Index(index) => (index.to_string(), adapters.get(*index)),
+        Choice::Name(name) => (name.clone(), adapters.iter().find(|a| called(a, name))),
     };
     found.map(Some).ok_or_else(|| {
         let names: Vec<_> = adapters.iter().map(|a| format!("{} ({})", a.caps.name, a.caps.backend)).collect();
         let there =
             if names.is_empty() { "no adapter at all was found".into() } else { format!("found {}", ten(&names)) };
-        let remedy = Remedy::set(Field::Device, "cpu");
-        Error::device(format!("{wanted} fits no adapter: {there}; `ornstein devices` lists them"))
-            .of(Field::Device)
-            .remedies([remedy])
+        let error = Error::device(format!("{wanted} fits no adapter: {there}; `ornstein devices` lists them"));
+        error.of(Field::Device).remedies([Remedy::set(Field::Device, "cpu")])
     })
 }
 

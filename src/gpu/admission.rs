@@ -154,10 +154,10 @@ pub async fn admit_tuning(
             let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));
             let variants = node.op.variants(&inputs, output, &caps).map_err(|e| e.at(&node.name))?;
             let dialect = Dialect::of(storage, &inputs, output, gpu.caps.native_f16());
-            let asked = Asked { graph, node, variants: &variants, dialect };
+            let asked = Asked { gpu, graph, node, storage, variants: &variants, dialect };
             chosen.push(match tune && variants.len() > 1 {
-                true => asked.fastest(gpu, storage, &mut say).await?,
-                false => asked.first_right(gpu, storage, &mut say).await?,
+                true => asked.fastest(&mut say).await?,
+                false => asked.first_right(&mut say).await?,
             });
         }
         if gpu.admission.quarantined(&gpu.caps) == quarantined {
@@ -172,46 +172,46 @@ enum Notice {
     Wrong(String),
 }
 
+type Say<'a> = dyn FnMut(Notice) + Send + 'a;
+
 /// A node whose kernel is to be chosen.
 struct Asked<'a> {
+    gpu: &'a Arc<Gpu>,
     graph: &'a Graph,
     node: &'a Node,
+    storage: Storage,
     variants: &'a [Variant],
     dialect: Dialect,
 }
 
 impl Asked<'_> {
     /// The first right variant.
-    async fn first_right(
-        &self,
-        gpu: &Arc<Gpu>,
-        storage: Storage,
-        say: &mut (dyn FnMut(Notice) + Send),
-    ) -> Result<usize> {
+    async fn first_right(&self, say: &mut Say<'_>) -> Result<usize> {
         for index in 0..self.variants.len() {
-            if self.is_right(index, gpu, storage, say).await? {
+            if self.is_right(index, say).await? {
                 return Ok(index);
             }
         }
-        let (op, elem, adapter) = (self.node.op.name(), self.dialect.elem, &gpu.caps.name);
+        let (op, elem, adapter) = (self.node.op.name(), self.dialect.elem, &self.gpu.caps.name);
         let what = format!("{}: {adapter} gets no {op} kernel right in {elem}", self.node.name);
         Err(Error::WrongKernel(format!("{what}; `ornstein devices` shows what failed").into()))
     }
 
     /// The fastest right variant. While it is known and right, no other is checked.
-    async fn fastest(&self, gpu: &Arc<Gpu>, storage: Storage, say: &mut (dyn FnMut(Notice) + Send)) -> Result<usize> {
-        let ids: Vec<_> = self.variants.iter().map(|v| self.ids(gpu, v)).collect::<Result<_>>()?;
+    async fn fastest(&self, say: &mut Say<'_>) -> Result<usize> {
+        let Self { gpu, storage, .. } = *self;
+        let ids: Vec<_> = self.variants.iter().map(|v| self.ids(v)).collect::<Result<_>>()?;
         let (class, kernels) = (tune::class(self.graph, self.node, storage), hash(&ids));
         let known = gpu.admission.fastest(&gpu.caps, &class, kernels);
         if let Some(index) = self.variants.iter().position(|v| known.as_deref() == Some(v.name))
-            && self.is_right(index, gpu, storage, say).await?
+            && self.is_right(index, say).await?
         {
             return Ok(index);
         }
-        let first = self.first_right(gpu, storage, say).await?;
+        let first = self.first_right(say).await?;
         let mut right = vec![first];
         for index in first + 1..self.variants.len() {
-            if self.is_right(index, gpu, storage, say).await? {
+            if self.is_right(index, say).await? {
                 right.push(index);
             }
         }
@@ -224,16 +224,11 @@ impl Asked<'_> {
 
     /// Whether the device gets the variant at this place right: as is known, or as is found out now. If it does not, the
     /// variant is put in quarantine.
-    async fn is_right(
-        &self,
-        index: usize,
-        gpu: &Arc<Gpu>,
-        storage: Storage,
-        say: &mut (dyn FnMut(Notice) + Send),
-    ) -> Result<bool> {
+    async fn is_right(&self, index: usize, say: &mut Say<'_>) -> Result<bool> {
+        let Self { gpu, storage, .. } = *self;
         let (op, elem, adapter) = (self.node.op.name(), self.dialect.elem, &gpu.caps.name);
         let variant = &self.variants[index];
-        let [whole, kernel] = self.ids(gpu, variant)?;
+        let [whole, kernel] = self.ids(variant)?;
         if matches!(gpu.admission.known(&gpu.caps, &whole), Some(Some(_))) {
             return Ok(false);
         }
@@ -256,9 +251,9 @@ impl Asked<'_> {
 
     /// What verdicts are about: the variant as a whole, which is what fails, and the kernel with its constants, which is
     /// what passes. Both with a hash of the text.
-    fn ids(&self, gpu: &Gpu, variant: &Variant) -> Result<[String; 2]> {
+    fn ids(&self, variant: &Variant) -> Result<[String; 2]> {
         let Dialect { elem, weight, .. } = self.dialect;
-        let text = gpu.sources.of_launch(&variant.launch, self.dialect)?.text;
+        let text = self.gpu.sources.of_launch(&variant.launch, self.dialect)?.text;
         let constants: String =
             variant.launch.constants.iter().map(|(name, value)| format!(" {name}={value}")).collect();
         let hash = hash(&(env!("CARGO_PKG_VERSION"), text));

@@ -69,6 +69,12 @@ impl Context {
         }
     }
 
+    /// A buffer of these bytes.
+    pub(super) fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+        let label = Some(label);
+        self.device.create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation: false })
+    }
+
     /// Submits nothing and waits until everything submitted so far is done, which also frees the staging memory of
     /// finished uploads.
     pub(super) fn wait(&self) -> Result<()> {

@@ -239,10 +239,5 @@ impl Session {
 }
 
 fn readback_buffer(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
-    gpu.device.create_buffer(&wgpu::BufferDescriptor {
-        label: Some("readback"),
-        size: bytes.max(16),
-        usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-        mapped_at_creation: false,
-    })
+    gpu.buffer("readback", bytes.max(16), wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ)
 }

@@ -59,15 +59,7 @@ struct Stamps {
 
 impl Stamps {
     fn new(gpu: &Gpu) -> Self {
-        let buffer = |label, usage| {
-            let size = u64::from(2 * PASSES * wgpu::QUERY_SIZE);
-            gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(label),
-                size,
-                usage,
-                mapped_at_creation: false,
-            })
-        };
+        let buffer = |label, usage| gpu.buffer(label, u64::from(2 * PASSES * wgpu::QUERY_SIZE), usage);
         Self {
             queries: gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: Some("timestamps"),

@@ -2,12 +2,15 @@
 //! product into its loader.
 //!
 //! A node is taken in only if the value between the two has no other reader, so nothing is computed twice and nothing is
-//! kept that would not have been. One that only moves elements ([`Op::moves`](crate::ops::Op::moves)) is taken in by all of its readers, or by none. Which op can take which is the ops' own knowledge
-//! ([`Op::absorb`](crate::ops::Op::absorb), [`Op::absorb_input`](crate::ops::Op::absorb_input)).
+//! kept that would not have been. One that only moves elements ([`Op::moves`](crate::ops::Op::moves)) is taken in by all
+//! of its readers, or by none. Which op can take which is the ops' own knowledge
+//! ([`Op::absorb`](crate::ops::Op::absorb), [`Op::absorb_input`](crate::ops::Op::absorb_input), and [`MatMulGeglu::of`],
+//! which both of its nodes become).
 
 use std::sync::Arc;
 
 use super::{Graph, Node, ValueId};
+use crate::ops::product::matmul_geglu::MatMulGeglu;
 
 /// How one of a node and the maker of its input `operand` (first) takes in the other: the op and the inputs of both.
 type Merge = fn(&Node, &Node, usize) -> Option<Node>;
@@ -111,7 +114,8 @@ fn others(inputs: &[ValueId], operand: usize) -> impl Iterator<Item = ValueId> {
 
 /// The maker, with the node in its epilogue.
 fn into_epilogue(maker: &Node, node: &Node, operand: usize) -> Option<Node> {
-    let op = Arc::from(maker.op.absorb(&*node.op, operand)?);
+    let both = || MatMulGeglu::of(&*maker.op, &*node.op);
+    let op = Arc::from(maker.op.absorb(&*node.op, operand).or_else(both)?);
     let inputs = maker.inputs.iter().copied().chain(others(&node.inputs, operand)).collect();
     Some(Node { name: maker.name.clone(), op, inputs, output: node.output })
 }

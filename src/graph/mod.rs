@@ -342,19 +342,19 @@ impl Graph {
 
     /// The input of that name, or an error that lists the names there are.
     pub fn input_named(&self, name: &str) -> Option<ValueId> {
-        self.values.iter().position(|v| matches!(&v.origin, Origin::Input(n) if n == name)).map(ValueId)
+        self.inputs().find(|(n, _)| *n == name).map(|(_, id)| id)
     }
 
-    /// Names of the inputs, in the order in which they were declared.
-    pub fn input_names(&self) -> impl Iterator<Item = &str> {
-        self.values.iter().filter_map(|v| match &v.origin {
-            Origin::Input(name) => Some(name.as_str()),
+    /// The inputs by name, in the order in which they were declared.
+    pub fn inputs(&self) -> impl Iterator<Item = (&str, ValueId)> {
+        self.values.iter().enumerate().filter_map(|(i, value)| match &value.origin {
+            Origin::Input(name) => Some((name.as_str(), ValueId(i))),
             _ => None,
         })
     }
 
     /// Checks given inputs against the declared ones, but for those that are `held` already, and puts them into the order
-    /// of [`Graph::input_names`].
+    /// of [`Graph::inputs`].
     ///
     /// # Errors
     /// If one is missing or has another shape.
@@ -364,9 +364,8 @@ impl Graph {
         held: &dyn Fn(ValueId) -> bool,
     ) -> Result<Vec<(ValueId, &'a Tensor)>> {
         let mut ordered = Vec::new();
-        for (i, value) in self.values.iter().enumerate() {
-            let (id, Origin::Input(name)) = (ValueId(i), &value.origin) else { continue };
-            match given.iter().find(|(given, _)| given == name) {
+        for (name, id) in self.inputs() {
+            match given.iter().find(|(given, _)| *given == name) {
                 Some((_, tensor)) => ordered.push((id, self.checked_input(id, name, tensor)?)),
                 None if held(id) => {}
                 None => return Err(Error::shape("is missing").at(&self.input_place(name))),

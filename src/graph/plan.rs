@@ -26,10 +26,8 @@ impl Storage {
     /// Bytes of one element of that kind.
     pub fn element_size(self, kind: Kind) -> usize {
         match kind {
-            Kind::Act => self.act.size(),
-            Kind::Weight => self.weight.size(),
-            Kind::F32 | Kind::U32 => 4,
             Kind::Bytes => 1,
+            _ => kind.dtype(self.act, self.weight).size(),
         }
     }
 }

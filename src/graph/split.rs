@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(names(&tail), ["net.fifth", "net.shift", "net.sum"]);
         assert!(!head.values.iter().any(|v| matches!(v.origin, Origin::Constant(_))));
         // Both computed values cross, the input does not.
-        assert_eq!(tail.input_names().count(), 2);
+        assert_eq!(tail.inputs().count(), 2);
         assert!(tail.input_named("x").is_none());
     }
 

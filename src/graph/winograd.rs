@@ -6,7 +6,6 @@
 //! of which adds its tiles to what the ones before it made; a kernel that is too large in parts of its channels, each of
 //! which adds its product to that of the one before. Smaller parts, which would stay in a cache, cost more than they save.
 
-use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -113,8 +112,7 @@ impl Graph {
 
     /// Appends the nodes that take this node's place; `false` if it should stay.
     fn append_winograd(&mut self, node: &Node, caps: &Caps) -> Result<bool> {
-        let op: &dyn Any = &*node.op;
-        let Some(conv) = op.downcast_ref::<Conv2d>() else { return Ok(false) };
+        let Some(conv) = node.op.downcast_ref::<Conv2d>() else { return Ok(false) };
         let most = caps.max_binding.min(caps.max_buffer).min(MOST_BYTES);
         let sizes = Sizes::of(conv, &self.types(&node.inputs), self.ty(node.output));
         let Some((sizes, cut)) = sizes.filter(|s| s.pays()).and_then(|s| Some((s, s.cut(most)?))) else {

@@ -11,7 +11,7 @@ use crate::gpu::Timer;
 use crate::graph::plan::Storage;
 use crate::ops::case::Fill;
 use crate::ops::product::matmul::MatMul;
-use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, fold_groups};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// A device's ceilings; what it cannot do is `None`.
@@ -53,9 +53,8 @@ impl Ceilings {
 /// A device's ceilings being measured, in turn with everything else.
 pub struct Probes<'a> {
     copy: Probe<'a>,
-    fma_f32: Option<Probe<'a>>,
-    fma_f16: Option<Probe<'a>>,
-    product: Option<Probe<'a>>,
+    /// Of multiply-adds in f32 and in f16, and of a product.
+    arithmetic: [Option<Probe<'a>>; 3],
 }
 
 struct Probe<'a> {
@@ -83,15 +82,13 @@ impl<'a> Probes<'a> {
         let bytes = 2 * copy.inputs[0].0.device_len() * DType::F32.size();
         let fma = Fma::case();
         let operations = fma.op.flops(&fma.types(), &fma.inputs[0].0) as f64;
-        Ok(Self {
-            copy: probe(timer, &copy, DType::F32, bytes as f64).await?,
-            fma_f32: Some(probe(timer, &fma, DType::F32, operations).await?),
-            fma_f16: match caps.native_f16() {
-                true => Some(probe(timer, &fma, DType::F16, operations).await?),
-                false => None,
-            },
-            product: None,
-        })
+        let copy = probe(timer, &copy, DType::F32, bytes as f64).await?;
+        let fma_f32 = probe(timer, &fma, DType::F32, operations).await?;
+        let fma_f16 = match caps.native_f16() {
+            true => Some(probe(timer, &fma, DType::F16, operations).await?),
+            false => None,
+        };
+        Ok(Self { copy, arithmetic: [Some(fma_f32), fma_f16, None] })
     }
 
     fn of_cpu() -> Result<Self> {
@@ -106,16 +103,9 @@ impl<'a> Probes<'a> {
         let n = 1024;
         let case = Case::new(MatMul::new(false), [Ty::act([n, n]), Ty::new(Kind::Weight, [n, n])]);
         let product = on_host(&case, Budget::QUICK)?.watch;
-        Ok(Self {
-            copy: Probe { work: bytes, watch: Watch::of_host(copy, Budget::QUICK)? },
-            fma_f32: None,
-            fma_f16: None,
-            product: product.map(|watch| Probe { work: 2.0 * (n * n * n) as f64, watch }),
-        })
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Probe<'a>> {
-        [Some(&self.copy), self.fma_f32.as_ref(), self.fma_f16.as_ref(), self.product.as_ref()].into_iter().flatten()
+        let product = product.map(|watch| Probe { work: 2.0 * (n * n * n) as f64, watch });
+        let copy = Probe { work: bytes, watch: Watch::of_host(copy, Budget::QUICK)? };
+        Ok(Self { copy, arithmetic: [None, None, product] })
     }
 
     /// Takes this round's samples.
@@ -123,21 +113,17 @@ impl<'a> Probes<'a> {
     /// # Errors
     /// If the device fails.
     pub fn round(&mut self) -> Result<()> {
-        let more = [self.fma_f32.as_mut(), self.fma_f16.as_mut(), self.product.as_mut()];
         self.copy.watch.round()?;
-        more.into_iter().flatten().try_for_each(|probe| probe.watch.round())
+        self.arithmetic.iter_mut().flatten().try_for_each(|probe| probe.watch.round())
     }
 
     /// What the rounds so far say, or a first look where there was none.
     pub fn ceilings(&self) -> Ceilings {
-        let rate = |probe: &Option<Probe>| probe.as_ref().map(Probe::rate);
-        Ceilings {
-            copy_gb_s: self.copy.rate(),
-            fma_f32_gflop_s: rate(&self.fma_f32),
-            fma_f16_gflop_s: rate(&self.fma_f16),
-            product_gflop_s: rate(&self.product),
-            spread: self.all().map(|probe| probe.watch.timing().summary.spread).fold(0.0, f64::max),
-        }
+        let rates = self.arithmetic.each_ref().map(|probe| probe.as_ref().map(Probe::rate));
+        let [fma_f32_gflop_s, fma_f16_gflop_s, product_gflop_s] = rates;
+        let all = self.arithmetic.iter().flatten().chain([&self.copy]);
+        let spread = all.map(|probe| probe.watch.timing().summary.spread).fold(0.0, f64::max);
+        Ceilings { copy_gb_s: self.copy.rate(), fma_f32_gflop_s, fma_f16_gflop_s, product_gflop_s, spread }
     }
 }
 
@@ -181,9 +167,7 @@ impl Op for Copy {
     }
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        let vectors = output.device_len() / 4;
-        let groups = fold_groups(vectors.div_ceil(FLAT_THREADS), caps);
-        Ok(Launch::new("lab/copy", 1).param("vectors", vectors).workgroups(groups))
+        Ok(Launch::flat("lab/copy", 1, output.device_len() / 4, caps))
     }
 
     fn flops(&self, _inputs: Inputs, _output: &Ty) -> u64 {
@@ -220,13 +204,10 @@ impl Op for Fma {
     }
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        let vectors = output.device_len() / 4;
-        Ok(Launch::new("lab/fma", 1)
-            .param("vectors", vectors)
+        Ok(Launch::flat("lab/fma", 1, output.device_len() / 4, caps)
             .param("rounds", ROUNDS)
             .param_f32("a", -1.0)
-            .param_f32("b", 1.0)
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param_f32("b", 1.0))
     }
 
     fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {

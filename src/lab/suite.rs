@@ -13,7 +13,8 @@ use crate::models::ports::Sizes;
 use crate::models::table;
 use crate::ops::case::Fill;
 use crate::ops::{Case, Kind, Op, Row, TABLE, Ty};
-use crate::tensor::Shape;
+use crate::rng::Generator;
+use crate::tensor::Tensor;
 
 const CLIP_L: &str = r#"{"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}"#;
 const OPEN_CLIP_H: &str = r#"{"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
@@ -28,7 +29,7 @@ pub(crate) const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "la
 /// Published models of one size.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Published {
-    /// As `--suite` and `--synthetic` take it.
+    /// What the command line calls it.
     pub name: &'static str,
     /// Height and width of the latents that they were trained on.
     pub latent: usize,
@@ -183,22 +184,18 @@ fn filled(op: Arc<dyn Op>, types: Vec<Ty>) -> Case {
 }
 
 /// A network's inputs for timing: normal activations, small whole numbers where indices or timesteps are wanted.
-pub fn inputs(graph: &Graph) -> Vec<(String, crate::tensor::Tensor)> {
-    let mut generator = crate::rng::Generator::new(1);
-    let names: Vec<String> = graph.input_names().map(str::to_string).collect();
-    let shapes = names.iter().map(|name| graph.input_named(name).map(|id| graph.ty(id).clone()));
-    let mut tensor = |ty: Ty| {
-        let shape: Shape = ty.shape;
-        let data = match ty.kind {
+pub fn inputs(graph: &Graph) -> Vec<(String, Tensor)> {
+    let mut generator = Generator::new(1);
+    let mut tensor = |Ty { kind, shape }: &Ty| {
+        let data = match kind {
             Kind::U32 => (0..shape.len()).map(|i| i as f32).collect(),
             Kind::Bytes => (0..shape.len()).map(|i| (i % 256) as f32).collect(),
             Kind::F32 => vec![500.0; shape.len()],
             Kind::Act | Kind::Weight => generator.normal(shape.len()),
         };
-        crate::tensor::Tensor::new(shape, data)
+        Tensor::new(shape.clone(), data)
     };
-    let tensors: Vec<_> = shapes.map(|ty| ty.map(&mut tensor)).collect();
-    names.into_iter().zip(tensors).filter_map(|(name, tensor)| Some((name, tensor?))).collect()
+    graph.inputs().map(|(name, id)| (name.to_string(), tensor(graph.ty(id)))).collect()
 }
 
 #[cfg(test)]

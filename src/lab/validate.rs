@@ -49,7 +49,7 @@ pub struct Selection {
 }
 
 /// What became of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// The output, its padding and what lies behind it are as they should be.
@@ -57,6 +57,7 @@ pub enum Verdict {
     /// The device cannot hold it and said so before anything ran, which is right.
     Refused,
     /// Something is not, or it did not run.
+    #[default]
     Failed,
 }
 
@@ -72,7 +73,7 @@ pub struct Worst {
 }
 
 /// One case or node, in one variant and one pair of storage types.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Row {
     /// The op's name.
     pub op: &'static str,
@@ -128,20 +129,14 @@ impl Subject<'_> {
         let reads_matrix = self.types.iter().any(|ty| ty.kind == Kind::Weight);
         Row {
             op: self.op.name(),
-            case: None,
-            node: None,
             variant: self.variant.1,
             dtype: self.storage.act.to_string(),
             weights: reads_matrix.then(|| self.storage.weight.to_string()),
             shapes: self.types.iter().map(|ty| ty.shape.dims().to_vec()).collect(),
             attributes: format!("{:?}", self.op),
-            relative: None,
-            max_abs: None,
-            ulp: None,
-            worst: None,
             limit: tolerance(self.storage.act, self.op.sum_length(self.types)),
             verdict,
-            reason: None,
+            ..Row::default()
         }
     }
 
@@ -171,17 +166,13 @@ impl Subject<'_> {
         let checked = async {
             let checked = check.variant(gpu, self.variant.0).await?;
             checked.session.check_guards().await?;
+            // Wrong elements say more than wrong padding, which they often bring along.
+            if checked.fault.is_none() {
+                checked.session.check_padding().await?;
+            }
             Ok(checked)
         };
-        match checked.await {
-            // Wrong elements say more than wrong padding, which they often bring along.
-            Ok(checked) if checked.fault.is_some() => self.measured(&checked),
-            Ok(checked) => match checked.session.check_padding().await {
-                Ok(()) => self.measured(&checked),
-                Err(error) => self.failed(&error),
-            },
-            Err(error) => self.failed(&error),
-        }
+        checked.await.map_or_else(|error| self.failed(&error), |checked| self.measured(&checked))
     }
 }
 
@@ -250,27 +241,22 @@ fn storages(case: &Case, caps: &Caps, selection: &Selection) -> Vec<Storage> {
 async fn check_case(gpu: &Arc<Gpu>, case: &Case, storage: Storage, selection: &Selection, add: &mut dyn FnMut(Row)) {
     let types = case.types();
     let subject = |variant| Subject { op: &case.op, types: &types, storage, variant };
-    let output = match case.op.output(&types) {
-        Ok(output) => output,
-        Err(error) => return add(subject(NO_VARIANT).failed(&error)),
-    };
-    if let Err(error) = fits(case, &output, storage, &gpu.caps) {
+    let output = case.op.output(&types);
+    if let Ok(Err(error)) = output.as_ref().map(|output| fits(case, output, storage, &gpu.caps)) {
         return add(subject(NO_VARIANT).refused(&error));
     }
-    let variants = match variants(&case.op, &types, &output, &gpu.caps.storing(storage.act, storage.weight), selection)
-    {
-        Ok(variants) => variants,
-        Err(error) => return add(subject(NO_VARIANT).failed(&error)),
-    };
-    if variants.is_empty() {
+    let caps = gpu.caps.storing(storage.act, storage.weight);
+    let variants = output.and_then(|output| variants(&case.op, &types, &output, &caps, selection));
+    if variants.as_ref().is_ok_and(Vec::is_empty) {
         return;
     }
-    let check = match Check::of_case(case, storage) {
-        Ok(check) => check,
-        Err(error) => return add(subject(NO_VARIANT).failed(&error)),
-    };
-    for variant in variants {
-        add(subject(variant).check(gpu, &check).await);
+    match variants.and_then(|variants| Ok((variants, Check::of_case(case, storage)?))) {
+        Err(error) => add(subject(NO_VARIANT).failed(&error)),
+        Ok((variants, check)) => {
+            for variant in variants {
+                add(subject(variant).check(gpu, &check).await);
+            }
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::config::{DECODER, ENCODER, NetworkConfig};
+use super::latents::Latents;
 use super::ports::{Changes, Fill, Port, Sizes, Tensors};
 use super::{taesd, vae};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::tensor::Shape;
 
 /// The configuration of a model's `vae`.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,20 +32,16 @@ impl Autoencoder {
         }
     }
 
-    /// Channels of a picture.
-    pub fn in_channels(&self) -> usize {
+    fn latents(&self) -> &Latents {
         match self {
-            Self::Full(config) => config.in_channels,
-            Self::Tiny(config) => config.in_channels,
+            Self::Full(config) => &config.latents,
+            Self::Tiny(config) => &config.latents,
         }
     }
 
     /// Channels of its latents.
     pub fn latent_channels(&self) -> usize {
-        match self {
-            Self::Full(config) => config.latent_channels,
-            Self::Tiny(config) => config.latent_channels,
-        }
+        self.latents().channels
     }
 
     /// Pixels to one latent in height and in width.
@@ -63,22 +59,8 @@ impl Autoencoder {
 
     /// A picture's latents as the decoder takes them: `latents / scaling_factor + shift_factor`.
     pub fn unscale(&self, latents: &[f32]) -> Vec<f32> {
-        let (scale, shift) = match self {
-            Self::Full(config) => (config.scaling_factor, config.shift_factor),
-            Self::Tiny(config) => (config.scaling_factor, config.shift_factor),
-        };
-        latents.iter().map(|v| v / scale + shift).collect()
-    }
-
-    /// Every tensor that the file should hold, with its shape there.
-    ///
-    /// # Errors
-    /// As [`Autoencoder::decoder`].
-    pub fn wanted(&self) -> Result<Vec<(String, Shape)>> {
-        match self {
-            Self::Full(config) => config.wanted(),
-            Self::Tiny(config) => config.wanted(),
-        }
+        let Latents { scaling_factor, shift_factor, .. } = self.latents();
+        latents.iter().map(|v| v / scaling_factor + shift_factor).collect()
     }
 
     /// Latents to pictures: input `z`, output `sample`.
@@ -116,7 +98,7 @@ impl NetworkConfig for Autoencoder {
     /// Pictures may have any size: what is not a whole latent is left out.
     fn ports(&self, way: &str) -> Vec<Port> {
         match way {
-            ENCODER => vec![Port::image("sample", self.in_channels(), 1, Changes::Step, Fill::Signed)],
+            ENCODER => vec![Port::image("sample", self.latents().in_channels, 1, Changes::Step, Fill::Signed)],
             _ => vec![Port::image("z", self.latent_channels(), 1, Changes::Step, Fill::Normal)],
         }
     }
@@ -132,10 +114,6 @@ impl NetworkConfig for Autoencoder {
             ENCODER => self.encoder(batch, height, width),
             _ => self.decoder(batch, height, width),
         }
-    }
-
-    fn wanted(&self, _: &str) -> Result<Vec<(String, Shape)>> {
-        self.wanted()
     }
 
     fn finish(&self, _: &str, _: &Tensors, mut outputs: Tensors) -> Result<Tensors> {

@@ -14,7 +14,7 @@ use crate::ops::Kind;
 use crate::ops::attention::Attention;
 use crate::ops::embedding::Embedding;
 use crate::ops::product::epilogue::Act;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Tensor;
 
 /// What old files have for `eos_token_id` though it is not the end token's id: pooling then looks for the largest id.
 const LEGACY_EOS: u32 = 2;
@@ -253,10 +253,6 @@ impl NetworkConfig for Config {
 
     fn graph(&self, network: &str, _: &str, sizes: &Sizes) -> Result<Graph> {
         self.graph(network, sizes.batch, sizes.tokens)
-    }
-
-    fn wanted(&self, network: &str) -> Result<Vec<(String, Shape)>> {
-        Ok(self.graph(network, 1, 1)?.wanted())
     }
 
     fn prepare(&self, _: &str, inputs: &mut Tensors) -> Result<()> {

@@ -38,7 +38,11 @@ pub trait NetworkConfig: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`NetworkConfig::graph`].
-    fn wanted(&self, network: &str) -> Result<Vec<(String, Shape)>>;
+    fn wanted(&self, network: &str) -> Result<Vec<(String, Shape)>> {
+        let small = Sizes { batch: 1, height: 8, width: 8, tokens: 1 };
+        let of = |way: &&str| Ok(self.graph(network, way, &self.pass_sizes(way, small))?.wanted());
+        Ok(self.ways().iter().map(of).collect::<Result<Vec<_>>>()?.concat())
+    }
 
     /// Adds to a pass's inputs what the graph takes that follows from them, and takes away what it does not.
     ///

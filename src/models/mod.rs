@@ -9,6 +9,7 @@
 pub mod autoencoder;
 pub mod clip;
 pub mod config;
+pub mod latents;
 pub mod ports;
 pub mod table;
 pub mod taesd;

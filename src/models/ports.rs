@@ -39,6 +39,19 @@ pub enum Dim {
     Tokens,
 }
 
+impl Dim {
+    /// Which of the [`Sizes`] it is a multiple of, in their order, and that factor; or else the number that it is.
+    fn parts(self) -> (Option<usize>, usize) {
+        match self {
+            Self::Is(n) => (None, n),
+            Self::Batch => (Some(0), 1),
+            Self::Height(factor) => (Some(1), factor),
+            Self::Width(factor) => (Some(2), factor),
+            Self::Tokens => (Some(3), 1),
+        }
+    }
+}
+
 /// How files hold a port's tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -118,12 +131,10 @@ impl Port {
     }
 
     fn shape(&self, sizes: &Sizes) -> Shape {
-        let dim = |dim: &Dim| match dim {
-            Dim::Is(n) => *n,
-            Dim::Batch => sizes.batch,
-            Dim::Height(factor) => factor * sizes.height,
-            Dim::Width(factor) => factor * sizes.width,
-            Dim::Tokens => sizes.tokens,
+        let all = [sizes.batch, sizes.height, sizes.width, sizes.tokens];
+        let dim = |dim: &Dim| match dim.parts() {
+            (None, n) => n,
+            (Some(size), factor) => factor * all[size],
         };
         Shape::new(self.dims.iter().map(dim).collect::<Vec<_>>())
     }
@@ -147,19 +158,16 @@ impl Port {
     }
 }
 
+/// Of the [`Sizes`], in messages.
+const SYMBOLS: [&str; 4] = ["B", "H", "W", "T"];
+
 impl fmt::Display for Port {
     /// Its dimensions in a file: `[B, 4, H, W]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let times = |symbol: &str, factor: usize| match factor {
-            1 => symbol.to_string(),
-            _ => format!("{factor} {symbol}"),
-        };
-        let dim = |dim: &Dim| match dim {
-            Dim::Is(n) => n.to_string(),
-            Dim::Batch => "B".into(),
-            Dim::Height(factor) => times("H", *factor),
-            Dim::Width(factor) => times("W", *factor),
-            Dim::Tokens => "T".into(),
+        let dim = |dim: &Dim| match dim.parts() {
+            (None, n) => n.to_string(),
+            (Some(size), 1) => SYMBOLS[size].into(),
+            (Some(size), factor) => format!("{factor} {}", SYMBOLS[size]),
         };
         write!(f, "[{}]", self.dims.iter().map(dim).collect::<Vec<_>>().join(", "))
     }
@@ -195,19 +203,13 @@ pub fn bind(ports: &[Port], mut given: Tensors) -> Result<(Tensors, Sizes)> {
         return Err(Error::usage(what));
     }
     // What no port has may be anything.
-    let Found { batch, height, width, tokens } = found;
-    let [batch, height, width, tokens] = [batch, height, width, tokens].map(|size| size.unwrap_or(1));
+    let [batch, height, width, tokens] = found.0.map(|size| size.unwrap_or(1));
     Ok((inputs, Sizes { batch, height, width, tokens }))
 }
 
 /// The sizes that the tensors until now have.
 #[derive(Default)]
-struct Found {
-    batch: Option<usize>,
-    height: Option<usize>,
-    width: Option<usize>,
-    tokens: Option<usize>,
-}
+struct Found([Option<usize>; 4]);
 
 impl Found {
     fn take(&mut self, port: &Port, tensor: Tensor) -> Result<Tensor> {
@@ -219,7 +221,7 @@ impl Found {
             ))
         };
         if port.layout == Layout::Row && found.len() == 1 {
-            let batch = *self.batch.get_or_insert(1);
+            let batch = *self.0[0].get_or_insert(1);
             return Ok(Tensor::new([batch], vec![tensor.data[0]; batch]));
         }
         let dims = found.dims();
@@ -231,14 +233,10 @@ impl Found {
 
     /// Whether a dimension is as it should be, given those before it.
     fn fits(&mut self, dim: Dim, n: usize) -> bool {
-        let (size, factor) = match dim {
-            Dim::Is(wanted) => return n == wanted,
-            Dim::Batch => (&mut self.batch, 1),
-            Dim::Height(factor) => (&mut self.height, factor),
-            Dim::Width(factor) => (&mut self.width, factor),
-            Dim::Tokens => (&mut self.tokens, 1),
-        };
-        n.is_multiple_of(factor) && *size.get_or_insert(n / factor) == n / factor
+        match dim.parts() {
+            (None, wanted) => n == wanted,
+            (Some(size), factor) => n.is_multiple_of(factor) && *self.0[size].get_or_insert(n / factor) == n / factor,
+        }
     }
 }
 

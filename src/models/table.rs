@@ -7,41 +7,35 @@ use super::config::NetworkConfig;
 use super::{clip, controlnet, unet};
 use crate::error::{Error, Result};
 
-/// Reads the text of a `config.json`, whose place messages name.
-type Open = fn(&str, &str) -> Result<Box<dyn NetworkConfig>>;
-
 /// A class of networks.
 struct Row {
     /// What its configurations call it: `_class_name`, or one of `architectures`.
     class: &'static str,
     /// The folders whose configurations are of this class though they do not say so.
     folders: &'static [&'static str],
-    open: Open,
+    /// Reads the text of a `config.json`, whose place messages name.
+    open: fn(&str, &str) -> Result<Box<dyn NetworkConfig>>,
 }
 
 const TABLE: [Row; 6] = [
-    Row { class: "CLIPTextModel", folders: &["text_encoder", "text_encoder_2"], open: open_clip },
-    Row { class: "CLIPTextModelWithProjection", folders: &[], open: open_clip },
     Row {
-        class: "UNet2DConditionModel",
-        folders: &["unet"],
-        open: |text, place| Ok(Box::new(unet::Config::from_json(text, place)?)),
+        class: "CLIPTextModel",
+        folders: &["text_encoder", "text_encoder_2"],
+        open: |text, at| any(clip::Config::from_json(text, at)),
     },
-    Row { class: "AutoencoderKL", folders: &["vae"], open: open_autoencoder },
-    Row { class: "AutoencoderTiny", folders: &[], open: open_autoencoder },
+    Row { class: "CLIPTextModelWithProjection", folders: &[], open: |text, at| any(clip::Config::from_json(text, at)) },
+    Row { class: "UNet2DConditionModel", folders: &["unet"], open: |text, at| any(unet::Config::from_json(text, at)) },
+    Row { class: "AutoencoderKL", folders: &["vae"], open: |text, at| any(Autoencoder::from_json(text, at)) },
+    Row { class: "AutoencoderTiny", folders: &[], open: |text, at| any(Autoencoder::from_json(text, at)) },
     Row {
         class: "ControlNetModel",
         folders: &["controlnet"],
-        open: |text, place| Ok(Box::new(controlnet::Config::from_json(text, place)?)),
+        open: |text, at| any(controlnet::Config::from_json(text, at)),
     },
 ];
 
-fn open_clip(text: &str, place: &str) -> Result<Box<dyn NetworkConfig>> {
-    Ok(Box::new(clip::Config::from_json(text, place)?))
-}
-
-fn open_autoencoder(text: &str, place: &str) -> Result<Box<dyn NetworkConfig>> {
-    Ok(Box::new(Autoencoder::from_json(text, place)?))
+fn any(config: Result<impl NetworkConfig + 'static>) -> Result<Box<dyn NetworkConfig>> {
+    Ok(Box::new(config?))
 }
 
 /// The classes that are built.
@@ -115,7 +109,7 @@ mod tests {
                 config.prepare(way, &mut inputs).unwrap();
                 sizes = found;
                 let graph = config.graph("network", way, &sizes).unwrap();
-                let mut names: Vec<_> = graph.input_names().collect();
+                let mut names: Vec<_> = graph.inputs().map(|(name, _)| name).collect();
                 names.sort_unstable();
                 assert_eq!(names, inputs.keys().collect::<Vec<_>>(), "{class} {way}");
                 for name in names {

@@ -6,6 +6,7 @@
 use serde_json::json;
 
 use super::keys::Keys;
+use super::latents::Latents;
 use super::nn::{Conv, Module};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -14,21 +15,13 @@ use crate::ops::add_row::AddRow;
 use crate::ops::product::epilogue::Act;
 use crate::ops::scale::Scale;
 use crate::ops::upsample::Upsample;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Tensor;
 
 /// A tiny autoencoder's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Channels of a picture.
-    pub in_channels: usize,
-    /// Channels of a decoded picture.
-    pub out_channels: usize,
-    /// Channels of the latents.
-    pub latent_channels: usize,
-    /// The sampler's latents are the autoencoder's times this.
-    pub scaling_factor: f32,
-    /// Taken from the autoencoder's latents before the scaling.
-    pub shift_factor: f32,
+    /// What it says as every autoencoder does.
+    pub latents: Latents,
     encoder: Stages,
     decoder: Stages,
 }
@@ -69,20 +62,9 @@ impl Config {
             Ok(Stages { channels: channels[0], blocks })
         };
         let (encoder, decoder) = (stages("encoder", [1, 3, 3, 3])?, stages("decoder", [3, 3, 3, 1])?);
-        let config = Self {
-            in_channels: keys.count("in_channels", 3)?,
-            out_channels: keys.count("out_channels", 3)?,
-            latent_channels: keys.count("latent_channels", 4)?,
-            scaling_factor: keys.finite("scaling_factor", 1.0)?,
-            shift_factor: if keys.is_null("shift_factor") { 0.0 } else { keys.finite("shift_factor", 0.0)? },
-            encoder,
-            decoder,
-        };
+        let config = Self { latents: Latents::read(&mut keys, 1.0)?, encoder, decoder };
         if config.encoder.blocks.len() != config.decoder.blocks.len() {
             return Err(keys.error("num_encoder_blocks and num_decoder_blocks differ in length: they must agree"));
-        }
-        if config.scaling_factor == 0.0 {
-            return Err(keys.error(format!("scaling_factor is {}", config.scaling_factor)));
         }
         keys.finish()?;
         Ok(config)
@@ -100,7 +82,7 @@ impl Config {
     pub fn decoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
         let mut graph = Graph::new("vae");
         let mut root = Module::root(&mut graph);
-        let z = root.input("z", Kind::Act, [batch, height, width, self.latent_channels])?;
+        let z = root.input("z", Kind::Act, [batch, height, width, self.latents.channels])?;
         let mut m = root.child("decoder");
         let Stages { channels, blocks } = &self.decoder;
         let mut x = m.activation("clamp", z, Act::SoftClamp)?;
@@ -116,7 +98,7 @@ impl Config {
                 place += 2;
             }
         }
-        x = m.conv(&format!("layers.{place}"), x, Conv::same(self.out_channels, 3))?;
+        x = m.conv(&format!("layers.{place}"), x, Conv::same(self.latents.out_channels, 3))?;
         // From [0, 1] to [-1, 1].
         x = shift(&mut m, "centre", x, -0.5)?;
         x = m.node("scale", Scale { factor: 2.0 }, &[x])?;
@@ -132,7 +114,7 @@ impl Config {
     pub fn encoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
         let mut graph = Graph::new("vae");
         let mut root = Module::root(&mut graph);
-        let sample = root.input("sample", Kind::Act, [batch, height, width, self.in_channels])?;
+        let sample = root.input("sample", Kind::Act, [batch, height, width, self.latents.in_channels])?;
         let mut m = root.child("encoder");
         let Stages { channels, blocks } = &self.encoder;
         // From [-1, 1] to [0, 1].
@@ -148,18 +130,9 @@ impl Config {
             place += 1;
             x = residuals(&mut m, x, &mut place, count)?;
         }
-        x = m.conv(&format!("layers.{place}"), x, Conv::same(self.latent_channels, 3))?;
+        x = m.conv(&format!("layers.{place}"), x, Conv::same(self.latents.channels, 3))?;
         graph.output("latents", x);
         Ok(graph)
-    }
-
-    /// Every tensor that the file should hold, the encoder's and the decoder's, with its shape there.
-    ///
-    /// # Errors
-    /// As [`Config::decoder`].
-    pub fn wanted(&self) -> Result<Vec<(String, Shape)>> {
-        let side = self.factor();
-        Ok([self.decoder(1, 1, 1)?.wanted(), self.encoder(1, side, side)?.wanted()].concat())
     }
 }
 
@@ -204,7 +177,8 @@ mod tests {
         assert_eq!(count(config.encoder(1, 8, 8).unwrap()), 1_222_532);
         assert_eq!(count(config.decoder(1, 1, 1).unwrap()), 1_222_531);
         assert_eq!(config.factor(), 8);
-        assert_eq!(config.wanted().unwrap().len(), 67 + 67);
+        let tensors = |graph: Result<Graph>| graph.unwrap().wanted().len();
+        assert_eq!([tensors(config.encoder(1, 8, 8)), tensors(config.decoder(1, 1, 1))], [67; 2]);
     }
 
     #[test]

@@ -18,7 +18,6 @@ use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
 use crate::ops::concat::Concat;
 use crate::ops::timestep_embedding::{TimestepEmbedding, frequencies};
-use crate::tensor::Shape;
 
 /// Numbers in SDXL's `time_ids`: original height and width, crop's top and left, target height and width.
 pub const TIME_IDS: usize = 6;
@@ -182,24 +181,12 @@ impl Config {
         depth: Option<usize>,
     ) -> Result<ValueId> {
         let x = resnet(&mut block.child(format!("resnets.{j}")), x, Some(condition.emb), level.channels, self.norm())?;
-        match depth {
-            Some(depth) => self.transformer(block, j, x, condition, level.heads, depth),
-            None => Ok(x),
-        }
+        let Some(depth) = depth else { return Ok(x) };
+        transformer(&mut block.child(format!("attentions.{j}")), x, condition.context, self.spec(level.heads, depth))
     }
 
-    fn transformer(
-        &self,
-        block: &mut Module,
-        j: usize,
-        x: ValueId,
-        condition: Condition,
-        heads: usize,
-        depth: usize,
-    ) -> Result<ValueId> {
-        let Self { groups, linear_projection, .. } = *self;
-        let spec = Transformer { heads, depth, groups, linear_projection };
-        transformer(&mut block.child(format!("attentions.{j}")), x, condition.context, spec)
+    fn spec(&self, heads: usize, depth: usize) -> Transformer {
+        Transformer { heads, depth, groups: self.groups, linear_projection: self.linear_projection }
     }
 
     /// `DownBlock2D`s and `CrossAttnDownBlock2D`s; what each layer returns is handed to `keep`.
@@ -226,7 +213,7 @@ impl Config {
         let mut block = root.child("mid_block");
         let x = resnet(&mut block.child("resnets.0"), x, Some(at.emb), channels, self.norm())?;
         let Some(depth) = depth else { return Ok(x) };
-        let x = self.transformer(&mut block, 0, x, at, heads, depth)?;
+        let x = transformer(&mut block.child("attentions.0"), x, at.context, self.spec(heads, depth))?;
         resnet(&mut block.child("resnets.1"), x, Some(at.emb), channels, self.norm())
     }
 
@@ -287,9 +274,5 @@ impl NetworkConfig for Config {
 
     fn graph(&self, _: &str, _: &str, sizes: &Sizes) -> Result<Graph> {
         self.graph(sizes.batch, sizes.height, sizes.width, sizes.tokens)
-    }
-
-    fn wanted(&self, _: &str) -> Result<Vec<(String, Shape)>> {
-        Ok(self.graph(1, 8, 8, 1)?.wanted())
     }
 }

@@ -6,11 +6,12 @@ use serde_json::json;
 
 use super::blocks::{downsample, pixel_attention, resnet, upsample};
 use super::keys::Keys;
+use super::latents::Latents;
 use super::nn::{Conv, Groups, Module};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Tensor;
 
 /// Epsilon of all its group norms, which the configuration does not tell.
 const EPS: f32 = 1e-6;
@@ -21,16 +22,8 @@ pub(super) const MOMENTS: &str = "moments";
 /// A VAE's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Channels of a picture.
-    pub in_channels: usize,
-    /// Channels of a decoded picture.
-    pub out_channels: usize,
-    /// Channels of the latents.
-    pub latent_channels: usize,
-    /// The sampler's latents are the VAE's times this.
-    pub scaling_factor: f32,
-    /// Taken from the VAE's latents before the scaling.
-    pub shift_factor: f32,
+    /// What it says as every autoencoder does.
+    pub latents: Latents,
     /// The file's note that f16 overflows in this VAE.
     pub force_upcast: bool,
     channels: Vec<usize>,
@@ -59,11 +52,7 @@ impl Config {
         let down = keys.names("down_block_types", &["DownEncoderBlock2D"], &["DownEncoderBlock2D"])?;
         let up = keys.names("up_block_types", &["UpDecoderBlock2D"], &["UpDecoderBlock2D"])?;
         let config = Self {
-            in_channels: keys.count("in_channels", 3)?,
-            out_channels: keys.count("out_channels", 3)?,
-            latent_channels: keys.count("latent_channels", 4)?,
-            scaling_factor: keys.finite("scaling_factor", 0.18215)?,
-            shift_factor: if keys.is_null("shift_factor") { 0.0 } else { keys.finite("shift_factor", 0.0)? },
+            latents: Latents::read(&mut keys, 0.18215)?,
             force_upcast: keys.get("force_upcast", true)?,
             channels: keys.counts("block_out_channels", &[64])?,
             layers: keys.count("layers_per_block", 1)?,
@@ -80,9 +69,6 @@ impl Config {
                 up.len()
             )));
         }
-        if config.scaling_factor == 0.0 {
-            return Err(keys.error(format!("scaling_factor is {}", config.scaling_factor)));
-        }
         keys.finish()?;
         Ok(config)
     }
@@ -90,15 +76,6 @@ impl Config {
     /// Pixels to one latent in height and in width.
     pub fn factor(&self) -> usize {
         1 << (self.channels.len() - 1)
-    }
-
-    /// Every tensor that the file should hold, the encoder's and the decoder's, with its shape there.
-    ///
-    /// # Errors
-    /// As [`Config::decoder`].
-    pub fn wanted(&self) -> Result<Vec<(String, Shape)>> {
-        let side = self.factor();
-        Ok([self.decoder(1, 1, 1)?.wanted(), self.encoder(1, side, side)?.wanted()].concat())
     }
 
     fn norm(&self) -> Groups {
@@ -117,9 +94,9 @@ impl Config {
     pub fn decoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
         let mut graph = Graph::new("vae");
         let mut root = Module::root(&mut graph);
-        let mut x = root.input("z", Kind::Act, [batch, height, width, self.latent_channels])?;
+        let mut x = root.input("z", Kind::Act, [batch, height, width, self.latents.channels])?;
         if self.post_quant_conv {
-            x = root.conv("post_quant_conv", x, Conv::same(self.latent_channels, 1))?;
+            x = root.conv("post_quant_conv", x, Conv::same(self.latents.channels, 1))?;
         }
         let mut m = root.child("decoder");
         x = m.conv("conv_in", x, Conv::same(self.widest(), 3))?;
@@ -135,7 +112,7 @@ impl Config {
             }
         }
         x = m.group_norm_silu("conv_norm_out", x, None, self.norm())?;
-        x = m.conv("conv_out", x, Conv::same(self.out_channels, 3))?;
+        x = m.conv("conv_out", x, Conv::same(self.latents.out_channels, 3))?;
         graph.output("sample", x);
         Ok(graph)
     }
@@ -148,7 +125,7 @@ impl Config {
     pub fn encoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
         let mut graph = Graph::new("vae");
         let mut root = Module::root(&mut graph);
-        let mut x = root.input("sample", Kind::Act, [batch, height, width, self.in_channels])?;
+        let mut x = root.input("sample", Kind::Act, [batch, height, width, self.latents.in_channels])?;
         let mut m = root.child("encoder");
         x = m.conv("conv_in", x, Conv::same(self.channels[0], 3))?;
         for (i, &channels) in self.channels.iter().enumerate() {
@@ -162,7 +139,7 @@ impl Config {
         }
         x = self.middle(&mut m.child("mid_block"), x)?;
         x = m.group_norm_silu("conv_norm_out", x, None, self.norm())?;
-        let moments = 2 * self.latent_channels;
+        let moments = 2 * self.latents.channels;
         x = m.conv("conv_out", x, Conv::same(moments, 3))?;
         if self.quant_conv {
             x = root.conv("quant_conv", x, Conv::same(moments, 1))?;

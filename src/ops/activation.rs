@@ -8,12 +8,12 @@
 use rayon::prelude::*;
 
 use super::host::{exp, exp_f64, vectorized};
-use super::{Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_inputs, fold_groups};
+use super::{Case, Inputs, Launch, Op, Ty, expect_inputs};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, large, subnormal};
 use crate::ops::largest::VAE;
-use crate::tensor::{Shape, Tensor, pad4};
+use crate::tensor::{Shape, Tensor};
 
 /// An activation function. All are 0 at 0, so padding stays zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -176,11 +176,7 @@ impl Op for Activation {
     }
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        let vectors = output.shape.rows() * pad4(output.shape.channels()) / 4;
-        Ok(Launch::new("activation", 1)
-            .constant("ACTIVATION", self.0.code())
-            .param("vectors", vectors)
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+        Ok(Launch::flat("activation", 1, output.device_len() / 4, caps).constant("ACTIVATION", self.0.code()))
     }
 
     fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {

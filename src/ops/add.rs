@@ -3,12 +3,12 @@
 
 use rayon::prelude::*;
 
-use super::{Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_inputs, expect_shape, fold_groups};
+use super::{Case, Inputs, Launch, Op, Ty, expect_inputs, expect_shape};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, large, subnormal};
 use crate::ops::largest::{UNET, VAE};
-use crate::tensor::{Shape, Tensor, pad4};
+use crate::tensor::{Shape, Tensor};
 
 /// `y = a + b`; no attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +32,7 @@ impl Op for Add {
     }
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        let vectors = output.shape.rows() * pad4(output.shape.channels()) / 4;
-        Ok(Launch::new("add", 2)
-            .param("vectors", vectors)
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+        Ok(Launch::flat("add", 2, output.device_len() / 4, caps))
     }
 
     fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {
@@ -47,15 +44,8 @@ impl Op for Add {
 pub fn cases() -> Vec<Case> {
     let case = |shape: &[usize]| Case::new(Add, [Ty::act(Shape::new(shape)), Ty::act(Shape::new(shape))]);
     let both = |fill| case(&[2, 9, 5]).fill(0, Fill::With(fill)).fill(1, Fill::With(fill));
-    vec![
-        case(&[1]),
-        case(&[3, 7, 5]),
-        case(&[1, 255, 4]),
-        case(&[1, 257, 4]),
-        case(&[2, 16, 16, 320]),
-        both(large),
-        both(|i| subnormal(i) / 2.0),
-    ]
+    let shapes: [&[usize]; 5] = [&[1], &[3, 7, 5], &[1, 255, 4], &[1, 257, 4], &[2, 16, 16, 320]];
+    shapes.map(case).into_iter().chain([both(large), both(|i| subnormal(i) / 2.0)]).collect()
 }
 
 /// What a full check adds: two latents of SDXL, and a picture of SDXL inside the VAE.

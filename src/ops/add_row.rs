@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::{Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_inputs, expect_shape, fold_groups};
+use super::{Case, Inputs, Launch, Op, Ty, expect_inputs, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large};
@@ -44,11 +44,9 @@ impl Op for AddRow {
         let shape = &output.shape;
         let n4 = pad4(shape.channels()) / 4;
         let vectors = shape.rows() * n4;
-        Ok(Launch::new("add_row", 2)
-            .param("vectors", vectors)
+        Ok(Launch::flat("add_row", 2, vectors, caps)
             .param("n4", n4)
-            .param("vectors_per_batch", vectors / shape.batch().max(1))
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param("vectors_per_batch", vectors / shape.batch().max(1)))
     }
 
     fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {

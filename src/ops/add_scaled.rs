@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
@@ -44,10 +44,8 @@ impl Op for AddScaled {
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
         let vectors = output.device_len() / 4;
-        Ok(Launch::new("add_scaled", 3)
-            .param("vectors", vectors)
-            .param("vectors_per_batch", vectors / output.shape.batch().max(1))
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+        Ok(Launch::flat("add_scaled", 3, vectors, caps)
+            .param("vectors_per_batch", vectors / output.shape.batch().max(1)))
     }
 
     fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {
@@ -62,15 +60,9 @@ pub fn cases() -> Vec<Case> {
         Case::new(AddScaled, [x.clone(), x.clone(), Ty::new(Kind::F32, [x.shape.batch(), 1])])
     };
     let both = |fill| case(&[2, 9, 5]).fill(0, Fill::With(fill)).fill(1, Fill::With(fill));
-    vec![
-        case(&[1, 1]),
-        case(&[3, 7, 5]),
-        case(&[5, 3, 3, 6]),
-        case(&[2, 16, 16, 320]),
-        case(&[2, 8, 8, 4]).fill(2, Fill::With(|_| 0.0)),
-        both(large),
-        both(|i| subnormal(i) / 2.0),
-    ]
+    let shapes: [&[usize]; 4] = [&[1, 1], &[3, 7, 5], &[5, 3, 3, 6], &[2, 16, 16, 320]];
+    let none = case(&[2, 8, 8, 4]).fill(2, Fill::With(|_| 0.0));
+    shapes.map(case).into_iter().chain([none, both(large), both(|i| subnormal(i) / 2.0)]).collect()
 }
 
 /// What a full check adds: two latents of SDXL.

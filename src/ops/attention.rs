@@ -10,7 +10,7 @@
 mod coop;
 
 use super::host::attention::Heads;
-use super::{Binding, Case, Inputs, Kind, Launch, Op, Tiles, Ty, Variant, expect_inputs, expect_kind, expect_shape};
+use super::{Binding, Case, Inputs, Kind, Launch, Op, Tiles, Ty, Variant, expect, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Field, Remedy, Result};
 use crate::ops::case::{Fill, large, subnormal};
@@ -37,8 +37,8 @@ struct Layout {
     /// Channels of one of them.
     width: usize,
     /// Channels from one token to the next, of q and of both others.
-    q_row: usize,
-    kv_row: usize,
+    /// Channels from one token of an input to the next.
+    row: usize,
     /// The first channel of each in its input.
     at: [usize; 3],
     /// Which input each is.
@@ -46,20 +46,14 @@ struct Layout {
 }
 
 impl Layout {
-    fn of(inputs: &[&Shape]) -> Self {
-        let all = inputs[0].channels();
-        match inputs.len() {
-            1 => {
-                let width = all / 3;
-                Self { width, q_row: all, kv_row: all, at: [0, width, 2 * width], input: [0; 3] }
-            }
-            _ => Self { width: all, q_row: all, kv_row: all, at: [0; 3], input: [0, 1, 2] },
+    /// Of this number of inputs, the first of this shape.
+    fn of(inputs: usize, first: &Shape) -> Self {
+        let (row, third) = (first.channels(), first.channels() / 3);
+        match inputs {
+            1 => Self { width: third, row, at: [0, third, 2 * third], input: [0; 3] },
+            _ => Self { width: row, row, at: [0; 3], input: [0, 1, 2] },
         }
     }
-}
-
-fn layout(inputs: Inputs) -> Layout {
-    Layout::of(&inputs.iter().map(|ty| &ty.shape).collect::<Vec<_>>())
 }
 
 /// The shape of k and v.
@@ -88,7 +82,7 @@ impl Op for Attention {
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
         if let [packed] = inputs {
-            expect_kind(inputs, 0, "attention: q, k and v", Kind::Act)?;
+            expect("attention", inputs, &[("q, k and v", Kind::Act)])?;
             let channels = packed.shape.channels();
             if packed.shape.rank() < 2 || channels % 3 != 0 {
                 return Err(Error::shape(format!(
@@ -99,10 +93,7 @@ impl Op for Attention {
             self.check_heads(channels / 3)?;
             return Ok(Ty::act(packed.shape.with_channels(channels / 3)));
         }
-        expect_inputs("attention", inputs, 3)?;
-        for (index, what) in ["attention: q", "attention: k", "attention: v"].into_iter().enumerate() {
-            expect_kind(inputs, index, what, Kind::Act)?;
-        }
+        expect("attention", inputs, &["q", "k", "v"].map(|what| (what, Kind::Act)))?;
         let (q, k) = (&inputs[0].shape, &inputs[1].shape);
         if q.rank() < 2 || k.rank() < 2 || (q.batch(), q.channels()) != (k.batch(), k.channels()) {
             let wanted = "[batch, .., channels] with the same batch and channels";
@@ -116,23 +107,13 @@ impl Op for Attention {
         Ok(inputs[0].clone())
     }
 
-    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let mut y = Tensor::zeros(output.clone());
-        self.execute(inputs, &mut y);
-        y
-    }
-
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
-        let Layout { q_row, kv_row, at, input, .. } = Layout::of(&inputs.iter().map(|x| &x.shape).collect::<Vec<_>>());
+        let Layout { row, at, input, .. } = Layout::of(inputs.len(), &inputs[0].shape);
         let [q, k, v] = [0, 1, 2].map(|i| &inputs[input[i]].data[at[i]..]);
         let (queries, keys) = (tokens(&y.shape), tokens(&keys_of(inputs).shape));
         let &Self { heads, causal } = self;
         let d = y.shape.channels() / heads;
-        Heads { q, k, v, q_row, kv_row, queries, keys, heads, d, causal }.attend(&mut y.data);
-    }
-
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
+        Heads { q, k, v, row, queries, keys, heads, d, causal }.attend(&mut y.data);
     }
 
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
@@ -144,21 +125,20 @@ impl Op for Attention {
         }
         let (queries, pairs) = (tokens(shape), shape.batch() * self.heads);
         let keys = tokens(&keys_of(inputs).shape);
-        let Layout { q_row, kv_row, at, input, .. } = layout(inputs);
-        let bindings: Vec<_> =
-            input.map(Binding::Input).into_iter().chain([Binding::Output, Binding::Params]).collect();
+        let Layout { row, at, input, .. } = Layout::of(inputs.len(), &inputs[0].shape);
+        let mut all = Launch::new("attention", 3);
+        all.bindings = input.map(Binding::Input).into_iter().chain([Binding::Output, Binding::Params]).collect();
         let launch = |tile: usize, chunks: usize| {
             let tiles = Tiles { count: queries.div_ceil(tile), folded: false };
-            Launch::new("attention", 3)
-                .bindings(bindings.clone())
+            all.clone()
                 .tiled(tiles)
                 .constant("CAUSAL", self.causal)
                 .param("queries", queries)
                 .param("keys", keys)
                 .param("heads", self.heads)
                 .param("head_vectors", d / 4)
-                .param("q_row", q_row / 4)
-                .param("kv_row", kv_row / 4)
+                .param("q_row", row / 4)
+                .param("kv_row", row / 4)
                 .param("k_first", at[1] / 4)
                 .param("v_first", at[2] / 4)
                 .param_f32("scale", (d as f32).sqrt().recip())
@@ -206,7 +186,8 @@ impl Op for Attention {
     }
 
     fn sum_length(&self, inputs: Inputs) -> Option<usize> {
-        Some(tokens(&keys_of(inputs).shape).max(layout(inputs).width / self.heads))
+        let width = Layout::of(inputs.len(), &inputs[0].shape).width;
+        Some(tokens(&keys_of(inputs).shape).max(width / self.heads))
     }
 }
 

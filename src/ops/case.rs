@@ -116,12 +116,7 @@ impl Case {
                     }
                     Fill::With(f) => (0..n).map(f).collect(),
                 };
-                let held = match ty.kind {
-                    Kind::Act => act,
-                    Kind::Weight => weight,
-                    Kind::F32 | Kind::U32 | Kind::Bytes => DType::F32,
-                };
-                Tensor::new(ty.shape.clone(), round_to(held, data))
+                Tensor::new(ty.shape.clone(), round_to(ty.kind.dtype(act, weight), data))
             })
             .collect()
     }

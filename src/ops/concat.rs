@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect, expect_shape};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, subnormal};
@@ -20,9 +20,7 @@ impl Op for Concat {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("concat", inputs, 2)?;
-        expect_kind(inputs, 0, "concat: a", Kind::Act)?;
-        expect_kind(inputs, 1, "concat: b", Kind::Act)?;
+        expect("concat", inputs, &[("a", Kind::Act), ("b", Kind::Act)])?;
         let (a, b) = (&inputs[0].shape, &inputs[1].shape);
         expect_shape(inputs, 1, "concat: b", &a.with_channels(b.channels()))?;
         Ok(Ty::act(a.with_channels(a.channels() + b.channels())))
@@ -41,13 +39,10 @@ impl Op for Concat {
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
         let (a, b) = (inputs[0].shape.channels(), inputs[1].shape.channels());
-        let vectors = output.device_len() / 4;
-        Ok(Launch::new("concat", 2)
+        Ok(Launch::flat("concat", 2, output.device_len() / 4, caps)
             .constant("ALIGNED", a.is_multiple_of(4))
-            .param("vectors", vectors)
             .param("a_channels", a)
-            .param("b_channels", b)
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param("b_channels", b))
     }
 
     fn flops(&self, _inputs: Inputs, _output: &Ty) -> u64 {

@@ -2,8 +2,7 @@
 //! along K, as ggml's formats have them (its `ggml-quants.c`), for the product that reads it. q is bytes `[K, N]` with zero
 //! 128; or, of four bits, bytes `[K/2, N]` whose low halves are the even rows, with zero 8, or 0 where there are minima.
 
-use super::fold_groups;
-use super::{Binding, Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::Fill;
@@ -63,15 +62,14 @@ impl Op for Dequantize {
         let q = &inputs[0].shape;
         let n4 = pad4(q.channels()) / 4;
         let words = q.rows() * n4;
-        let minima = if self.0.minimum { Binding::Input(2) } else { Binding::Absent };
         Ok(Launch::new("dequantize", 2)
-            .bindings([Binding::Input(0), Binding::Input(1), minima, Binding::Output, Binding::Params])
+            .optional(self.0.minimum)
             .constant("BITS", self.0.bits as u32)
             .constant("HAS_MINIMUM", self.0.minimum)
             .param("words", words)
             .param("n4", n4)
             .param("rows", self.0.block / self.packed())
-            .workgroups(fold_groups(words.div_ceil(FLAT_THREADS), caps)))
+            .threads(words, caps))
     }
 
     /// A subtraction and a multiplication each.

@@ -4,7 +4,7 @@
 //!
 //! An id past the table's end takes the last row: it is for whoever knows the ids to refuse it.
 
-use super::{Binding, Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::Fill;
@@ -59,25 +59,15 @@ impl Op for Embedding {
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
         let is_weight = inputs[1].kind == Kind::Weight;
-        let if_there = |there, input| if there { Binding::Input(input) } else { Binding::Absent };
-        let bindings = [
-            Binding::Input(0),
-            if_there(is_weight, 1),
-            if_there(!is_weight, 1),
-            if_there(self.positions, 2),
-            Binding::Output,
-            Binding::Params,
-        ];
-        let vectors = output.device_len() / 4;
-        Ok(Launch::new("embedding", inputs.len())
-            .bindings(bindings)
+        Ok(Launch::flat("embedding", 1, output.device_len() / 4, caps)
+            .optional(is_weight)
+            .optional(!is_weight)
+            .optional(self.positions)
             .constant("TABLE_IS_WEIGHT", is_weight)
             .constant("HAS_POSITIONS", self.positions)
-            .param("vectors", vectors)
             .param("tokens", inputs[0].shape.channels())
             .param("entries", inputs[1].shape.rows())
-            .param("row", pad4(output.shape.channels()) / 4)
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param("row", pad4(output.shape.channels()) / 4))
     }
 
     fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {
@@ -120,6 +110,7 @@ pub(super) fn largest(_: &Caps) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::Binding;
 
     #[test]
     fn positions_count_along_each_row() {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::activation::{GELUS, gelu};
 use super::host::vectorized;
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large};
@@ -40,8 +40,7 @@ impl Op for Geglu {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("geglu", inputs, 1)?;
-        expect_kind(inputs, 0, "geglu: x", Kind::Act)?;
+        expect("geglu", inputs, &[("x", Kind::Act)])?;
         let x = &inputs[0].shape;
         if !x.channels().is_multiple_of(2) {
             return Err(Error::shape(format!("geglu: x should have as many gates as values, found {x}")));
@@ -59,11 +58,7 @@ impl Op for Geglu {
     }
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        let (vectors, n) = (output.device_len() / 4, output.shape.channels());
-        Ok(Launch::new("geglu", 1)
-            .param("vectors", vectors)
-            .param("channels", n)
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+        Ok(Launch::flat("geglu", 1, output.device_len() / 4, caps).param("channels", output.shape.channels()))
     }
 
     /// The gate counts as one operation.
@@ -75,16 +70,11 @@ impl Op for Geglu {
 /// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let case = |shape: &[usize]| Case::new(Geglu, [Ty::act(Shape::new(shape))]);
-    vec![
-        case(&[1, 2]),
-        case(&[3, 7, 10]),
-        case(&[5, 12]),
-        case(&[2, 5, 14]),
-        case(&[2, 77, 2560]),
-        case(&[3, 10]).fill(0, Fill::With(large)),
-        // All gates in GELU's negative tail: see `activation`.
-        case(&[1, 512]).fill(0, Fill::With(|i| if i % 2 == 0 { 1.0 } else { i as f32 / 1024.0 - 4.0 })),
-    ]
+    let shapes: [&[usize]; 5] = [&[1, 2], &[3, 7, 10], &[5, 12], &[2, 5, 14], &[2, 77, 2560]];
+    let over = case(&[3, 10]).fill(0, Fill::With(large));
+    // All gates in GELU's negative tail: see `activation`.
+    let tail = case(&[1, 512]).fill(0, Fill::With(|i| if i % 2 == 0 { 1.0 } else { i as f32 / 1024.0 - 4.0 }));
+    shapes.map(case).into_iter().chain([over, tail]).collect()
 }
 
 /// What a full check adds: the gates of SDXL's feed-forwards.

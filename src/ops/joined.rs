@@ -2,8 +2,6 @@
 //! with x's first channels in the place of x, and then x's other channels. So the U-Net's up blocks read their skips
 //! without a copy of both.
 
-use std::any::Any;
-
 use super::concat::Concat;
 use super::host::matrix::Matrix;
 use super::{Binding, Inputs, Launch, Op, Ty, Variant, Weighted};
@@ -21,8 +19,7 @@ const CHANNELS: usize = 8;
 impl<O: Op> Joined<O> {
     /// `op` with `previous` in its loader, if that is a [`Concat`] and makes x.
     pub(super) fn with(op: O, previous: &dyn Op, operand: usize) -> Option<Box<dyn Op>> {
-        let previous: &dyn Any = previous;
-        (operand == 0 && previous.is::<Concat>()).then(|| Box::new(Self(op)) as Box<dyn Op>)
+        previous.downcast_ref::<Concat>().filter(|_| operand == 0).map(|_| Box::new(Self(op)) as _)
     }
 
     /// The types of the op's own inputs.
@@ -90,10 +87,6 @@ impl<O: Op> Op for Joined<O> {
 
     fn weighted(&self) -> Option<&dyn Weighted> {
         self.0.weighted().map(|_| self as &dyn Weighted)
-    }
-
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(Self::join(inputs, self.0.launch(&Self::whole(inputs)?, output, caps)?))
     }
 
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {

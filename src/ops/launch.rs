@@ -19,7 +19,7 @@ pub enum Binding {
 }
 
 /// One dispatch, as plain data.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Launch {
     /// Stem of the file in `shaders/`.
     pub shader: &'static str,
@@ -52,16 +52,12 @@ impl Launch {
     /// A launch of `shaders/<shader>.wgsl` whose bindings are `inputs` inputs, the output and the params.
     pub fn new(shader: &'static str, inputs: usize) -> Self {
         let bindings = (0..inputs).map(Binding::Input).chain([Binding::Output, Binding::Params]).collect();
-        Self {
-            shader,
-            core: None,
-            matrix: None,
-            constants: Vec::new(),
-            params: Vec::new(),
-            bindings,
-            workgroups: [1, 1, 1],
-            tiles: None,
-        }
+        Self { shader, bindings, workgroups: [1, 1, 1], ..Self::default() }
+    }
+
+    /// A launch of [`FLAT_THREADS`] threads a workgroup, one for each of the vectors that its first param counts.
+    pub fn flat(shader: &'static str, inputs: usize, vectors: usize, caps: &Caps) -> Self {
+        Self::new(shader, inputs).param("vectors", vectors).threads(vectors, caps)
     }
 
     /// A launch whose first param says from which tile on; all workgroups are set apart from this.
@@ -96,9 +92,11 @@ impl Launch {
         self
     }
 
-    /// Other bindings than [`Launch::new`]'s: for ops with optional inputs.
-    pub fn bindings(mut self, bindings: impl Into<Vec<Binding>>) -> Self {
-        self.bindings = bindings.into();
+    /// One more input behind the others, or what stands for it where the node does not have it.
+    pub fn optional(mut self, present: bool) -> Self {
+        let place = self.bindings.len() - 2;
+        let inputs = self.bindings.iter().filter(|binding| matches!(binding, Binding::Input(_))).count();
+        self.bindings.insert(place, if present { Binding::Input(inputs) } else { Binding::Absent });
         self
     }
 
@@ -131,6 +129,11 @@ impl Launch {
     pub fn workgroups(mut self, workgroups: [u32; 3]) -> Self {
         self.workgroups = workgroups;
         self
+    }
+
+    /// The grid of at least this many threads, in workgroups of [`FLAT_THREADS`].
+    pub fn threads(self, count: usize, caps: &Caps) -> Self {
+        self.workgroups(fold_groups(count.div_ceil(FLAT_THREADS), caps))
     }
 }
 

@@ -45,7 +45,7 @@ pub mod winograd;
 
 pub use case::Case;
 pub use launch::{Binding, FLAT_THREADS, Launch, Tiles, Variant, fold_groups};
-pub use types::{Inputs, Kind, Ty, expect_inputs, expect_kind, expect_shape};
+pub use types::{Inputs, Kind, Ty, expect, expect_inputs, expect_kind, expect_shape};
 pub use weight::Weighted;
 
 /// A row of [`TABLE`]: an op's name, which is the stem of its files, and its cases.
@@ -121,10 +121,11 @@ pub fn check_names(names: &[String]) -> Result<()> {
 
 /// An operation with its attributes, as plain data: all that a graph, a plan, a device, a check or a report asks of it.
 ///
-/// Four methods make an op: its shape rule ([`output`](Op::output)), its definition ([`reference`](Op::reference)), its
-/// kernel's [`launch`](Op::launch) and its cost ([`flops`](Op::flops)), each a pure function of types, shapes and
-/// [`Caps`]. The others have defaults, for ops with a faster way on the CPU, several kernels, look-ups, long sums, or
-/// something to fuse. Nothing anywhere matches over all ops. Activations are channels last, `[batch, .., channels]`;
+/// Four methods make an op: its shape rule ([`output`](Op::output)), its definition ([`reference`](Op::reference), or
+/// [`execute`](Op::execute) where it can write into what is there), its kernel's [`launch`](Op::launch) (or
+/// [`variants`](Op::variants) where there are several) and its cost ([`flops`](Op::flops)), each a pure function of types,
+/// shapes and [`Caps`]. The others have defaults, for ops with a faster way on the CPU, look-ups, long sums, or something
+/// to fuse. Nothing anywhere matches over all ops. Activations are channels last, `[batch, .., channels]`;
 /// `inputs` are in the op's own order, which its file's first lines give, with shapes, formula and source.
 ///
 /// The order of calls: `output` when a graph appends a node, and only inputs that it accepted are given to the other
@@ -166,8 +167,13 @@ pub trait Op: Any + Debug + Send + Sync {
     fn output(&self, inputs: Inputs) -> Result<Ty>;
 
     /// The definition, in f32 on the CPU, written from the formula: what a device's output is compared with. `output` is
-    /// the shape that [`Op::output`] returned for these inputs.
-    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor;
+    /// the shape that [`Op::output`] returned for these inputs. An op gives this or [`Op::execute`], each of which is made
+    /// of the other; or both, if the CPU executor has a faster way.
+    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
+        let mut y = Tensor::zeros(output.clone());
+        self.execute(inputs, &mut y);
+        y
+    }
 
     /// The same for the CPU executor: into `y`, which has the output's shape and any contents, and by a faster way than
     /// the definition's where there is one.
@@ -186,8 +192,10 @@ pub trait Op: Any + Debug + Send + Sync {
     ///
     /// # Errors
     /// If no kernel does it there: a shape that none takes (attention heads of 6 channels), or a limit of the device. The
-    /// message says what to do instead.
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch>;
+    /// message says what to do instead. An op gives this or [`Op::variants`], each of which is made of the other.
+    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
+        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
+    }
 
     /// Every dispatch that could compute it on this device, [`Op::launch`]'s first, and one at least. A device that gets
     /// one wrong uses the next; where [`Caps::tuning_pays`] the fastest right one is used.
@@ -229,6 +237,13 @@ pub trait Op: Any + Debug + Send + Sync {
     /// cannot take it. `previous`'s first input takes that one's place; its others are appended to this op's.
     fn absorb_input(&self, _previous: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
         None
+    }
+}
+
+impl dyn Op {
+    /// This op as one of a known type.
+    pub fn downcast_ref<O: Op>(&self) -> Option<&O> {
+        (self as &dyn Any).downcast_ref()
     }
 }
 

@@ -2,7 +2,7 @@
 //! a sampler keeps, in f32, for pictures p (diffusers' `scheduler.scale_model_input` and
 //! `torch.cat([latents] * 2)`). The factors are an input, since they change from step to step.
 
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::Fill;
@@ -53,11 +53,9 @@ impl Op for SamplerInput {
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
         let vectors = output.device_len() / 4;
-        Ok(Launch::new("sampler_input", 2)
-            .param("vectors", vectors)
+        Ok(Launch::flat("sampler_input", 2, vectors, caps)
             .param("vectors_per_slot", vectors / self.texts)
-            .param("slots", inputs[0].shape.batch())
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param("slots", inputs[0].shape.batch()))
     }
 
     fn flops(&self, inputs: Inputs, output: &Ty) -> u64 {

@@ -3,7 +3,7 @@
 //! `x[p] + factors[0] * (x[P + p] - x[p])`, the unconditional first. In f32.
 
 use super::sampler_input::{add_slots, slot};
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::Fill;
@@ -51,12 +51,9 @@ impl Op for SamplerStep {
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        let vectors = output.device_len() / 8;
-        Ok(Launch::new("sampler_step", 3)
+        Ok(Launch::flat("sampler_step", 3, output.device_len() / 8, caps)
             .constant("GUIDED", self.guided)
-            .param("vectors", vectors)
-            .param("slots", inputs[1].shape.batch())
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param("slots", inputs[1].shape.batch()))
     }
 
     fn flops(&self, inputs: Inputs, output: &Ty) -> u64 {

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::case::{Fill, large, subnormal};
@@ -23,8 +23,7 @@ impl Op for Scale {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("scale", inputs, 1)?;
-        expect_kind(inputs, 0, "scale: x", Kind::Act)?;
+        expect("scale", inputs, &[("x", Kind::Act)])?;
         Ok(inputs[0].clone())
     }
 
@@ -34,11 +33,7 @@ impl Op for Scale {
     }
 
     fn launch(&self, _inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        let vectors = output.device_len() / 4;
-        Ok(Launch::new("scale", 1)
-            .param("vectors", vectors)
-            .param_f32("factor", self.factor)
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+        Ok(Launch::flat("scale", 1, output.device_len() / 4, caps).param_f32("factor", self.factor))
     }
 
     fn flops(&self, _inputs: Inputs, output: &Ty) -> u64 {

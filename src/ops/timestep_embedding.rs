@@ -2,7 +2,7 @@
 //! `[B, n * 2 * half]`. How the U-Net learns the noise level, and SDXL's U-Net the picture's size (diffusers
 //! `get_timestep_embedding`; Ho et al. 2020).
 
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::Fill;
@@ -36,9 +36,7 @@ impl Op for TimestepEmbedding {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("timestep_embedding", inputs, 2)?;
-        expect_kind(inputs, 0, "timestep_embedding: the timesteps", Kind::F32)?;
-        expect_kind(inputs, 1, "timestep_embedding: the frequencies", Kind::F32)?;
+        expect("timestep_embedding", inputs, &[("the timesteps", Kind::F32), ("the frequencies", Kind::F32)])?;
         let (timesteps, frequencies) = (&inputs[0].shape, &inputs[1].shape);
         let n = match timesteps.dims() {
             [_] => 1,
@@ -65,14 +63,11 @@ impl Op for TimestepEmbedding {
         let timesteps = &inputs[0].shape;
         let (n, row_vectors) =
             if timesteps.rank() == 1 { (1, 0) } else { (timesteps.channels(), pad4(timesteps.channels()) / 4) };
-        let vectors = output.device_len() / 4;
-        Ok(Launch::new("timestep_embedding", 2)
+        Ok(Launch::flat("timestep_embedding", 2, output.device_len() / 4, caps)
             .constant("COSINES_FIRST", self.flip_sin_to_cos)
-            .param("vectors", vectors)
             .param("timesteps", n)
             .param("row_vectors", row_vectors)
-            .param("half", inputs[1].shape.len())
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param("half", inputs[1].shape.len()))
     }
 
     /// A sine or cosine counts as one operation.

@@ -1,7 +1,7 @@
 //! What a value is, kind and shape, and the checks on them that shape rules are made of.
 
 use crate::error::{Error, Result};
-use crate::tensor::{Shape, pad4};
+use crate::tensor::{DType, Shape, pad4};
 
 /// What a value holds, and hence how a device stores it. Each is rows padded to a multiple of four, bound as vectors
 /// of four.
@@ -17,6 +17,17 @@ pub enum Kind {
     U32,
     /// Whole numbers below 256, four to a `u32` in a kernel: weights of a few bits.
     Bytes,
+}
+
+impl Kind {
+    /// The type of its elements where activations are held in `act` and matrices of parameters in `weight`.
+    pub fn dtype(self, act: DType, weight: DType) -> DType {
+        match self {
+            Self::Act => act,
+            Self::Weight => weight,
+            Self::F32 | Self::U32 | Self::Bytes => DType::F32,
+        }
+    }
 }
 
 /// A value's kind and logical (unpadded) shape.
@@ -64,6 +75,16 @@ pub fn expect_inputs(op: &str, inputs: Inputs, count: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::shape(format!("{op} takes {count} inputs, found {}", inputs.len())))
+}
+
+/// `Ok` if the op `op` got these inputs: what each is called in the message, and its kind.
+///
+/// # Errors
+/// [`Error::Shape`], which names the op and the first that is another, or how many there are.
+pub fn expect(op: &str, inputs: Inputs, wanted: &[(&str, Kind)]) -> Result<()> {
+    expect_inputs(op, inputs, wanted.len())?;
+    let mut each = (0..).zip(wanted);
+    each.try_for_each(|(index, (what, kind))| expect_kind(inputs, index, &format!("{op}: {what}"), *kind))
 }
 
 /// `Ok` if input `index` (called `what`) is of this kind and has elements.

@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, subnormal};
@@ -40,8 +40,7 @@ impl Op for Upsample {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("upsample", inputs, 1)?;
-        expect_kind(inputs, 0, "upsample: x", Kind::Act)?;
+        expect("upsample", inputs, &[("x", Kind::Act)])?;
         let [b, h, w, c] = inputs[0].shape.image()?;
         let &Self { height, width } = self;
         if height == 0 || width == 0 {
@@ -65,17 +64,14 @@ impl Op for Upsample {
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
         let [_, h, w, c] = dims(&inputs[0].shape);
-        let vectors = output.device_len() / 4;
-        Ok(Launch::new("upsample", 1)
-            .param("vectors", vectors)
+        Ok(Launch::flat("upsample", 1, output.device_len() / 4, caps)
             .param("in_height", h)
             .param("in_width", w)
             .param("out_height", self.height)
             .param("out_width", self.width)
             .param("row", pad4(c) / 4)
             .param_f32("y_scale", scale(h, self.height))
-            .param_f32("x_scale", scale(w, self.width))
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param_f32("x_scale", scale(w, self.width)))
     }
 
     fn flops(&self, _inputs: Inputs, _output: &Ty) -> u64 {

@@ -4,6 +4,7 @@ use super::kit::Kit;
 use super::part::Part;
 use crate::error::{Error, Result};
 use crate::models::autoencoder::Autoencoder;
+use crate::models::config::NetworkConfig;
 use crate::network::Executor;
 use crate::tensor::Tensor;
 
@@ -15,7 +16,7 @@ const NAME: &str = "VAE's decoder";
 /// # Errors
 /// If the autoencoder has no decoder for them.
 pub fn part(vae: &Autoencoder, [height, width]: [usize; 2], pictures: usize) -> Result<Part> {
-    let (graph, wanted) = (vae.decoder(1, height, width)?, vae.wanted()?);
+    let (graph, wanted) = (vae.decoder(1, height, width)?, vae.wanted("vae")?);
     Ok(Part { what: NAME.into(), component: "vae".into(), graph, wanted, added: None, times: pictures })
 }
 

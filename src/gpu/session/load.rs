@@ -57,10 +57,9 @@ impl Session {
         let dialects = session.graph.nodes.iter().map(|node| session.dialect(node));
         let wanted: Vec<_> = session.launches.iter().zip(dialects).collect();
         let (warmed, uploaded) = at_once(|| gpu.kernels.warm(gpu, &wanted), || session.upload_all(weights));
-        let buffers = uploaded?;
+        let (fixed, slots, bytes) = uploaded?;
         warmed?;
-        session.bytes = buffers.bytes + readback_bytes;
-        (session.fixed, session.slots) = (buffers.fixed, buffers.slots);
+        (session.fixed, session.slots, session.bytes) = (fixed, slots, bytes + readback_bytes);
         session.dispatches =
             session.dispatches_of(&session.graph.nodes.iter().zip(&session.launches).collect::<Vec<_>>())?;
         gpu.check()?;
@@ -104,7 +103,7 @@ impl Session {
             .map(|bytes| uploads.empty("slot", (bytes + GUARD).min(gpu.caps.max_buffer.max(*bytes))))
             .collect();
         gpu.wait()?;
-        Ok(Buffers { bytes: uploads.total, fixed, slots })
+        Ok((fixed, slots, uploads.total))
     }
 
     /// Kernels, the launches' numbers and bind groups of some nodes.
@@ -174,12 +173,8 @@ fn launch(gpu: &Gpu, graph: &Graph, node: &Node, variant: usize, storage: Storag
     Ok(launch)
 }
 
-/// Buffers, and how many bytes they have.
-struct Buffers {
-    fixed: HashMap<ValueId, wgpu::Buffer>,
-    slots: Vec<wgpu::Buffer>,
-    bytes: u64,
-}
+/// A session's fixed buffers and its slots, and how many bytes they have.
+type Buffers = (HashMap<ValueId, wgpu::Buffer>, Vec<wgpu::Buffer>, u64);
 
 /// Both, side by side where there are threads: a browser's objects stay on the thread that made them.
 #[cfg(not(target_arch = "wasm32"))]
@@ -203,15 +198,8 @@ impl Uploads<'_> {
     fn empty(&mut self, label: &str, bytes: u64) -> wgpu::Buffer {
         let size = bytes.max(16).next_multiple_of(4);
         self.total += size;
-        self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage: wgpu::BufferUsages::STORAGE
-                | wgpu::BufferUsages::UNIFORM
-                | wgpu::BufferUsages::COPY_DST
-                | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        })
+        let bound = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM;
+        self.gpu.buffer(label, size, bound | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC)
     }
 
     fn buffer(&mut self, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer> {

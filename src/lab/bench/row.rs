@@ -14,7 +14,7 @@ use crate::ops::Case;
 use crate::tensor::DType;
 
 /// What became of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// The output is the reference's within the tolerance.
@@ -26,11 +26,12 @@ pub enum Verdict {
     /// The kernel does not compile, or the device failed.
     Failed,
     /// A node of a network, which ran and was finite; `validate` compares.
+    #[default]
     Unchecked,
 }
 
 /// One op at one set of shapes on one device.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Row {
     /// Name and backend.
     pub device: String,
@@ -94,16 +95,11 @@ impl Row {
             weights: storage.weight.to_string(),
             attributes: format!("{:?}", case.op),
             shapes: types.iter().map(|ty| ty.shape.dims().to_vec()).collect(),
-            node: None,
             uses: uses.clone(),
             verdict,
-            reason: None,
-            relative_error: None,
             flops: case.op.flops(&types, &output),
             bytes: bytes as u64,
-            timing: None,
-            rates: None,
-            compared: None,
+            ..Self::default()
         })
     }
 

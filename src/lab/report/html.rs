@@ -49,20 +49,10 @@ impl Report {
                     op = &row.op;
                     let _ = write!(out, "<h3>{op}</h3>");
                 }
-                let share = rates.share_of_roof;
                 let device =
                     if self.devices.len() > 1 { format!(" · {}", escape(&row.device)) } else { String::new() };
-                let _ = write!(
-                    out,
-                    "<div class=\"bar\"><span class=\"label\">{}{device}</span><span class=\"track\">\
-                     <i style=\"width:{:.1}%;background:hsl({} 62% 52%)\"></i></span>\
-                     <b>{}</b><span class=\"dim\">{}</span></div>",
-                    shapes(row),
-                    (share * 100.0).min(100.0),
-                    roofline::hue(op),
-                    percent(share),
-                    seconds(timing.summary.median),
-                );
+                let label = format!("{}{device}", shapes(row));
+                bar(out, &label, op, rates.share_of_roof, timing.summary.median);
             }
         }
         out.push_str("</section>\n");
@@ -86,18 +76,8 @@ impl Report {
             seconds(network.wall),
         );
         for op in &network.by_op {
-            let _ = write!(
-                out,
-                "<div class=\"bar\"><span class=\"label\">{} <span class=\"dim\">{} nodes</span></span>\
-                 <span class=\"track\"><i style=\"width:{:.1}%;background:hsl({} 62% 52%)\"></i></span>\
-                 <b>{}</b><span class=\"dim\">{}</span></div>",
-                op.op,
-                op.nodes,
-                op.share * 100.0,
-                roofline::hue(&op.op),
-                percent(op.share),
-                seconds(op.seconds),
-            );
+            let label = format!("{} <span class=\"dim\">{} nodes</span>", op.op, op.nodes);
+            bar(out, &label, &op.op, op.share, op.seconds);
         }
         out.push_str("</section>\n");
     }
@@ -135,6 +115,19 @@ impl Report {
         }
         out.push_str("</table></div></section>\n");
     }
+}
+/// An op's share of something, with the time that it took.
+fn bar(out: &mut String, label: &str, op: &str, share: f64, time: f64) {
+    let _ = write!(
+        out,
+        "<div class=\"bar\"><span class=\"label\">{label}</span><span class=\"track\">\
+         <i style=\"width:{:.1}%;background:hsl({} 62% 52%)\"></i></span>\
+         <b>{}</b><span class=\"dim\">{}</span></div>",
+        (share * 100.0).min(100.0),
+        roofline::hue(op),
+        percent(share),
+        seconds(time),
+    );
 }
 
 fn numbers(out: &mut String, row: &Row) {

@@ -274,11 +274,7 @@ impl Run<'_> {
 
 /// A value as the device holds it.
 fn rounded(tensor: Tensor, kind: Kind, storage: Storage) -> Tensor {
-    let dtype = match kind {
-        Kind::Act => storage.act,
-        Kind::Weight => storage.weight,
-        Kind::F32 | Kind::U32 | Kind::Bytes => DType::F32,
-    };
+    let dtype = kind.dtype(storage.act, storage.weight);
     Tensor { data: round_to(dtype, tensor.data), shape: tensor.shape }
 }
 

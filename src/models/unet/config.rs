@@ -160,15 +160,11 @@ fn cross_attention_dim(keys: &mut Keys, blocks: usize) -> Result<usize> {
 
 fn guidance_width(keys: &mut Keys) -> Result<Option<usize>> {
     let key = "time_cond_proj_dim";
-    if keys.is_null(key) {
-        keys.ignore(&[key]);
-        return Ok(None);
-    }
-    match keys.count(key, 0)? {
-        width if width < 4 || width % 2 != 0 => {
+    match keys.optional_count(key)? {
+        Some(width) if width < 4 || width % 2 != 0 => {
             Err(keys.error(format!("{key} is {width}, supported: even numbers from 4 on")))
         }
-        width => Ok(Some(width)),
+        width => Ok(width),
     }
 }
 

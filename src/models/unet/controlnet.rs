@@ -206,10 +206,6 @@ impl NetworkConfig for Config {
         self.graph(sizes.batch, sizes.height, sizes.width, sizes.tokens)
     }
 
-    fn wanted(&self, _: &str) -> Result<Vec<(String, Shape)>> {
-        Ok(self.graph(1, 8, 8, 1)?.wanted())
-    }
-
     fn prepare(&self, _: &str, inputs: &mut Tensors) -> Result<()> {
         inputs.remove(SCALE);
         Ok(())
@@ -302,7 +298,7 @@ mod tests {
         assert_eq!(rest, names(&alone));
         let added = guided.nodes.iter().filter(|node| node.op.name() == "add_scaled").count();
         assert_eq!(added, 13);
-        let inputs: Vec<_> = guided.input_names().skip(3).collect();
+        let inputs: Vec<_> = guided.inputs().skip(3).map(|(name, _)| name).collect();
         assert_eq!(inputs, ["control.0.image", "control.0.scale"]);
     }
 }

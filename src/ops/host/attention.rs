@@ -7,7 +7,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::panel::{PANEL, ROWS, WHOLE, multiply};
-use super::{exp2, load, scaled, store};
+use super::{enlarge, exp2, load, scaled, store};
 
 /// Queries and keys whose scores are held at a time.
 const BLOCK_QUERIES: usize = 10 * ROWS;
@@ -27,9 +27,8 @@ pub(crate) struct Heads<'a> {
     pub q: &'a [f32],
     pub k: &'a [f32],
     pub v: &'a [f32],
-    /// From one token to the next: of q, of k and v.
-    pub q_row: usize,
-    pub kv_row: usize,
+    /// From one token to the next.
+    pub row: usize,
     /// Tokens of a batch entry.
     pub queries: usize,
     pub keys: usize,
@@ -46,9 +45,7 @@ impl Heads<'_> {
         let (width, each) = (heads * d, self.panels_len());
         let pairs = y.len() / (queries * d);
         let mut panels = SCRATCH.take();
-        if panels.len() < pairs * each {
-            panels.resize(pairs * each, 0.0);
-        }
+        enlarge(&mut panels, pairs * each);
         let panels_of_pairs = panels[..pairs * each].par_chunks_mut(each).enumerate();
         panels_of_pairs.for_each(|(pair, panels)| self.fill_panels(pair, panels));
         // Small blocks where there are few queries, so that every thread has some.
@@ -73,20 +70,20 @@ impl Heads<'_> {
     /// Puts a head's keys and values into panels. What is beyond the last column stays zero, or some other head's numbers:
     /// a column of a product depends on its own column alone.
     fn fill_panels(&self, pair: usize, panels: &mut [f32]) {
-        let &Self { d, keys, kv_row, .. } = self;
-        let at = pair / self.heads * keys * kv_row + pair % self.heads * d;
+        let &Self { d, keys, row: stride, .. } = self;
+        let at = pair / self.heads * keys * stride + pair % self.heads * d;
         let (k_panels, v_panels) = panels.split_at_mut(d * keys.next_multiple_of(WHOLE));
         for (panel, columns) in k_panels.chunks_mut(d * PANEL).enumerate() {
             let (first, width) = (panel * PANEL, columns.len() / d);
             for (channel, row) in columns.chunks_mut(width).enumerate() {
-                let tokens = (first..keys).map(|token| self.k[at + token * kv_row + channel]);
+                let tokens = (first..keys).map(|token| self.k[at + token * stride + channel]);
                 row.iter_mut().zip(tokens).for_each(|(to, k)| *to = k);
             }
         }
         for (panel, columns) in v_panels.chunks_mut(keys * PANEL).enumerate() {
             let (first, width) = (panel * PANEL, columns.len() / keys);
             for (token, row) in columns.chunks_mut(width).enumerate() {
-                let v = &self.v[at + token * kv_row..][first..d.min(first + width)];
+                let v = &self.v[at + token * stride..][first..d.min(first + width)];
                 row[..v.len()].copy_from_slice(v);
             }
         }
@@ -114,23 +111,23 @@ impl WithSimd for Block<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { of, panels, batch, head, first, y, buffer } = self;
-        let &Heads { q_row, keys, d, .. } = of;
+        let &Heads { row: stride, keys, d, .. } = of;
         let (y_row, columns) = (of.heads * d, d.next_multiple_of(WHOLE));
         let rows = y.len() / y_row;
         let (k_panels, v_panels) = panels.split_at(d * keys.next_multiple_of(WHOLE));
-        let q = &of.q[(batch * of.queries + first) * q_row + head * d..];
-        buffer.resize(buffer.len().max(rows * (SCORES_STRIDE + columns)), 0.0);
+        let q = &of.q[(batch * of.queries + first) * stride + head * d..];
+        enlarge(buffer, rows * (SCORES_STRIDE + columns));
         let (scores, sums) = buffer.split_at_mut(rows * SCORES_STRIDE);
         let sums = &mut sums[..rows * columns];
         let scale = (d as f32).sqrt().recip() * std::f32::consts::LOG2_E;
-        let mut softmax = [Softmax::default(); BLOCK_QUERIES];
+        let mut softmax = [Softmax::EMPTY; BLOCK_QUERIES];
         let end = if of.causal { keys.min(first + rows) } else { keys };
         for key in (0..end).step_by(BLOCK_KEYS) {
             let n = BLOCK_KEYS.min(end - key);
             for at in (0..n).step_by(PANEL) {
                 let width = PANEL.min(keys.next_multiple_of(WHOLE) - key - at);
                 let k = (&k_panels[(key + at) * d..], [d, width]);
-                multiply(simd, (q, q_row), k, (&mut scores[at..], SCORES_STRIDE), false);
+                multiply(simd, (q, stride), k, (&mut scores[at..], SCORES_STRIDE), false);
             }
             for (row, (scores, softmax)) in scores.chunks_mut(SCORES_STRIDE).zip(&mut softmax).enumerate() {
                 let seen = if of.causal { (first + row + 1).saturating_sub(key).min(n) } else { n };
@@ -177,13 +174,10 @@ struct Softmax {
     total: f32,
 }
 
-impl Default for Softmax {
-    fn default() -> Self {
-        Self { top: f32::NEG_INFINITY, total: 0.0 }
-    }
-}
-
 impl Softmax {
+    /// Of no score.
+    const EMPTY: Self = Self { top: f32::NEG_INFINITY, total: 0.0 };
+
     /// Turns scores, as many as fill whole vectors, into their weights relative to the largest so far. Returned is the
     /// factor by which earlier sums shrink.
     #[inline(always)]

@@ -7,6 +7,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::enlarge;
 use super::gelu::Gate;
 use super::panel::{PANEL, WHOLE, multiply};
 use crate::error::Result;
@@ -132,9 +133,7 @@ impl Matrix {
         for (y, x) in y.chunks_mut(at_once * width).zip(x.chunks(at_once * k)) {
             let m = y.len() / width;
             let mut sums = SCRATCH.take();
-            if sums.len() < m * columns {
-                sums.resize(m * columns, 0.0);
-            }
+            enlarge(&mut sums, m * columns);
             let panels = sums[..m * columns].chunks_mut(m * PANEL).enumerate();
             let part = |panel: usize, x, sums| Part { w: self, rows: rows.clone(), column: panel * PANEL, x, sums };
             let multiply = |buffer: &mut Vec<f32>, part| Arch::new().dispatch(Task { part, buffer });

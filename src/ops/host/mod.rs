@@ -19,6 +19,13 @@ pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(work)
 }
 
+/// Makes a buffer at least this long; what is in it stays.
+fn enlarge(buffer: &mut Vec<f32>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+}
+
 /// The first elements of `x` as a vector.
 #[inline(always)]
 fn load<S: Simd>(x: &[f32]) -> S::f32s {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::matrix::Matrix;
 use super::panel::{PANEL, multiply};
-use super::{both, load, scaled, store, times};
+use super::{both, enlarge, load, scaled, store, times};
 
 const ROOT_2: f32 = std::f32::consts::SQRT_2;
 const ROOT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
@@ -171,12 +171,6 @@ impl Tasks {
         let tiles = self.group.min(self.tiles - group * self.group);
         let task = channel / self.block * self.block_len() + group * self.task_len(self.group);
         (task + tile * self.block + channel % self.block, self.task_len(tiles) / (IN * IN))
-    }
-}
-
-fn enlarge(buffer: &mut Vec<f32>, len: usize) {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
     }
 }
 

@@ -5,18 +5,16 @@
 //!
 //! [`GroupNormStats`]: super::group_norm_stats::GroupNormStats
 
-use std::any::Any;
-
 use rayon::prelude::*;
 
-use super::group_norm_stats::{expect_row, pixels, stats_shape};
+use super::group_norm_stats::{expect_vectors, pixels, stats_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::activation::{Act, Activation};
 use crate::ops::case::{Fill, large};
 use crate::ops::host::vectorized;
 use crate::ops::joined::Joined;
-use crate::ops::{Binding, Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect, expect_shape};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// Group normalisation by given statistics, perhaps with an activation.
@@ -97,27 +95,12 @@ impl Op for GroupNorm {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("group_norm", inputs, 4 + usize::from(self.row))?;
-        expect_kind(inputs, 0, "group_norm: x", Kind::Act)?;
-        let x = &inputs[0].shape;
-        let channels = [x.channels()].into();
-        let vectors = [("stats", stats_shape(x, self.groups)?), ("gamma", channels)];
-        let [stats, gamma] = vectors;
-        for (index, (what, shape)) in (1..).zip([stats, gamma.clone(), ("beta", gamma.1)]) {
-            let what = format!("group_norm: {what}");
-            expect_kind(inputs, index, &what, Kind::F32)?;
-            expect_shape(inputs, index, &what, &shape)?;
-        }
-        if self.row {
-            expect_row(inputs, 4, "group_norm")?;
-        }
+        let [stats, gamma, beta] = ["stats", "gamma", "beta"].map(|what| (what, Kind::F32));
+        let wanted = [("x", Kind::Act), stats, gamma, beta, ("row", Kind::Act)];
+        expect("group_norm", inputs, &wanted[..4 + usize::from(self.row)])?;
+        expect_shape(inputs, 1, "group_norm: stats", &stats_shape(&inputs[0].shape, self.groups)?)?;
+        expect_vectors("group_norm", inputs, 2)?;
         Ok(inputs[0].clone())
-    }
-
-    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let mut y = Tensor::zeros(output.clone());
-        self.execute(inputs, &mut y);
-        y
     }
 
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
@@ -143,10 +126,8 @@ impl Op for GroupNorm {
         let vectors = pixels(shape) * pad4(shape.channels()) / 4;
         // The more chunks a workgroup has to put together first, the more it should then write.
         let slab = FLAT_THREADS * chunks.clamp(4, 32);
-        let row = if self.row { Binding::Input(4) } else { Binding::Absent };
-        let inputs = (0..4).map(Binding::Input).chain([row, Binding::Output, Binding::Params]);
         Ok(Launch::new("group_norm", 4)
-            .bindings(inputs.collect::<Vec<_>>())
+            .optional(self.row)
             .constant("HAS_ROW", self.row)
             .constant("GROUPS", self.groups as u32)
             .constant("ACTIVATION", self.act().code())
@@ -165,7 +146,6 @@ impl Op for GroupNorm {
     }
 
     fn absorb(&self, next: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
-        let next: &dyn Any = next;
         let Activation(act) = next.downcast_ref()?;
         (*act == Act::Silu && !self.silu).then(|| Box::new(Self { silu: true, ..*self }) as Box<dyn Op>)
     }

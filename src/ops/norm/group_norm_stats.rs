@@ -16,7 +16,7 @@ use crate::ops::case::{Fill, large};
 use crate::ops::host::vectorized;
 use crate::ops::joined::Joined;
 use crate::ops::largest::{UNET, VAE};
-use crate::ops::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect, expect_shape};
 use crate::tensor::{Shape, Tensor};
 
 /// Means and variances of groups of channels, by chunks of pixels.
@@ -54,11 +54,13 @@ pub(crate) fn stats_shape(x: &Shape, groups: usize) -> Result<Shape> {
     Ok([x.batch(), groups, chunks(pixels(x)).0, 4].into())
 }
 
-/// An optional last input, added to every pixel of its batch entry: checks its kind and shape.
-pub(crate) fn expect_row(inputs: Inputs, index: usize, op: &str) -> Result<()> {
-    let x = &inputs[0].shape;
-    expect_kind(inputs, index, &format!("{op}: row"), Kind::Act)?;
-    expect_shape(inputs, index, &format!("{op}: row"), &[x.batch(), x.channels()].into())
+/// `Ok` if the inputs from `first` on have the shapes of a group norm's gamma and beta and of the row added to x, if there
+/// is one.
+pub(crate) fn expect_vectors(op: &str, inputs: Inputs, first: usize) -> Result<()> {
+    let (batch, channels) = (inputs[0].shape.batch(), inputs[0].shape.channels());
+    let shapes = [("gamma", [channels].into()), ("beta", [channels].into()), ("row", [batch, channels].into())];
+    let mut each = (first..inputs.len()).zip(shapes);
+    each.try_for_each(|(index, (what, shape))| expect_shape(inputs, index, &format!("{op}: {what}"), &shape))
 }
 
 /// Mean, M2 and count of each group over these pixels plus `row`. In f64, by two passes.
@@ -108,12 +110,12 @@ impl Op for GroupNormStats {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("group_norm_stats", inputs, 1 + usize::from(self.row))?;
-        expect_kind(inputs, 0, "group_norm_stats: x", Kind::Act)?;
+        expect("group_norm_stats", inputs, &[("x", Kind::Act), ("row", Kind::Act)][..1 + usize::from(self.row)])?;
+        let x = &inputs[0].shape;
         if self.row {
-            expect_row(inputs, 1, "group_norm_stats")?;
+            expect_shape(inputs, 1, "group_norm_stats: row", &[x.batch(), x.channels()].into())?;
         }
-        Ok(Ty::new(Kind::F32, stats_shape(&inputs[0].shape, self.groups)?))
+        Ok(Ty::new(Kind::F32, stats_shape(x, self.groups)?))
     }
 
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
@@ -139,9 +141,8 @@ impl Op for GroupNormStats {
     fn launch(&self, inputs: Inputs, _output: &Ty, _caps: &Caps) -> Result<Launch> {
         let x = &inputs[0].shape;
         let (count, size) = chunks(pixels(x));
-        let row = if self.row { Binding::Input(1) } else { Binding::Absent };
         Ok(Launch::new("group_norm_stats", 1)
-            .bindings([Binding::Input(0), row, Binding::Output, Binding::Params])
+            .optional(self.row)
             .constant("HAS_ROW", self.row)
             .param("pixels", pixels(x))
             .param("channels", x.channels())

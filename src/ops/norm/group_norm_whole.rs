@@ -3,16 +3,14 @@
 //! row `[B, C]` that is added to x first (PyTorch `GroupNorm`; Wu and He 2018). Most norms of a UNet; the VAE's large
 //! pictures take the two passes.
 
-use std::any::Any;
-
 use super::group_norm::GroupNorm;
-use super::group_norm_stats::{GroupNormStats, chunks, expect_row, pixels, stats_shape};
+use super::group_norm_stats::{GroupNormStats, chunks, expect_vectors, pixels, stats_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::activation::{Act, Activation};
 use crate::ops::case::{Fill, large};
 use crate::ops::joined::Joined;
-use crate::ops::{Binding, Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::tensor::{Shape, Tensor};
 
 /// Group normalisation in one kernel, where a group's channels are few.
@@ -71,18 +69,11 @@ impl Op for GroupNormWhole {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("group_norm_whole", inputs, 3 + usize::from(self.row))?;
-        expect_kind(inputs, 0, "group_norm_whole: x", Kind::Act)?;
+        let wanted = [("x", Kind::Act), ("gamma", Kind::F32), ("beta", Kind::F32), ("row", Kind::Act)];
+        expect("group_norm_whole", inputs, &wanted[..3 + usize::from(self.row)])?;
         let x = &inputs[0].shape;
         stats_shape(x, self.groups)?;
-        for (index, what) in [(1, "gamma"), (2, "beta")] {
-            let what = format!("group_norm_whole: {what}");
-            expect_kind(inputs, index, &what, Kind::F32)?;
-            expect_shape(inputs, index, &what, &[x.channels()].into())?;
-        }
-        if self.row {
-            expect_row(inputs, 3, "group_norm_whole")?;
-        }
+        expect_vectors("group_norm_whole", inputs, 1)?;
         if !Self::fits(x, self.groups) {
             let what = format!("{x} in {} groups is too large for a group norm in one pass", self.groups);
             return Err(Error::shape(what));
@@ -90,18 +81,10 @@ impl Op for GroupNormWhole {
         Ok(inputs[0].clone())
     }
 
-    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let (stats, norm) = self.passes();
-        let row = &inputs[3..];
-        let stats = stats.reference(&[&inputs[..1], row].concat(), &self.stats_shape(output));
-        norm.reference(&[&[inputs[0], &stats, inputs[1], inputs[2]], row].concat(), output)
-    }
-
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
         let (stats, norm) = self.passes();
         let row = &inputs[3..];
-        let mut moments = Tensor::zeros(self.stats_shape(&y.shape));
-        stats.execute(&[&inputs[..1], row].concat(), &mut moments);
+        let moments = stats.reference(&[&inputs[..1], row].concat(), &self.stats_shape(&y.shape));
         norm.execute(&[&[inputs[0], &moments, inputs[1], inputs[2]], row].concat(), y);
     }
 
@@ -109,11 +92,9 @@ impl Op for GroupNormWhole {
         let shape = &output.shape;
         let size = shape.channels() / self.groups;
         let span = span_groups(size);
-        let row = if self.row { Binding::Input(3) } else { Binding::Absent };
-        let inputs = (0..3).map(Binding::Input).chain([row, Binding::Output, Binding::Params]);
         let act = if self.silu { Act::Silu } else { Act::None };
         Ok(Launch::new("group_norm_whole", 3)
-            .bindings(inputs.collect::<Vec<_>>())
+            .optional(self.row)
             .constant("HAS_ROW", self.row)
             .constant("ACTIVATION", act.code())
             .param("pixels", pixels(shape))
@@ -132,7 +113,6 @@ impl Op for GroupNormWhole {
     }
 
     fn absorb(&self, next: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
-        let next: &dyn Any = next;
         let Activation(act) = next.downcast_ref()?;
         (*act == Act::Silu && !self.silu).then(|| Box::new(Self { silu: true, ..*self }) as Box<dyn Op>)
     }

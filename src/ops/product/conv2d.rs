@@ -5,8 +5,6 @@
 //! Every convolution of the U-Net and the VAE (PyTorch `Conv2d`, whose weight [`crate::pack`] transposes). It is a
 //! matrix product whose K runs over taps and channels (implicit GEMM: the matrix of patches is never stored whole).
 
-use std::any::Any;
-
 use rayon::prelude::*;
 
 use super::epilogue::{Act, Epilogue, rows_per_batch};
@@ -193,10 +191,6 @@ impl Op for Conv2d {
         Some(self)
     }
 
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
-    }
-
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
         let (x, w) = (&inputs[0].shape, &inputs[1].shape);
         let g = self.geometry(x, w)?;
@@ -237,7 +231,6 @@ impl Op for Conv2d {
     }
 
     fn absorb_input(&self, previous: &dyn Op, operand: usize) -> Option<Box<dyn Op>> {
-        let previous: &dyn Any = previous;
         let upsample = *previous.downcast_ref::<Upsample>()?;
         (operand == 0 && self.upsample.is_none())
             .then(|| Box::new(Self { upsample: Some(upsample), ..*self }) as Box<dyn Op>)
@@ -351,7 +344,7 @@ mod tests {
         let (types, tensors) = (case.types(), case.tensors(3, DType::F32, DType::F32));
         let output = case.op.output(&types).unwrap().shape;
         let inputs: Vec<&Tensor> = tensors.iter().collect();
-        let op = (&*case.op as &dyn std::any::Any).downcast_ref::<Conv2d>().unwrap();
+        let op = case.op.downcast_ref::<Conv2d>().unwrap();
         let upsampled = op.upsample.map(|up| up.reference(&inputs[..1], &up.output(&types[..1]).unwrap().shape));
         let mut wanted = naive(op, upsampled.as_ref().unwrap_or(inputs[0]), inputs[1], &output);
         op.epilogue.operands(&inputs, &output).finish(0, &mut wanted.data, Threads::One);

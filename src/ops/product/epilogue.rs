@@ -5,8 +5,6 @@
 //! operands are the last of that node's inputs, those that there are, in this order: bias `[N]` (f32), row `[B, N]`
 //! (added to every row of batch entry b), residual (the output's shape).
 
-use std::any::Any;
-
 use rayon::prelude::*;
 
 use super::Threads;
@@ -15,7 +13,7 @@ pub use crate::ops::activation::Act;
 use crate::ops::activation::Activation;
 use crate::ops::add::Add;
 use crate::ops::add_row::AddRow;
-use crate::ops::{Binding, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_shape};
+use crate::ops::{Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_shape};
 use crate::tensor::{Shape, Tensor};
 
 /// What a product does to each sum before it stores it, in this order.
@@ -82,11 +80,8 @@ impl Epilogue {
 
     /// Adds the constants of `shared/epilogue.wgsl`, and the bindings bias, row, residual before the output's; the
     /// operands follow the inputs that the launch has.
-    pub(crate) fn launch(self, mut launch: Launch) -> Launch {
-        let first = launch.bindings.iter().filter(|binding| matches!(binding, Binding::Input(_))).count();
-        let end = launch.bindings.len() - 2;
-        let operands = self.places(first).map(|place| place.map_or(Binding::Absent, Binding::Input));
-        launch.bindings.splice(end..end, operands);
+    pub(crate) fn launch(self, launch: Launch) -> Launch {
+        let launch = self.flags().into_iter().fold(launch, Launch::optional);
         launch
             .constant("HAS_BIAS", self.bias)
             .constant("HAS_ROW", self.row)
@@ -104,11 +99,10 @@ impl Epilogue {
 
     /// This epilogue with `next` behind it, where the formula has a place for it.
     pub(crate) fn absorb(mut self, next: &dyn Op, operand: usize) -> Option<Self> {
-        let next: &dyn Any = next;
         let before_act = self.act == Act::None && !self.residual;
-        if next.is::<Add>() && !self.residual {
+        if next.downcast_ref::<Add>().is_some() && !self.residual {
             self.residual = true;
-        } else if next.is::<AddRow>() && operand == 0 && before_act && !self.row {
+        } else if next.downcast_ref::<AddRow>().is_some() && operand == 0 && before_act && !self.row {
             self.row = true;
         } else if let Some(Activation(act)) = next.downcast_ref()
             && before_act
@@ -166,6 +160,7 @@ impl Operands<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::Binding;
 
     #[test]
     fn operands_are_found_whichever_are_absent() {

@@ -1,16 +1,12 @@
 //! `y = act(x·w + bias + row) + residual`: x `[.., K]`, w `[K, N]`, y `[.., N]`; the parts after `x·w` are the
 //! [`Epilogue`]'s. Every linear layer of every network (PyTorch `Linear`, whose weight [`crate::pack`] transposes).
 
-use std::any::Any;
-
 use super::epilogue::{Act, Epilogue, rows_per_batch};
 use super::gemm::{self, Size};
 use super::in_blocks;
-use super::matmul_geglu::MatMulGeglu;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::case::{Fill, large, subnormal};
-use crate::ops::geglu::Geglu;
 use crate::ops::host::matrix::Matrix;
 use crate::ops::joined::Joined;
 use crate::ops::largest::beyond;
@@ -84,12 +80,6 @@ impl Op for MatMul {
         Ok(Ty::act(output))
     }
 
-    fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let mut y = Tensor::zeros(output.clone());
-        self.execute(inputs, &mut y);
-        y
-    }
-
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
         let (others, w) = packed(inputs);
         self.execute_packed(&others, &w, y);
@@ -97,10 +87,6 @@ impl Op for MatMul {
 
     fn weighted(&self) -> Option<&dyn Weighted> {
         Some(self)
-    }
-
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
     }
 
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
@@ -116,9 +102,6 @@ impl Op for MatMul {
     }
 
     fn absorb(&self, next: &dyn Op, operand: usize) -> Option<Box<dyn Op>> {
-        if (next as &dyn Any).is::<Geglu>() {
-            return (self.epilogue == Epilogue::bias(true)).then(|| Box::new(MatMulGeglu) as Box<dyn Op>);
-        }
         Some(Box::new(Self { epilogue: self.epilogue.absorb(next, operand)? }))
     }
 
@@ -199,9 +182,8 @@ mod tests {
     #[test]
     fn the_reference_is_the_naive_sum_on_every_case_with_one_x() {
         for case in cases() {
-            let op: &dyn Any = &*case.op;
             // Of two parts of x, `joined` makes one.
-            let Some(MatMul { epilogue }) = op.downcast_ref() else { continue };
+            let Some(MatMul { epilogue }) = case.op.downcast_ref() else { continue };
             let (types, tensors) = (case.types(), case.tensors(3, DType::F32, DType::F32));
             let output = case.op.output(&types).unwrap().shape;
             let inputs: Vec<&Tensor> = tensors.iter().collect();
@@ -244,13 +226,6 @@ mod tests {
         assert_eq!(grid(17, 65), (64.0, [2, 1, 1]));
         assert_eq!(grid(129, 65), (64.0, [2, 3, 1]));
         assert_eq!(grid(65_536 * 64, 1), (64.0, [1, 32_768, 2]));
-    }
-
-    #[test]
-    fn a_gate_is_absorbed_by_a_product_with_a_bias_alone() {
-        assert_eq!(MatMul::new(true).absorb(&Geglu, 0).unwrap().name(), "matmul_geglu");
-        assert!(MatMul::new(false).absorb(&Geglu, 0).is_none());
-        assert!(MatMul::new(true).absorb(&Add, 0).unwrap().absorb(&Geglu, 0).is_none(), "after a residual");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ops::geglu::Geglu;
 use crate::ops::host::matrix::Matrix;
 use crate::ops::weight::Weighted;
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
+use crate::ops::{Case, Inputs, Kind, Op, Ty, Variant};
 use crate::tensor::{Shape, Tensor};
 
 /// A matrix product with a bias, and GEGLU of it; no attributes.
@@ -19,6 +19,14 @@ pub struct MatMulGeglu;
 
 /// The product that is gated.
 const PRODUCT: MatMul = MatMul { epilogue: Epilogue::bias(true) };
+
+impl MatMulGeglu {
+    /// A product with a bias alone and the gate that reads it, in one kernel; `None` if the two are anything else.
+    pub fn of(product: &dyn Op, gate: &dyn Op) -> Option<Box<dyn Op>> {
+        gate.downcast_ref::<Geglu>()?;
+        (*product.downcast_ref::<MatMul>()? == PRODUCT).then(|| Box::new(Self) as _)
+    }
+}
 
 impl Weighted for MatMulGeglu {
     fn execute_packed(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor) {
@@ -51,10 +59,6 @@ impl Op for MatMulGeglu {
 
     fn weighted(&self) -> Option<&dyn Weighted> {
         Some(self)
-    }
-
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
     }
 
     fn variants(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
@@ -101,6 +105,7 @@ pub(crate) fn largest(_: &Caps) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::add::Add;
 
     #[test]
     fn the_product_and_its_bias_are_gated() {
@@ -112,6 +117,15 @@ mod tests {
         for (y, wanted) in y.data.iter().zip([3.0 * gelu, 0.0, 0.0, gelu]) {
             assert!((y - wanted).abs() < 1e-6, "{y} should be {wanted}");
         }
+    }
+
+    #[test]
+    fn a_gate_is_absorbed_by_a_product_with_a_bias_alone() {
+        let product = MatMul::new(true);
+        assert_eq!(MatMulGeglu::of(&product, &Geglu).unwrap().name(), "matmul_geglu");
+        assert!(MatMulGeglu::of(&MatMul::new(false), &Geglu).is_none());
+        assert!(MatMulGeglu::of(&*product.absorb(&Add, 0).unwrap(), &Geglu).is_none(), "after a residual");
+        assert!(product.absorb(&Geglu, 0).is_none() && MatMulGeglu::of(&product, &Add).is_none());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{B_T, OUT, SIDE, both_sides, check_channels, check_tiles, positions, 
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::ops::upsample::{Upsample, nearest, scale};
-use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// The input tiles of a Winograd convolution, transformed.
@@ -57,8 +57,7 @@ impl Op for WinogradInput {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("winograd_input", inputs, 1)?;
-        expect_kind(inputs, 0, "winograd_input: x", Kind::Act)?;
+        expect("winograd_input", inputs, &[("x", Kind::Act)])?;
         let [batch, height, width, channels] = inputs[0].shape.image()?;
         let count = batch * tiles(self.size([height, width])).iter().product::<usize>();
         check_tiles("winograd_input", &self.tiles, count)?;
@@ -86,9 +85,8 @@ impl Op for WinogradInput {
         let [height, width] = self.size([source_height, source_width]);
         let [down, across] = tiles([height, width]);
         let vectors = output.shape.channels() / 4;
-        Ok(Launch::new("winograd_input", 1)
+        Ok(Launch::flat("winograd_input", 1, vectors, caps)
             .constant("UPSAMPLED", self.upsample.is_some())
-            .param("vectors", vectors)
             .param("tiles", self.tiles.len())
             .param("c4", pad4(self.channels.len()) / 4)
             .param("first_tile", self.tiles.start)
@@ -101,8 +99,7 @@ impl Op for WinogradInput {
             .param("in_height", source_height)
             .param("in_width", source_width)
             .param_f32("y_scale", scale(source_height, height))
-            .param_f32("x_scale", scale(source_width, width))
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param_f32("x_scale", scale(source_width, width)))
     }
 
     /// Both products with Bᵀ, of which a row has about four terms.

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::ops::Kind;
 use crate::ops::product::Threads;
 use crate::ops::product::epilogue::{Act, Epilogue, rows_per_batch};
-use crate::ops::{Binding, Case, FLAT_THREADS, Inputs, Launch, Op, Ty, expect_kind, expect_shape, fold_groups};
+use crate::ops::{Case, Inputs, Launch, Op, Ty, expect_kind, expect_shape};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// The output of a Winograd convolution, transformed back, with what follows it.
@@ -104,12 +104,10 @@ impl Op for WinogradOutput {
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
         let [down, across] = tiles(self.size);
         let n4 = pad4(self.n) / 4;
-        let mut launch = Launch::new("winograd_output", self.first_operand()).constant("HAS_BEFORE", self.before);
-        launch = self.epilogue.launch(launch);
-        if !self.before {
-            launch.bindings.insert(1, Binding::Absent);
-        }
-        Ok(launch
+        let launch = Launch::new("winograd_output", 1).optional(self.before).constant("HAS_BEFORE", self.before);
+        Ok(self
+            .epilogue
+            .launch(launch)
             .param("tiles", self.all_tiles())
             .param("first", self.tiles.start)
             .param("end", self.tiles.end)
@@ -122,7 +120,7 @@ impl Op for WinogradOutput {
             .param("width", self.size[1])
             .param("down", down)
             .param("across", across)
-            .workgroups(fold_groups((self.all_tiles() * n4).div_ceil(FLAT_THREADS), caps)))
+            .threads(self.all_tiles() * n4, caps))
     }
 
     /// Both products with Aᵀ, of which a row has about five terms.

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ops::host::matrix::Matrix;
 use crate::ops::product::Threads;
 use crate::ops::product::gemm::{self, Size};
-use crate::ops::{Binding, Case, Inputs, Launch, Op, Ty, Variant, expect_inputs};
+use crate::ops::{Case, Inputs, Launch, Op, Ty, Variant, expect_inputs};
 use crate::tensor::{Shape, Tensor};
 
 /// The products of a Winograd convolution, one for each position of a tile.
@@ -69,14 +69,8 @@ impl Op for WinogradProduct {
         m
     }
 
-    fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
-    }
-
     fn variants(&self, _inputs: Inputs, _output: &Ty, caps: &Caps) -> Result<Vec<Variant>> {
-        let before = if self.before { Binding::Input(2) } else { Binding::Absent };
-        let bindings = [Binding::Input(0), Binding::Input(1), before, Binding::Output, Binding::Params];
-        let launch = Launch::new("winograd_product", 2).bindings(bindings).constant("HAS_BEFORE", self.before);
+        let launch = Launch::new("winograd_product", 2).optional(self.before).constant("HAS_BEFORE", self.before);
         let size = Size { matrices: POSITIONS, rows: self.rows, c: self.channels, taps: 1, n: self.columns };
         Ok(gemm::variants(&launch, size, caps, |launch| {
             launch
@@ -124,7 +118,7 @@ mod tests {
     #[test]
     fn the_reference_is_the_naive_sum_on_every_case() {
         for case in cases() {
-            let op = (&*case.op as &dyn std::any::Any).downcast_ref::<WinogradProduct>().unwrap();
+            let op = case.op.downcast_ref::<WinogradProduct>().unwrap();
             let (types, tensors) = (case.types(), case.tensors(3, DType::F32, DType::F32));
             let output = op.output(&types).unwrap().shape;
             let mut wanted = Tensor::zeros(output.clone());

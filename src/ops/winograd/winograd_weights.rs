@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::{G, GAP, PANEL, POSITIONS, SIDE, check_channels, positions};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, fold_groups};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// The weights of a Winograd convolution, transformed.
@@ -26,8 +26,7 @@ impl Op for WinogradWeights {
     }
 
     fn output(&self, inputs: Inputs) -> Result<Ty> {
-        expect_inputs("winograd_weights", inputs, 1)?;
-        expect_kind(inputs, 0, "winograd_weights: w", Kind::Weight)?;
+        expect("winograd_weights", inputs, &[("w", Kind::Weight)])?;
         let &[3, 3, channels, n] = inputs[0].shape.dims() else {
             return Err(Error::shape(format!("winograd_weights: w should be [3, 3, C, N], found {}", inputs[0].shape)));
         };
@@ -58,14 +57,12 @@ impl Op for WinogradWeights {
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
         let n4 = pad4(inputs[0].shape.channels()) / 4;
         let vectors = output.shape.channels() / 4;
-        Ok(Launch::new("winograd_weights", 1)
-            .param("vectors", vectors)
+        Ok(Launch::flat("winograd_weights", 1, vectors, caps)
             .param("panel_vectors", vectors - GAP / 4)
             .param("rows", pad4(self.channels.len()))
             .param("first", self.channels.start * n4)
             .param("tap", pad4(inputs[0].shape.dims()[2]) * n4)
-            .param("n4", n4)
-            .workgroups(fold_groups(vectors.div_ceil(FLAT_THREADS), caps)))
+            .param("n4", n4))
     }
 
     /// Both products with G, with three terms each.
