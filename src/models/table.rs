@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::autoencoder::Autoencoder;
 use super::config::NetworkConfig;
-use super::{clip, controlnet, unet};
+use super::{clip, controlnet, unet, unet2d};
 use crate::error::{Error, Result};
 
 /// Reads the text of a `config.json`, whose place messages name.
@@ -19,13 +19,18 @@ struct Row {
     open: Open,
 }
 
-const TABLE: [Row; 6] = [
+const TABLE: &[Row] = &[
     Row { class: "CLIPTextModel", folders: &["text_encoder", "text_encoder_2"], open: open_clip },
     Row { class: "CLIPTextModelWithProjection", folders: &[], open: open_clip },
     Row {
         class: "UNet2DConditionModel",
         folders: &["unet"],
         open: |text, place| Ok(Box::new(unet::Config::from_json(text, place)?)),
+    },
+    Row {
+        class: "UNet2DModel",
+        folders: &[],
+        open: |text, place| Ok(Box::new(unet2d::Config::from_json(text, place)?)),
     },
     Row { class: "AutoencoderKL", folders: &["vae"], open: open_autoencoder },
     Row { class: "AutoencoderTiny", folders: &[], open: open_autoencoder },
