@@ -23,6 +23,7 @@ mod models;
 mod mutated;
 mod networks;
 mod parity;
+mod pixels;
 mod prompts;
 mod race;
 mod rng;

@@ -73,6 +73,9 @@ pub(super) struct Generate {
     /// For ddim and tcd: how much of the noise of a step is fresh, from 0 to 1 [default: 0]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     eta: Option<f64>,
+    /// For models that draw classes: which, from 0
+    #[arg(long, value_name = "N")]
+    class: Option<usize>,
     /// Whose noise a seed gives: PyTorch's on the CPU or on CUDA
     #[arg(long, value_name = "RNG", default_value = "cpu", value_parser = noise_sources())]
     rng: NoiseSource,
@@ -205,6 +208,7 @@ impl Generate {
             spacing: self.spacing.clone(),
             prediction: self.prediction.clone(),
             eta: self.eta,
+            class: self.class,
             seed,
             rng: self.rng,
             batch: self.batch,

@@ -41,6 +41,7 @@ fields! {
     Spacing "spacing",
     Prediction "prediction",
     Eta "eta",
+    Class "class",
     ClipSkip "clip skip",
     InitLatents "init latents",
     Lora "lora",

@@ -109,8 +109,8 @@ fn attention(
     m.add("add", x, h)
 }
 
-/// `Attention` as the VAE's middle has it: over all pixels, with a group norm before it and one head of all channels.
-pub fn pixel_attention(m: &mut Module, x: ValueId, norm: Groups) -> Result<ValueId> {
+/// `Attention` over all pixels, with a group norm before it, as VAEs and unconditional UNets have it.
+pub fn pixel_attention(m: &mut Module, x: ValueId, norm: Groups, heads: usize) -> Result<ValueId> {
     let h = m.group_norm("group_norm", x, norm)?;
-    attention(m, x, h, h, 1, true)
+    attention(m, x, h, h, heads, true)
 }

@@ -76,6 +76,21 @@ impl<'a> Keys<'a> {
         Err(self.error(format!("{key} has {n}, expected a number from 1 to {LARGEST}")))
     }
 
+    /// A height and a width, or one number for both, each as [`Keys::check_count`] has it; `None` if the key is absent.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn size(&mut self, key: &str) -> Result<Option<[usize; 2]>> {
+        match self.get(key, None)? {
+            None => Ok(None),
+            Some(OneOrMany::One(n)) => Ok(Some([self.check_count(key, n)?; 2])),
+            Some(OneOrMany::Many(list)) => match list[..] {
+                [height, width] => Ok(Some([self.check_count(key, height)?, self.check_count(key, width)?])),
+                _ => Err(self.error(format!("{key} is {list:?}, expected a number or height and width"))),
+            },
+        }
+    }
+
     /// One number for each block of the network.
     pub fn counts(&mut self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
         let list = self.get(key, default.to_vec())?;

@@ -14,6 +14,7 @@ pub mod ports;
 pub mod table;
 pub mod taesd;
 pub mod unet;
+pub mod unet2d;
 pub mod vae;
 
 mod blocks;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::autoencoder::Autoencoder;
 use super::config::NetworkConfig;
-use super::{clip, controlnet, unet};
+use super::{clip, controlnet, unet, unet2d};
 use crate::error::{Error, Result};
 
 /// A class of networks.
@@ -17,7 +17,7 @@ struct Row {
     open: fn(&str, &str) -> Result<Box<dyn NetworkConfig>>,
 }
 
-const TABLE: [Row; 6] = [
+const TABLE: &[Row] = &[
     Row {
         class: "CLIPTextModel",
         folders: &["text_encoder", "text_encoder_2"],
@@ -25,6 +25,7 @@ const TABLE: [Row; 6] = [
     },
     Row { class: "CLIPTextModelWithProjection", folders: &[], open: |text, at| any(clip::Config::from_json(text, at)) },
     Row { class: "UNet2DConditionModel", folders: &["unet"], open: |text, at| any(unet::Config::from_json(text, at)) },
+    Row { class: "UNet2DModel", folders: &[], open: |text, at| any(unet2d::Config::from_json(text, at)) },
     Row { class: "AutoencoderKL", folders: &["vae"], open: |text, at| any(Autoencoder::from_json(text, at)) },
     Row { class: "AutoencoderTiny", folders: &[], open: |text, at| any(Autoencoder::from_json(text, at)) },
     Row {

@@ -151,7 +151,7 @@ impl Config {
     /// `UNetMidBlock2D`.
     fn middle(&self, m: &mut Module, x: ValueId) -> Result<ValueId> {
         let x = resnet(&mut m.child("resnets.0"), x, None, self.widest(), self.norm())?;
-        let x = if self.mid_attention { pixel_attention(&mut m.child("attentions.0"), x, self.norm())? } else { x };
+        let x = if self.mid_attention { pixel_attention(&mut m.child("attentions.0"), x, self.norm(), 1)? } else { x };
         resnet(&mut m.child("resnets.1"), x, None, self.widest(), self.norm())
     }
 }

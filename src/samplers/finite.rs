@@ -79,7 +79,7 @@ mod tests {
             let error = message(name, text).unwrap_or_default();
             assert!(error.contains(key) && error.contains("is not finite at step 1"), "{name} {text}: {error}");
         }
-        for row in &TABLE {
+        for row in TABLE {
             assert_eq!(message(row.name, "{}"), None);
         }
     }

@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_schedule_that_ends_in_pure_noise_is_drawn_by_a_sampler_that_knows_it() {
-        for entry in &TABLE {
+        for entry in TABLE {
             let text = |zero| {
                 format!(
                     r#"{{"_class_name": "{}", "rescale_betas_zero_snr": {zero}, "prediction_type": "v_prediction",

@@ -51,7 +51,7 @@ impl Row {
 }
 
 /// One row a sampler.
-pub(super) const TABLE: [Row; 16] = [
+pub(super) const TABLE: &[Row] = &[
     Row::new(["ddpm", "DDPM", "DDPMScheduler"], &ddpm::DEFAULTS, ddpm::new),
     Row::new(["ddim", "DDIM", "DDIMScheduler"], &EXACT, ddim::new).with_eta(),
     Row::new(["pndm", "PLMS", "PNDMScheduler"], &IGNORED, pndm::new),
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn every_sampler_is_its_own_classes_default() {
-        for row in &TABLE {
+        for row in TABLE {
             let algorithm = if row.name.ends_with("-sde") { "sde-dpmsolver++" } else { "dpmsolver++" };
             let text = format!(r#"{{"_class_name": "{}", "algorithm_type": "{algorithm}"}}"#, row.class);
             assert_eq!(Config::from_json(&text, "x").unwrap().default_sampler().unwrap(), row.name);

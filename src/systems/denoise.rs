@@ -2,10 +2,13 @@
 //! a device computes and the sampler allows it, by sums that are a part of the network's graph. The device then goes from
 //! step to step by itself. Both make the same pictures, but for rounding.
 
+use std::ops::Range;
+
 use super::cut::{Cut, Given, Rows, Stepper, by_name};
 use super::guidance::Guidance;
 use super::kit::Kit;
-use crate::error::{Error, Result};
+use super::request::Request;
+use crate::error::{Error, Field, Remedy, Result};
 use crate::gpu::session::Carry;
 use crate::graph::Graph;
 use crate::network::Executor;
@@ -84,6 +87,26 @@ impl Loop<'_> {
         looped.stepper.release(kit);
         Ok(made)
     }
+}
+
+/// What a request gives to start from instead of noise, for these pictures of the batch, whose state has this shape.
+///
+/// # Errors
+/// If it is of another shape.
+pub fn given_state(request: &Request, state: &Shape, range: &Range<usize>) -> Result<Option<Tensor>> {
+    let Some(given) = &request.init_latents else { return Ok(None) };
+    let wanted = match *state.dims() {
+        [_, height, width, channels] => Shape::from([request.batch, channels, height, width]),
+        _ => state.with_batch(request.batch),
+    };
+    if given.shape != wanted {
+        let sizes = [Field::Width, Field::Height, Field::Batch].map(Remedy::Other);
+        let what = format!("of {}, but this picture needs {wanted}", given.shape);
+        return Err(Error::usage(what).of(Field::InitLatents).remedies(sizes));
+    }
+    let each = wanted.len() / request.batch;
+    let part = Tensor::new(wanted.with_batch(range.len()), given.data[range.start * each..range.end * each].to_vec());
+    if wanted.rank() == 4 { part.to_channels_last().map(Some) } else { Ok(Some(part)) }
 }
 
 /// A loop whose network is loaded.
@@ -261,6 +284,16 @@ fn put(tensor: &mut Tensor, index: usize, entry: &Tensor) {
 mod tests {
     use super::*;
     use crate::rng::NoiseSource;
+
+    #[test]
+    fn a_given_state_is_that_of_the_parts_own_pictures() {
+        let given = Tensor::new([3, 4, 1, 1], (0..12).map(|v| v as f32).collect());
+        let request = Request { init_latents: Some(given), batch: 3, ..Request::default() };
+        let part = given_state(&request, &[1, 1, 1, 4].into(), &(1..2)).unwrap().unwrap();
+        assert_eq!((part.shape.dims(), part.data), (&[1, 1, 1, 4][..], vec![4.0, 5.0, 6.0, 7.0]));
+        let error = given_state(&request, &[1, 2, 2, 4].into(), &(1..2)).unwrap_err().to_string();
+        assert!(error.contains("init latents of [3, 4, 1, 1]") && error.contains("needs [3, 4, 2, 2]"), "{error}");
+    }
 
     #[test]
     fn noise_is_drawn_channels_first_and_kept_channels_last() {

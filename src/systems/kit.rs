@@ -13,6 +13,7 @@ use super::request::{Event, Keep, Made, Pictures, Request, Seconds, Settings, Sp
 use crate::error::{Error, Message, Result};
 use crate::image::{Picture, to_rgb8};
 use crate::network::{Executor, Network, Outputs};
+use crate::rng::Generator;
 use crate::tensor::Tensor;
 use crate::weights::{Changes, Model};
 
@@ -230,6 +231,11 @@ impl<'a> Kit<'a> {
         self.not_counted(start, kept)
     }
 
+    /// The generators of these pictures of the batch.
+    pub fn noise(&self, range: Range<usize>) -> Vec<Generator> {
+        range.map(|index| self.request.rng.seeded(self.request.seed.wrapping_add(index as u64))).collect()
+    }
+
     /// How many pictures are made.
     pub fn made(&self) -> usize {
         self.pictures.len()
@@ -269,7 +275,7 @@ pub(super) struct Rest {
     batch: usize,
     done: usize,
     /// Most pictures of a part.
-    pub at_once: usize,
+    at_once: usize,
 }
 
 impl Rest {
@@ -290,8 +296,24 @@ impl Rest {
         self.done = self.batch.min(self.done + self.at_once);
     }
 
+    /// Parts of half the pictures where those of the next one do not fit, and a word of it.
+    ///
+    /// # Errors
+    /// Any other, or if there is one picture.
+    pub fn halve_for(&mut self, kit: &mut Kit<'_>, error: Error) -> Result<()> {
+        let count = self.at_once.min(self.batch - self.done);
+        match error {
+            Error::TooLarge(why) if self.halve() => {
+                let at_once = self.at_once;
+                kit.warn(why.on(format!("{count} pictures at once do not fit, so {at_once} are made at a time")));
+                Ok(())
+            }
+            other => Err(other),
+        }
+    }
+
     /// Parts of half the pictures, if those of the next one can be halved.
-    pub fn halve(&mut self) -> bool {
+    fn halve(&mut self) -> bool {
         let count = self.at_once.min(self.batch - self.done);
         self.at_once = count.div_ceil(2);
         count > 1

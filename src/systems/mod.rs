@@ -15,6 +15,7 @@ pub mod kit;
 mod loras;
 mod parameters;
 pub mod part;
+pub mod pixels;
 pub mod request;
 pub mod stable_diffusion;
 mod studio;
@@ -30,6 +31,7 @@ pub use system::System;
 use crate::error::{Error, Field, Remedy, Result, short};
 use crate::models::unet;
 use crate::weights::Model;
+use pixels::{Defaults, Pixels};
 use stable_diffusion::StableDiffusion;
 use stable_diffusion::variant::{SD, SDXL, Variant};
 
@@ -92,6 +94,34 @@ pub static TABLE: &[Row] = &[
         fits: |model| fits(model, &SDXL),
         open: |models| Ok(Box::new(StableDiffusion::open(models, &SDXL)?)),
     },
+    Row {
+        classes: &["DDPMPipeline"],
+        about: "noise to picture, in pixels, as the model was trained: 1000 steps",
+        takes: NOISE_TO_PICTURE,
+        example: &[(Field::Model, "ddpm-cifar10-32"), (Field::Seed, "1")],
+        fits: |_| false,
+        open: |models| Ok(Box::new(Pixels::open(models, &Defaults { steps: 1000, sampler: None })?)),
+    },
+    Row {
+        classes: &["DDIMPipeline"],
+        about: "noise to picture, in pixels, in few steps: 50",
+        takes: NOISE_TO_PICTURE,
+        example: &[(Field::Model, "ddpm-cifar10-32"), (Field::Sampler, "ddim"), (Field::Steps, "50")],
+        fits: |_| false,
+        open: |models| Ok(Box::new(Pixels::open(models, &Defaults { steps: 50, sampler: Some("ddim") })?)),
+    },
+];
+
+const NOISE_TO_PICTURE: &[Field] = &[
+    Field::Width,
+    Field::Height,
+    Field::Steps,
+    Field::Sampler,
+    Field::Spacing,
+    Field::Prediction,
+    Field::Eta,
+    Field::Class,
+    Field::InitLatents,
 ];
 
 const TEXT_TO_PICTURE: &[Field] = &[

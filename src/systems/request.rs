@@ -4,6 +4,7 @@ use crate::conditioning;
 use crate::error::{Error, Field, Message, Remedy, Result};
 use crate::image::Picture;
 use crate::rng;
+use crate::samplers::{self, Sampler};
 use crate::tensor::Tensor;
 use crate::weights::Lora;
 
@@ -34,6 +35,8 @@ pub struct Request {
     pub prediction: Option<String>,
     /// [`samplers::Config::with_eta`](crate::samplers::Config::with_eta)
     pub eta: Option<f64>,
+    /// Which of the classes that a network knows is drawn, from 0.
+    pub class: Option<usize>,
     /// Seed of the first picture; the others count up.
     pub seed: u64,
     /// Which generator the noise is of: the latents', and a stochastic sampler's, which goes on drawing from it.
@@ -67,6 +70,7 @@ impl Default for Request {
             spacing: None,
             prediction: None,
             eta: None,
+            class: None,
             seed: 0,
             rng: rng::NoiseSource::default(),
             batch: 1,
@@ -92,6 +96,7 @@ impl Request {
             (Field::Spacing, self.spacing.is_some()),
             (Field::Prediction, self.prediction.is_some()),
             (Field::Eta, self.eta.is_some()),
+            (Field::Class, self.class.is_some()),
             (Field::ClipSkip, self.conditioning.clip_skip.is_some()),
             (Field::Lora, !self.loras.is_empty()),
             (Field::Control, !self.controls.is_empty()),
@@ -155,6 +160,18 @@ pub struct Settings {
     pub prediction: Option<String>,
     /// [`Request::eta`]; the sampler's own without it.
     pub eta: Option<f64>,
+}
+
+impl Settings {
+    /// One picture's sampler, of a model with this schedule.
+    ///
+    /// # Errors
+    /// As [`samplers::sampler`].
+    pub fn sampler(&self, schedule: &samplers::Config) -> Result<Sampler> {
+        let schedule = schedule.clone().with_spacing(self.spacing.as_deref());
+        let schedule = schedule.with_prediction(self.prediction.as_deref()).with_eta(self.eta)?;
+        samplers::sampler(&self.sampler, &schedule, self.steps)
+    }
 }
 
 /// What happens on the way, for whoever shows it.

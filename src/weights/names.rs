@@ -6,15 +6,10 @@ use std::borrow::Cow;
 ///
 /// - Text encoders: transformers 4 writes `text_model.encoder.layers.0..`, transformers 5 leaves `text_model.` away. The
 ///   name with it is the canonical one; the projection stands outside of it in both.
-/// - VAE: files from before diffusers 0.18 call the attention's projections `query`, `key`, `value`, `proj_attn`.
+/// - Attention over pixels (VAEs, unconditional UNets): files from before diffusers 0.18 call its projections `query`,
+///   `key`, `value`, `proj_attn`.
 pub fn canonical<'a>(component: &str, stored: &'a str) -> Cow<'a, str> {
-    if component.starts_with("text_encoder") {
-        text_encoder(stored)
-    } else if component.starts_with("vae") {
-        vae(stored)
-    } else {
-        Cow::Borrowed(stored)
-    }
+    if component.starts_with("text_encoder") { text_encoder(stored) } else { attention(stored) }
 }
 
 fn text_encoder(stored: &str) -> Cow<'_, str> {
@@ -25,7 +20,7 @@ fn text_encoder(stored: &str) -> Cow<'_, str> {
     Cow::Owned(format!("text_model.{stored}"))
 }
 
-fn vae(stored: &str) -> Cow<'_, str> {
+fn attention(stored: &str) -> Cow<'_, str> {
     const NEW_NAMES: [(&str, &str); 4] =
         [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
     let Some((path, kind)) = stored.rsplit_once('.') else { return Cow::Borrowed(stored) };

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::TIME_IDS;
 use super::levels::{Extent, Level, Middle, levels};
 use crate::error::Result;
-use crate::models::keys::{Keys, OneOrMany};
+use crate::models::keys::Keys;
 
 /// No kernel is wider or higher than this: the product of a convolution's four dimensions stays far from overflow.
 const MOST_TAPS: usize = 31;
@@ -69,7 +69,7 @@ impl Config {
         let config = Self {
             in_channels: keys.count("in_channels", 4)?,
             out_channels: keys.count("out_channels", 4)?,
-            sample_size: sample_size(keys)?,
+            sample_size: keys.size("sample_size")?,
             cross_attention_dim: cross_attention_dim(keys, channels.len())?,
             text_time: text_time(keys)?,
             guidance_width: guidance_width(keys)?,
@@ -136,18 +136,6 @@ fn refuse_what_is_not_built(keys: &mut Keys) -> Result<()> {
     keys.ignore(&["decay", "inv_gamma", "max_value", "min_decay", "min_value", "optimization_step", "power"]);
     keys.ignore(&["update_after_step", "use_ema_warmup"]);
     Ok(())
-}
-
-fn sample_size(keys: &mut Keys) -> Result<Option<[usize; 2]>> {
-    let side = |keys: &Keys, n| keys.check_count("sample_size", n);
-    match keys.get("sample_size", None)? {
-        None => Ok(None),
-        Some(OneOrMany::One(n)) => Ok(Some([side(keys, n)?; 2])),
-        Some(OneOrMany::Many(list)) => match list[..] {
-            [height, width] => Ok(Some([side(keys, height)?, side(keys, width)?])),
-            _ => Err(keys.error(format!("sample_size is {list:?}, expected a number or height and width"))),
-        },
-    }
 }
 
 fn cross_attention_dim(keys: &mut Keys, blocks: usize) -> Result<usize> {

@@ -13,7 +13,7 @@ use variant::Variant;
 
 use super::cut::{Cut, Given, Rows};
 use super::decode::{self, Decoder};
-use super::denoise::Loop;
+use super::denoise::{Loop, given_state};
 use super::guidance::Guidance;
 use super::kit::{Kit, Rest};
 use super::part::{Models, Part};
@@ -26,7 +26,7 @@ use crate::models::config::{FORWARD, NetworkConfig};
 use crate::models::ports::Changes;
 use crate::models::{controlnet, unet};
 use crate::network::Executor;
-use crate::samplers::{self, Sampler};
+use crate::samplers;
 use crate::tensor::{Shape, Tensor};
 
 /// A model of the family: its configurations read and understood.
@@ -71,12 +71,6 @@ impl StableDiffusion {
         Ok(Self { variant, unet, vae, schedule, controls, encoders: Mutex::new(None) })
     }
 
-    fn sampler(&self, settings: &Settings) -> Result<Sampler> {
-        let schedule = self.schedule.clone().with_spacing(settings.spacing.as_deref());
-        let schedule = schedule.with_prediction(settings.prediction.as_deref()).with_eta(settings.eta)?;
-        samplers::sampler(&settings.sampler, &schedule, settings.steps)
-    }
-
     /// Whether the unconditional pass is needed: not by a network that is told the guidance it was distilled with.
     fn guided(&self, settings: &Settings) -> bool {
         settings.guidance > 1.0 && self.unet.guidance_width.is_none()
@@ -96,13 +90,13 @@ impl StableDiffusion {
     fn cut(&self, executor: &Executor, settings: &Settings, text: &Shape, pictures: usize) -> Result<Cut> {
         let [height, width] = self.size(settings);
         let (texts, tokens) = (text.batch(), text.rows() / text.batch());
-        let steps = self.sampler(settings)?.timesteps().len();
+        let steps = settings.sampler(&self.schedule)?.timesteps().len();
         let whole = |rows| self.unet.controlled_graph(&self.controls, rows, height, width, tokens);
         let own = self.unet.ports(FORWARD).into_iter().map(|port| (port.name.to_string(), port.changes));
         let images = (0..self.controls.len()).map(|index| (controlnet::image_input(index), Changes::Picture));
         let inputs: Vec<_> = own.chain(images).collect();
         let cut = Cut::of(["UNet", "unet"], &whole, &inputs, Rows { pictures, texts, steps })?;
-        cut.sampled(executor, &|| self.sampler(settings), &self.guidance(settings))
+        cut.sampled(executor, &|| settings.sampler(&self.schedule), &self.guidance(settings))
     }
 
     /// What the UNet's parts are given.
@@ -130,25 +124,6 @@ impl StableDiffusion {
         }
     }
 
-    /// The given latents of these pictures of the batch, channels last.
-    fn start(&self, request: &Request, settings: &Settings, range: &Range<usize>) -> Result<Option<Tensor>> {
-        let [height, width] = self.size(settings);
-        let shape = Shape::from([request.batch, self.unet.in_channels, height, width]);
-        match &request.init_latents {
-            None => Ok(None),
-            Some(given) if given.shape != shape => {
-                let sizes = [Field::Width, Field::Height, Field::Batch].map(Remedy::Other);
-                let what = format!("of {}, but this picture needs {shape}", given.shape);
-                Err(Error::usage(what).of(Field::InitLatents).remedies(sizes))
-            }
-            Some(given) => {
-                let each = shape.len() / shape.batch();
-                let part = given.data[range.start * each..range.end * each].to_vec();
-                Tensor::new(shape.with_batch(range.len()), part).to_channels_last().map(Some)
-            }
-        }
-    }
-
     /// The latents of these pictures, which are part number `part` of `parts`: channels last.
     async fn latents(
         &self,
@@ -159,18 +134,18 @@ impl StableDiffusion {
     ) -> Result<Tensor> {
         let (request, settings) = (kit.request, kit.settings);
         let [height, width] = self.size(settings);
-        let sampler = || self.sampler(settings);
+        let sampler = || settings.sampler(&self.schedule);
         let first = sampler()?;
         let steps = first.timesteps().len();
-        let seeded = |index: usize| request.rng.seeded(request.seed.wrapping_add(index as u64));
+        let state = Shape::from([range.len(), height, width, self.unet.in_channels]);
         let denoise = Loop {
             cut: self.cut(kit.executor, settings, &text.context.shape, range.len())?,
             given: self.given(request, settings, text, first.timesteps()),
             guidance: self.guidance(settings),
             sampler: &sampler,
-            state: [range.len(), height, width, self.unet.in_channels].into(),
-            start: self.start(request, settings, &range)?,
-            noise: range.map(seeded).collect(),
+            start: given_state(request, &state, &range)?,
+            state,
+            noise: kit.noise(range),
             told: (part * steps, parts * steps),
         };
         denoise.run(kit).await
@@ -187,14 +162,12 @@ impl StableDiffusion {
         let mut decoder = Decoder::new(&self.vae, self.variant.upcasts && self.vae.force_upcast());
         let mut rest = Rest::new(kit.request.batch);
         while let Some((range, part)) = rest.next_part() {
-            let count = range.len();
             let latents = match self.latents(kit, &text, range, part).await {
-                Err(Error::TooLarge(why)) if rest.halve() => {
-                    let at_once = rest.at_once;
-                    kit.warn(why.on(format!("{count} pictures at once do not fit, so {at_once} are made at a time")));
+                Err(error) => {
+                    rest.halve_for(kit, error)?;
                     continue;
                 }
-                made => made?,
+                Ok(latents) => latents,
             };
             rest.made();
             // Each part to its pixels before the next begins, so that the least is lost if none follows.
@@ -234,7 +207,7 @@ impl System for StableDiffusion {
             prediction: request.prediction.clone(),
             eta: request.eta,
         };
-        self.sampler(&settings)?;
+        settings.sampler(&self.schedule)?;
         Ok(settings)
     }
 
@@ -311,15 +284,5 @@ mod tests {
         assert!(decoder < 700_000_000, "{decoder}");
         let all = text + time + step + encoder + decoder;
         assert!(all < 2_600_000_000, "{text} + {time} + {step} + {encoder} + {decoder} = {all}");
-    }
-
-    #[test]
-    fn given_latents_are_those_of_the_parts_own_pictures() {
-        let given = Tensor::new([3, 4, 1, 1], (0..12).map(|v| v as f32).collect());
-        let request = Request { init_latents: Some(given), batch: 3, ..Request::default() };
-        let part = sd15(&[]).start(&request, &settings(8), &(1..2)).unwrap().unwrap();
-        assert_eq!((part.shape.dims(), part.data), (&[1, 1, 1, 4][..], vec![4.0, 5.0, 6.0, 7.0]));
-        let error = sd15(&[]).start(&request, &settings(16), &(1..2)).unwrap_err().to_string();
-        assert!(error.contains("init latents of [3, 4, 1, 1]") && error.contains("needs [3, 4, 2, 2]"), "{error}");
     }
 }

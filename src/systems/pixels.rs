@@ -1,0 +1,169 @@
+//! Diffusion in pixel space (Ho et al. 2020, Song et al. 2021; diffusers' `DDPMPipeline`, `DDIMPipeline`): noise becomes a
+//! picture, without a prompt; a network that knows classes is told one.
+
+use std::ops::Range;
+
+use super::cut::{Cut, Given, Rows};
+use super::denoise::{Loop, given_state};
+use super::guidance::Guidance;
+use super::kit::{Kit, Rest};
+use super::part::{Models, Part};
+use super::request::{Request, Settings};
+use super::system::{Drawing, System};
+use crate::error::{Error, Field, Remedy, Result};
+use crate::models::config::{FORWARD, NetworkConfig};
+use crate::models::unet2d::Config;
+use crate::network::Executor;
+use crate::samplers;
+use crate::tensor::{Shape, Tensor};
+
+/// What diffusers' classes differ in.
+#[derive(Debug)]
+pub struct Defaults {
+    /// Denoising steps.
+    pub steps: usize,
+    /// The sampler, if not the one of the model's schedule.
+    pub sampler: Option<&'static str>,
+}
+
+/// A model that draws in pixels.
+pub struct Pixels {
+    unet: Config,
+    schedule: samplers::Config,
+    defaults: &'static Defaults,
+}
+
+impl Pixels {
+    /// # Errors
+    /// If a file of the model is missing or asks for something that is not built, or its network does not draw colours.
+    pub fn open(models: &Models, defaults: &'static Defaults) -> Result<Self> {
+        let model = &models.model;
+        let place = |path: &str| model.path(path).display().to_string();
+        let [path, schedule] = ["unet/config.json", "scheduler/scheduler_config.json"];
+        let unet = Config::from_json(&model.text(path)?, &place(path))?;
+        let schedule = samplers::Config::from_json(&model.text(schedule)?, &place(schedule))?;
+        let channels = [unet.in_channels, unet.out_channels];
+        if channels != [3; 2] {
+            let what = format!("in_channels and out_channels are {channels:?}, supported: red, green and blue");
+            return Err(Error::config(place(path), what));
+        }
+        Ok(Self { unet, schedule, defaults })
+    }
+
+    fn cut(&self, executor: &Executor, settings: &Settings, pictures: usize) -> Result<Cut> {
+        let Settings { height, width, .. } = *settings;
+        let steps = settings.sampler(&self.schedule)?.timesteps().len();
+        let inputs: Vec<_> =
+            self.unet.ports(FORWARD).into_iter().map(|port| (port.name.to_string(), port.changes)).collect();
+        let rows = Rows { pictures, texts: 1, steps };
+        let cut = Cut::of(["UNet", "unet"], &|rows| self.unet.graph(rows, height, width), &inputs, rows)?;
+        cut.sampled(executor, &|| settings.sampler(&self.schedule), &Guidance::none())
+    }
+
+    /// The class that is drawn, if the network knows any.
+    fn class(&self, request: &Request) -> Result<Option<usize>> {
+        match (request.class, self.unet.classes) {
+            (None, None) => Ok(None),
+            (Some(class), Some(classes)) if class < classes => Ok(Some(class)),
+            (Some(class), Some(classes)) => {
+                Err(Error::usage(format!("{class}, but the model knows 0 to {}", classes - 1)).of(Field::Class))
+            }
+            (Some(_), None) => Err(Error::usage("is for models that know classes")
+                .of(Field::Class)
+                .remedies([Remedy::Without(Field::Class)])),
+            (None, Some(classes)) => {
+                let what = format!("this model draws one of the classes 0 to {}", classes - 1);
+                Err(Error::usage(what).remedies([Remedy::Give(Field::Class)]))
+            }
+        }
+    }
+
+    async fn drawn(&self, kit: &mut Kit<'_>) -> Result<()> {
+        let (request, settings) = (kit.request, kit.settings);
+        if let Some(warning) = samplers::warning(&settings.sampler, &self.schedule)? {
+            kit.warn(warning);
+        }
+        let class = self.class(request)?;
+        let mut rest = Rest::new(request.batch);
+        while let Some((range, part)) = rest.next_part() {
+            let pixels = match self.pixels(kit, class, range, part).await {
+                Err(error) => {
+                    rest.halve_for(kit, error)?;
+                    continue;
+                }
+                Ok(pixels) => pixels,
+            };
+            rest.made();
+            kit.add_state(&pixels)?;
+            let one = pixels.shape.with_batch(1);
+            for picture in pixels.data.chunks_exact(one.len()) {
+                kit.add_picture(&Tensor::new(one.clone(), picture.to_vec()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pixels of these pictures, which are part number `part` of `parts`.
+    async fn pixels(
+        &self,
+        kit: &mut Kit<'_>,
+        class: Option<usize>,
+        range: Range<usize>,
+        (part, parts): (usize, usize),
+    ) -> Result<Tensor> {
+        let settings = kit.settings;
+        let timesteps = settings.sampler(&self.schedule)?.timesteps().to_vec();
+        let steps = timesteps.len();
+        let mut time = vec![("timestep", Tensor::new([steps], timesteps))];
+        time.extend(class.map(|class| ("class_labels", Tensor::new([steps], vec![class as f32; steps]))));
+        let state = Shape::from([range.len(), settings.height, settings.width, self.unet.in_channels]);
+        let denoise = Loop {
+            cut: self.cut(kit.executor, settings, range.len())?,
+            given: Given { time, ..Given::default() },
+            guidance: Guidance::none(),
+            sampler: &|| settings.sampler(&self.schedule),
+            start: given_state(kit.request, &state, &range)?,
+            state,
+            noise: kit.noise(range),
+            told: (part * steps, parts * steps),
+        };
+        denoise.run(kit).await
+    }
+}
+
+impl System for Pixels {
+    fn settings(&self, models: &Models, request: &Request) -> Result<Settings> {
+        let defaults = models.model.entry().map(|entry| entry.defaults.clone()).unwrap_or_default();
+        let own = defaults.size.or(self.unet.sample_size.map(|[height, width]| [width, height]));
+        let side = |given: Option<usize>, own: Option<usize>, field| match given.or(own) {
+            Some(0) => Err(Error::usage("0 makes no picture: at least 1").of(field)),
+            Some(pixels) => Ok(pixels),
+            None => Err(Error::usage("this model has no size of its own").remedies([Remedy::Give(field)])),
+        };
+        let sampler = match request.sampler.as_deref().or(defaults.sampler.as_deref()).or(self.defaults.sampler) {
+            Some(name) => name.to_string(),
+            None => self.schedule.default_sampler()?.to_string(),
+        };
+        let settings = Settings {
+            width: side(request.width, own.map(|[width, _]| width), Field::Width)?,
+            height: side(request.height, own.map(|[_, height]| height), Field::Height)?,
+            steps: request.steps.or(defaults.steps).unwrap_or(self.defaults.steps),
+            guidance: 1.0,
+            sampler,
+            spacing: request.spacing.clone(),
+            prediction: request.prediction.clone(),
+            eta: request.eta,
+        };
+        settings.sampler(&self.schedule)?;
+        self.class(request)?;
+        Ok(settings)
+    }
+
+    fn parts(&self, _: &Models, executor: &Executor, request: &Request, settings: &Settings) -> Result<Vec<Part>> {
+        Ok(self.cut(executor, settings, request.batch)?.parts())
+    }
+
+    fn draw<'a, 'k: 'a>(&'a self, kit: &'a mut Kit<'k>) -> Drawing<'a> {
+        Box::pin(self.drawn(kit))
+    }
+}
