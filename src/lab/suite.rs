@@ -165,17 +165,14 @@ pub fn nodes(family: &Published) -> Result<Vec<Workload>> {
 fn filled(op: Arc<dyn Op>, types: Vec<Ty>) -> Case {
     let cases = TABLE.iter().find(|row| row.name == op.name()).map(Row::cases).unwrap_or_default();
     let same_kinds = |case: &&Case| case.types().iter().map(|ty| ty.kind).eq(types.iter().map(|ty| ty.kind));
-    let fills: Vec<Fill> = cases
-        .iter()
-        .find(same_kinds)
-        .map(|case| case.inputs.iter().map(|(_, fill)| *fill).collect())
-        .unwrap_or_default();
-    let rows: Vec<usize> = types.iter().map(|ty| ty.shape.rows()).collect();
-    let kinds: Vec<Kind> = types.iter().map(|ty| ty.kind).collect();
+    let like = cases.iter().find(same_kinds);
     let mut case = Case::of(op, types);
-    for (index, fill) in fills.into_iter().enumerate() {
-        case = match (kinds[index], fill) {
-            (Kind::U32, _) => case.fill(index, Fill::Below(rows.get(index + 1).map_or(1, |rows| *rows as u32))),
+    for (index, (_, fill)) in like.iter().flat_map(|like| &like.inputs).enumerate() {
+        case = match (case.inputs[index].0.kind, *fill) {
+            (Kind::U32, _) => {
+                let entries = case.inputs.get(index + 1).map_or(1, |(ty, _)| ty.shape.rows());
+                case.fill(index, Fill::Below(entries as u32))
+            }
             (_, Fill::Normal(_)) => case,
             (_, fill) => case.fill(index, fill),
         };

@@ -187,13 +187,10 @@ pub async fn validate(gpu: &Arc<Gpu>, selection: &Selection, tell: &mut dyn FnMu
         if !selection.ops.is_empty() && !selection.ops.iter().any(|name| name == op.name) {
             continue;
         }
-        let cases = op.cases().into_iter().enumerate().map(|(index, case)| (index, case, false));
-        let mut cases: Vec<_> = cases.collect();
+        let cases = op.cases();
         let count = cases.len();
-        let more = op.largest(&gpu.caps).into_iter().enumerate();
-        cases.extend(more.map(|(index, case)| (count + index, case, true)));
-        for (index, case, only_full) in cases {
-            let wanted = selection.case.map_or(selection.full || !only_full, |wanted| wanted == index);
+        for (index, case) in cases.into_iter().chain(op.largest(&gpu.caps)).enumerate() {
+            let wanted = selection.case.map_or(selection.full || index < count, |wanted| wanted == index);
             if !wanted {
                 continue;
             }

@@ -96,10 +96,7 @@ fn attention(
     qkv_bias: bool,
 ) -> Result<ValueId> {
     let channels = m.channels(x);
-    let project = |m: &mut Module, name: &str, from| match qkv_bias {
-        true => m.linear(name, from, channels),
-        false => m.linear_without_bias(name, from, channels),
-    };
+    let project = |m: &mut Module, name: &str, from| m.linears(name, &[name], from, channels, qkv_bias);
     let inputs = match context == h {
         true => vec![m.linears("to_qkv", &["to_q", "to_k", "to_v"], h, channels, qkv_bias)?],
         false => vec![project(m, "to_q", h)?, project(m, "to_k", context)?, project(m, "to_v", context)?],

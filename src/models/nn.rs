@@ -120,54 +120,46 @@ impl<'a> Module<'a> {
         self.graph.matrix(&key, [rows, width], Pack::Plain)
     }
 
-    fn weight_and_bias(
+    /// `x` and the parameters of layers side by side, whose files hold this shape in all.
+    fn parameters(
         &mut self,
-        name: &str,
+        parts: &[&str],
+        x: ValueId,
         shape: impl Into<Shape>,
-        pack: Pack,
-        bias: Option<usize>,
+        weight: Pack,
+        bias: Option<Pack>,
     ) -> Vec<ValueId> {
-        let path = self.path_of(name);
-        let mut ids = vec![self.graph.matrix(&format!("{path}.weight"), shape, pack)];
-        ids.extend(bias.map(|len| self.graph.vector(&format!("{path}.bias"), len, Pack::Plain)));
-        ids
-    }
-
-    fn linear_layer(&mut self, name: &str, x: ValueId, out: usize, bias: bool) -> Result<ValueId> {
-        let shape = [out, self.channels(x)];
-        let parameters = self.weight_and_bias(name, shape, Pack::Linear, bias.then_some(out));
-        self.node(name, MatMul::new(bias), &[&[x], &parameters[..]].concat())
+        let keys = |kind| parts.iter().map(|part| self.path_of(part) + kind).collect::<Vec<_>>();
+        let (weights, biases, shape) = (keys(".weight"), keys(".bias"), shape.into());
+        let out = [shape.batch()].into();
+        let w = self.graph.parameter(&weights, Kind::Weight, shape, weight);
+        let bias = bias.map(|pack| self.graph.parameter(&biases, Kind::F32, out, pack));
+        [x, w].into_iter().chain(bias).collect()
     }
 
     /// `torch.nn.Linear`: the last dimension of `x` becomes `out`.
     pub fn linear(&mut self, name: &str, x: ValueId, out: usize) -> Result<ValueId> {
-        self.linear_layer(name, x, out, true)
+        self.linears(name, &[name], x, out, true)
     }
 
     /// `torch.nn.Linear(bias=False)`.
     pub fn linear_without_bias(&mut self, name: &str, x: ValueId, out: usize) -> Result<ValueId> {
-        self.linear_layer(name, x, out, false)
+        self.linears(name, &[name], x, out, false)
     }
 
     /// Several `torch.nn.Linear`s of one width and one `x` as one product, `[.., out]` each, side by side.
     pub fn linears(&mut self, name: &str, parts: &[&str], x: ValueId, out: usize, bias: bool) -> Result<ValueId> {
-        let keys = |kind| parts.iter().map(|part| self.path_of(part) + kind).collect::<Vec<_>>();
-        let (weights, biases) = (keys(".weight"), keys(".bias"));
-        let (all, channels) = (parts.len() * out, self.channels(x));
-        let w = self.graph.parameter(&weights, Kind::Weight, [all, channels].into(), Pack::Linear);
-        let bias = bias.then(|| self.graph.parameter(&biases, Kind::F32, [all].into(), Pack::Plain));
-        let inputs: Vec<_> = [x, w].into_iter().chain(bias).collect();
-        self.node(name, MatMul::new(bias.is_some()), &inputs)
+        let shape = [parts.len() * out, self.channels(x)];
+        let inputs = self.parameters(parts, x, shape, Pack::Linear, bias.then_some(Pack::Plain));
+        self.node(name, MatMul::new(bias), &inputs)
     }
 
     /// diffusers' `GEGLU`, without the gate: a linear layer whose `2 * out` outputs are values and gates in pairs, as
     /// [`Geglu`](crate::ops::geglu::Geglu) takes them.
     pub fn linear_to_pairs(&mut self, name: &str, x: ValueId, out: usize) -> Result<ValueId> {
-        let path = self.path_of(name);
         let shape = [2 * out, self.channels(x)];
-        let w = self.graph.matrix(&format!("{path}.weight"), shape, Pack::LinearPairs);
-        let bias = self.graph.vector(&format!("{path}.bias"), 2 * out, Pack::Pairs);
-        self.node(name, MatMul::new(true), &[x, w, bias])
+        let inputs = self.parameters(&[name], x, shape, Pack::LinearPairs, Some(Pack::Pairs));
+        self.node(name, MatMul::new(true), &inputs)
     }
 
     fn conv_layer(&mut self, name: &str, x: ValueId, conv: Conv, bias: bool) -> Result<ValueId> {
@@ -176,8 +168,7 @@ impl<'a> Module<'a> {
         // Every output pixel is a product of the input pixel at the same place: there is no window to gather.
         let pointwise = (kernel, stride, padding) == (1, 1, [0; 4]);
         let pack = if pointwise { Pack::Linear } else { Pack::Conv };
-        let parameters = self.weight_and_bias(name, shape, pack, bias.then_some(out));
-        let inputs = [&[x], &parameters[..]].concat();
+        let inputs = self.parameters(&[name], x, shape, pack, bias.then_some(Pack::Plain));
         if pointwise {
             return self.node(name, MatMul::new(bias), &inputs);
         }

@@ -191,12 +191,13 @@ impl Op for Attention {
     }
 }
 
+fn case(causal: bool, heads: usize, d: usize, q: &[usize], k: &[usize]) -> Case {
+    let ty = |rows: &[usize]| Ty::act(Shape::new([rows, &[heads * d]].concat()));
+    Case::new(Attention { heads, causal }, [ty(q), ty(k), ty(k)])
+}
+
 /// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
-    let case = |causal, heads: usize, d: usize, q: &[usize], k: &[usize]| {
-        let ty = |rows: &[usize]| Ty::act(Shape::new([rows, &[heads * d]].concat()));
-        Case::new(Attention { heads, causal }, [ty(q), ty(k), ty(k)])
-    };
     let packed = |causal, heads: usize, d: usize, x: &[usize]| {
         Case::new(Attention { heads, causal }, [Ty::act(Shape::new([x, &[3 * heads * d]].concat()))])
     };
@@ -229,16 +230,12 @@ pub fn cases() -> Vec<Case> {
 /// What a full check adds: the tokens of SD 1.5's U-Net and of SDXL's, with themselves and with a text, and those of
 /// both VAEs.
 pub(super) fn largest(_: &Caps) -> Vec<Case> {
-    let case = |heads, channels: usize, queries: &[usize], keys: &[usize]| {
-        let ty = |tokens: &[usize]| Ty::act(Shape::new([tokens, &[channels]].concat()));
-        Case::new(Attention { heads, causal: false }, [ty(queries), ty(keys), ty(keys)])
-    };
     vec![
-        case(8, 320, &[2, 64, 64], &[2, 64, 64]),
-        case(10, 640, &[2, 64, 64], &[2, 64, 64]),
-        case(10, 640, &[2, 64, 64], &[2, 77]),
-        case(1, 512, &[1, 64, 64], &[1, 64, 64]),
-        case(1, 512, &[1, 128, 128], &[1, 128, 128]),
+        case(false, 8, 40, &[2, 64, 64], &[2, 64, 64]),
+        case(false, 10, 64, &[2, 64, 64], &[2, 64, 64]),
+        case(false, 10, 64, &[2, 64, 64], &[2, 77]),
+        case(false, 1, 512, &[1, 64, 64], &[1, 64, 64]),
+        case(false, 1, 512, &[1, 128, 128], &[1, 128, 128]),
     ]
 }
 

@@ -87,13 +87,14 @@ impl Op for LayerNorm {
     }
 }
 
+fn case(shape: &[usize]) -> Case {
+    let x = Ty::act(Shape::new(shape));
+    let vector = Ty::new(Kind::F32, [x.shape.channels()]);
+    Case::new(LayerNorm { eps: 1e-5 }, [x, vector.clone(), vector])
+}
+
 /// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
-    let case = |shape: &[usize]| {
-        let x = Ty::act(Shape::new(shape));
-        let vector = Ty::new(Kind::F32, [x.shape.channels()]);
-        Case::new(LayerNorm { eps: 1e-5 }, [x, vector.clone(), vector])
-    };
     let off_centre = case(&[3, 64]).fill(0, Fill::With(|i| 8.0 + (i as f32 * 1.7).sin()));
     let shapes: [&[usize]; 6] = [&[1, 1], &[5, 6], &[2, 3, 7], &[3, 257], &[2, 77, 768], &[1, 4, 4, 1280]];
     let over = case(&[3, 65]).fill(0, Fill::With(large));
@@ -102,8 +103,7 @@ pub fn cases() -> Vec<Case> {
 
 /// What a full check adds: tokens of SDXL.
 pub(crate) fn largest(_: &Caps) -> Vec<Case> {
-    let vector = || Ty::new(Kind::F32, [640]);
-    vec![Case::new(LayerNorm { eps: 1e-5 }, [Ty::act([2, 4096, 640]), vector(), vector()])]
+    vec![case(&[2, 4096, 640])]
 }
 
 #[cfg(test)]

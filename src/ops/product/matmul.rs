@@ -110,15 +110,16 @@ impl Op for MatMul {
     }
 }
 
+fn case(x: &[usize], n: usize, epilogue: Epilogue) -> Case {
+    let x = Shape::new(x);
+    let (w, y) = (Ty::new(Kind::Weight, [x.channels(), n]), x.with_channels(n));
+    Case::new(MatMul { epilogue }, [Ty::act(x), w].into_iter().chain(epilogue.operand_types(&y)))
+}
+
 /// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut case = |x: &[usize], n: usize, epilogue: Epilogue| {
-        let x = Shape::new(x);
-        let (w, y) = (Ty::new(Kind::Weight, [x.channels(), n]), x.with_channels(n));
-        let inputs = [Ty::act(x), w].into_iter().chain(epilogue.operand_types(&y));
-        cases.push(Case::new(MatMul { epilogue }, inputs));
-    };
+    let mut case = |x: &[usize], n, epilogue| cases.push(case(x, n, epilogue));
     let plain = Epilogue::default();
     let bias = Epilogue::bias(true);
     // One, odd, just under and over the tile, few rows and many.
@@ -164,11 +165,8 @@ pub fn cases() -> Vec<Case> {
 
 /// What a full check adds: the end of a gated feed-forward, and a table of weights that the device cannot bind.
 pub(crate) fn largest(caps: &Caps) -> Vec<Case> {
-    let case = |x: [usize; 3], n| {
-        let types = [Ty::act(x), Ty::new(Kind::Weight, [x[2], n]), Ty::new(Kind::F32, [n])];
-        Case::new(MatMul { epilogue: Epilogue::bias(true) }, types)
-    };
-    vec![case([2, 1024, 5120], 1280), case([1, 1, 4096], beyond(caps, 4096))]
+    let bias = Epilogue::bias(true);
+    vec![case(&[2, 1024, 5120], 1280, bias), case(&[1, 1, 4096], beyond(caps, 4096), bias)]
 }
 
 #[cfg(test)]

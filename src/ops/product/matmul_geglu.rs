@@ -75,13 +75,14 @@ impl Op for MatMulGeglu {
     }
 }
 
+fn case(x: &[usize], n: usize) -> Case {
+    let k = x[x.len() - 1];
+    let inputs = [Ty::act(Shape::new(x)), Ty::new(Kind::Weight, [k, n]), Ty::new(Kind::F32, [n])];
+    Case::new(MatMulGeglu, inputs)
+}
+
 /// Small awkward shapes, and some of real models: the op's row of [`TABLE`](crate::ops::TABLE) has them.
 pub fn cases() -> Vec<Case> {
-    let case = |x: &[usize], n: usize| {
-        let k = x[x.len() - 1];
-        let inputs = [Ty::act(Shape::new(x)), Ty::new(Kind::Weight, [k, n]), Ty::new(Kind::F32, [n])];
-        Case::new(MatMulGeglu, inputs)
-    };
     // Just under and over the tiles, few rows and many; SD 1.5's outermost feed-forward.
     vec![
         case(&[1, 5], 8),
@@ -95,11 +96,7 @@ pub fn cases() -> Vec<Case> {
 
 /// What a full check adds: gated feed-forwards of SD 1.5 and SDXL.
 pub(crate) fn largest(_: &Caps) -> Vec<Case> {
-    let case = |x: [usize; 3]| {
-        let n = 8 * x[2];
-        Case::new(MatMulGeglu, [Ty::act(x), Ty::new(Kind::Weight, [x[2], n]), Ty::new(Kind::F32, [n])])
-    };
-    vec![case([2, 4096, 320]), case([2, 4096, 640])]
+    vec![case(&[2, 4096, 320], 2560), case(&[2, 4096, 640], 5120)]
 }
 
 #[cfg(test)]
