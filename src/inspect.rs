@@ -71,7 +71,7 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
     Ok(Inspection {
         model: model.name(),
         family,
-        class: class_of(model)?,
+        class: class_of(model),
         prediction: word("prediction_type").or_else(|| family.map(|_| "epsilon".into())),
         prediction_because: word("_prediction_type_because"),
         components,

@@ -159,7 +159,12 @@ fn options_are_refused(at: &Path) -> Result<(), Failed> {
     doubling(at, "style", UNET, PROJECTION)?;
     let weighted = ["generate", "<lora:style:1>", "--prompt-syntax", "weighted", "--device", "cpu"];
     refused(at, &weighted, 2, &["<lora:style> in the prompt", "--lora-dir"])?;
-    refused(at, &[&weighted[..], &["--lora-dir", "nowhere"]].concat(), 1, &["nowhere", "is no folder"])?;
+    refused(
+        at,
+        &[&weighted[..], &["--lora-dir", "nowhere"]].concat(),
+        1,
+        &["nowhere", "is not a folder", "--lora-dir"],
+    )?;
     let option = |value: &str, status, words: &[&str]| {
         refused(at, &["generate", "x", "--device", "cpu", "--lora", value], status, words)
     };

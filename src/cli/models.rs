@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use super::flag::flag;
 use super::{print, print_json};
 use crate::error::{Error, Result, message, short, ten};
 use crate::inspect::{Inspection, inspect, verify};
@@ -137,6 +138,7 @@ fn show(progress: Progress, bar: &ProgressBar) {
 
 /// What a picture by the model's defaults runs, if it draws any.
 fn drawing(model: Model) -> String {
+    let draws = model.has("unet");
     let request = Request::default();
     let open = || {
         let studio = Studio::open(model)?;
@@ -144,7 +146,10 @@ fn drawing(model: Model) -> String {
         let parts = studio.parts(&Executor::Cpu, &request)?;
         Ok::<_, Error>((studio.row().classes[0], format!("{width}x{height}, {steps} steps of {sampler}"), parts))
     };
-    let Ok((class, settings, parts)) = open() else { return String::new() };
+    let (class, settings, parts) = match open() {
+        Ok(drawing) => drawing,
+        Err(error) => return if draws { format!("draws nothing: {}\n", error.said(flag)) } else { String::new() },
+    };
     let part = |part: &Part| match part.times {
         1 => part.what.clone(),
         times => format!("{} x{times}", part.what),

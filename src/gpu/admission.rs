@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use super::Gpu;
-use super::check::{Check, variants};
+use super::check::{Check, Checked, variants};
 use super::shader::Dialect;
 use super::tune::{self, Tuned};
 use crate::cache;
@@ -278,8 +278,11 @@ async fn check(gpu: &Arc<Gpu>, op: &str, wanted: &Variant, storage: Storage) -> 
     }
     let any_exact = cases.iter().any(|(_, _, exact)| *exact);
     for (case, variant, _) in cases.into_iter().filter(|(_, _, exact)| *exact || !any_exact) {
-        if let Some(fault) = Check::of_case(&case, storage)?.variant(gpu, variant).await?.fault {
-            return Ok(Some(format!("{}: {fault}", case.name())));
+        match Check::of_case(&case, storage)?.variant(gpu, variant).await {
+            Ok(Checked { fault: Some(fault), .. }) => return Ok(Some(format!("{}: {fault}", case.name()))),
+            // A case that the device cannot hold tells nothing of its kernel.
+            Ok(_) | Err(Error::TooLarge(_)) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(None)

@@ -115,7 +115,7 @@ impl Config {
         let x = embedding.silu("act", x)?;
         let mut x = embedding.linear("linear_2", x, 4 * width)?;
         if let (Some(class), Some(classes)) = (class, self.classes) {
-            let table = m.table("class_embedding.weight", classes, 4 * width);
+            let table = m.table("class_embedding", classes, 4 * width);
             let class = m.node("class_embedding", Embedding { positions: false }, &[class, table])?;
             x = m.add("class_embedding.add", x, class)?;
         }

@@ -86,13 +86,11 @@ impl Cut {
 
     /// The parts with anything to do, in the order in which they run.
     pub fn parts(self) -> Vec<Part> {
-        let steps = self.rows.steps;
-        let [picture, text, time, step] = self.into_parts(steps);
-        [picture, text, time, step].into_iter().filter(|part| !part.graph.nodes.is_empty()).collect()
+        self.into_parts().into_iter().filter(|part| !part.graph.nodes.is_empty()).collect()
     }
 
-    fn into_parts(self, steps: usize) -> [Part; 4] {
-        let Self { name, component, picture, text, time, step, wanted, .. } = self;
+    fn into_parts(self) -> [Part; 4] {
+        let Self { name, component, picture, text, time, step, wanted, rows, .. } = self;
         let part = |what: &str, graph, times| Part {
             what: if what.is_empty() { name.into() } else { format!("{name}'s part for {what}") },
             component: component.into(),
@@ -101,7 +99,7 @@ impl Cut {
             added: None,
             times,
         };
-        [part("pictures", picture, 1), part("prompts", text, 1), part("times", time, 1), part("", step, steps)]
+        [part("pictures", picture, 1), part("prompts", text, 1), part("times", time, 1), part("", step, rows.steps)]
     }
 }
 
@@ -122,7 +120,7 @@ impl Stepper {
     /// If a part cannot be loaded or run.
     pub async fn load(kit: &mut Kit<'_>, cut: Cut, given: Given) -> Result<Self> {
         let rows = cut.rows;
-        let [picture, text, time, step] = cut.into_parts(rows.steps);
+        let [picture, text, time, step] = cut.into_parts();
         let of_text = kit.once(text, &by_name(&given.text), "the prompt").await?;
         kit.mark(Phase::Denoise, "keys and values of the prompt");
         let each = |(name, tensor)| (name, repeat_rows(&tensor, rows.pictures));

@@ -101,7 +101,7 @@ pub fn given_state(request: &Request, state: &Shape, range: &Range<usize>) -> Re
     };
     if given.shape != wanted {
         let sizes = [Field::Width, Field::Height, Field::Batch].map(Remedy::Other);
-        let what = format!("of {}, but this picture needs {wanted}", given.shape);
+        let what = format!("hold {}, but this picture needs {wanted}", given.shape);
         return Err(Error::usage(what).of(Field::InitLatents).remedies(sizes));
     }
     let each = wanted.len() / request.batch;
@@ -292,7 +292,7 @@ mod tests {
         let part = given_state(&request, &[1, 1, 1, 4].into(), &(1..2)).unwrap().unwrap();
         assert_eq!((part.shape.dims(), part.data), (&[1, 1, 1, 4][..], vec![4.0, 5.0, 6.0, 7.0]));
         let error = given_state(&request, &[1, 2, 2, 4].into(), &(1..2)).unwrap_err().to_string();
-        assert!(error.contains("init latents of [3, 4, 1, 1]") && error.contains("needs [3, 4, 2, 2]"), "{error}");
+        assert!(error.contains("init latents hold [3, 4, 1, 1]") && error.contains("needs [3, 4, 2, 2]"), "{error}");
     }
 
     #[test]

@@ -217,7 +217,7 @@ impl<'a> Kit<'a> {
     /// once it is whole.
     ///
     /// # Errors
-    /// If it is of another shape than that of the pictures before, or cannot be kept.
+    /// If it cannot be kept.
     pub fn add_state(&mut self, state: &Tensor) -> Result<()> {
         let part = if state.shape.rank() == 4 { state.to_channels_first()? } else { state.clone() };
         let before = if self.state.shape.is_empty() { 0 } else { self.state.shape.batch() };

@@ -26,7 +26,8 @@ impl Loras {
     /// If a folder is not there.
     pub fn new(given: Vec<Lora>, folders: &[PathBuf]) -> Result<Self> {
         if let Some(folder) = folders.iter().find(|folder| !folder.is_dir()) {
-            return Err(Error::file(folder, "is not a folder with LoRA files"));
+            return Err(Error::file(folder, "is not a folder; give one that has LoRA files")
+                .remedies([Remedy::Other(Field::LoraDir)]));
         }
         let beside = given.iter().map(|lora| lora.file.path().parent().unwrap_or(Path::new("")).to_path_buf());
         let folders = folders.iter().cloned().chain(beside).collect();

@@ -29,7 +29,7 @@ pub use studio::{Loaded, Studio};
 pub use system::System;
 
 use crate::error::{Error, Field, Remedy, Result, short};
-use crate::models::unet;
+use crate::models::{unet, unet2d};
 use crate::weights::Model;
 use pixels::{Defaults, Pixels};
 use stable_diffusion::StableDiffusion;
@@ -37,7 +37,7 @@ use stable_diffusion::variant::{SD, SDXL, Variant};
 
 /// A system that is built.
 pub struct Row {
-    /// The classes of `model_index.json` that it draws as, its own first.
+    /// The classes of `model_index.json` that it draws, its own first.
     pub classes: &'static [&'static str],
     /// What it does, in a few words.
     pub about: &'static str,
@@ -45,7 +45,7 @@ pub struct Row {
     pub takes: &'static [Field],
     /// What an example of a request sets beside the model.
     pub example: &'static [(Field, &'static str)],
-    /// Whether it draws with a model that names another class or none.
+    /// Whether a model's networks are such a system's.
     fits: fn(&Model) -> bool,
     open: fn(&Models) -> Result<Box<dyn System>>,
 }
@@ -74,7 +74,10 @@ pub static TABLE: &[Row] = &[
             "StableDiffusionPipeline",
             "StableDiffusionImg2ImgPipeline",
             "StableDiffusionControlNetPipeline",
+            "StableDiffusionControlNetImg2ImgPipeline",
+            "StableDiffusionPipelineSafe",
             "LatentConsistencyModelPipeline",
+            "LatentConsistencyModelImg2ImgPipeline",
         ],
         about: "text to picture: Stable Diffusion 1 and 2",
         takes: TEXT_TO_PICTURE,
@@ -87,6 +90,7 @@ pub static TABLE: &[Row] = &[
             "StableDiffusionXLPipeline",
             "StableDiffusionXLImg2ImgPipeline",
             "StableDiffusionXLControlNetPipeline",
+            "StableDiffusionXLControlNetImg2ImgPipeline",
         ],
         about: "text to picture: Stable Diffusion XL",
         takes: TEXT_TO_PICTURE,
@@ -99,7 +103,7 @@ pub static TABLE: &[Row] = &[
         about: "noise to picture, in pixels, as the model was trained: 1000 steps",
         takes: NOISE_TO_PICTURE,
         example: &[(Field::Model, "ddpm-cifar10-32"), (Field::Seed, "1")],
-        fits: |_| false,
+        fits: is_in_pixels,
         open: |models| Ok(Box::new(Pixels::open(models, &Defaults { steps: 1000, sampler: None })?)),
     },
     Row {
@@ -107,7 +111,7 @@ pub static TABLE: &[Row] = &[
         about: "noise to picture, in pixels, in few steps: 50",
         takes: NOISE_TO_PICTURE,
         example: &[(Field::Model, "ddpm-cifar10-32"), (Field::Sampler, "ddim"), (Field::Steps, "50")],
-        fits: |_| false,
+        fits: is_in_pixels,
         open: |models| Ok(Box::new(Pixels::open(models, &Defaults { steps: 50, sampler: Some("ddim") })?)),
     },
 ];
@@ -141,6 +145,14 @@ const TEXT_TO_PICTURE: &[Field] = &[
     Field::InitLatents,
 ];
 
+/// Whether the model's UNet is an unconditional one.
+fn is_in_pixels(model: &Model) -> bool {
+    let path = "unet/config.json";
+    model.text(path).is_ok_and(|text| unet2d::Config::from_json(&text, path).is_ok())
+        && !model.has("vae")
+        && !model.has("vqvae")
+}
+
 /// Whether the model's UNet is of this kind.
 fn fits(model: &Model, variant: &Variant) -> bool {
     let path = "unet/config.json";
@@ -148,14 +160,10 @@ fn fits(model: &Model, variant: &Variant) -> bool {
     config.is_ok_and(|config| config.text_time.is_some() == variant.pooled)
 }
 
-/// The class that a model's `model_index.json` names, if it has one.
-///
-/// # Errors
-/// If that file cannot be understood.
-pub fn class_of(model: &Model) -> Result<Option<String>> {
-    let path = "model_index.json";
-    let index: serde_json::Value = if model.has(path) { model.json(path)? } else { serde_json::Value::Null };
-    Ok(index["_class_name"].as_str().map(String::from))
+/// The class that a model's `model_index.json` names, if there is one that can be understood and names any.
+pub fn class_of(model: &Model) -> Option<String> {
+    let index: serde_json::Value = model.json("model_index.json").ok()?;
+    index["_class_name"].as_str().filter(|class| !class.is_empty()).map(String::from)
 }
 
 /// The row of a system that draws what names this class.
@@ -163,20 +171,17 @@ pub fn row_of(class: Option<&str>) -> Option<&'static Row> {
     TABLE.iter().find(|row| class.is_some_and(|class| row.classes.contains(&class)))
 }
 
-/// The row of the system that a model names in its `model_index.json` or, if it names none that is known, of the first
-/// that can draw with it; and what is to be said of that.
-///
-/// # Errors
-/// If that file cannot be understood.
-pub fn find(model: &Model) -> Result<(&'static Row, Option<String>)> {
-    let class = class_of(model)?;
-    if let Some(row) = row_of(class.as_deref()) {
-        return Ok((row, None));
-    }
-    // Without one, opening the commonest says what is missing.
-    let row = TABLE.iter().find(|row| (row.fits)(model)).unwrap_or(&TABLE[0]);
+/// The row of the system that a model names in its `model_index.json` or, if it names none that fits its networks, of the
+/// first that does; and what is to be said of that.
+pub fn find(model: &Model) -> (&'static Row, Option<String>) {
+    let class = class_of(model);
+    let named = row_of(class.as_deref());
+    let fitting = || TABLE.iter().find(|row| (row.fits)(model));
+    // A class decides, unless its networks are another's. Without any, opening the commonest says what is missing.
+    let row = named.filter(|row| (row.fits)(model)).or_else(fitting).or(named).unwrap_or(&TABLE[0]);
+    let told = class.filter(|class| !row.classes.contains(&class.as_str()));
     let own = row.classes[0];
-    Ok((row, class.map(|class| format!("the model is a {}, which is not known: drawn as a {own}", short(class)))))
+    (row, told.map(|class| format!("model_index.json names the class {}: drawn as by {own}", short(class))))
 }
 
 #[cfg(test)]
@@ -202,6 +207,29 @@ mod tests {
         classes.sort_unstable();
         classes.dedup();
         assert_eq!(classes.len(), all);
+    }
+
+    /// The built-in model's row, and what is said of it, with this for its `model_index.json`.
+    fn found(index: &str) -> (&'static str, Option<String>) {
+        let (from, at) = (std::path::Path::new("assets/demo-model/unet/config.json"), tempfile::tempdir().unwrap());
+        std::fs::create_dir(at.path().join("unet")).unwrap();
+        std::fs::copy(from, at.path().join("unet/config.json")).unwrap();
+        std::fs::write(at.path().join("model_index.json"), index).unwrap();
+        let (row, told) = find(&Model::open(at.path()).unwrap());
+        (row.classes[0], told)
+    }
+
+    #[test]
+    fn a_class_that_is_not_the_networks_is_told_and_the_networks_decide() {
+        let own = "StableDiffusionPipeline";
+        for index in [r#"{"_class_name": "LatentConsistencyModelPipeline"}"#, "{}", r#"{"_class_name": ""}"#, "{", ""] {
+            assert_eq!(found(index), (own, None), "{index}");
+        }
+        for class in ["StableDiffusionXLPipeline", "FluxPipeline", "DDPMPipeline"] {
+            let (row, told) = found(&format!(r#"{{"_class_name": "{class}"}}"#));
+            assert_eq!(row, own);
+            assert_eq!(told.as_deref(), Some(&*format!("model_index.json names the class {class}: drawn as by {own}")));
+        }
     }
 
     #[test]

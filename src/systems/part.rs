@@ -45,7 +45,7 @@ impl Part {
         let mut others = Vec::new();
         for (index, control) in models.controls.iter().enumerate() {
             let path = controlnet::path(index);
-            if self.wanted.iter().any(|(name, _)| name.starts_with(&path)) {
+            if self.wanted.iter().any(|(name, _)| name.strip_prefix(&path).is_some_and(|rest| rest.starts_with('.'))) {
                 others.push((path, control.weights("controlnet")?));
             }
         }

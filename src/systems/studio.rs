@@ -1,6 +1,7 @@
 //! A model opened for making pictures.
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use web_time::Instant;
@@ -19,8 +20,8 @@ pub struct Studio {
     models: Models,
     row: &'static Row,
     system: Box<dyn System>,
-    /// What is to be said whenever it draws.
-    warning: Option<String>,
+    /// What is to be said when it draws for the first time.
+    warning: Mutex<Option<String>>,
 }
 
 impl Studio {
@@ -31,9 +32,9 @@ impl Studio {
     }
 
     fn of(models: Models) -> Result<Self> {
-        let (row, warning) = find(&models.model)?;
+        let (row, warning) = find(&models.model);
         let system = (row.open)(&models)?;
-        Ok(Self { models, row, system, warning })
+        Ok(Self { models, row, system, warning: Mutex::new(warning) })
     }
 
     /// The same with the autoencoder of another folder (its `config.json` and weights): another full one, or a tiny one.
@@ -139,8 +140,9 @@ impl Studio {
         let begun = Instant::now();
         let settings = self.settings(request)?;
         let mut kit = Kit::new(begun, &self.models, executor, (request, &settings), kept, caller)?;
-        if let Some(warning) = &self.warning {
-            kit.warn(warning.as_str());
+        let warning = self.warning.lock().ok().and_then(|mut warning| warning.take());
+        if let Some(warning) = warning {
+            kit.warn(warning);
         }
         self.system.draw(&mut kit).await?;
         Ok(kit.done())

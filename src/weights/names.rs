@@ -53,7 +53,9 @@ mod tests {
     }
 
     #[test]
-    fn the_unet_keeps_every_name() {
-        assert_eq!(canonical("unet", "mid_block.attentions.0.key.weight"), "mid_block.attentions.0.key.weight");
+    fn attention_over_pixels_has_new_names_in_a_unet_too() {
+        assert_eq!(canonical("unet", "mid_block.attentions.0.key.weight"), "mid_block.attentions.0.to_k.weight");
+        let transformer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_k.weight";
+        assert_eq!(canonical("unet", transformer), transformer);
     }
 }

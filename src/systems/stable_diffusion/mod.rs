@@ -52,10 +52,6 @@ impl StableDiffusion {
         let vae = Autoencoder::from_json(&text, &vae_place)?;
         let (text, schedule_place) = read("scheduler/scheduler_config.json")?;
         let schedule = samplers::Config::from_json(&text, &schedule_place)?;
-        if unet.text_time.is_some() != variant.pooled {
-            let (class, takes) = (variant.class, if variant.pooled { "no " } else { "" });
-            return Err(Error::config(place, format!("the UNet takes {takes}text_embeds, and {class} is another's")));
-        }
         let channels = vae.latent_channels();
         if [unet.in_channels, unet.out_channels] != [channels; 2] {
             let what = format!(

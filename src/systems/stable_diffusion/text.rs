@@ -126,7 +126,8 @@ impl StableDiffusion {
 
 /// `force_zeros_for_empty_prompt` of `model_index.json`: without a negative prompt the unconditional embeddings are 0.
 fn zero_when_empty(model: &Model) -> Result<bool> {
-    let index: serde_json::Value = model.json("model_index.json")?;
+    let path = "model_index.json";
+    let index: serde_json::Value = if model.has(path) { model.json(path)? } else { serde_json::Value::Null };
     // StableDiffusionXLPipeline's own default.
     Ok(index.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool).unwrap_or(true))
 }
