@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
 use ornstein::forward::forward;
+use ornstein::inspect::inspect;
 use ornstein::network::Executor;
 use ornstein::systems::{Pictures, Request, Studio};
 use ornstein::tensor::Tensor;
@@ -40,6 +41,7 @@ fn trials() -> Vec<Trial> {
         test("pixels::the_pipelines_class_decides_sampler_and_steps", the_class_decides),
         test("pixels::a_class_is_asked_for_where_the_network_knows_some", a_class_is_asked_for),
         test("pixels::a_prompt_is_refused", a_prompt_is_refused),
+        test("pixels::such_a_model_is_of_no_family_of_text_to_picture_models", no_family),
         test("pixels::each_picture_of_a_batch_is_its_own", each_picture_is_its_own),
     ]);
     trials
@@ -140,6 +142,12 @@ fn a_class_is_asked_for() -> Result<(), Failed> {
 fn a_prompt_is_refused() -> Result<(), Failed> {
     let error = refused("cifar", &Request { prompt: "a cat".into(), ..Request::default() })?;
     ensure(error.contains("prompt is not for a DDPMPipeline, which takes width, height, steps"), error)
+}
+
+fn no_family() -> Result<(), Failed> {
+    let found = inspect(&Model::open(&data("pixels/classes"))?)?;
+    assert_eq!((found.family, found.class.as_deref()), (None, Some("DDPMPipeline")));
+    Ok(())
 }
 
 fn each_picture_is_its_own() -> Result<(), Failed> {

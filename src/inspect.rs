@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::components::{Component, Components};
-use crate::error::{Error, Result};
-use crate::systems::class_of;
+use crate::error::{Error, Field, Result};
+use crate::systems::{class_of, row_of};
 use crate::tensor::{Shape, Weights};
 use crate::weights::checkpoint::seen::Seen;
 use crate::weights::{Model, check};
@@ -63,7 +63,10 @@ pub struct ComponentSummary {
 pub fn inspect(model: &Model) -> Result<Inspection> {
     let Components { built, others } = Components::of(model)?;
     let components = built.iter().map(|component| part(model, component)).collect::<Result<Vec<_>>>()?;
-    let family = components.iter().find_map(|part| part.family);
+    let class = class_of(model);
+    // Families are of models that draw what a prompt says.
+    let draws_prompts = row_of(class.as_deref()).is_none_or(|row| row.takes.contains(&Field::Prompt));
+    let family = components.iter().find_map(|part| part.family).filter(|_| draws_prompts);
     let scheduler = "scheduler/scheduler_config.json";
     let scheduler: Value = if model.has(scheduler) { model.json(scheduler)? } else { Value::Null };
     let word = |key: &str| scheduler[key].as_str().map(String::from);
@@ -71,7 +74,7 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
     Ok(Inspection {
         model: model.name(),
         family,
-        class: class_of(model),
+        class,
         prediction: word("prediction_type").or_else(|| family.map(|_| "epsilon".into())),
         prediction_because: word("_prediction_type_because"),
         components,
