@@ -29,10 +29,7 @@ pub enum Stop {
 }
 
 /// This many bytes of a page or of a pointer tell what it is.
-const FIRST: u64 = 32;
-
-/// This many bytes are received before they are written.
-const CHUNK: u64 = 1 << 16;
+const FIRST: usize = 32;
 
 /// Writes the body behind the bytes of the file before it, and says how many of the file are there then. `open` opens
 /// the place for it, and is only called once there is something to write; `tell` is told each count of bytes.
@@ -48,27 +45,27 @@ pub fn receive<W: Write>(
 ) -> Result<u64, Stop> {
     let (Size::Exactly(most) | Size::AtMost(most)) = size;
     let limit = span.end.map_or(most, |end| end.min(most));
-    let mut buffer = Vec::new();
+    let mut buffer = vec![0; 1 << 16];
     let mut done = span.from;
-    // What came before a failure is in the buffer all the same.
-    let mut fill = |buffer: &mut Vec<u8>, most: u64| {
-        buffer.clear();
-        Read::take(&mut *body, most).read_to_end(buffer).err()
-    };
-    let mut broken = fill(&mut buffer, FIRST.min(limit.saturating_sub(done)));
-    refuse(&buffer, span, size, broken.is_none())?;
+    let room = |done: u64| usize::try_from(limit.saturating_sub(done)).unwrap_or(usize::MAX);
+    let (mut n, mut broken) = fill(body, &mut buffer[..FIRST.min(room(done))]);
+    refuse(&buffer[..n], span, size, broken.is_none())?;
     let mut out = open().map_err(Stop::Unwritable)?;
     loop {
-        out.write_all(&buffer).map_err(Stop::Unwritable)?;
-        done += buffer.len() as u64;
+        out.write_all(&buffer[..n]).map_err(Stop::Unwritable)?;
+        done += n as u64;
         tell(done);
         if let Some(error) = broken {
             return Err(Stop::Broken(done, error));
         }
-        if buffer.is_empty() || done >= limit {
+        if n == 0 || done >= limit {
             break;
         }
-        broken = fill(&mut buffer, CHUNK.min(limit - done));
+        let until = buffer.len().min(room(done));
+        (n, broken) = match read(body, &mut buffer[..until]) {
+            Ok(n) => (n, None),
+            Err(error) => (0, Some(error)),
+        };
     }
     out.flush().map_err(Stop::Unwritable)?;
     let expected = span.end.or(if let Size::Exactly(bytes) = size { Some(bytes) } else { None });
@@ -76,7 +73,7 @@ pub fn receive<W: Write>(
         return Err(Stop::Broken(done, io::Error::new(ErrorKind::UnexpectedEof, "too early")));
     }
     // A connection that fails only now has brought all there is.
-    if done >= limit && fill(&mut buffer, 1).is_none() && !buffer.is_empty() {
+    if done >= limit && read(body, &mut [0]).is_ok_and(|n| n > 0) {
         return Err(Stop::TooLong(format!("goes on after {limit} bytes: it is not the file of the manifest")));
     }
     Ok(done)
@@ -105,6 +102,28 @@ fn refuse(first: &[u8], span: Span, size: Size, ended_well: bool) -> Result<(), 
             refused(format!("has {says} bytes, and a file of its kind at most {most}: it is another one"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Reads until the buffer is full, the body ends, or it breaks.
+fn fill(body: &mut dyn Read, buffer: &mut [u8]) -> (usize, Option<io::Error>) {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match read(body, &mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) => return (filled, Some(error)),
+        }
+    }
+    (filled, None)
+}
+
+fn read(body: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match body.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 
