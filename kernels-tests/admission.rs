@@ -1,5 +1,5 @@
-//! Wrong kernels, planted through `--shaders`, are found before they are used: another variant takes over or, where nobody
-//! named the device, the CPU, and the user is told once.
+//! Wrong kernels, planted through `--shaders`, are found before they are used: another variant takes over or, where
+//! nobody named the device, the CPU, and the user is told once.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

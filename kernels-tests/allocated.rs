@@ -22,8 +22,8 @@ fn count(bytes: isize) {
     let _ = HELD.try_with(add);
 }
 
-// SAFETY: every call is passed on to the system's allocator as it is, whose promises are this one's. Counting allocates
-// nothing: the thread's cell is initialised at compile time and has no destructor.
+// SAFETY: every call is passed on to the system's allocator as it is, whose promises are this one's. Counting
+// allocates nothing: the thread's cell is initialised at compile time and has no destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);

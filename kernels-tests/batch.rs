@@ -53,8 +53,8 @@ fn execute(op: &dyn Op, types: &[Ty], inputs: &[Tensor]) -> Result<Tensor, Faile
     Ok(y)
 }
 
-/// The inputs' types with [`COPIES`] times the batch, and which of them have it: as few as the shape rule lets have it,
-/// and no parameters of several dimensions.
+/// The inputs' types with [`COPIES`] times the batch, and which of them have it: as few as the shape rule lets have
+/// it, and no parameters of several dimensions.
 fn repeated(case: &Case) -> Option<(Vec<Ty>, Vec<bool>)> {
     let (op, types) = (&case.op, case.types());
     let alone = op.output(&types).ok()?.shape;

@@ -1,5 +1,5 @@
-//! Pictures whose sampler's steps a device does by itself: the same as those whose steps a sampler on the host does, but
-//! for rounding, and bit for bit those whose steps are looked at one by one.
+//! Pictures whose sampler's steps a device does by itself: the same as those whose steps a sampler on the host does,
+//! but for rounding, and bit for bit those whose steps are looked at one by one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! Checkpoints in one file: what is recognised in them, and whether they compute what PyTorch does with the pipeline that
-//! they were made of (`data/make_single_file.py`).
+//! Checkpoints in one file: what is recognised in them, and whether they compute what PyTorch does with the pipeline
+//! that they were made of (`data/make_single_file.py`).
 
 mod convert;
 mod family;

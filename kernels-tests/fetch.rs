@@ -1,4 +1,5 @@
-//! Downloading a model from a hub that is a thread of the test: whole, in two halves, and every way in which it goes wrong.
+//! Downloading a model from a hub that is a thread of the test: whole, in two halves, and every way in which it goes
+//! wrong.
 
 mod faults;
 mod hub;

@@ -1,5 +1,5 @@
-//! Distilled models against diffusers (`data/make_few_steps.py`): pictures of one to four steps with the schedules that
-//! Turbo, Lightning, LCM and TCD are published with, and the network that is told its guidance.
+//! Distilled models against diffusers (`data/make_few_steps.py`): pictures of one to four steps with the schedules
+//! that Turbo, Lightning, LCM and TCD are published with, and the network that is told its guidance.
 
 use std::collections::BTreeMap;
 use std::path::Path;

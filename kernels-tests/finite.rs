@@ -1,5 +1,6 @@
-//! Values that f16 does not hold: the node that overflows is named, runs in f32 from there on, and the result is right.
-//! Each model here has the weights of one node scaled up, so that its output is known to be the first that overflows.
+//! Values that f16 does not hold: the node that overflows is named, runs in f32 from there on, and the result is
+//! right. Each model here has the weights of one node scaled up, so that its output is known to be the first that
+//! overflows.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,8 +30,8 @@ use crate::support::{change_tensor, copy_model, copy_of_the_model, ensure, on_gp
 const NETWORK: f64 = 5e-3;
 const PICTURE: f64 = 5e-2;
 
-/// A component of the reference model: its inputs, the file and tensor to scale by a power of two, and the node that then
-/// overflows first.
+/// A component of the reference model: its inputs, the file and tensor to scale by a power of two, and the node that
+/// then overflows first.
 type Subject = (&'static str, &'static str, &'static str, &'static str, f32, &'static str);
 
 const SUBJECTS: [Subject; 3] = [
@@ -144,7 +145,8 @@ fn draw(model: Model, executor: &Executor, check: bool) -> Result<(Pictures, Vec
     Ok((pictures, said))
 }
 
-/// The built-in model with one tensor scaled: what a GPU says in f16, with its latents close to the CPU's and its pixels too.
+/// The built-in model with one tensor scaled: what a GPU says in f16, with its latents close to the CPU's and its
+/// pixels too.
 fn draw_scaled(gpu: &Arc<Gpu>, file: &str, tensor: &str, factor: f32) -> Result<Vec<String>, Failed> {
     let at = tempfile::tempdir()?;
     let folder = copy_of_the_model(at.path())?;

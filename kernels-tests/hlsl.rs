@@ -1,6 +1,6 @@
-//! What DirectX 12 would compute, without Windows: every kernel's HLSL, turned into SPIR-V by the DirectX shader compiler,
-//! runs on the Vulkan adapter at hand and is held against the CPU reference. What this cannot see is how a DirectX driver
-//! binds resources, and what it makes of DXIL.
+//! What DirectX 12 would compute, without Windows: every kernel's HLSL, turned into SPIR-V by the DirectX shader
+//! compiler, runs on the Vulkan adapter at hand and is held against the CPU reference. What this cannot see is how a
+//! DirectX driver binds resources, and what it makes of DXIL.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -59,8 +59,8 @@ fn check(cases: &[Case], storage: Storage, fault: Option<Fault>) -> Result<(), F
     }
     let modules = compiled(&runs)?;
     for (Run { case, variant, launch, dialect, .. }, spirv) in runs.iter().zip(modules) {
-        // SAFETY: DXC made and validated the module from HLSL that naga wrote of a validated kernel, with every register
-        // bound to the place that the launch gives it; a kernel's own bounds keep it inside its buffers.
+        // SAFETY: DXC made and validated the module from HLSL that naga wrote of a validated kernel, with every
+        // register bound to the place that the launch gives it; a kernel's own bounds keep it inside its buffers.
         unsafe { gpu.kernels.replace(&gpu, launch, *dialect, &spirv)? };
         if let Some(fault) = pollster::block_on(Check::of_case(case, storage)?.variant(&gpu, *variant))?.fault {
             return Err(format!("{} variant {variant}: {fault}", case.name()).into());

@@ -1,5 +1,6 @@
 //! Layouts in SPIR-V. naga gives one to every array and struct; drivers ignore it outside of buffers, wgpu tells the
-//! validation layer to, and spirv-val refuses it since 2025 (gfx-rs/wgpu#7696). Without those there is one text for all.
+//! validation layer to, and spirv-val refuses it since 2025 (gfx-rs/wgpu#7696). Without those there is one text for
+//! all.
 
 use std::collections::BTreeSet;
 

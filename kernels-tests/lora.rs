@@ -1,5 +1,5 @@
-//! LoRA files in every form that trainers write, against diffusers, PEFT and LyCORIS (`data/make_lora.py` wrote files and
-//! outputs): on the CPU and on the adapter at hand in f32 and f16, in a model of every layout.
+//! LoRA files in every form that trainers write, against diffusers, PEFT and LyCORIS (`data/make_lora.py` wrote files
+//! and outputs): on the CPU and on the adapter at hand in f32 and f16, in a model of every layout.
 
 mod drawn;
 mod refused;

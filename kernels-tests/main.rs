@@ -41,8 +41,8 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 use linkme::distributed_slice;
 
-/// Each module adds its tests to these by itself, so that none is forgotten: a function that is in no list is dead code,
-/// which the compiler reports.
+/// Each module adds its tests to these by itself, so that none is forgotten: a function that is in no list is dead
+/// code, which the compiler reports.
 #[distributed_slice]
 static TRIALS: [fn() -> Vec<Trial>];
 

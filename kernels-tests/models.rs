@@ -112,7 +112,8 @@ fn every_class() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Parameters and multiply-adds of the real networks, which are known: a wrong width, depth or missing layer shows here.
+/// Parameters and multiply-adds of the real networks, which are known: a wrong width, depth or missing layer shows
+/// here.
 mod sizes {
     use super::*;
 

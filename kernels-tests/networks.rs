@@ -1,5 +1,5 @@
-//! Whole networks against PyTorch: the cases in `data/cases`, through the same door as `ornstein forward`, on the CPU and
-//! on the adapter at hand in f32 and f16; and whole pictures against the built-in model's golden latents.
+//! Whole networks against PyTorch: the cases in `data/cases`, through the same door as `ornstein forward`, on the CPU
+//! and on the adapter at hand in f32 and f16; and whole pictures against the built-in model's golden latents.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

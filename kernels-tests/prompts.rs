@@ -1,5 +1,5 @@
-//! Prompts to what conditions a UNet, against diffusers and the web UI's way (`data/make_prompts.py` wrote both): on the CPU
-//! and on the adapter at hand in f32 and f16.
+//! Prompts to what conditions a UNet, against diffusers and the web UI's way (`data/make_prompts.py` wrote both): on
+//! the CPU and on the adapter at hand in f32 and f16.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

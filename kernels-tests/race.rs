@@ -1,5 +1,6 @@
-//! Cooperative matrices pass through workgroup memory, and naga's barriers leave it to the driver to make what was written
-//! there visible (gfx-rs/wgpu#8805). A kernel that is right once may be wrong now and then: here each runs many times.
+//! Cooperative matrices pass through workgroup memory, and naga's barriers leave it to the driver to make what was
+//! written there visible (gfx-rs/wgpu#8805). A kernel that is right once may be wrong now and then: here each runs
+//! many times.
 
 use std::sync::Arc;
 

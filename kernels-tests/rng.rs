@@ -10,8 +10,8 @@ use safetensors::SafeTensors;
 /// The contract's absolute error of a normal.
 const TOLERANCE: f32 = 1e-6;
 
-/// One trial for each seed: the tensors `SEED.00.N`, `SEED.01.N`, .. of `data/rng.safetensors` are successive draws of `N`
-/// values (longer ones: the first and the last 64 of them) from one generator.
+/// One trial for each seed: the tensors `SEED.00.N`, `SEED.01.N`, .. of `data/rng.safetensors` are successive draws of
+/// `N` values (longer ones: the first and the last 64 of them) from one generator.
 #[distributed_slice(crate::TRIALS)]
 fn trials() -> Vec<Trial> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/rng.safetensors");

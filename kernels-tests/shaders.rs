@@ -1,6 +1,6 @@
 //! Every shader in every dialect through naga: it parses, validates inside the limits of the kind of device that it is
-//! for (WebGPU's defaults, but for cooperative matrices), and its bindings, overrides and `Params` are what the Rust side
-//! launches it with.
+//! for (WebGPU's defaults, but for cooperative matrices), and its bindings, overrides and `Params` are what the Rust
+//! side launches it with.
 
 use std::collections::BTreeSet;
 use std::path::Path;

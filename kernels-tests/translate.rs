@@ -1,5 +1,5 @@
-//! Every kernel, as every case launches it, in the languages of all platforms: SPIR-V through the validator, HLSL through
-//! the DirectX shader compiler, MSL as far as naga writes it.
+//! Every kernel, as every case launches it, in the languages of all platforms: SPIR-V through the validator, HLSL
+//! through the DirectX shader compiler, MSL as far as naga writes it.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

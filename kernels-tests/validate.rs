@@ -1,5 +1,5 @@
-//! `validate` finds what is wrong: faults planted in copies of the shaders, each a kind that real kernels had, and what the
-//! command says about them.
+//! `validate` finds what is wrong: faults planted in copies of the shaders, each a kind that real kernels had, and
+//! what the command says about them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -163,7 +163,8 @@ fn case_of_matrices(fault: &Fault) -> Option<usize> {
     cases.iter().position(|case| case.types()[0].shape.dims() == shape)
 }
 
-/// Why rows of a planted fault fail, in that case or in all. Without it the same rows pass: the parity tests see to that.
+/// Why rows of a planted fault fail, in that case or in all. Without it the same rows pass: the parity tests see to
+/// that.
 fn failures(fault: &Fault, case: Option<usize>) -> Result<Vec<String>, Failed> {
     let Fault { op, act, .. } = *fault;
     let selection = Selection {
@@ -181,8 +182,8 @@ fn failures(fault: &Fault, case: Option<usize>) -> Result<Vec<String>, Failed> {
 }
 
 fn finds(fault: &Fault, case: Option<usize>) -> Result<(), Failed> {
-    // Values have to show it, of elements or, after a race that spared those, of padding: a shader that does not compile
-    // would be no test.
+    // Values have to show it, of elements or, after a race that spared those, of padding: a shader that does not
+    // compile would be no test.
     let shown = ["relative error", "lanes that pad the rows"];
     match failures(fault, case)?.iter().find(|reason| !shown.iter().any(|start| reason.starts_with(start))) {
         Some(other) => Err(format!("failed otherwise: {other}").into()),

@@ -12,8 +12,8 @@ pub fn folder() -> Option<PathBuf> {
     folder_from(variable)
 }
 
-/// Keeps these bytes in a file of that folder, as a whole or not at all, and on a best-effort basis: what is not kept is
-/// made again. Whether they were.
+/// Keeps these bytes in a file of that folder, as a whole or not at all, and on a best-effort basis: what is not kept
+/// is made again. Whether they were.
 pub fn keep(path: &Path, bytes: &[u8]) -> bool {
     let write = || {
         let folder = path.parent()?;

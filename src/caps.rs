@@ -91,14 +91,14 @@ impl Caps {
         self.f16 && !self.on_processor()
     }
 
-    /// Whether a cooperative product is faster than one by single threads. A processor computes it element by element: it
-    /// is offered there to be checked.
+    /// Whether a cooperative product is faster than one by single threads. A processor computes it element by element:
+    /// it is offered there to be checked.
     pub fn fast_matrices(&self) -> bool {
         !self.on_processor()
     }
 
-    /// How cooperative matrices can be loaded, the preferred way first. Metal knows single elements alone; what it runs
-    /// can be checked on a processor.
+    /// How cooperative matrices can be loaded, the preferred way first. Metal knows single elements alone; what it
+    /// runs can be checked on a processor.
     pub fn matrix_loads(&self) -> &'static [MatrixLoad] {
         match &*self.backend {
             "metal" => &[MatrixLoad::Scalar],
@@ -140,7 +140,8 @@ impl Caps {
         Self { coop_matrix, ..self.clone() }
     }
 
-    /// Side of the largest square matrices of f16 that a subgroup multiplies into sums in f32: 8 or, but for Metal, 16.
+    /// Side of the largest square matrices of f16 that a subgroup multiplies into sums in f32: 8 or, but for Metal,
+    /// 16.
     pub fn matrix(&self) -> Option<u32> {
         let sides = if self.backend == "metal" { &[8][..] } else { &[8, 16] };
         let fits = |c: &&CoopMatrix| (c.m, c.n) == (c.k, c.k) && (&*c.ab, &*c.cr) == ("f16", "f32");

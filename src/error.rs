@@ -30,8 +30,8 @@ pub enum Error {
     Shape(Message),
     /// No such device, a limit of it exceeded, or a failure on it.
     Device(Message),
-    /// More than the memory of the device or the machine holds at once, or than a limit of the device: fewer pictures at a
-    /// time or smaller ones may do.
+    /// More than the memory of the device or the machine holds at once, or than a limit of the device: fewer pictures
+    /// at a time or smaller ones may do.
     TooLarge(Message),
     /// A device computes something wrong. What it was asked to do can be done in another type or elsewhere.
     WrongKernel(Message),

@@ -1,11 +1,12 @@
-//! The machine's own memory: asked before the CPU executor takes much of it. A process that takes too much is killed by
-//! the system and cannot say why.
+//! The machine's own memory: asked before the CPU executor takes much of it. A process that takes too much is killed
+//! by the system and cannot say why.
 //!
 //! Floor 0: may import floor 0.
 
 use crate::error::{Error, Field, Remedy, Result};
 
-/// Bytes that can be had without swapping, and no more than the container may have; `None` where the system does not say.
+/// Bytes that can be had without swapping, and no more than the container may have; `None` where the system does not
+/// say.
 pub fn available_memory() -> Option<u64> {
     let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory();

@@ -1,7 +1,8 @@
 //! Pictures at the files' border: pixels to PNG and back, with the parameters that made them.
 //!
-//! The parameters stand in a text chunk `parameters`, written as AUTOMATIC1111's web UI writes it and as other programs
-//! read it: `tEXt` where the text is Latin-1, else `iTXt`, which is what Python's `PIL.PngImagePlugin.PngInfo` does.
+//! The parameters stand in a text chunk `parameters`, written as AUTOMATIC1111's web UI writes it and as other
+//! programs read it: `tEXt` where the text is Latin-1, else `iTXt`, which is what Python's
+//! `PIL.PngImagePlugin.PngInfo` does.
 //!
 //! Floor 3: may import `graph`, `ops` and floor 0.
 

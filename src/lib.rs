@@ -15,8 +15,8 @@
 //! # }
 //! ```
 //!
-//! [`Studio`] is a model opened for making pictures, [`Request`] what to draw, [`Device`] where, [`Picture`] what comes
-//! of it; `examples/` has more: many pictures with one loaded model, and one network alone.
+//! [`Studio`] is a model opened for making pictures, [`Request`] what to draw, [`Device`] where, [`Picture`] what
+//! comes of it; `examples/` has more: many pictures with one loaded model, and one network alone.
 //!
 //! Data flows one way:
 //!
@@ -25,9 +25,9 @@
 //!        -> seeded noise * sigma -> [ unet -> guidance -> sampler step ] x steps -> latents -> vae -> pixels -> PNG
 //! ```
 //!
-//! [`systems::stable_diffusion`] reads as that sentence. Each network is used the same way: `models::X::graph(&config)` gives a
-//! [`graph::Graph`], and [`network::Network`] runs it, on a device through [`gpu::Session`] or on the CPU through
-//! [`graph::interpret::Interpreter`].
+//! [`systems::stable_diffusion`] reads as that sentence. Each network is used the same way:
+//! `models::X::graph(&config)` gives a [`graph::Graph`], and [`network::Network`] runs it, on a device through
+//! [`gpu::Session`] or on the CPU through [`graph::interpret::Interpreter`].
 //!
 //! The modules are floors, and imports go down only (`kernels-tests/floors.rs` holds them to it):
 //!

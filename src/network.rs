@@ -37,8 +37,8 @@ pub enum IfWrong {
 }
 
 impl Executor {
-    /// Opens the device that `choice` means, with activations in `dtype`, or in the device's best where that is `None`,
-    /// and with kernels made from `sources`.
+    /// Opens the device that `choice` means, with activations in `dtype`, or in the device's best where that is
+    /// `None`, and with kernels made from `sources`.
     ///
     /// # Errors
     /// If no adapter fits, it cannot be opened, or it cannot compute in that type; if it would be the CPU, which runs
@@ -118,9 +118,10 @@ pub struct Network {
 pub type Outputs = HashMap<String, Tensor>;
 
 impl Network {
-    /// Checks the weights against `wanted` (all that the network's file should hold, of which the graph may use a part),
-    /// fuses the graph and puts the weights where they are needed. Where a device gets a kernel wrong in f16 the network
-    /// runs in f32, and where it gets it wrong in that too, the executor's [`IfWrong`] decides; `tell` is told.
+    /// Checks the weights against `wanted` (all that the network's file should hold, of which the graph may use a
+    /// part), fuses the graph and puts the weights where they are needed. Where a device gets a kernel wrong in f16
+    /// the network runs in f32, and where it gets it wrong in that too, the executor's [`IfWrong`] decides; `tell` is
+    /// told.
     ///
     /// # Errors
     /// If tensors are missing, extra, misshapen or not finite, or the device cannot hold the network.
@@ -198,7 +199,8 @@ impl Network {
         }
     }
 
-    /// Every section once. With `first`, every node is looked at, and that is set to the first whose output is not finite.
+    /// Every section once. With `first`, every node is looked at, and that is set to the first whose output is not
+    /// finite.
     async fn pass(&self, inputs: &[(&str, &Tensor)], mut first: Option<&mut Option<usize>>) -> Result<Outputs> {
         let mut known = Outputs::new();
         for section in &self.sections {
@@ -220,7 +222,8 @@ impl Network {
         Ok(known)
     }
 
-    /// The node that a section's node belongs to: of several that a device runs in the place of one, the last has its name.
+    /// The node that a section's node belongs to: of several that a device runs in the place of one, the last has its
+    /// name.
     fn node_of(&self, section: &Section, index: usize) -> Option<usize> {
         let mut names = section.graph().nodes[index..].iter().map(|node| &node.name);
         names.find_map(|name| self.graph.nodes.iter().position(|node| node.name == *name))
@@ -288,8 +291,8 @@ pub fn storages(act: DType, graph: &Graph, weights: &dyn Weights) -> Vec<Storage
     types.iter().map(|act| storage(*act, graph, weights)).collect()
 }
 
-/// How a network's values are stored with activations of this type: matrices stay in f16 where the file has them in f16,
-/// and are rounded to it where activations are f16 too.
+/// How a network's values are stored with activations of this type: matrices stay in f16 where the file has them in
+/// f16, and are rounded to it where activations are f16 too.
 pub fn storage(act: DType, graph: &Graph, weights: &dyn Weights) -> Storage {
     let mut matrices = graph.parameters().filter(|(id, _)| graph.ty(*id).kind == Kind::Weight);
     let narrow = act == DType::F16 || matrices.all(|(_, p)| p.is_narrow(weights));

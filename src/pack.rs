@@ -1,8 +1,8 @@
 //! From a file's layout to a kernel's: how PyTorch's parameters are laid out for a matrix product.
 //!
 //! Every product here is `[rows, K] x [K, N]` with N contiguous. PyTorch stores `[N, K]` (linear) or `[N, I, KH, KW]`
-//! (convolution); [`Pack`] turns them into `[K, N]` and `[KH, KW, I, N]`, so that a convolution is the same product with
-//! K running over taps and channels.
+//! (convolution); [`Pack`] turns them into `[K, N]` and `[KH, KW, I, N]`, so that a convolution is the same product
+//! with K running over taps and channels.
 //!
 //! Floor 0: may import floor 0.
 
@@ -24,8 +24,8 @@ pub enum Pack {
     Plain,
     /// `[N, K]`, or a 1x1 convolution's `[N, K, 1, 1]`, to `[K, N]`.
     Linear,
-    /// `[2N, K]` to `[K, 2N]` with the columns in pairs, 0 and N, 1 and N + 1, ..: values and gates (GEGLU), which PyTorch
-    /// stores one half after the other.
+    /// `[2N, K]` to `[K, 2N]` with the columns in pairs, 0 and N, 1 and N + 1, ..: values and gates (GEGLU), which
+    /// PyTorch stores one half after the other.
     LinearPairs,
     /// `[2N]` in the order of [`Pack::LinearPairs`]: its bias.
     Pairs,
@@ -80,8 +80,8 @@ impl Pack {
         Ok(Tensor { shape: self.packed(file), data })
     }
 
-    /// The same elements in the type that the file has them in, with N cut into panels of so many columns, one after the
-    /// other and the last one padded with zeros to a multiple of `whole`: each `[.., width of the panel]`.
+    /// The same elements in the type that the file has them in, with N cut into panels of so many columns, one after
+    /// the other and the last one padded with zeros to a multiple of `whole`: each `[.., width of the panel]`.
     ///
     /// # Errors
     /// As [`Pack::to_tensor`].
@@ -118,8 +118,8 @@ impl Pack {
         out
     }
 
-    /// The contents of a device buffer, as words since those are aligned: rows padded with zeros to a multiple of four, and the channels that a product
-    /// sums over padded likewise, since activations are.
+    /// The contents of a device buffer, as words since those are aligned: rows padded with zeros to a multiple of
+    /// four, and the channels that a product sums over padded likewise, since activations are.
     ///
     /// # Errors
     /// If a value is not finite, or the file holds integers. (One that overflows f16 becomes infinite and shows in the
@@ -157,8 +157,8 @@ impl Pack {
         Ok(())
     }
 
-    /// Puts the source's elements, converted a stretch at a time, at their places among zeros; `pad` gives the length of
-    /// a padded dimension.
+    /// Puts the source's elements, converted a stretch at a time, at their places among zeros; `pad` gives the length
+    /// of a padded dimension.
     fn place<S: AnyBitPattern + NoUninit + Sync, T: Copy + Default + Send>(
         self,
         raw: &RawTensor,
@@ -242,8 +242,8 @@ fn blocks(channels: usize, taps: usize) -> impl Iterator<Item = Range<usize>> {
     (0..channels).step_by(size).map(move |first| first..channels.min(first + size))
 }
 
-/// The elements of a file's tensor, if all are finite. Looks at every one without a branch for each, so that it costs no
-/// more than reading them, and copies them only if the file does not align them.
+/// The elements of a file's tensor, if all are finite. Looks at every one without a branch for each, so that it costs
+/// no more than reading them, and copies them only if the file does not align them.
 fn finite<'a, T: AnyBitPattern + NoUninit>(raw: &'a RawTensor, is_finite: fn(T) -> bool) -> Result<Cow<'a, [T]>> {
     let aligned = bytemuck::try_cast_slice(&raw.bytes).map(Cow::Borrowed);
     let values = aligned.unwrap_or_else(|_| Cow::Owned(bytemuck::pod_collect_to_vec(&raw.bytes)));

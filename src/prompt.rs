@@ -8,9 +8,9 @@
 //! | `\(` `\)` `\[` `\]` `\\` | that sign itself |
 //! | `BREAK` | the rest starts a new chunk of tokens |
 //!
-//! Nothing is an error: a bracket that closes nothing is a sign like others, one that is not closed reaches to the end.
-//! `BREAK` inside brackets breaks as it does outside, where the web UI takes it for a word of a negative weight. Prompt
-//! editing (`[from:to:when]`) and `AND` are not read: their signs are what this table says.
+//! Nothing is an error: a bracket that closes nothing is a sign like others, one that is not closed reaches to the
+//! end. `BREAK` inside brackets breaks as it does outside, where the web UI takes it for a word of a negative weight.
+//! Prompt editing (`[from:to:when]`) and `AND` are not read: their signs are what this table says.
 //!
 //! Source: the web UI's wiki, "Attention/emphasis"; behaviour of its version 1.10.
 //!

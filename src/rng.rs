@@ -1,5 +1,5 @@
-//! Seeded normal noise: the numbers that PyTorch draws on the CPU or on CUDA, so that one seed gives one picture there and
-//! here.
+//! Seeded normal noise: the numbers that PyTorch draws on the CPU or on CUDA, so that one seed gives one picture there
+//! and here.
 //!
 //! Floor 0: may import floor 0.
 

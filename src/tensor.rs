@@ -1,9 +1,9 @@
 //! Data types, shapes and host tensors, and the layout decision.
 //!
-//! Activations are channels-last: `[batch, height, width, channels]`, or `[batch, tokens, channels]`, which is the same
-//! memory with one dimension fewer. On a GPU every buffer is a list of rows (the last dimension) that are padded with
-//! zeros to a multiple of four, so that every kernel reads and writes vectors of four; on the host nothing is padded.
-//! PyTorch's `[batch, channels, height, width]` exists at the files' border alone.
+//! Activations are channels-last: `[batch, height, width, channels]`, or `[batch, tokens, channels]`, which is the
+//! same memory with one dimension fewer. On a GPU every buffer is a list of rows (the last dimension) that are padded
+//! with zeros to a multiple of four, so that every kernel reads and writes vectors of four; on the host nothing is
+//! padded. PyTorch's `[batch, channels, height, width]` exists at the files' border alone.
 //!
 //! Floor 0: may import floor 0.
 

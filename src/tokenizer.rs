@@ -4,8 +4,9 @@
 //! expression, written in the byte-level alphabet, and merged pair by pair; the last symbol of a word ends in `</w>`.
 //! Special tokens stand for themselves wherever they occur in the text.
 //!
-//! Source: transformers 5 `CLIPTokenizer`, which takes the vocabulary and the merges from either kind of file and builds
-//! the rest itself; Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision".
+//! Source: transformers 5 `CLIPTokenizer`, which takes the vocabulary and the merges from either kind of file and
+//! builds the rest itself; Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
+//! Supervision".
 //!
 //! Floor 3: may import `graph`, `ops` and floor 0.
 

@@ -31,8 +31,8 @@ pub fn sections(text: &str) -> Vec<(&str, &str)> {
     parts.map(|part| part.split_once('\n').unwrap_or((part, ""))).map(|(name, text)| (name.trim(), text)).collect()
 }
 
-/// Opens every network that the model has: its configuration as a graph, its tensors, and what `generate` would make of
-/// all together.
+/// Opens every network that the model has: its configuration as a graph, its tensors, and what `generate` would make
+/// of all together.
 pub fn look_at(model: Model) {
     drop(inspect(&model));
     drop(verify(&model, &mut |_| {}));

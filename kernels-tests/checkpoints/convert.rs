@@ -1,5 +1,5 @@
-//! Models written anew: their blocks against the gguf package's (`data/make_gguf.py`), and what the built-in model draws
-//! with them.
+//! Models written anew: their blocks against the gguf package's (`data/make_gguf.py`), and what the built-in model
+//! draws with them.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;

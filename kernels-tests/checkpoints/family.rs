@@ -61,7 +61,8 @@ fn draw(pipeline: &Studio, request: Request) -> Result<(Tensor, Vec<String>), Fa
     Ok((pictures.latents, said))
 }
 
-/// Stable Diffusion 1's tensors under a start that only a family of this test has, which also calls its pipeline otherwise.
+/// Stable Diffusion 1's tensors under a start that only a family of this test has, which also calls its pipeline
+/// otherwise.
 fn a_value() -> Result<(), Failed> {
     static NETWORKS: [Component; 1] = [Component {
         name: "painter",

@@ -110,8 +110,8 @@ pub fn write_gguf_of(
     Ok(values)
 }
 
-/// A model in blocks and the same weights unpacked, in a folder. The UNet has matrices of both kinds, the text encoder a
-/// projection that is three in one.
+/// A model in blocks and the same weights unpacked, in a folder. The UNet has matrices of both kinds, the text encoder
+/// a projection that is three in one.
 fn models(folder: &Path) -> Result<[Model; 2], Failed> {
     let [quantised, unpacked] = ["model.gguf", "model.safetensors"].map(|name| folder.join(name));
     let values = write_gguf(&quantised, &Kept::of("sd2")?.tensors())?;

@@ -220,8 +220,8 @@ fn configurations() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Two thousand files of parts and shapes by chance, many of which nearly fit: none is a panic, and what is used gives a
-/// tensor of the right size.
+/// Two thousand files of parts and shapes by chance, many of which nearly fit: none is a panic, and what is used gives
+/// a tensor of the right size.
 fn any_shapes() -> Result<(), Failed> {
     const PARTS: [&str; 18] = [
         "alpha",

@@ -34,7 +34,8 @@ pub(super) struct BenchArgs {
     /// Only these ops
     #[arg(value_name = "OP")]
     ops: Vec<String>,
-    /// Time the whole networks of a model instead: a checkpoint, a diffusers folder, or a name from weights-manifest.toml
+    /// Time the whole networks of a model instead: a checkpoint, a diffusers folder, or a name from
+    /// weights-manifest.toml
     #[arg(short, long, value_name = "MODEL", conflicts_with_all = ["synthetic", "suite"])]
     model: Option<OsString>,
     /// Time whole networks of full size with generated weights

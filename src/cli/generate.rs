@@ -56,7 +56,8 @@ pub(super) struct Generate {
     /// Denoising steps [default: 25]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// How closely to follow the prompt; 1 or less skips the unconditional pass [default: 7.5, SDXL 5, built-in model 4]
+    /// How closely to follow the prompt; 1 or less skips the unconditional pass [default: 7.5, SDXL 5, built-in model
+    /// 4]
     #[arg(long, visible_alias = "cfg-scale", value_name = "F", allow_negative_numbers = true)]
     guidance: Option<f32>,
     /// One seed gives one picture, on every device and in diffusers [default: random, printed]
@@ -93,7 +94,8 @@ pub(super) struct Generate {
     /// Where to write the last step's latents, as tensor `latents` of a safetensors file
     #[arg(long, value_name = "FILE")]
     save_latents: Option<PathBuf>,
-    /// Look for overflow in every node at every step, not only once an output is infinite: slower, else the same picture
+    /// Look for overflow in every node at every step, not only once an output is infinite: slower, else the same
+    /// picture
     #[arg(long)]
     check: bool,
     /// Tell on stderr where the time went

@@ -33,8 +33,8 @@ enum Command {
     /// Download a model that has a name into the folder of models, $ORNSTEIN_MODELS or ~/.cache/ornstein/models
     ///
     /// What was interrupted goes on where it stopped, and what is damaged is fetched anew. HF_ENDPOINT names a mirror
-    /// of https://huggingface.co to take instead; HF_TOKEN is sent to huggingface.co alone, for models that ask who you
-    /// are. The empty file .lock in the model's folder keeps two runs from fetching into it at once.
+    /// of https://huggingface.co to take instead; HF_TOKEN is sent to huggingface.co alone, for models that ask who
+    /// you are. The empty file .lock in the model's folder keeps two runs from fetching into it at once.
     Fetch {
         /// A name from `ornstein models list`
         name: String,
@@ -148,7 +148,9 @@ fn drawing(model: Model) -> String {
     };
     let (class, settings, parts) = match open() {
         Ok(drawing) => drawing,
-        Err(error) => return if draws { format!("draws nothing: {}\n", error.said(flag)) } else { String::new() },
+        Err(error) => {
+            return if draws { format!("draws nothing by default: {}\n", error.said(flag)) } else { String::new() };
+        }
     };
     let part = |part: &Part| match part.times {
         1 => part.what.clone(),

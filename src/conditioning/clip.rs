@@ -103,8 +103,8 @@ impl ClipText {
         (self.config.added > 0).then(|| (TABLE, self.rows.clone()))
     }
 
-    /// The graph for one chunk of so many texts, and all tensors that its file should hold, also of layers that are
-    /// skipped.
+    /// The graph for one chunk of each text, and every tensor that the encoder's file should hold, skipped layers
+    /// included.
     ///
     /// # Errors
     /// If it has fewer layers than are to be skipped.
@@ -133,7 +133,8 @@ impl ClipText {
         Chunk::empty(&self.tokenizer.special(), self.config.max_tokens)
     }
 
-    /// What the network is given for one chunk of every text: the ids `[texts, tokens]` and the rows of the pooled tokens.
+    /// What the network is given for one chunk of every text: the ids `[texts, tokens]` and the rows of the pooled
+    /// tokens.
     ///
     /// # Errors
     /// If an id is not in the encoder's table.

@@ -1,4 +1,5 @@
-//! Textual inversion (Gal et al. 2022): vectors that a word stands for, learned for one text encoder or for SDXL's two.
+//! Textual inversion (Gal et al. 2022): vectors that a word stands for, learned for one text encoder or for SDXL's
+//! two.
 
 use std::path::Path;
 
@@ -23,7 +24,8 @@ const ENCODERS: [&str; 2] = ["clip_l", "clip_g"];
 const NAMELESS: &str = "emb_params";
 
 impl Embedding {
-    /// Reads a safetensors file with `emb_params`, with `clip_l` and `clip_g`, or with one tensor under its word's name.
+    /// Reads a safetensors file with `emb_params`, with `clip_l` and `clip_g`, or with one tensor under its word's
+    /// name.
     ///
     /// # Errors
     /// If it is no such file: of a pickle it is said how to convert it.

@@ -1,4 +1,5 @@
-//! The prompt's half of a picture: texts -> token ids -> chunks for text encoders, and how their embeddings are joined.
+//! The prompt's half of a picture: texts -> token ids -> chunks for text encoders, and how their embeddings are
+//! joined.
 
 pub mod clip;
 mod embedding;
@@ -14,8 +15,8 @@ pub use embedding::Embedding;
 pub struct Options {
     /// How weights and breaks are written.
     pub syntax: Syntax,
-    /// Which layer's output conditions the UNet, from the last: 1 is the last, 2 the one before. `None` is the family's own,
-    /// 2 for SDXL and 1 for the others.
+    /// Which layer's output conditions the UNet, from the last: 1 is the last, 2 the one before. `None` is the
+    /// family's own, 2 for SDXL and 1 for the others.
     pub clip_skip: Option<usize>,
     /// Words that textual inversion adds.
     pub embeddings: Vec<Embedding>,
@@ -23,8 +24,8 @@ pub struct Options {
 
 /// Texts as their encoders take them.
 pub struct Chunks {
-    /// For every encoder its chunks: the first of all texts, the second of all texts, .. Texts that have fewer are filled
-    /// up with empty ones, since a UNet takes all at one length.
+    /// For every encoder its chunks: the first of all texts, the second of all texts, .. Texts that have fewer are
+    /// filled up with empty ones, since a UNet takes all at one length.
     pub of: Vec<Vec<Vec<Chunk>>>,
     /// Tokens of the longest text that did not fit and were left out.
     pub dropped: usize,

@@ -69,9 +69,9 @@ pub enum Remedy {
     Less(Field),
     /// A larger value.
     More(Field),
-    /// Any value: there is no default.
+    /// A value, for a field without a default.
     Give(Field),
-    /// No value.
+    /// The default instead of the present value.
     Without(Field),
 }
 

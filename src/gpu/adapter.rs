@@ -75,8 +75,8 @@ pub fn select<'a>(choice: &Choice, adapters: &'a [Adapter]) -> Result<Option<&'a
     })
 }
 
-/// Whether the name is part of the adapter's. A software renderer behind GL is not taken for the Vulkan one of the same
-/// name: it is chosen by `gl` or by its number.
+/// Whether the name is part of the adapter's. A software renderer behind GL is not taken for the Vulkan one of the
+/// same name: it is chosen by `gl` or by its number.
 fn is_called(caps: &Caps, name: &str) -> bool {
     let twin = caps.backend == "gl" && caps.on_processor();
     !twin && !name.is_empty() && caps.name.to_lowercase().contains(name)

@@ -1,6 +1,6 @@
 //! Which kernels a device gets right. A variant of an op is used on a device only after all cases of that op passed
-//! there; the verdicts are kept in the user's cache folder, by adapter, driver and the shader's text, so that the check
-//! is made once. A variant that fails is put in quarantine, and the op's next one is used.
+//! there; the verdicts are kept in the user's cache folder, by adapter, driver and the shader's text, so that the
+//! check is made once. A variant that fails is put in quarantine, and the op's next one is used.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -110,9 +110,9 @@ impl Admission {
     }
 }
 
-/// For every node of a graph, in order, the place of the variant that this device should run: one that it gets right, and
-/// where that pays the fastest of those. Kernels not met before are checked now, and `tell` is told of that, and of each
-/// variant that is wrong.
+/// For every node of a graph, in order, the place of the variant that this device should run: one that it gets right,
+/// and where that pays the fastest of those. Kernels not met before are checked now, and `tell` is told of that, and
+/// of each variant that is wrong.
 ///
 /// # Errors
 /// If the device gets none of a node's variants right in this storage.
@@ -222,8 +222,8 @@ impl Asked<'_> {
         Ok(index)
     }
 
-    /// Whether the device gets the variant at this place right: as is known, or as is found out now. If it does not, the
-    /// variant is put in quarantine.
+    /// Whether the device gets the variant at this place right: as is known, or as is found out now. If it does not,
+    /// the variant is put in quarantine.
     async fn is_right(&self, index: usize, say: &mut Say<'_>) -> Result<bool> {
         let Self { gpu, storage, .. } = *self;
         let (op, elem, adapter) = (self.node.op.name(), self.dialect.elem, &gpu.caps.name);
@@ -249,8 +249,8 @@ impl Asked<'_> {
         Ok(right)
     }
 
-    /// What verdicts are about: the variant as a whole, which is what fails, and the kernel with its constants, which is
-    /// what passes. Both with a hash of the text.
+    /// What verdicts are about: the variant as a whole, which is what fails, and the kernel with its constants, which
+    /// is what passes. Both with a hash of the text.
     fn ids(&self, variant: &Variant) -> Result<[String; 2]> {
         let Dialect { elem, weight, .. } = self.dialect;
         let text = self.gpu.sources.of_launch(&variant.launch, self.dialect)?.text;
@@ -265,8 +265,8 @@ impl Asked<'_> {
     }
 }
 
-/// Runs the cases of an op that have this very kernel (or, if none has these constants, this variant). `None` if all are
-/// right, else what is wrong with the first that is not.
+/// Runs the cases of an op that have this very kernel (or, if none has these constants, this variant). `None` if all
+/// are right, else what is wrong with the first that is not.
 async fn check(gpu: &Arc<Gpu>, op: &str, wanted: &Variant, storage: Storage) -> Result<Option<String>> {
     let mut cases = Vec::new();
     for case in TABLE.iter().filter(|row| row.name == op).flat_map(Row::cases) {

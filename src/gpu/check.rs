@@ -1,4 +1,5 @@
-//! An op on a device, held against its reference: what admission, `validate`, `bench` and the kernels' tests do with a case.
+//! An op on a device, held against its reference: what admission, `validate`, `bench` and the kernels' tests do with a
+//! case.
 
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use crate::tensor::{NoWeights, Tensor};
 /// Seed of every case's inputs.
 const SEED: u64 = 1;
 
-/// An op with the values of its inputs, as a storage holds them, and what should come of them. It is made once, and run
-/// as often as there are variants.
+/// An op with the values of its inputs, as a storage holds them, and what should come of them. It is made once, and
+/// run as often as there are variants.
 #[derive(Debug)]
 pub struct Check {
     op: Arc<dyn Op>,

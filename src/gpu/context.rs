@@ -98,10 +98,10 @@ fn experimental(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
     // SAFETY: wgpu asks for an acknowledgement that such a feature may have undefined behaviour that wgpu does not
     // find. What is known of cooperative matrices: a load or store of a matrix is not checked against the end of its
     // array. They are in `cores/gemm_coop.wgsl` and `cores/attention_coop.wgsl` alone, in workgroup memory, at places
-    // that follow from the constants that its arrays are sized by, and a launch is only made where these fit the device
-    // (`ops::product::gemm`, `ops::attention`). And naga's barriers leave it to the driver to make workgroup memory
-    // visible (gfx-rs/wgpu#8805): a wrong result, not a wrong place, and mended in `shader::visible`. For a user's own
-    // files neither holds: `docs/kernels.md` says so.
+    // that follow from the constants that its arrays are sized by, and a launch is only made where these fit the
+    // device (`ops::product::gemm`, `ops::attention`). And naga's barriers leave it to the driver to make workgroup
+    // memory visible (gfx-rs/wgpu#8805): a wrong result, not a wrong place, and mended in `shader::visible`. For a
+    // user's own files neither holds: `docs/kernels.md` says so.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 

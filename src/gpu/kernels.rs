@@ -11,7 +11,8 @@ use super::shader::{Dialect, ENTRY_POINT, Prepared, Source, prepare, spirv_words
 use crate::error::{Error, Result};
 use crate::ops::{Binding, Launch};
 
-/// What makes two kernels the same: shader and core, dialect, the bits of its constants, and the kinds of its bindings.
+/// What makes two kernels the same: shader and core, dialect, the bits of its constants, and the kinds of its
+/// bindings.
 type Key = (&'static str, Option<&'static str>, Dialect, Vec<(&'static str, u64)>, Vec<wgpu::BufferBindingType>);
 
 /// A compiled kernel with the layout of its bindings.
@@ -69,16 +70,16 @@ impl Kernels {
         Ok(())
     }
 
-    /// Puts a kernel made from SPIR-V, with the constants already in it, in the place of the launch's own: sessions made
-    /// from now on run it. This is how what another compiler made of a kernel is checked.
+    /// Puts a kernel made from SPIR-V, with the constants already in it, in the place of the launch's own: sessions
+    /// made from now on run it. This is how what another compiler made of a kernel is checked.
     ///
     /// # Errors
     /// If the device takes no SPIR-V (only Vulkan's do) or its driver refuses this.
     ///
     /// # Safety
-    /// Nobody looks at the words before the driver does. They must be a valid module for Vulkan 1.1 whose entry point is
-    /// [`ENTRY_POINT`], whose resources are the launch's bindings, each of its kind at its place of set 0, and which
-    /// reads and writes nothing else.
+    /// Nobody looks at the words before the driver does. They must be a valid module for Vulkan 1.1 whose entry point
+    /// is [`ENTRY_POINT`], whose resources are the launch's bindings, each of its kind at its place of set 0, and
+    /// which reads and writes nothing else.
     pub unsafe fn replace(&self, context: &Context, launch: &Launch, dialect: Dialect, spirv: &[u32]) -> Result<()> {
         if !takes_spirv(context) {
             return Err(Error::device(format!("{} takes no SPIR-V: choose a Vulkan adapter", context.caps.name)));
@@ -145,9 +146,10 @@ fn shader_module(
     prepared: &Prepared,
 ) -> Result<wgpu::ShaderModule> {
     if launch.matrix.is_some() && source.builtin && takes_spirv(context) {
-        // SAFETY: it is what naga writes for a module that it found valid, with more memory operands and stronger barriers
-        // (`shader::visible`, whose output spirv-val checks in the tests). Its bindings and constants are those of the
-        // launch (`prepare`). That it needs no checks of indices and loops is what is said of trusted text below.
+        // SAFETY: it is what naga writes for a module that it found valid, with more memory operands and stronger
+        // barriers (`shader::visible`, whose output spirv-val checks in the tests). Its bindings and constants are
+        // those of the launch (`prepare`). That it needs no checks of indices and loops is what is said of trusted
+        // text below.
         return Ok(unsafe { passed_through(context, &source.path, &spirv_words(prepared)?) });
     }
     let text = wgpu::ShaderSource::Wgsl(source.text.as_str().into());
@@ -155,10 +157,11 @@ fn shader_module(
     if !source.builtin {
         return Ok(context.device.create_shader_module(descriptor));
     }
-    // SAFETY: without these checks a kernel must not index outside an array and its loops must end. The crate's own text is
-    // known: every index into a buffer is below the sizes in `params`, which the launch takes from the very types that the
-    // buffers are made for; every index into workgroup memory follows from constants; every loop counts up to a bound.
-    // `validate` and the tests run them with guard words behind every output. A user's own text keeps its checks.
+    // SAFETY: without these checks a kernel must not index outside an array and its loops must end. The crate's own
+    // text is known: every index into a buffer is below the sizes in `params`, which the launch takes from the very
+    // types that the buffers are made for; every index into workgroup memory follows from constants; every loop counts
+    // up to a bound. `validate` and the tests run them with guard words behind every output. A user's own text keeps
+    // its checks.
     Ok(unsafe { context.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) })
 }
 

@@ -30,8 +30,8 @@ impl Pipelines {
         let label = Some("kernels");
         let cache = device.features().contains(wgpu::Features::PIPELINE_CACHE).then(|| {
             let descriptor = wgpu::PipelineCacheDescriptor { label, data: data.as_deref(), fallback: true };
-            // SAFETY: the data came from `PipelineCache::get_data`: `save` alone writes the file, the hash in front of it
-            // shows that it is whole, and wgpu checks by its own header that it is this adapter's and driver's.
+            // SAFETY: the data came from `PipelineCache::get_data`: `save` alone writes the file, the hash in front of
+            // it shows that it is whole, and wgpu checks by its own header that it is this adapter's and driver's.
             unsafe { device.create_pipeline_cache(&descriptor) }
         });
         Self { cache, path, kept }

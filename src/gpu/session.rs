@@ -101,8 +101,8 @@ impl Session {
     }
 
     /// A value's own bytes of its buffer, and so many behind them as far as there are any. A read past the end finds
-    /// nothing of another value. A write past the end, which drivers otherwise drop or move onto the last element, each as
-    /// it likes, goes into the guard words, where it does no harm and [`Session::check_guards`] sees it.
+    /// nothing of another value. A write past the end, which drivers otherwise drop or move onto the last element,
+    /// each as it likes, goes into the guard words, where it does no harm and [`Session::check_guards`] sees it.
     fn window(&self, id: ValueId, behind: u64) -> wgpu::BindingResource<'_> {
         let (buffer, bytes) = (self.buffer(id), device_bytes(&self.graph, id, self.storage));
         let most = buffer.size().min(self.gpu.caps.max_binding);
@@ -135,8 +135,8 @@ impl Session {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same session with so many seconds that a submission may take; one that a single node exceeds has that alone, or
-    /// some of its tiles.
+    /// The same session with so many seconds that a submission may take; one that a single node exceeds has that
+    /// alone, or some of its tiles.
     pub fn within(self, seconds: f64) -> Self {
         self.pace().set_budget(seconds);
         self

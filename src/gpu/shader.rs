@@ -1,5 +1,6 @@
 //! From the files in `shaders/` to the text that a device compiles: imports expanded, and a prelude in front that says
-//! what `elem4`, its half `elem2` and `weight4` are on this device. And on to what the drivers of other platforms would be given.
+//! what `elem4`, its half `elem2` and `weight4` are on this device. And on to what the drivers of other platforms
+//! would be given.
 
 use crate::graph::plan::Storage;
 use crate::ops::{Kind, Launch, Ty};
@@ -30,8 +31,8 @@ pub struct Dialect {
 
 impl Dialect {
     /// How a node with these inputs and output reads and writes in a session's storage. A node that reads no matrix of
-    /// parameters reads activations through `weight4` (a look-up in activations), and one that has no activations either
-    /// works on f32 values alone.
+    /// parameters reads activations through `weight4` (a look-up in activations), and one that has no activations
+    /// either works on f32 values alone.
     pub fn of(storage: Storage, inputs: &[Ty], output: &Ty, native_f16: bool) -> Self {
         let has = |kind| inputs.iter().chain([output]).any(|ty| ty.kind == kind);
         let elem = if has(Kind::Act) { storage.act } else { DType::F32 };
@@ -85,7 +86,8 @@ impl Dialect {
     }
 }
 
-/// The line that enables cooperative matrices, and the names of those of this side: an override cannot be part of a type.
+/// The line that enables cooperative matrices, and the names of those of this side: an override cannot be part of a
+/// type.
 fn matrices(side: u32) -> (&'static str, String) {
     let alias = |role, elem| format!("alias Matrix{role} = coop_mat{side}x{side}<{elem}, {role}>;\n");
     let names = [alias("A", "f16"), alias("B", "f16"), alias("C", "f32")].concat();

@@ -1,7 +1,7 @@
 //! How long a session's kernels take on the device: by its own timestamps where it has them, else by the wall clock.
 //!
-//! Times are of what the buffers hold, so a session should have run once. Repeats follow each other in one compute pass,
-//! each waiting for the last, as nodes do in a network; small tensors stay in the device's caches.
+//! Times are of what the buffers hold, so a session should have run once. Repeats follow each other in one compute
+//! pass, each waiting for the last, as nodes do in a network; small tensors stay in the device's caches.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ pub enum Clock {
     Timestamps,
     /// The host's, around a submission, less what an empty submission takes.
     Wall,
-    /// Not a time but work: what the host's processors spent on a submission, all threads together. For software devices
-    /// on a shared machine, since other programs hardly change it.
+    /// Not a time but work: what the host's processors spent on a submission, all threads together. For software
+    /// devices on a shared machine, since other programs hardly change it.
     Processor,
 }
 
@@ -145,8 +145,8 @@ impl Timer {
         self.clock
     }
 
-    /// Seconds below which a time says nothing: a tick of the device's clock, or a tenth of what an empty submission takes
-    /// by the host's, since that is taken off.
+    /// Seconds below which a time says nothing: a tick of the device's clock, or a tenth of what an empty submission
+    /// takes by the host's, since that is taken off.
     pub fn resolution(&self) -> f64 {
         self.stamps.as_ref().map_or(self.empty / 10.0, |stamps| stamps.period)
     }

@@ -1,6 +1,6 @@
 //! Which of the right variants of an op a device runs fastest, measured once per class of shapes and kept beside the
-//! verdicts of [`admission`](super::admission). A class is an op in a storage with about as many rows, and as many columns
-//! and terms to a sum: what a tile's fit depends on.
+//! verdicts of [`admission`](super::admission). A class is an op in a storage with about as many rows, and as many
+//! columns and terms to a sum: what a tile's fit depends on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
-//! Fusion: element-wise nodes go into the epilogue of the node that made their input, and what is left of them before a
-//! product into its loader.
+//! Fusion: element-wise nodes go into the epilogue of the node that made their input, and what is left of them before
+//! a product into its loader.
 //!
-//! A node is taken in only if the value between the two has no other reader, so nothing is computed twice and nothing is
-//! kept that would not have been. One that only moves elements ([`Op::moves`](crate::ops::Op::moves)) is taken in by all
-//! of its readers, or by none. Which op can take which is the ops' own knowledge
-//! ([`Op::absorb`](crate::ops::Op::absorb), [`Op::absorb_input`](crate::ops::Op::absorb_input), and [`MatMulGeglu::of`],
-//! which both of its nodes become).
+//! A node is taken in only if the value between the two has no other reader, so nothing is computed twice and nothing
+//! is kept that would not have been. One that only moves elements ([`Op::moves`](crate::ops::Op::moves)) is taken in
+//! by all of its readers, or by none. Which op can take which is the ops' own knowledge
+//! ([`Op::absorb`](crate::ops::Op::absorb), [`Op::absorb_input`](crate::ops::Op::absorb_input), and
+//! [`MatMulGeglu::of`], which both of its nodes become).
 
 use std::sync::Arc;
 
@@ -81,8 +81,8 @@ impl Graph {
         readers
     }
 
-    /// `node` merged with the maker of one of its inputs, and where that one is in `kept`. The merged node stands at the
-    /// place of `node`, where all its inputs are known.
+    /// `node` merged with the maker of one of its inputs, and where that one is in `kept`. The merged node stands at
+    /// the place of `node`, where all its inputs are known.
     fn merged_with_a_maker(
         &self,
         node: &Node,

@@ -1,7 +1,7 @@
 //! A network as data: nodes in the order in which they run, and the values between them.
 //!
-//! A node is named by its checkpoint path (`unet.down_blocks.0.resnets.1.conv1`), and that one string is its weight key,
-//! GPU label, profile row and name in error messages.
+//! A node is named by its checkpoint path (`unet.down_blocks.0.resnets.1.conv1`), and that one string is its weight
+//! key, GPU label, profile row and name in error messages.
 //!
 //! Floor 2: may import `ops` and floor 0.
 
@@ -353,8 +353,8 @@ impl Graph {
         })
     }
 
-    /// Checks given inputs against the declared ones, but for those that are `held` already, and puts them into the order
-    /// of [`Graph::inputs`].
+    /// Checks given inputs against the declared ones, but for those that are `held` already, and puts them into the
+    /// order of [`Graph::inputs`].
     ///
     /// # Errors
     /// If one is missing or has another shape.

@@ -155,8 +155,8 @@ pub fn peak_host_len(graph: &Graph) -> usize {
     peak
 }
 
-/// Bytes of device memory that a graph's session holds: slots, parameters, constants, inputs, and what outputs are read
-/// through; but for the few words of uniforms and guards.
+/// Bytes of device memory that a graph's session holds: slots, parameters, constants, inputs, and what outputs are
+/// read through; but for the few words of uniforms and guards.
 pub fn session_bytes(graph: &Graph, storage: Storage) -> u64 {
     let bytes = |id: ValueId| device_bytes(graph, id, storage);
     let values = graph.values.iter().enumerate().filter(|(_, value)| !matches!(value.origin, Origin::Node(_)));

@@ -1,6 +1,6 @@
-//! Matrices that a file keeps in blocks of a few bits stay so on a device: a node in front of the product that reads one
-//! makes it whole in a slot that the next one uses again. A product reads a matrix once for each tile of its rows, so
-//! that taking it out of its blocks there would do the same work many times.
+//! Matrices that a file keeps in blocks of a few bits stay so on a device: a node in front of the product that reads
+//! one makes it whole in a slot that the next one uses again. A product reads a matrix once for each tile of its rows,
+//! so that taking it out of its blocks there would do the same work many times.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::pack::Pack;
 use crate::tensor::{BlockLayout, Shape, Weights};
 
 impl Graph {
-    /// The same network with the matrices of linear layers in blocks where `weights` has them so, all of a layer's in the
-    /// same. Other parameters (of convolutions, tables) are unpacked when they are loaded.
+    /// The same network with the matrices of linear layers in blocks where `weights` has them so, all of a layer's in
+    /// the same. Other parameters (of convolutions, tables) are unpacked when they are loaded.
     ///
     /// # Errors
     /// None that the graph's own shapes would give.

@@ -1,5 +1,5 @@
-//! A graph cut in two: between its nodes, so that each half can run in its own storage, or by what its nodes depend on, so
-//! that what stays the same over many runs is computed once.
+//! A graph cut in two: between its nodes, so that each half can run in its own storage, or by what its nodes depend
+//! on, so that what stays the same over many runs is computed once.
 
 use std::collections::HashMap;
 
@@ -12,8 +12,8 @@ impl Graph {
         self.parted(&|node| node < at)
     }
 
-    /// The nodes that depend on none but these inputs and the rest, as [`Graph::split`] gives them. The names between the
-    /// two are the same for graphs that differ in their inputs' sizes alone.
+    /// The nodes that depend on none but these inputs and the rest, as [`Graph::split`] gives them. The names between
+    /// the two are the same for graphs that differ in their inputs' sizes alone.
     pub fn hoisted(&self, inputs: &[&str]) -> [Self; 2] {
         let mut fixed: Vec<bool> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
@@ -42,8 +42,8 @@ impl Graph {
         [head.graph, tail.graph]
     }
 
-    /// What a computed value is called between two parts: as the node that makes it, and so as nothing else, however often
-    /// the parts are cut again.
+    /// What a computed value is called between two parts: as the node that makes it, and so as nothing else, however
+    /// often the parts are cut again.
     fn crossing_name(&self, node: usize) -> String {
         self.nodes[node].name.clone()
     }
@@ -100,7 +100,8 @@ mod tests {
     use crate::ops::scale::Scale;
     use crate::tensor::{NoWeights, Tensor};
 
-    /// `early = 2x`, `y = 2x * 3 * 5 + (2x + c)`: a value that is read in both halves wherever the cut is, and is an output.
+    /// `early = 2x`, `y = 2x * 3 * 5 + (2x + c)`: a value that is read in both halves wherever the cut is, and is an
+    /// output.
     fn graph() -> Graph {
         let mut graph = Graph::new("net");
         let x = graph.input("x", Kind::Act, [1, 4]);

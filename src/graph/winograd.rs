@@ -1,10 +1,11 @@
 //! Convolutions on software devices: 3x3 ones of stride 1 become the nodes of a Winograd convolution
-//! ([`crate::ops::winograd`]) where that is less work. Other devices lose more by its traffic than they save, and the CPU
-//! executor is the definition.
+//! ([`crate::ops::winograd`]) where that is less work. Other devices lose more by its traffic than they save, and the
+//! CPU executor is the definition.
 //!
-//! No value between the nodes exceeds [`MOST_BYTES`] or a binding. A picture with more tiles is worked on in strips, each
-//! of which adds its tiles to what the ones before it made; a kernel that is too large in parts of its channels, each of
-//! which adds its product to that of the one before. Smaller parts, which would stay in a cache, cost more than they save.
+//! No value between the nodes exceeds [`MOST_BYTES`] or a binding. A picture with more tiles is worked on in strips,
+//! each of which adds its tiles to what the ones before it made; a kernel that is too large in parts of its channels,
+//! each of which adds its product to that of the one before. Smaller parts, which would stay in a cache, cost more
+//! than they save.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,8 +26,8 @@ use crate::tensor::pad4;
 const MOST_BYTES: u64 = 64 << 20;
 
 /// What takes as long as one multiply-add of the 36 products, by the processor's time on lavapipe: a multiply-add of a
-/// direct convolution (0.7 of it, less a margin: what gains little is left alone); and transforming one element, which is
-/// one channel of a tile, or one of a kernel.
+/// direct convolution (0.7 of it, less a margin: what gains little is left alone); and transforming one element, which
+/// is one channel of a tile, or one of a kernel.
 const DIRECT: f64 = 0.6;
 const WEIGHTS: f64 = 1200.0;
 const INPUT: f64 = 1600.0;
@@ -69,8 +70,8 @@ impl Sizes {
         products + transforms < DIRECT * 9.0 * pixels * channels * columns
     }
 
-    /// How the tiles are cut into strips and the channels into parts, so that no value has more than `most` bytes; `None` if
-    /// it cannot be done.
+    /// How the tiles are cut into strips and the channels into parts, so that no value has more than `most` bytes;
+    /// `None` if it cannot be done.
     fn cut(self, most: u64) -> Option<[Vec<Range<usize>>; 2]> {
         // Values at a position that so many bytes hold.
         let most = (most as usize / size_of::<f32>() / POSITIONS).checked_sub(GAP)?;
@@ -80,8 +81,8 @@ impl Sizes {
     }
 }
 
-/// `0..count` in as few parts as have at most `most` each, all alike but the last, each a multiple of `unit`; all fit even
-/// when filled up to whole units.
+/// `0..count` in as few parts as have at most `most` each, all alike but the last, each a multiple of `unit`; all fit
+/// even when filled up to whole units.
 fn parts(count: usize, most: usize, unit: usize) -> Option<Vec<Range<usize>>> {
     let most = most / unit * unit;
     if most == 0 {
@@ -92,8 +93,8 @@ fn parts(count: usize, most: usize, unit: usize) -> Option<Vec<Range<usize>>> {
 }
 
 impl Graph {
-    /// The same network as it should run on such a device. A node that becomes several gives its name to the last of them,
-    /// and its name with a suffix to the others; the parameters stay what they are.
+    /// The same network as it should run on such a device. A node that becomes several gives its name to the last of
+    /// them, and its name with a suffix to the others; the parameters stay what they are.
     ///
     /// # Errors
     /// None that the graph's own shapes would give.

@@ -1,5 +1,6 @@
-//! Pictures of another size by Lanczos' filter with three lobes, as Pillow's `Image.resize` computes it: along the rows and
-//! along the columns, each time from bytes to bytes, with weights of 22 binary places. So it gives Pillow's bytes.
+//! Pictures of another size by Lanczos' filter with three lobes, as Pillow's `Image.resize` computes it: along the
+//! rows and along the columns, each time from bytes to bytes, with weights of 22 binary places. So it gives Pillow's
+//! bytes.
 //!
 //! Source: Pillow 13, `src/libImaging/Resample.c`. Before 13, rows always came first.
 

@@ -1,8 +1,8 @@
-//! `bench`: every kernel checked and then timed at the shapes of the real networks, as a share of what the device can do
-//! at most.
+//! `bench`: every kernel checked and then timed at the shapes of the real networks, as a share of what the device can
+//! do at most.
 //!
-//! A device's rows come from its [`suite`]; unless all are asked for, not all shapes are timed (`choose`). An op that no
-//! network of the suite has shows its own cases. Rows and ceilings are timed in turns ([`measure`]).
+//! A device's rows come from its [`suite`]; unless all are asked for, not all shapes are timed (`choose`). An op that
+//! no network of the suite has shows its own cases. Rows and ceilings are timed in turns ([`measure`]).
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -31,7 +31,8 @@ pub mod stats;
 /// Bytes that the tensors of rows timed in turns may hold together. What would exceed it waits until those are done.
 const MOST_BYTES: u64 = 2 << 30;
 
-/// A variant that takes this many times as long as the preferred one is timed once: its rounds would take most of the time.
+/// A variant that takes this many times as long as the preferred one is timed once: its rounds would take most of the
+/// time.
 const FAR_BEHIND: f64 = 8.0;
 
 /// Which shapes.
@@ -210,8 +211,8 @@ impl<'a> Bench<'a> {
         gpu.caps.storing(storage.act, storage.weight)
     }
 
-    /// Checks an workload: a row for each of its variants, which is then timed with the others if it is right. The seconds
-    /// of the preferred variant at a first look.
+    /// Checks a workload: a row for each of its variants, which is then timed with the others if it is right. The
+    /// seconds of the preferred variant at a first look.
     async fn start(
         &mut self,
         workload: &Workload,

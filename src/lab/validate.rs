@@ -1,6 +1,6 @@
-//! Whether a device's kernels are right: every case of every op against its CPU reference, in every pair of storage types
-//! that the device has, in every variant. Outputs are NaN before a run and guarded behind their ends, so that what a
-//! kernel leaves out or writes too much shows. [`network`] does the same for the nodes of a model's graphs.
+//! Whether a device's kernels are right: every case of every op against its CPU reference, in every pair of storage
+//! types that the device has, in every variant. Outputs are NaN before a run and guarded behind their ends, so that
+//! what a kernel leaves out or writes too much shows. [`network`] does the same for the nodes of a model's graphs.
 
 use std::sync::Arc;
 

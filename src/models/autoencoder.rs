@@ -19,8 +19,8 @@ pub enum Autoencoder {
 }
 
 impl Autoencoder {
-    /// Reads a `config.json` by its `_class_name`, without one as the full autoencoder's; `place` is what error messages
-    /// call it.
+    /// Reads a `config.json` by its `_class_name`, without one as the full autoencoder's; `place` is what error
+    /// messages call it.
     ///
     /// # Errors
     /// As [`vae::Config::from_json`] and [`taesd::Config::from_json`].

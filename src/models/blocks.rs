@@ -13,8 +13,8 @@ const TRANSFORMER_GROUP_NORM_EPS: f32 = 1e-6;
 /// Epsilon of `BasicTransformerBlock`'s layer norms.
 const LAYER_NORM_EPS: f32 = 1e-5;
 
-/// `ResnetBlock2D`: two convolutions beside a shortcut, `[B, H, W, C]` to `[B, H, W, out]`. `emb` is the time embedding
-/// `[B, E]` with SiLU already applied, which all blocks share.
+/// `ResnetBlock2D`: two convolutions beside a shortcut, `[B, H, W, C]` to `[B, H, W, out]`. `emb` is the time
+/// embedding `[B, E]` with SiLU already applied, which all blocks share.
 pub fn resnet(m: &mut Module, x: ValueId, emb: Option<ValueId>, out: usize, norm: Groups) -> Result<ValueId> {
     let same = m.channels(x) == out;
     let shortcut = if same { x } else { m.conv("conv_shortcut", x, Conv::same(out, 1))? };
@@ -70,7 +70,8 @@ pub fn transformer(m: &mut Module, x: ValueId, context: ValueId, spec: Transform
     m.add("add", x, h)
 }
 
-/// `BasicTransformerBlock`: self-attention, cross-attention, and a feed-forward layer with GEGLU of four times the width.
+/// `BasicTransformerBlock`: self-attention, cross-attention, and a feed-forward layer with GEGLU of four times the
+/// width.
 fn transformer_block(m: &mut Module, x: ValueId, context: ValueId, heads: usize) -> Result<ValueId> {
     let h = m.layer_norm("norm1", x, LAYER_NORM_EPS)?;
     let x = attention(&mut m.child("attn1"), x, h, h, heads, false)?;

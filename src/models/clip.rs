@@ -1,6 +1,6 @@
 //! CLIP's text encoder: token ids to embeddings (Radford et al. 2021; transformers' `CLIPTextModel` and
-//! `CLIPTextModelWithProjection`). Stable Diffusion 1 reads OpenAI's ViT-L/14, Stable Diffusion 2 OpenCLIP's ViT-H, and
-//! SDXL ViT-L and OpenCLIP's bigG.
+//! `CLIPTextModelWithProjection`). Stable Diffusion 1 reads OpenAI's ViT-L/14, Stable Diffusion 2 OpenCLIP's ViT-H,
+//! and SDXL ViT-L and OpenCLIP's bigG.
 
 use serde_json::json;
 
@@ -90,9 +90,9 @@ impl Config {
         Ok(config)
     }
 
-    /// For each prompt the row of its pooled token among all `B * T` rows, which is the graph's input `pool_rows` `[B]`:
-    /// the first end token's or, with the legacy `eos_token_id` 2, the largest id's, as transformers takes them. Without
-    /// an end token it is the prompt's first.
+    /// For each prompt the row of its pooled token among all `B * T` rows, which is the graph's input `pool_rows`
+    /// `[B]`: the first end token's or, with the legacy `eos_token_id` 2, the largest id's, as transformers takes
+    /// them. Without an end token it is the prompt's first.
     ///
     /// # Errors
     /// If `input_ids` is not `[B, T]`, is longer than the encoder's positions, or holds what is not a token's id.
@@ -138,9 +138,9 @@ impl Config {
 
     /// The forward pass of `network` (`text_encoder`, `text_encoder_2`) on `batch` prompts of `tokens` tokens.
     ///
-    /// Inputs: `input_ids` `[B, T]` and `pool_rows` `[B]` ([`Config::pool_rows`]). Outputs: `last_hidden_state` `[B, T, D]`
-    /// after the final norm, `penultimate_hidden_state` `[B, T, D]` (the last layer's input, without that norm), and
-    /// `pooler_output` `[B, D]` or, with a projection, `text_embeds` `[B, P]`.
+    /// Inputs: `input_ids` `[B, T]` and `pool_rows` `[B]` ([`Config::pool_rows`]). Outputs: `last_hidden_state`
+    /// `[B, T, D]` after the final norm, `penultimate_hidden_state` `[B, T, D]` (the last layer's input, without that
+    /// norm), and `pooler_output` `[B, D]` or, with a projection, `text_embeds` `[B, P]`.
     ///
     /// # Errors
     /// If there are more tokens than positions.
@@ -157,9 +157,10 @@ impl Config {
         Ok(graph)
     }
 
-    /// What of that conditions a UNet. Inputs as [`Config::graph`]'s. Outputs: `context` `[B, T, D]`, the state `skip` from
-    /// the end (1 is the last layer's output, 2 the one before it), and where [`State::Raw`] is asked of an encoder with a
-    /// projection, `text_embeds` `[B, P]`. Layers that neither needs are left out, and so is `pool_rows`.
+    /// What of that conditions a UNet. Inputs as [`Config::graph`]'s. Outputs: `context` `[B, T, D]`, the state `skip`
+    /// from the end (1 is the last layer's output, 2 the one before it), and where [`State::Raw`] is asked of an
+    /// encoder with a projection, `text_embeds` `[B, P]`. Layers that neither needs are left out, and so is
+    /// `pool_rows`.
     ///
     /// # Errors
     /// If there are more tokens than positions, or not so many layers.
@@ -218,7 +219,8 @@ impl Config {
         m.node("token_embedding", Embedding { positions: true }, &[input_ids, table, positions])
     }
 
-    /// `CLIPEncoderLayer`: causal self-attention and a feed-forward layer, each with a norm before and a residual around.
+    /// `CLIPEncoderLayer`: causal self-attention and a feed-forward layer, each with a norm before and a residual
+    /// around.
     fn layer(&self, m: &mut Module, x: ValueId) -> Result<ValueId> {
         let h = m.layer_norm("layer_norm1", x, self.layer_norm_eps)?;
         let mut attn = m.child("self_attn");

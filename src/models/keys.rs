@@ -1,5 +1,5 @@
-//! A network's `config.json`, key by key: every key is read, allowed only one value, or known to change nothing; what is
-//! left over at the end is an error, since it might ask for mathematics that is not built.
+//! A network's `config.json`, key by key: every key is read, allowed only one value, or known to change nothing; what
+//! is left over at the end is an error, since it might ask for mathematics that is not built.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -76,7 +76,8 @@ impl<'a> Keys<'a> {
         Err(self.error(format!("{key} has {n}, expected a number from 1 to {LARGEST}")))
     }
 
-    /// A height and a width, or one number for both, each as [`Keys::check_count`] has it; `None` if the key is absent.
+    /// A height and a width, or one number for both, each as [`Keys::check_count`] has it; `None` if the key is
+    /// absent.
     ///
     /// # Errors
     /// If it is something else.

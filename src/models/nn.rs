@@ -1,8 +1,8 @@
 //! Layers: each adds its nodes and parameters below a path of the checkpoint.
 //!
 //! A [`Module`] is a place in the checkpoint's tree, like a `torch.nn.Module` of the same path. What a layer is called
-//! there is the name of its node and, with `.weight` or `.bias`, the key of its parameters. A node without parameters has
-//! a path of its own below the module that it belongs to (`norm1.silu`, `attn1.add`).
+//! there is the name of its node and, with `.weight` or `.bias`, the key of its parameters. A node without parameters
+//! has a path of its own below the module that it belongs to (`norm1.silu`, `attn1.add`).
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
@@ -195,7 +195,8 @@ impl<'a> Module<'a> {
         self.group_norm_of_sum(name, x, None, norm)
     }
 
-    /// The group norm of x plus a `row` `[B, C]`, if there is one: of a residual block's middle with its time embedding.
+    /// The group norm of x plus a `row` `[B, C]`, if there is one: of a residual block's middle with its time
+    /// embedding.
     fn group_norm_of_sum(&mut self, name: &str, x: ValueId, row: Option<ValueId>, norm: Groups) -> Result<ValueId> {
         let Groups { groups, eps } = norm;
         let inputs = |first: &[ValueId]| first.iter().copied().chain(row).collect::<Vec<_>>();
@@ -236,8 +237,8 @@ impl<'a> Module<'a> {
         self.node(name, Add, &[a, b])
     }
 
-    /// `softmax(q k^T / sqrt(width of a head)) v`, the heads side by side in the channels. The inputs are q, k and v, or one
-    /// value that holds all three side by side.
+    /// `softmax(q k^T / sqrt(width of a head)) v`, the heads side by side in the channels. The inputs are q, k and v,
+    /// or one value that holds all three side by side.
     pub fn attention(&mut self, op: Attention, inputs: &[ValueId]) -> Result<ValueId> {
         self.node("attention", op, inputs)
     }

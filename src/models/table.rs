@@ -44,8 +44,8 @@ pub fn classes() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|row| row.class)
 }
 
-/// What a `config.json` in a folder of this name describes, by the class that it names or else by the folder; `None` if
-/// that class is not built.
+/// What a `config.json` in a folder of this name describes, by the class that it names or else by the folder; `None`
+/// if that class is not built.
 ///
 /// # Errors
 /// If it is no JSON object, or asks for what is not built of its class.

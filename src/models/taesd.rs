@@ -1,5 +1,5 @@
-//! Tiny autoencoders between pictures and latents: plain 3x3 convolutions without norms or attention, distilled from the full
-//! autoencoder (Bohan 2023, "TAESD"; diffusers' `AutoencoderTiny`).
+//! Tiny autoencoders between pictures and latents: plain 3x3 convolutions without norms or attention, distilled from
+//! the full autoencoder (Bohan 2023, "TAESD"; diffusers' `AutoencoderTiny`).
 //!
 //! Pictures are in [-1, 1] at the door, and in [0, 1] inside. Latents need no scaling: they are the sampler's own.
 
@@ -75,7 +75,8 @@ impl Config {
         1 << (self.decoder.blocks.len() - 1)
     }
 
-    /// Latents to pictures: input `z` `[B, h, w, latent channels]`, softly kept within 3 of 0; output `sample` `[B, H, W, 3]`.
+    /// Latents to pictures: input `z` `[B, h, w, latent channels]`, softly kept within 3 of 0; output `sample`
+    /// `[B, H, W, 3]`.
     ///
     /// # Errors
     /// If the input would be empty.

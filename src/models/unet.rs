@@ -1,5 +1,5 @@
-//! The denoising network of Stable Diffusion 1, 2 and SDXL (Ronneberger et al. 2015 and Rombach et al. 2022; diffusers'
-//! `UNet2DConditionModel`).
+//! The denoising network of Stable Diffusion 1, 2 and SDXL (Ronneberger et al. 2015 and Rombach et al. 2022;
+//! diffusers' `UNet2DConditionModel`).
 
 mod config;
 pub mod controlnet;
@@ -52,9 +52,9 @@ type Keep<'a> = &'a mut dyn FnMut(&mut Module, ValueId) -> Result<()>;
 impl Config {
     /// The forward pass on latents of any size, `height` x `width`, and `tokens` tokens of text.
     ///
-    /// Inputs: `sample` `[B, H, W, C]`, `timestep` `[B]` in training steps, `encoder_hidden_states` `[B, T, D]`; SDXL also
-    /// `text_embeds` `[B, P]` and `time_ids` `[B, 6]`, and a network with [`Config::guidance_width`] `timestep_cond` `[B, G]`,
-    /// rows of [`Config::guidance_embedding`]. Output: `sample` `[B, H, W, C]`.
+    /// Inputs: `sample` `[B, H, W, C]`, `timestep` `[B]` in training steps, `encoder_hidden_states` `[B, T, D]`; SDXL
+    /// also `text_embeds` `[B, P]` and `time_ids` `[B, 6]`, and a network with [`Config::guidance_width`]
+    /// `timestep_cond` `[B, G]`, rows of [`Config::guidance_embedding`]. Output: `sample` `[B, H, W, C]`.
     ///
     /// # Errors
     /// If the configuration contradicts itself (heads or groups that do not divide the channels), naming the node.
@@ -62,8 +62,8 @@ impl Config {
         self.controlled_graph(&[], batch, height, width, tokens)
     }
 
-    /// The same with ControlNets, whose residuals are added to what the way down keeps for the way up, and to the middle's
-    /// output. The parameters of ControlNet `i` have the names of its file after [`controlnet::path`].
+    /// The same with ControlNets, whose residuals are added to what the way down keeps for the way up, and to the
+    /// middle's output. The parameters of ControlNet `i` have the names of its file after [`controlnet::path`].
     ///
     /// Inputs beside those: for each ControlNet [`controlnet::image_input`] and [`controlnet::scale_input`].
     ///
@@ -135,8 +135,8 @@ impl Config {
         Groups { groups: self.groups, eps: self.norm_eps }
     }
 
-    /// The embedding of the timestep and, in SDXL, of the pooled text and the picture's sizes, `[B, E]`, and the text. Every
-    /// block applies SiLU to the embedding first, so it is done here, once.
+    /// The embedding of the timestep and, in SDXL, of the pooled text and the picture's sizes, `[B, E]`, and the text.
+    /// Every block applies SiLU to the embedding first, so it is done here, once.
     fn condition(&self, m: &mut Module, inputs: &Inputs) -> Result<Condition> {
         let mut t = self.sinusoids(m, "time_proj", inputs.timestep, self.levels[0].channels)?;
         if let (Some(_), Some(guidance)) = (self.guidance_width, inputs.guidance) {
@@ -217,8 +217,8 @@ impl Config {
         resnet(&mut block.child("resnets.1"), x, Some(at.emb), channels, self.norm())
     }
 
-    /// `UpBlock2D`s and `CrossAttnUpBlock2D`s: each layer takes the last value kept on the way down. Up-sampling goes to the
-    /// size of the next one, so sizes that are not multiples of anything come out as they went in.
+    /// `UpBlock2D`s and `CrossAttnUpBlock2D`s: each layer takes the last value kept on the way down. Up-sampling goes
+    /// to the size of the next one, so sizes that are not multiples of anything come out as they went in.
     fn up(&self, root: &mut Module, x: ValueId, at: Condition, mut skips: Vec<ValueId>) -> Result<ValueId> {
         let mut x = x;
         for (i, level) in self.levels.iter().rev().enumerate() {

@@ -1,5 +1,5 @@
-//! The unconditional denoising network (Ho et al. 2020; diffusers' `UNet2DModel`): residual blocks with self-attention over
-//! pixels, told of the time and, where it was trained so, of a class.
+//! The unconditional denoising network (Ho et al. 2020; diffusers' `UNet2DModel`): residual blocks with self-attention
+//! over pixels, told of the time and, where it was trained so, of a class.
 
 use serde_json::{Value, json};
 
@@ -19,13 +19,13 @@ use crate::tensor::Shape;
 /// A network's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Channels of what it denoises, with what is given beside it.
+    /// Channels of the input: the state and anything concatenated to it.
     pub in_channels: usize,
     /// Channels of its prediction.
     pub out_channels: usize,
     /// Height and width that it was trained on.
     pub sample_size: Option<[usize; 2]>,
-    /// How many classes it knows, if it is told one.
+    /// Number of classes, for a class-conditional network.
     pub classes: Option<usize>,
     levels: Vec<Level>,
     /// Whether there is a middle, and whether it has attention.
@@ -143,8 +143,8 @@ impl Config {
 
     /// The forward pass on states of any size.
     ///
-    /// Inputs: `sample` `[B, H, W, C]`, `timestep` `[B]` in training steps, and with [`Config::classes`] `class_labels`
-    /// `[B]`. Output: `sample` `[B, H, W, C]`.
+    /// Inputs: `sample` `[B, H, W, C]`, `timestep` `[B]` in training steps, and with [`Config::classes`]
+    /// `class_labels` `[B]`. Output: `sample` `[B, H, W, C]`.
     ///
     /// # Errors
     /// If the configuration contradicts itself, naming the node.

@@ -86,8 +86,8 @@ impl Config {
         self.channels.last().copied().unwrap_or_default()
     }
 
-    /// Latents to pictures: input `z` `[B, h, w, latent channels]`, already divided by the scaling factor; output `sample`
-    /// `[B, H, W, 3]`.
+    /// Latents to pictures: input `z` `[B, h, w, latent channels]`, already divided by the scaling factor; output
+    /// `sample` `[B, H, W, 3]`.
     ///
     /// # Errors
     /// If the configuration contradicts itself: groups that do not divide the channels.
@@ -156,8 +156,8 @@ impl Config {
     }
 }
 
-/// The encoder's `moments` `[B, h, w, 2 * C]` as `mean` and `logvar` `[B, h, w, C]`, the latter kept in [-30, 20] (diffusers'
-/// `DiagonalGaussianDistribution`).
+/// The encoder's `moments` `[B, h, w, 2 * C]` as `mean` and `logvar` `[B, h, w, C]`, the latter kept in [-30, 20]
+/// (diffusers' `DiagonalGaussianDistribution`).
 ///
 /// # Errors
 /// If the channels are not an even number.

@@ -30,8 +30,8 @@ impl Placement {
     }
 }
 
-/// The first right variant of every node, stored as the first of `storages` says for which there are any; `tell` is told
-/// of what is wrong.
+/// The first right variant of every node, stored as the first of `storages` says for which there are any; `tell` is
+/// told of what is wrong.
 ///
 /// # Errors
 /// [`Error::WrongKernel`] if the device gets none of them right; or if it cannot hold the network.

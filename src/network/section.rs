@@ -31,7 +31,7 @@ impl Section {
         if let Executor::Gpu(gpu, _, if_wrong) = executor {
             let placement = match place(gpu, &graph, storages, &mut |text: &str| tell(&text.into())).await {
                 Err(Error::WrongKernel(_)) if *if_wrong == IfWrong::UseAnyway => {
-                    let what = format!("{} runs on {} all the same and will be wrong", graph.network, gpu.caps.name);
+                    let what = format!("{} runs on {} anyway and will be wrong", graph.network, gpu.caps.name);
                     tell(&Message::from(what).remedies([Remedy::set(Field::Device, "cpu")]));
                     let (graph, variants) = (graph.clone(), vec![0; graph.nodes.len()]);
                     Some(Placement { graph, storage: storages[0], variants })

@@ -1,9 +1,9 @@
 //! `y = act(x)`, element by element; x and y of the same shape.
 //!
 //! SiLU is the U-Net's and the VAE's (PyTorch `SiLU`; Elfwing et al. 2017), quick-GELU and GELU the text encoders'
-//! (transformers `QuickGELUActivation`, PyTorch `GELU(approximate="none")`; Hendrycks and Gimpel 2016), ReLU and the soft
-//! clamp the tiny autoencoders' (PyTorch `ReLU`; diffusers `DecoderTiny`). As a rule it runs in the epilogue of the
-//! product before it.
+//! (transformers `QuickGELUActivation`, PyTorch `GELU(approximate="none")`; Hendrycks and Gimpel 2016), ReLU and the
+//! soft clamp the tiny autoencoders' (PyTorch `ReLU`; diffusers `DecoderTiny`). As a rule it runs in the epilogue of
+//! the product before it.
 
 use rayon::prelude::*;
 
@@ -88,8 +88,8 @@ fn sigmoid(x: f32) -> f32 {
     (if x < 0.0 { power } else { 1.0 }) / (1.0 + power)
 }
 
-/// Values that [`gelu`] takes at once. Each step is a loop of its own over all of them: of all steps together the compiler
-/// makes no vectors.
+/// Values that [`gelu`] takes at once. Each step is a loop of its own over all of them: of all steps together the
+/// compiler makes no vectors.
 pub(super) const GELUS: usize = 16;
 
 /// `x * Φ(x)`, by f64.
@@ -195,7 +195,8 @@ pub fn cases() -> Vec<Case> {
         let tails = Case::new(Activation(act), [Ty::act([1, 1025])]);
         cases.push(tails.fill(0, Fill::With(|i| (i as f32 - 512.0) / 42.0)));
     }
-    // GELU's negative tail alone, where x (1 + erf x/sqrt 2) / 2 as it stands has no digits left: normal in f16, then in f32.
+    // GELU's negative tail alone, where x (1 + erf x/sqrt 2) / 2 as it stands has no digits left: normal in f16, then
+    // in f32.
     for tail in [(|i| i as f32 / 2050.0 - 4.0) as fn(usize) -> f32, |i| i as f32 / 1025.0 - 6.5] {
         cases.push(Case::new(Activation(Act::Gelu), [Ty::act([1, 1025])]).fill(0, Fill::With(tail)));
     }

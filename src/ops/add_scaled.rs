@@ -1,6 +1,7 @@
-//! `y[b, ..] = x[b, ..] + s[b] * r[b, ..]`: x and r of one shape `[B, .., C]`, s `[B, 1]` a number for each batch entry.
-//! Adds a ControlNet's residual, times its scale, to what a UNet keeps for its way up (diffusers `UNet2DConditionModel`,
-//! `down_block_additional_residuals`). The scale is an input, since it may change from step to step.
+//! `y[b, ..] = x[b, ..] + s[b] * r[b, ..]`: x and r of one shape `[B, .., C]`, s `[B, 1]` a number for each batch
+//! entry. Adds a ControlNet's residual, times its scale, to what a UNet keeps for its way up (diffusers
+//! `UNet2DConditionModel`, `down_block_additional_residuals`). The scale is an input, since it may change from step to
+//! step.
 
 use rayon::prelude::*;
 

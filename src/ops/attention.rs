@@ -1,8 +1,8 @@
 //! `y[b, t, h, :] = sum_s w_ts v[b, s, h, :]`, w the softmax over s of `q[b, t, h, :] · k[b, s, h, :] / sqrt(D)`: q
-//! `[B, Tq, C]`, k and v `[B, Tk, C]` to `[B, Tq, C]`. Head h has the channels `h*D..(h+1)*D`, `D = C/heads`; there may be
-//! more dimensions than one between the first and the last. Or the one input `[B, T, 3C]`, which holds q, k and v side by
-//! side. Self- and cross-attention of the U-Net, causal attention of
-//! the text encoders, the VAE's one head of 512 channels (PyTorch `scaled_dot_product_attention`).
+//! `[B, Tq, C]`, k and v `[B, Tk, C]` to `[B, Tq, C]`. Head h has the channels `h*D..(h+1)*D`, `D = C/heads`; there
+//! may be more dimensions than one between the first and the last. Or the one input `[B, T, 3C]`, which holds q, k and
+//! v side by side. Self- and cross-attention of the U-Net, causal attention of the text encoders, the VAE's one head
+//! of 512 channels (PyTorch `scaled_dot_product_attention`).
 //!
 //! Scores exist for a tile at a time only: sums over the keys so far are scaled down whenever a larger score turns up
 //! (Milakov and Gimelshein 2018, Dao et al. 2022).

@@ -42,8 +42,8 @@ pub struct Case {
 }
 
 impl Case {
-    /// A case whose matrices have deviation 1/sqrt(rows), so that products stay near unit scale, whose bytes are any, and
-    /// whose other inputs are standard normal.
+    /// A case whose matrices have deviation 1/sqrt(rows), so that products stay near unit scale, whose bytes are any,
+    /// and whose other inputs are standard normal.
     pub fn new(op: impl Op, inputs: impl IntoIterator<Item = Ty>) -> Self {
         Self::of(Arc::new(op), inputs)
     }

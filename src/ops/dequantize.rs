@@ -1,6 +1,7 @@
-//! `y[k, n] = (q[k, n] - zero) * scale[k / block, n] - minimum[k / block, n]`: a matrix of weights `[K, N]` out of blocks
-//! along K, as ggml's formats have them (its `ggml-quants.c`), for the product that reads it. q is bytes `[K, N]` with zero
-//! 128; or, of four bits, bytes `[K/2, N]` whose low halves are the even rows, with zero 8, or 0 where there are minima.
+//! `y[k, n] = (q[k, n] - zero) * scale[k / block, n] - minimum[k / block, n]`: a matrix of weights `[K, N]` out of
+//! blocks along K, as ggml's formats have them (its `ggml-quants.c`), for the product that reads it. q is bytes
+//! `[K, N]` with zero 128; or, of four bits, bytes `[K/2, N]` whose low halves are the even rows, with zero 8, or 0
+//! where there are minima.
 
 use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;

@@ -1,6 +1,6 @@
-//! `y[.., t, :] = table[ids[.., t], :] + positions[t, :]`: ids `[.., T]`, table `[V, C]`, positions `[P, C]` with P at least
-//! T, to `[.., T, C]`. The text encoders' first step (transformers `CLIPTextEmbeddings`, PyTorch `Embedding`); with
-//! activations for a table it picks rows of them, which is how the text encoders pool.
+//! `y[.., t, :] = table[ids[.., t], :] + positions[t, :]`: ids `[.., T]`, table `[V, C]`, positions `[P, C]` with P at
+//! least T, to `[.., T, C]`. The text encoders' first step (transformers `CLIPTextEmbeddings`, PyTorch `Embedding`);
+//! with activations for a table it picks rows of them, which is how the text encoders pool.
 //!
 //! An id past the table's end takes the last row: it is for whoever knows the ids to refuse it.
 

@@ -1,6 +1,7 @@
-//! `y[.., c] = x[.., 2c] * gelu(x[.., 2c + 1])`: x `[.., 2N]` to `[.., N]`, with the exact (erf) GELU. The gated feed-forward
-//! of every transformer block of the U-Net (diffusers `GEGLU`; Shazeer 2020). Each value stands beside its gate, unlike
-//! in PyTorch, so that one thread of a product has both: [`crate::pack`] puts the columns of the layer before it in pairs.
+//! `y[.., c] = x[.., 2c] * gelu(x[.., 2c + 1])`: x `[.., 2N]` to `[.., N]`, with the exact (erf) GELU. The gated
+//! feed-forward of every transformer block of the U-Net (diffusers `GEGLU`; Shazeer 2020). Each value stands beside
+//! its gate, unlike in PyTorch, so that one thread of a product has both: [`crate::pack`] puts the columns of the
+//! layer before it in pairs.
 
 use rayon::prelude::*;
 

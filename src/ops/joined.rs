@@ -1,6 +1,6 @@
-//! An op whose x, its first input, is two tensors side by side: a [`Concat`] in its loader. Its inputs are those of the op
-//! with x's first channels in the place of x, and then x's other channels. So the U-Net's up blocks read their skips
-//! without a copy of both.
+//! An op whose x, its first input, is two tensors side by side: a [`Concat`] in its loader. Its inputs are those of
+//! the op with x's first channels in the place of x, and then x's other channels. So the U-Net's up blocks read their
+//! skips without a copy of both.
 
 use super::concat::Concat;
 use super::host::matrix::Matrix;

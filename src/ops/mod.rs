@@ -119,18 +119,20 @@ pub fn check_names(names: &[String]) -> Result<()> {
     }
 }
 
-/// An operation with its attributes, as plain data: all that a graph, a plan, a device, a check or a report asks of it.
+/// An operation with its attributes, as plain data: all that a graph, a plan, a device, a check or a report asks of
+/// it.
 ///
 /// Four methods make an op: its shape rule ([`output`](Op::output)), its definition ([`reference`](Op::reference), or
 /// [`execute`](Op::execute) where it can write into what is there), its kernel's [`launch`](Op::launch) (or
-/// [`variants`](Op::variants) where there are several) and its cost ([`flops`](Op::flops)), each a pure function of types,
-/// shapes and [`Caps`]. The others have defaults, for ops with a faster way on the CPU, look-ups, long sums, or something
-/// to fuse. Nothing anywhere matches over all ops. Activations are channels last, `[batch, .., channels]`;
+/// [`variants`](Op::variants) where there are several) and its cost ([`flops`](Op::flops)), each a pure function of
+/// types, shapes and [`Caps`]. The others have defaults, for ops with a faster way on the CPU, look-ups, long sums, or
+/// something to fuse. Nothing anywhere matches over all ops. Activations are channels last, `[batch, .., channels]`;
 /// `inputs` are in the op's own order, which its file's first lines give, with shapes, formula and source.
 ///
 /// The order of calls: `output` when a graph appends a node, and only inputs that it accepted are given to the other
-/// methods; [`absorb`](Op::absorb) and [`absorb_input`](Op::absorb_input) when a graph is fused; `variants` when a session
-/// or admission chooses a kernel; `reference` when a check compares one, `execute` when the CPU executor runs the graph.
+/// methods; [`absorb`](Op::absorb) and [`absorb_input`](Op::absorb_input) when a graph is fused; `variants` when a
+/// session or admission chooses a kernel; `reference` when a check compares one, `execute` when the CPU executor runs
+/// the graph.
 ///
 /// ```
 /// use ornstein::caps::Caps;
@@ -166,17 +168,17 @@ pub trait Op: Any + Debug + Send + Sync {
     /// the only check that inputs go through: what passes must not make another method panic.
     fn output(&self, inputs: Inputs) -> Result<Ty>;
 
-    /// The definition, in f32 on the CPU, written from the formula: what a device's output is compared with. `output` is
-    /// the shape that [`Op::output`] returned for these inputs. An op gives this or [`Op::execute`], each of which is made
-    /// of the other; or both, if the CPU executor has a faster way.
+    /// The definition, in f32 on the CPU, written from the formula: what a device's output is compared with. `output`
+    /// is the shape that [`Op::output`] returned for these inputs. An op gives this or [`Op::execute`], each of which
+    /// is made of the other; or both, if the CPU executor has a faster way.
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
         let mut y = Tensor::zeros(output.clone());
         self.execute(inputs, &mut y);
         y
     }
 
-    /// The same for the CPU executor: into `y`, which has the output's shape and any contents, and by a faster way than
-    /// the definition's where there is one.
+    /// The same for the CPU executor: into `y`, which has the output's shape and any contents, and by a faster way
+    /// than the definition's where there is one.
     fn execute(&self, inputs: &[&Tensor], y: &mut Tensor) {
         *y = self.reference(inputs, &y.shape);
     }
@@ -187,18 +189,18 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
-    /// The dispatch that computes it on a device with these abilities, by the preferred kernel: shader, constants, params,
-    /// bindings and grid, without a device to run it on.
+    /// The dispatch that computes it on a device with these abilities, by the preferred kernel: shader, constants,
+    /// params, bindings and grid, without a device to run it on.
     ///
     /// # Errors
-    /// If no kernel does it there: a shape that none takes (attention heads of 6 channels), or a limit of the device. The
-    /// message says what to do instead. An op gives this or [`Op::variants`], each of which is made of the other.
+    /// If no kernel does it there: a shape that none takes (attention heads of 6 channels), or a limit of the device.
+    /// The message says what to do instead. An op gives this or [`Op::variants`], each of which is made of the other.
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
         Ok(self.variants(inputs, output, caps)?.swap_remove(0).launch)
     }
 
-    /// Every dispatch that could compute it on this device, [`Op::launch`]'s first, and one at least. A device that gets
-    /// one wrong uses the next; where [`Caps::tuning_pays`] the fastest right one is used.
+    /// Every dispatch that could compute it on this device, [`Op::launch`]'s first, and one at least. A device that
+    /// gets one wrong uses the next; where [`Caps::tuning_pays`] the fastest right one is used.
     ///
     /// # Errors
     /// As [`Op::launch`].
@@ -206,7 +208,8 @@ pub trait Op: Any + Debug + Send + Sync {
         Ok(vec![Variant { name: "portable", launch: self.launch(inputs, output, caps)? }])
     }
 
-    /// Floating-point operations of one run on the logical shapes; a multiply-add counts two. 0 if it only moves elements.
+    /// Floating-point operations of one run on the logical shapes; a multiply-add counts two. 0 if it only moves
+    /// elements.
     fn flops(&self, inputs: Inputs, output: &Ty) -> u64;
 
     /// Elements of input `index` that one run reads, padding counted in: all of them, unless it looks some up
@@ -215,26 +218,26 @@ pub trait Op: Any + Debug + Send + Sync {
         inputs[index].device_len()
     }
 
-    /// Terms of the longest sum behind one element of the output, which its [`tolerance`](case::tolerance) in f32 grows
-    /// with; `None` if nothing is summed.
+    /// Terms of the longest sum behind one element of the output, which its [`tolerance`](case::tolerance) in f32
+    /// grows with; `None` if nothing is summed.
     fn sum_length(&self, _inputs: Inputs) -> Option<usize> {
         None
     }
 
-    /// This op with `next` as part of its epilogue, or `None` if it cannot take it. `next` alone reads this op's output, as
-    /// its input number `operand`; `next`'s other inputs are appended to this op's.
+    /// This op with `next` as part of its epilogue, or `None` if it cannot take it. `next` alone reads this op's
+    /// output, as its input number `operand`; `next`'s other inputs are appended to this op's.
     fn absorb(&self, _next: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
         None
     }
 
-    /// Whether it only moves elements ([`Concat`](concat::Concat)), so that to do it again for every node that reads its
-    /// output costs nothing.
+    /// Whether it only moves elements ([`Concat`](concat::Concat)), so that to do it again for every node that reads
+    /// its output costs nothing.
     fn moves(&self) -> bool {
         false
     }
 
-    /// This op with `previous`, which makes its input number `operand`, as part of how it loads that input, or `None` if it
-    /// cannot take it. `previous`'s first input takes that one's place; its others are appended to this op's.
+    /// This op with `previous`, which makes its input number `operand`, as part of how it loads that input, or `None`
+    /// if it cannot take it. `previous`'s first input takes that one's place; its others are appended to this op's.
     fn absorb_input(&self, _previous: &dyn Op, _operand: usize) -> Option<Box<dyn Op>> {
         None
     }

@@ -1,5 +1,5 @@
-//! `y[r, p] = sum over s of factors[s] * slots[s, p]`, for each of so many texts r: what a network sees of the latents that
-//! a sampler keeps, in f32, for pictures p (diffusers' `scheduler.scale_model_input` and
+//! `y[r, p] = sum over s of factors[s] * slots[s, p]`, for each of so many texts r: what a network sees of the latents
+//! that a sampler keeps, in f32, for pictures p (diffusers' `scheduler.scale_model_input` and
 //! `torch.cat([latents] * 2)`). The factors are an input, since they change from step to step.
 
 use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};

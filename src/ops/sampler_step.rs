@@ -1,6 +1,6 @@
 //! `y[0, p] = factors[1] * o[p] + sum over s of factors[2 + s] * slots[s, p]`, the next latents of pictures p, and
-//! `y[1, p] = o[p]`, a network's output under classifier-free guidance (Ho and Salimans 2022): `x[p]` or, for two texts,
-//! `x[p] + factors[0] * (x[P + p] - x[p])`, the unconditional first. In f32.
+//! `y[1, p] = o[p]`, a network's output under classifier-free guidance (Ho and Salimans 2022): `x[p]` or, for two
+//! texts, `x[p] + factors[0] * (x[P + p] - x[p])`, the unconditional first. In f32.
 
 use super::sampler_input::{add_slots, slot};
 use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};

@@ -1,5 +1,5 @@
-//! `y = factor * x`, element by element; x and y of the same shape. Scales latents (diffusers `vae.config.scaling_factor`,
-//! `scheduler.scale_model_input`).
+//! `y = factor * x`, element by element; x and y of the same shape. Scales latents (diffusers
+//! `vae.config.scaling_factor`, `scheduler.scale_model_input`).
 
 use rayon::prelude::*;
 

@@ -1,6 +1,6 @@
 //! Nearest neighbour: x `[B, H, W, C]` to `[B, height, width, C]`,
-//! `y[b, i, j] = x[b, floor(i * H/height), floor(j * W/width)]`, the quotients in f32. The U-Net's and the VAE's up blocks
-//! (PyTorch `interpolate(mode="nearest", size=..)`).
+//! `y[b, i, j] = x[b, floor(i * H/height), floor(j * W/width)]`, the quotients in f32. The U-Net's and the VAE's up
+//! blocks (PyTorch `interpolate(mode="nearest", size=..)`).
 
 use rayon::prelude::*;
 

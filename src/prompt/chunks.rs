@@ -1,5 +1,6 @@
-//! Tokens of any number in chunks that a text encoder takes, as AUTOMATIC1111's web UI divides them: 75 tokens between a
-//! start and an end token. Where a chunk is full within 20 tokens after a comma, what follows the comma moves to the next.
+//! Tokens of any number in chunks that a text encoder takes, as AUTOMATIC1111's web UI divides them: 75 tokens between
+//! a start and an end token. Where a chunk is full within 20 tokens after a comma, what follows the comma moves to the
+//! next.
 
 /// The web UI's setting "Prompt word wrap length limit", in tokens.
 const WRAP: usize = 20;

@@ -1,7 +1,7 @@
 //! `<lora:NAME:0.8>` in a prompt: files whose changes are added to the weights, as AUTOMATIC1111's web UI names them.
 //!
-//! `<lora:NAME>` is all of it. `<lora:NAME:0.8:0.5>` adds 0.8 of it to the text encoders and 0.5 to the UNet, which can be
-//! named, too: `<lora:NAME:te=0.8:unet=0.5>`. `lyco` is the same. What is not written so is text.
+//! `<lora:NAME>` is all of it. `<lora:NAME:0.8:0.5>` adds 0.8 of it to the text encoders and 0.5 to the UNet, which
+//! can be named, too: `<lora:NAME:te=0.8:unet=0.5>`. `lyco` is the same. What is not written so is text.
 //!
 //! Source: the behaviour of the web UI 1.10.
 

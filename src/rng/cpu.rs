@@ -1,8 +1,9 @@
 //! The numbers of PyTorch's CPU generator.
 //!
-//! The random bits are those of `torch.Generator().manual_seed(seed)`, a 32-bit Mersenne Twister (mt19937). The normals
-//! are those of `torch.randn` in float32 to within 1e-6; PyTorch's own builds differ by as much, since each instruction
-//! set has its own sine and logarithm. Here these are the `libm` crate's, so every machine draws the same bits.
+//! The random bits are those of `torch.Generator().manual_seed(seed)`, a 32-bit Mersenne Twister (mt19937). The
+//! normals are those of `torch.randn` in float32 to within 1e-6; PyTorch's own builds differ by as much, since each
+//! instruction set has its own sine and logarithm. Here these are the `libm` crate's, so every machine draws the same
+//! bits.
 
 use std::f32::consts::TAU as TAU32;
 use std::f64::consts::TAU;
@@ -14,8 +15,8 @@ const BLOCK: usize = 16;
 #[derive(Debug, Clone)]
 pub(super) struct Cpu {
     engine: Mt19937,
-    /// Box-Muller makes normals in pairs; the one-by-one path keeps the second for its next draw, as PyTorch does, even
-    /// when blocks are drawn in between.
+    /// Box-Muller makes normals in pairs; the one-by-one path keeps the second for its next draw, as PyTorch does,
+    /// even when blocks are drawn in between.
     spare: Option<f64>,
 }
 
@@ -42,8 +43,8 @@ impl Cpu {
         radius * libm::cos(angle)
     }
 
-    /// `normal_fill`: uniforms for the whole tensor first, which blocks of 16 then turn into normals. A last block that is
-    /// not full is the tensor's last 16 values, drawn afresh.
+    /// `normal_fill`: uniforms for the whole tensor first, which blocks of 16 then turn into normals. A last block
+    /// that is not full is the tensor's last 16 values, drawn afresh.
     fn blocks(&mut self, n: usize) -> Vec<f32> {
         let mut values: Vec<f32> = (0..n).map(|_| self.uniform32()).collect();
         values.chunks_exact_mut(BLOCK).for_each(box_muller);

@@ -1,14 +1,15 @@
-//! The numbers of PyTorch's CUDA generator: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,
-//! 3") and cuRAND's Box-Muller.
+//! The numbers of PyTorch's CUDA generator: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1,
+//! 2, 3") and cuRAND's Box-Muller.
 //!
-//! `torch.randn` on CUDA (ATen's `distribution_elementwise_grid_stride_kernel`) starts a thread for every value, as far as
-//! the GPU holds so many threads at once. Thread i reads Philox at the counter (draw, 0, i, 0) under the seed as key,
-//! makes four normals of the four words, and stores the first. So the values do not depend on the GPU, and are these,
-//! as long as a draw has no more values than multiprocessors times threads of each: a picture of 512x512 pixels has
-//! 16,384, one of 1024x1024 65,536, and an RTX 3060 holds 43,008 threads, an RTX 4090 196,608. Where there are fewer
-//! threads, each goes on with its three other normals; that is not done here.
+//! `torch.randn` on CUDA (ATen's `distribution_elementwise_grid_stride_kernel`) starts a thread for every value, as
+//! far as the GPU holds so many threads at once. Thread i reads Philox at the counter (draw, 0, i, 0) under the seed
+//! as key, makes four normals of the four words, and stores the first. So the values do not depend on the GPU, and are
+//! these, as long as a draw has no more values than multiprocessors times threads of each: a picture of 512x512 pixels
+//! has 16,384, one of 1024x1024 65,536, and an RTX 3060 holds 43,008 threads, an RTX 4090 196,608. Where there are
+//! fewer threads, each goes on with its three other normals; that is not done here.
 //!
-//! The words are exact. A GPU's own sine and logarithm are fast ones, and so its normals are off from these by a few 1e-6 at most.
+//! The words are exact. A GPU's own sine and logarithm are fast ones, and so its normals are off from these by a few
+//! 1e-6 at most.
 
 /// The state of one seeded stream: each draw advances every thread's counter by one.
 #[derive(Debug, Clone)]
@@ -57,8 +58,8 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// The first normal of cuRAND's `_curand_box_muller`. The uniforms are rounded to f32 as there: that moves a normal by more
-/// than what the rest of the arithmetic is rounded to.
+/// The first normal of cuRAND's `_curand_box_muller`. The uniforms are rounded to f32 as there: that moves a normal by
+/// more than what the rest of the arithmetic is rounded to.
 fn box_muller(x: u32, y: u32) -> f32 {
     const UNIT: f32 = 1.0 / 4_294_967_296.0;
     const TURN: f32 = std::f32::consts::TAU / 4_294_967_296.0;

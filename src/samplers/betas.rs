@@ -1,7 +1,7 @@
 //! The training noise schedule: betas, and the running product of `1 - beta`, which every sampler starts from.
 //!
-//! Betas are f32 and their product is taken in f64 and rounded to f32, as PyTorch does: the difference of two neighbours
-//! is so small that other roundings show in a picture.
+//! Betas are f32 and their product is taken in f64 and rounded to f32, as PyTorch does: the difference of two
+//! neighbours is so small that other roundings show in a picture.
 
 use std::f64::consts::FRAC_PI_2;
 

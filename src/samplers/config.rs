@@ -1,11 +1,12 @@
-//! A diffusers `scheduler_config.json`, read the way `from_config` reads it: a sampler asks for the keys that its class
-//! accepts, a missing key takes that class's default, and what nobody asks for is ignored.
+//! A diffusers `scheduler_config.json`, read the way `from_config` reads it: a sampler asks for the keys that its
+//! class accepts, a missing key takes that class's default, and what nobody asks for is ignored.
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Field, Remedy, Result, short};
 
-/// The parsed keys of a `scheduler_config.json`. The default has none, so that every sampler takes its class's defaults.
+/// The parsed keys of a `scheduler_config.json`. The default has none, so that every sampler takes its class's
+/// defaults.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     place: String,
@@ -26,8 +27,8 @@ pub(super) const ZERO_SNR: &str = "rescale_betas_zero_snr";
 impl Config {
     /// Parses the text of a `scheduler_config.json`; `place` names it in error messages.
     ///
-    /// Python writes infinities as bare words, which JSON does not have (`"lambda_min_clipped": -Infinity` stands in many
-    /// real files), so these are taken too.
+    /// Python writes infinities as bare words, which JSON does not have (`"lambda_min_clipped": -Infinity` stands in
+    /// many real files), so these are taken too.
     ///
     /// # Errors
     /// If the text is not a JSON object.
@@ -37,8 +38,8 @@ impl Config {
         Ok(Self { place: place.to_string(), keys, eta: None, spaced: false })
     }
 
-    /// The same with another `eta` than 0, diffusers' argument of a pipeline's call: how much of a step's noise is fresh,
-    /// from 0, nothing, to 1.
+    /// The same with another `eta` than 0, diffusers' argument of a pipeline's call: how much of a step's noise is
+    /// fresh, from 0, nothing, to 1.
     ///
     /// # Errors
     /// If it does not lie between these.
@@ -161,8 +162,8 @@ impl Config {
         self.flag(ZERO_SNR, false)
     }
 
-    /// Refuses models that are trained with another noise than every sampler here undoes, which is that of betas: under
-    /// any sampler their pictures would be wrong. `known` says whether a class is in the table of samplers.
+    /// Refuses models that are trained with another noise than every sampler here undoes, which is that of betas:
+    /// under any sampler their pictures would be wrong. `known` says whether a class is in the table of samplers.
     pub(super) fn check_noise(&self, known: impl Fn(&str) -> bool) -> Result<()> {
         let class = self.class().unwrap_or_default();
         let refuse = |key: &str, why: &str| {

@@ -1,7 +1,7 @@
 //! DDIM: Song et al., "Denoising Diffusion Implicit Models" (2021), equations 12 and 16; diffusers' `DDIMScheduler`.
 //!
-//! The predicted picture and noise are mixed anew, for the noise level of the next timestep. With an `eta`, some of that
-//! noise is fresh: with 1 as much as in DDPM.
+//! The predicted picture and noise are mixed anew, for the noise level of the next timestep. With an `eta`, some of
+//! that noise is fresh: with 1 as much as in DDPM.
 
 use super::betas::Training;
 use super::config::Config;

@@ -1,7 +1,8 @@
 //! DEIS: Zhang and Chen, "Fast Sampling of Diffusion Models with Exponential Integrator" (2022), its log-rho multistep
 //! form; diffusers' `DEISMultistepScheduler`.
 //!
-//! A polynomial in log(rho), rho being noise over signal, through the last predictions of the noise is integrated in rho.
+//! A polynomial in log(rho), rho being noise over signal, through the last predictions of the noise is integrated in
+//! rho.
 
 use std::collections::VecDeque;
 
@@ -49,8 +50,8 @@ impl Deis {
     }
 }
 
-/// The antiderivative in rho, at `t`, of the line in log(rho) that is 1 at `b` and 0 at `c`. In f32, as the rounding of
-/// these differences shows in the result.
+/// The antiderivative in rho, at `t`, of the line in log(rho) that is 1 at `b` and 0 at `c`. In f32, as the rounding
+/// of these differences shows in the result.
 fn line(t: f32, b: f32, c: f32) -> f32 {
     let (b, c) = (log(b), log(c));
     t * (-c + log(t) - 1.0) / (b - c)

@@ -1,9 +1,9 @@
-//! DPM2: the second-order midpoint rule in the logarithm of sigma; diffusers' `KDPM2DiscreteScheduler`, after k-diffusion's
-//! reading of Lu et al., "DPM-Solver" (2022), algorithm 1, with the time steps of Karras et al. (2022).
+//! DPM2: the second-order midpoint rule in the logarithm of sigma; diffusers' `KDPM2DiscreteScheduler`, after
+//! k-diffusion's reading of Lu et al., "DPM-Solver" (2022), algorithm 1, with the time steps of Karras et al. (2022).
 //!
-//! Every step but the last takes two evaluations: an Euler step to the geometric mean of the two sigmas, then the whole
-//! step with the slope found there. With ancestral noise (`KDPM2AncestralDiscreteScheduler`), steps go below the next
-//! sigma, and up to it by fresh noise.
+//! Every step but the last takes two evaluations: an Euler step to the geometric mean of the two sigmas, then the
+//! whole step with the slope found there. With ancestral noise (`KDPM2AncestralDiscreteScheduler`), steps go below the
+//! next sigma, and up to it by fresh noise.
 
 use super::betas::Training;
 use super::config::Config;
@@ -68,8 +68,8 @@ fn geometric_mean(a: f32, b: f32) -> f32 {
     exp(b - (b - a) * 0.5)
 }
 
-/// The schedule with a step's middle sigma between each and the next. Timesteps are f32, as these are tensors there; the
-/// sigmas are as diffusers lists them: one for each evaluation, and more zeros at the end.
+/// The schedule with a step's middle sigma between each and the next. Timesteps are f32, as these are tensors there;
+/// the sigmas are as diffusers lists them: one for each evaluation, and more zeros at the end.
 fn with_middles(ladder: &Schedule, stretches: &[Stretch], training: &Training) -> Schedule {
     let logs: Vec<f32> = training.sigmas().into_iter().map(numpy_log).collect();
     let timestep = |sigma: f32| {

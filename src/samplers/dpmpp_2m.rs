@@ -1,7 +1,7 @@
 //! DPM-Solver++ (multistep): Lu et al., "DPM-Solver++" (2022b), algorithm 2; diffusers' `DPMSolverMultistepScheduler`.
 //!
-//! Derivatives come from the predictions of earlier steps, so each step takes one evaluation. `dpm++2m-sde` is the same
-//! method for the stochastic equation: other factors, and fresh noise at every step.
+//! Derivatives come from the predictions of earlier steps, so each step takes one evaluation. `dpm++2m-sde` is the
+//! same method for the stochastic equation: other factors, and fresh noise at every step.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,8 @@
-//! DPM-Solver++ (singlestep): Lu et al., "DPM-Solver++" (2022b), algorithm 1; diffusers' `DPMSolverSinglestepScheduler`.
+//! DPM-Solver++ (singlestep): Lu et al., "DPM-Solver++" (2022b), algorithm 1; diffusers'
+//! `DPMSolverSinglestepScheduler`.
 //!
-//! Steps go in groups of the solver's order. Each step of a group starts again from the group's first latents, with one
-//! more evaluation to take derivatives from.
+//! Steps go in groups of the solver's order. Each step of a group starts again from the group's first latents, with
+//! one more evaluation to take derivatives from.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
-//! Euler: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), algorithm 2 without
-//! churn; diffusers' `EulerDiscreteScheduler`.
+//! Euler: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), algorithm 2
+//! without churn; diffusers' `EulerDiscreteScheduler`.
 //!
 //! Along the path of the latents, the slope in sigma is the predicted noise; a step follows it to the next sigma.
 

@@ -1,8 +1,8 @@
-//! Heun: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), algorithm 1; diffusers'
-//! `HeunDiscreteScheduler`.
+//! Heun: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), algorithm 1;
+//! diffusers' `HeunDiscreteScheduler`.
 //!
-//! Every step but the last takes two evaluations: an Euler step to the next sigma, then the same step again with the mean
-//! of the slopes at its two ends.
+//! Every step but the last takes two evaluations: an Euler step to the next sigma, then the same step again with the
+//! mean of the slopes at its two ends.
 
 use super::betas::{CURVES, Curve, Defaults, IGNORED, Training};
 use super::config::Config;

@@ -1,14 +1,14 @@
-//! A sampler's whole run as sums, for a device that does the steps by itself: nearly every sampler's next latents are a sum
-//! of the latents, the outputs and the noise of this and earlier evaluations, each times a number that the schedule alone
-//! decides.
+//! A sampler's whole run as sums, for a device that does the steps by itself: nearly every sampler's next latents are
+//! a sum of the latents, the outputs and the noise of this and earlier evaluations, each times a number that the
+//! schedule alone decides.
 //!
 //! The numbers are found by running the sampler on unit vectors, one for each of these: what it makes of them is the
 //! numbers themselves.
 
 use super::Sampler;
 
-/// Most slots of a linear sampler. Nearly all need less than ten, but UniPC, which corrects each step by the one before
-/// it, two for every step.
+/// Most slots of a linear sampler. Nearly all need less than ten, but UniPC, which corrects each step by the one
+/// before it, two for every step.
 const MOST_SLOTS: usize = 64;
 
 /// Every evaluation of a sampler as a sum. What later ones need of earlier ones is kept in slots.
@@ -20,8 +20,8 @@ pub struct LinearSampler {
     pub steps: Vec<LinearStep>,
 }
 
-/// One evaluation: the network sees slot `latents` times `scale`, and the next latents are its output times `output` and the
-/// slots times `sum`.
+/// One evaluation: the network sees slot `latents` times `scale`, and the next latents are its output times `output`
+/// and the slots times `sum`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearStep {
     /// The slot of the present latents.

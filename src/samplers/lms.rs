@@ -33,7 +33,8 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
 /// The integral from `from` to `to` of the polynomial that is 1 at `points[which]` and 0 at the other points.
 ///
 /// Gauss-Legendre with three nodes is exact up to degree 5; this has at most degree 3. The distances of the points are
-/// rounded to f32, as those of tensors are: from a large sigma to a small one, that rounding outweighs the latents' own.
+/// rounded to f32, as those of tensors are: from a large sigma to a small one, that rounding outweighs the latents'
+/// own.
 fn weight(points: &[f32], which: usize, from: f32, to: f32) -> f64 {
     let basis = |x: f64| -> f64 {
         let others = points.iter().enumerate().filter(|(k, _)| *k != which);

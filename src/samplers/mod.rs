@@ -107,8 +107,8 @@ impl Sampler {
         self.setup.limit == Limit::None
     }
 
-    /// The latents after evaluation `index`. `noise(n)` gives `n` fresh unit normals, and is called as often as diffusers
-    /// draws.
+    /// The latents after evaluation `index`. `noise(n)` gives `n` fresh unit normals, and is called as often as
+    /// diffusers draws.
     ///
     /// # Panics
     /// If `output`, `latents` and the noise differ in length, or `index` is no evaluation's.

@@ -1,5 +1,5 @@
-//! Logarithms and exponentials as NumPy and PyTorch round them, and the way between sigmas and timesteps. Arithmetic is f64 or
-//! f32 where theirs is, since some timesteps are rounded.
+//! Logarithms and exponentials as NumPy and PyTorch round them, and the way between sigmas and timesteps. Arithmetic
+//! is f64 or f32 where theirs is, since some timesteps are rounded.
 
 /// `numpy.interp` of a table over 0, 1, 2, ... at `t`.
 pub(super) fn interpolate(table: &[f32], t: f64) -> f64 {
@@ -29,8 +29,8 @@ pub(super) fn around(log: f64, logs: &[f32]) -> Option<(usize, f32, f32)> {
     Some((low, logs[low], logs[low + 1]))
 }
 
-/// The f32 logarithm of NumPy's vector code on x86, to the last bit: a quotient of two polynomials of degree 5 in `m - 1`,
-/// for a mantissa `m` around 1, plus the exponent's part, with fused operations throughout.
+/// The f32 logarithm of NumPy's vector code on x86, to the last bit: a quotient of two polynomials of degree 5 in
+/// `m - 1`, for a mantissa `m` around 1, plus the exponent's part, with fused operations throughout.
 ///
 /// It is off by up to two roundings, and that shows: where diffusers takes logarithms in NumPy it subtracts neighbours
 /// from each other (DEIS's weights), or looks for the timestep of a sigma to f32 precision.

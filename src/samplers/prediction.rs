@@ -139,8 +139,9 @@ pub(super) fn noise_of(picture: &[f32], latents: &[f32], alpha: f32, sigma: f32)
     pairwise(latents, picture, |x, p| (x - alpha * p) / sigma)
 }
 
-/// The sum of lists of latents, each times a factor: in f32 and in order, as PyTorch's tensors are added. Where a large
-/// part of the latents cancels (the first steps of a schedule that starts in pure noise), other roundings would show.
+/// The sum of lists of latents, each times a factor: in f32 and in order, as PyTorch's tensors are added. Where a
+/// large part of the latents cancels (the first steps of a schedule that starts in pure noise), other roundings would
+/// show.
 ///
 /// # Panics
 /// If the lists differ in length: a mistake of the caller, never of a file.

@@ -1,5 +1,5 @@
-//! All of a sampler that is known before it begins: its timesteps, its noise levels (sigmas), and the factors that belong to
-//! them.
+//! All of a sampler that is known before it begins: its timesteps, its noise levels (sigmas), and the factors that
+//! belong to them.
 
 use super::betas::Training;
 use super::config::Config;

@@ -1,5 +1,5 @@
-//! What the exponential-integrator solvers share (`dpm++2m`, `dpm++2s`, `deis`, `unipc`): their timesteps and sigmas, and
-//! the noise level in the terms they compute with.
+//! What the exponential-integrator solvers share (`dpm++2m`, `dpm++2s`, `deis`, `unipc`): their timesteps and sigmas,
+//! and the noise level in the terms they compute with.
 
 use super::Setup;
 use super::betas::Training;
@@ -49,8 +49,8 @@ impl Level {
 }
 
 impl Layout {
-    /// Descending timesteps with the sigma at each and one more at the end. Latents are `alpha * picture + sigma * noise`
-    /// of unit variance, though the listed sigmas are noise over signal.
+    /// Descending timesteps with the sigma at each and one more at the end. Latents are
+    /// `alpha * picture + sigma * noise` of unit variance, though the listed sigmas are noise over signal.
     pub fn setup(&self, config: &Config, training: &Training, steps: usize) -> Result<Setup> {
         check_steps(config, training, steps)?;
         let table = training.sigmas();

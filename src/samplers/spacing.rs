@@ -25,8 +25,8 @@ impl Spacing {
 
     /// `steps` timesteps in descending order; those of `Linspace` may lie between training steps.
     ///
-    /// `extra` is 1 for the solvers that place `steps + 1` points and leave out the lowest, `top` the number of training
-    /// steps that they may use, and 0 and all of them for the rest.
+    /// `extra` is 1 for the solvers that place `steps + 1` points and leave out the lowest, `top` the number of
+    /// training steps that they may use, and 0 and all of them for the rest.
     pub fn timesteps(self, steps: usize, extra: usize, top: usize, train: usize, offset: i64) -> Vec<f64> {
         let points = steps + extra;
         match self {
@@ -42,8 +42,8 @@ impl Spacing {
                 // NumPy's arange adds the difference of its first two values, whatever rounding left of the step.
                 let delta = (top as f64 - ratio) - top as f64;
                 let at = |i| (top as f64 + i as f64 * delta).round_ties_even() - 1.0;
-                // Rounding lets arange go on to a timestep of -1 for a few numbers of steps (61, 103), which diffusers keeps.
-                // No model was trained on it, so here it is left out.
+                // Rounding lets arange go on to a timestep of -1 for a few numbers of steps (61, 103), which diffusers
+                // keeps. No model was trained on it, so here it is left out.
                 (0..steps).map(at).take_while(|t| *t >= 0.0).collect()
             }
         }
@@ -65,8 +65,8 @@ pub(super) fn check_steps(config: &Config, training: &Training, steps: usize) ->
     }
 }
 
-/// Whole timesteps for the samplers that look up training steps (`ddpm`, `ddim`, `pndm`), whose spacing is `leading` by
-/// default.
+/// Whole timesteps for the samplers that look up training steps (`ddpm`, `ddim`, `pndm`), whose spacing is `leading`
+/// by default.
 ///
 /// # Errors
 /// As [`check_steps`], and if a timestep is no training step's.

@@ -89,8 +89,8 @@ pub fn web_ui_name(name: &str) -> &str {
     find(name).map_or(name, |row| row.web_ui)
 }
 
-/// What is to be said of drawing with the sampler of that name, if anything: that its class ignores a schedule's end in
-/// pure noise, as diffusers' does, which leaves very dark and very bright pictures out of its reach.
+/// What is to be said of drawing with the sampler of that name, if anything: that its class ignores a schedule's end
+/// in pure noise, as diffusers' does, which leaves very dark and very bright pictures out of its reach.
 ///
 /// # Errors
 /// If there is no such sampler, or the config's key for it is neither true nor false.

@@ -1,8 +1,8 @@
 //! TCD: Zheng et al., "Trajectory Consistency Distillation" (2024), with strategic stochastic sampling (algorithm 4);
 //! diffusers' `TCDScheduler`.
 //!
-//! The network is trained to follow the trajectory from any timestep to any earlier one. A step goes by it below the next
-//! timestep, to `1 - eta` of it, and comes up to that by fresh noise; `eta` is the paper's gamma.
+//! The network is trained to follow the trajectory from any timestep to any earlier one. A step goes by it below the
+//! next timestep, to `1 - eta` of it, and comes up to that by fresh noise; `eta` is the paper's gamma.
 
 use super::betas::Training;
 use super::config::Config;
@@ -12,8 +12,8 @@ use super::{Method, Noise, Sampler, Schedule, Setup};
 use crate::error::Result;
 
 struct Tcd {
-    /// The picture's share of the variance: at each timestep, where the network's step from there ends, and where noise
-    /// takes it up to.
+    /// The picture's share of the variance: at each timestep, where the network's step from there ends, and where
+    /// noise takes it up to.
     alphas: Vec<[f32; 3]>,
     eta: f64,
 }

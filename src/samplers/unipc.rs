@@ -53,8 +53,8 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
 }
 
 impl UniPc {
-    /// A step of that order from level `index` to the next, by the last outputs; as a correction if the output at its end
-    /// is known.
+    /// A step of that order from level `index` to the next, by the last outputs; as a correction if the output at its
+    /// end is known.
     fn unified(&self, setup: &Setup, index: usize, order: usize, latents: &[f32], end: Option<&[f32]>) -> Vec<f32> {
         let (from, to) = (setup.level(index), setup.level(index + 1));
         let h = to.lambda - from.lambda;
@@ -88,8 +88,8 @@ fn expm1(x: f32) -> f32 {
     libm::expm1(f64::from(x)) as f32
 }
 
-/// The right-hand side of the paper's equation for the weights: `phi_k(h) k! / B(h)` for k from 1. In f32, as the rounding
-/// of these differences shows in the result.
+/// The right-hand side of the paper's equation for the weights: `phi_k(h) k! / B(h)` for k from 1. In f32, as the
+/// rounding of these differences shows in the result.
 fn moments(order: usize, hh: f32, grown: f32, scale: f32) -> Vec<f32> {
     let mut phi = grown / hh - 1.0;
     let mut factorial = 1.0;

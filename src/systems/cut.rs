@@ -1,7 +1,8 @@
 //! A network cut by how often its inputs change: what depends on pictures or on texts alone (the keys and values of
-//! cross-attention) runs once for a picture, what depends on the time (the embeddings of every block) once for all steps,
-//! and the rest at every step. Other networks in its graph (ControlNets) are cut with it.
+//! cross-attention) runs once for a picture, what depends on the time (the embeddings of every block) once for all
+//! steps, and the rest at every step. Other networks in its graph (ControlNets) are cut with it.
 
+use super::guidance::Guidance;
 use super::kept::Resident;
 use super::kit::{Kit, Phase};
 use super::part::Part;
@@ -12,17 +13,6 @@ use crate::models::ports::Changes;
 use crate::network::{Network, Outputs};
 use crate::samplers::LinearSampler;
 use crate::tensor::{Shape, Tensor};
-
-/// How many rows a network's parts have.
-#[derive(Debug, Clone, Copy)]
-pub struct Rows {
-    /// Pictures that are made at once.
-    pub pictures: usize,
-    /// Rows of a picture: one for each text.
-    pub texts: usize,
-    /// Evaluations of the network.
-    pub steps: usize,
-}
 
 /// The graphs of the parts: of pictures, of texts, of all steps' times, and of one step.
 pub struct Cut {
@@ -40,8 +30,12 @@ pub struct Cut {
     pub step: Graph,
     /// All parameters of the whole.
     pub wanted: Vec<(String, Shape)>,
-    /// What the graphs are made for.
-    pub rows: Rows,
+    /// How many pictures are made at once.
+    pub pictures: usize,
+    /// How often the step runs.
+    pub steps: usize,
+    /// How many rows a picture has (one for each text), and how those become one prediction.
+    pub guidance: Guidance,
     /// The sampler's sums that `step` holds, where a device goes from step to step by itself.
     pub linear: Option<LinearSampler>,
 }
@@ -60,8 +54,8 @@ pub struct Given {
 }
 
 impl Cut {
-    /// Cuts the graph that `whole` gives for a number of rows, by what its inputs change with; one that is not listed
-    /// changes at every step.
+    /// Cuts the graph that `whole` gives for a number of rows, by what its inputs change with (one that is not listed
+    /// changes at every step), for a number of pictures at once and of steps.
     ///
     /// # Errors
     /// If there is no such graph.
@@ -69,19 +63,33 @@ impl Cut {
         [name, component]: [&'static str; 2],
         whole: &dyn Fn(usize) -> Result<Graph>,
         inputs: &[(String, Changes)],
-        rows: Rows,
+        [pictures, steps]: [usize; 2],
+        guidance: Guidance,
     ) -> Result<Self> {
+        let texts = guidance.rows;
         let of = |changes| {
             let of = inputs.iter().filter(move |(_, with)| *with == changes);
             of.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
         };
         let [of_picture, of_text, of_time] = [Changes::Picture, Changes::Text, Changes::Time].map(of);
         let [picture, _] = whole(1)?.hoisted(&of_picture);
-        let [text, _] = whole(rows.texts)?.hoisted(&of_text);
-        let [time, _] = whole(rows.steps * rows.texts)?.hoisted(&of_time);
-        let whole = whole(rows.pictures * rows.texts)?;
+        let [text, _] = whole(texts)?.hoisted(&of_text);
+        let [time, _] = whole(steps * texts)?.hoisted(&of_time);
+        let whole = whole(pictures * texts)?;
         let [_, step] = whole.hoisted(&[of_text, of_time, of_picture].concat());
-        Ok(Self { name, component, picture, text, time, step, wanted: whole.wanted(), rows, linear: None })
+        Ok(Self {
+            name,
+            component,
+            picture,
+            text,
+            time,
+            step,
+            wanted: whole.wanted(),
+            pictures,
+            steps,
+            guidance,
+            linear: None,
+        })
     }
 
     /// The parts with anything to do, in the order in which they run.
@@ -90,7 +98,7 @@ impl Cut {
     }
 
     fn into_parts(self) -> [Part; 4] {
-        let Self { name, component, picture, text, time, step, wanted, rows, .. } = self;
+        let Self { name, component, picture, text, time, step, wanted, steps, .. } = self;
         let part = |what: &str, graph, times| Part {
             what: if what.is_empty() { name.into() } else { format!("{name}'s part for {what}") },
             component: component.into(),
@@ -99,7 +107,7 @@ impl Cut {
             added: None,
             times,
         };
-        [part("pictures", picture, 1), part("prompts", text, 1), part("times", time, 1), part("", step, rows.steps)]
+        [part("pictures", picture, 1), part("prompts", text, 1), part("times", time, 1), part("", step, steps)]
     }
 }
 
@@ -110,7 +118,8 @@ pub(super) struct Stepper {
     timed: Outputs,
     /// [`Given::step`]
     scales: Vec<(String, Vec<f32>)>,
-    rows: Rows,
+    pictures: usize,
+    texts: usize,
 }
 
 impl Stepper {
@@ -119,18 +128,18 @@ impl Stepper {
     /// # Errors
     /// If a part cannot be loaded or run.
     pub async fn load(kit: &mut Kit<'_>, cut: Cut, given: Given) -> Result<Self> {
-        let rows = cut.rows;
+        let (pictures, texts) = (cut.pictures, cut.guidance.rows);
         let [picture, text, time, step] = cut.into_parts();
         let of_text = kit.once(text, &by_name(&given.text), "the prompt").await?;
         kit.mark(Phase::Denoise, "keys and values of the prompt");
-        let each = |(name, tensor)| (name, repeat_rows(&tensor, rows.pictures));
+        let each = |(name, tensor)| (name, repeat_rows(&tensor, pictures));
         let mut held: Outputs = of_text.into_iter().map(each).collect();
 
         let of_picture = kit.once(picture, &by_name(&given.picture), "the guiding picture").await?;
         if !given.picture.is_empty() {
             kit.mark(Phase::Denoise, "guiding pictures");
         }
-        let all = |(name, tensor)| (name, repeat_rows(&tensor, rows.texts * rows.pictures));
+        let all = |(name, tensor)| (name, repeat_rows(&tensor, texts * pictures));
         held.extend(of_picture.into_iter().map(all));
 
         let timed = kit.once(time, &by_name(&given.time), "the schedule").await?;
@@ -138,7 +147,7 @@ impl Stepper {
 
         let mut network = kit.load(kit.executor, step).await?;
         network.network.hold(held)?;
-        Ok(Self { network, timed, scales: given.step, rows })
+        Ok(Self { network, timed, scales: given.step, pictures, texts })
     }
 
     /// The output of that name at a step, for all inputs.
@@ -158,7 +167,7 @@ impl Stepper {
 
     /// What the network is given at a step next to the state.
     pub fn given(&self, step: usize) -> Vec<(String, Tensor)> {
-        let Rows { pictures, texts, .. } = self.rows;
+        let Self { pictures, texts, .. } = *self;
         // Cut when they are needed: all steps' rows for a large batch would be more than the state by far.
         let timed =
             self.timed.iter().map(|(name, tensor)| (name.clone(), rows_of(tensor, step * texts, texts, pictures)));

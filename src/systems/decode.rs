@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 /// What a VAE's decoder is called.
 const NAME: &str = "VAE's decoder";
 
-/// The part that decodes a picture of these latents' size, for so many pictures.
+/// The part that decodes latents of this size, one picture at a time.
 ///
 /// # Errors
 /// If the autoencoder has no decoder for them.
@@ -36,8 +36,8 @@ impl<'a> Decoder<'a> {
         Self { vae, in_f32, on_cpu: false }
     }
 
-    /// Latents `[pictures, height, width, channels]` to the kit's next pictures. What all the steps made is not lost to a
-    /// device that cannot hold the decoder: the CPU decodes.
+    /// Latents `[pictures, height, width, channels]` to the kit's next pictures. What all the steps made is not lost
+    /// to a device that cannot hold the decoder: the CPU decodes.
     ///
     /// # Errors
     /// If the decoder cannot be loaded or run on the CPU either, or a picture cannot be kept.
@@ -56,8 +56,8 @@ impl<'a> Decoder<'a> {
         self.decode_on(kit, &Executor::Cpu, latents, first).await
     }
 
-    /// One picture at a time: the decoder's activations are the largest of all. `first` is the place of the first one in
-    /// the batch; those that are made are not made again.
+    /// One picture at a time: the decoder's activations are the largest of all. `first` is the place of the first one
+    /// in the batch; those that are made are not made again.
     async fn decode_on(&self, kit: &mut Kit<'_>, executor: &Executor, latents: &Tensor, first: usize) -> Result<()> {
         let [batch, height, width, channels] = latents.shape.image()?;
         let mut network = kit.load(executor, part(self.vae, [height, width], batch)?).await?;

@@ -1,10 +1,10 @@
-//! The step loop: noise to what a system decodes, for as many pictures as fit at once, by a sampler on the host or, where
-//! a device computes and the sampler allows it, by sums that are a part of the network's graph. The device then goes from
-//! step to step by itself. Both make the same pictures, but for rounding.
+//! The step loop: noise to what a system decodes, for as many pictures as fit at once, by a sampler on the host or,
+//! where a device computes and the sampler allows it, by sums that are a part of the network's graph. The device then
+//! goes from step to step by itself. Both make the same pictures, but for rounding.
 
 use std::ops::Range;
 
-use super::cut::{Cut, Given, Rows, Stepper, by_name};
+use super::cut::{Cut, Given, Stepper, by_name};
 use super::guidance::Guidance;
 use super::kit::Kit;
 use super::request::Request;
@@ -37,8 +37,6 @@ pub struct Loop<'a> {
     pub cut: Cut,
     /// What its parts are given.
     pub given: Given,
-    /// How a picture's rows become one prediction.
-    pub guidance: Guidance,
     /// Makes a sampler for each picture.
     pub sampler: NewSampler<'a>,
     /// Of the state of all pictures: `[pictures, ..]`, channels last.
@@ -56,12 +54,12 @@ impl Cut {
     ///
     /// # Errors
     /// If the network does not take and give a state.
-    pub fn sampled(mut self, executor: &Executor, sampler: NewSampler<'_>, guidance: &Guidance) -> Result<Self> {
-        if let (Executor::Gpu(..), Some(_)) = (executor, guidance.single()) {
+    pub fn sampled(mut self, executor: &Executor, sampler: NewSampler<'_>) -> Result<Self> {
+        if let (Executor::Gpu(..), Some(_)) = (executor, self.guidance.single()) {
             self.linear = LinearSampler::of(sampler()?);
         }
         if let Some(linear) = &self.linear {
-            self.step = sampling(self.step, linear.slots, self.rows)?;
+            self.step = sampling(self.step, linear.slots, self.pictures, self.guidance.rows)?;
         }
         Ok(self)
     }
@@ -73,12 +71,12 @@ impl Loop<'_> {
     /// # Errors
     /// If the network cannot be loaded or run, or the call is cancelled.
     pub async fn run(self, kit: &mut Kit<'_>) -> Result<Tensor> {
-        let Self { mut cut, given, guidance, sampler, state, start, noise, told } = self;
+        let Self { mut cut, given, sampler, state, start, noise, told } = self;
         let linear = cut.linear.take();
-        let rows = cut.rows;
+        let guidance = cut.guidance.clone();
         let stepper = Stepper::load(kit, cut, given).await?;
         // Only now: pictures that no memory holds have been refused.
-        let mut looped = Looped { stepper, rows, guidance, noise, told };
+        let mut looped = Looped { stepper, guidance, noise, told };
         let state = looped.start(&sampler()?, state, start);
         let made = match linear {
             Some(linear) => looped.by_sums(kit, &linear, state).await?,
@@ -112,7 +110,6 @@ pub fn given_state(request: &Request, state: &Shape, range: &Range<usize>) -> Re
 /// A loop whose network is loaded.
 struct Looped {
     stepper: Stepper,
-    rows: Rows,
     guidance: Guidance,
     noise: Vec<Generator>,
     told: (usize, usize),
@@ -136,11 +133,11 @@ impl Looped {
     async fn by_sampler(&mut self, kit: &mut Kit<'_>, sampler: NewSampler<'_>, mut state: Tensor) -> Result<Tensor> {
         let mut samplers = self.noise.iter().map(|_| sampler()).collect::<Result<Vec<_>>>()?;
         let one = state.shape.with_batch(1);
-        let inputs = state.shape.with_batch(self.rows.pictures * self.rows.texts);
+        let inputs = state.shape.with_batch(state.shape.batch() * self.guidance.rows);
         for index in 0..samplers[0].timesteps().len() {
             let scale = samplers[0].input_scale(index);
             let scaled: Vec<f32> = state.data.iter().map(|v| v * scale).collect();
-            let sample = Tensor::new(inputs.clone(), scaled.repeat(self.rows.texts));
+            let sample = Tensor::new(inputs.clone(), scaled.repeat(self.guidance.rows));
             let given = self.stepper.given(index);
             let inputs: Vec<_> = by_name(&given).into_iter().chain([(SAMPLE, &sample)]).collect();
             let output = self.guidance.of(self.stepper.run(kit, index, &inputs, SAMPLE).await?.data);
@@ -223,8 +220,7 @@ impl Looped {
 }
 
 /// A step's graph with a sampler's sums before and after it.
-pub(super) fn sampling(mut graph: Graph, slots: usize, rows: Rows) -> Result<Graph> {
-    let Rows { pictures, texts, .. } = rows;
+pub(super) fn sampling(mut graph: Graph, slots: usize, pictures: usize, texts: usize) -> Result<Graph> {
     let missing = |what: &str| Error::shape(format!("the network has no {what} {SAMPLE}"));
     let sample = graph.input_named(SAMPLE).ok_or_else(|| missing("input"))?;
     let found = graph.outputs.iter().find(|(name, _)| name == SAMPLE);

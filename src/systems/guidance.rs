@@ -1,6 +1,7 @@
 //! Classifier-free guidance (Ho and Salimans 2022), by any number of texts.
 
-/// How the rows of a picture become one prediction: the first, and differences between two of them, each times a number.
+/// How the rows of a picture become one prediction: the first, and differences between two of them, each times a
+/// number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Guidance {
     /// Rows of a picture.
@@ -29,8 +30,8 @@ impl Guidance {
         }
     }
 
-    /// The predictions of pictures from those of their rows, which stand row by row: the first row of every picture, the
-    /// second of every picture, ..
+    /// The predictions of pictures from those of their rows, which stand row by row: the first row of every picture,
+    /// the second of every picture, ..
     pub(super) fn of(&self, all: Vec<f32>) -> Vec<f32> {
         if self.terms.is_empty() && self.rows == 1 {
             return all;

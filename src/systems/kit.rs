@@ -1,5 +1,5 @@
-//! What every system is built from: networks loaded, run, kept and released; pictures handed out; whoever asked told
-//! what happens, and asked whether to go on; and where the time went.
+//! What every system is built from: it loads, runs, keeps and releases networks, hands out pictures, reports progress
+//! and warnings, checks for cancellation, and measures where the time goes.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +44,7 @@ pub struct Kit<'a> {
     pictures: Vec<Picture>,
 }
 
-/// Who is told, who keeps what is made, and who may stop it.
+/// The caller's side: how to cancel, where events go, and where pictures go.
 pub(super) struct Caller<'a, 'b> {
     pub cancel: &'a AtomicBool,
     pub tell: &'a mut Tell<'b>,
@@ -213,8 +213,8 @@ impl<'a> Kit<'a> {
         self.peak_device_bytes = self.peak_device_bytes.max(kept + bytes);
     }
 
-    /// Takes the state after the last step of the batch's next pictures, channels last, and hands out the whole batch's
-    /// once it is whole.
+    /// Takes the state after the last step of the batch's next pictures, channels last, and hands out the whole
+    /// batch's once it is whole.
     ///
     /// # Errors
     /// If it cannot be kept.

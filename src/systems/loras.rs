@@ -20,7 +20,8 @@ pub struct Loras {
 }
 
 impl Loras {
-    /// The files that every request takes, and the folders that have others; the folders of the former have, too.
+    /// The files that every request takes, and the folders that have others; the folders of the former are searched as
+    /// well.
     ///
     /// # Errors
     /// If a folder is not there.
@@ -35,8 +36,8 @@ impl Loras {
         Ok(Self { given, folders, open, named: BTreeMap::new() })
     }
 
-    /// Whether every prompt's tags can be understood and their files fit the model, before anything is drawn; and whether
-    /// one has tags that are text, since it is plain.
+    /// Whether every prompt's tags can be understood and their files fit the model, before anything is drawn; and
+    /// whether one has tags that are text, since it is plain.
     ///
     /// # Errors
     /// The first that cannot, or does not.
@@ -60,8 +61,8 @@ impl Loras {
     }
 
     /// Gives the request its prompt and its files: those of every request, and those whose tags it takes out of a
-    /// weighted prompt. Its pictures' parameters show the prompt with a tag for each, which is how the web UI would have
-    /// been told.
+    /// weighted prompt. Its pictures' parameters show the prompt with a tag for each, which is how the web UI would
+    /// have been told.
     ///
     /// # Errors
     /// If a tag cannot be understood, or its file cannot be found or read.
@@ -91,7 +92,7 @@ impl Loras {
         }
         let fail = |what: &str| Err(Error::usage(format!("<lora:{}> in the prompt: {what}", tag.name)));
         if self.folders.is_empty() {
-            let without = fail("there is no folder to look for its file in");
+            let without = fail("no folder of LoRA files is given");
             return without.map_err(|error| error.remedies([Remedy::Give(Field::LoraDir)]));
         }
         // A prompt from elsewhere must not name files anywhere.
@@ -100,7 +101,7 @@ impl Loras {
         let Some(path) = paths.filter(|_| in_folder).find(|path| path.is_file()) else {
             let known = self.names();
             let known = if known.is_empty() { "no .safetensors".into() } else { ten(&known) };
-            return fail(&format!("there is no file of this name; the folders have {known}"));
+            return fail(&format!("no folder has a file of this name; they have {known}"));
         };
         let file = match self.open.get(&path) {
             Some(file) => Arc::clone(file),

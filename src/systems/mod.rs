@@ -2,8 +2,8 @@
 //!
 //! A system is plain code over what all of them share, from the ground up: [`request`] (plain values), [`part`] (the
 //! networks it runs, as a list), [`kit`] (networks loaded, kept and released; telling, cancelling, timing), [`cut`] (a
-//! network cut by how often its inputs change), [`denoise`] (the step loop), [`text`] and [`decode`]. [`Studio`] is a model
-//! opened with its system.
+//! network cut by how often its inputs change), [`denoise`] (the step loop), [`text`] and [`decode`]. [`Studio`] is a
+//! model opened with its system.
 
 pub mod cut;
 pub mod decode;
@@ -43,7 +43,7 @@ pub struct Row {
     pub about: &'static str,
     /// The fields of a [`Request`] that it takes, of those that a system may not take ([`Request::given`]).
     pub takes: &'static [Field],
-    /// What an example of a request sets beside the model.
+    /// The fields that an example request sets.
     pub example: &'static [(Field, &'static str)],
     /// Whether a model's networks are such a system's.
     fits: fn(&Model) -> bool,
@@ -102,7 +102,7 @@ pub static TABLE: &[Row] = &[
         classes: &["DDPMPipeline"],
         about: "noise to picture, in pixels, as the model was trained: 1000 steps",
         takes: NOISE_TO_PICTURE,
-        example: &[(Field::Model, "ddpm-cifar10-32"), (Field::Seed, "1")],
+        example: &[(Field::Model, "path/to/ddpm-cifar10-32"), (Field::Seed, "1")],
         fits: is_in_pixels,
         open: |models| Ok(Box::new(Pixels::open(models, &Defaults { steps: 1000, sampler: None })?)),
     },
@@ -110,7 +110,7 @@ pub static TABLE: &[Row] = &[
         classes: &["DDIMPipeline"],
         about: "noise to picture, in pixels, in few steps: 50",
         takes: NOISE_TO_PICTURE,
-        example: &[(Field::Model, "ddpm-cifar10-32"), (Field::Sampler, "ddim"), (Field::Steps, "50")],
+        example: &[(Field::Model, "path/to/ddpm-cifar10-32"), (Field::Sampler, "ddim"), (Field::Steps, "50")],
         fits: is_in_pixels,
         open: |models| Ok(Box::new(Pixels::open(models, &Defaults { steps: 50, sampler: Some("ddim") })?)),
     },
@@ -171,8 +171,8 @@ pub fn row_of(class: Option<&str>) -> Option<&'static Row> {
     TABLE.iter().find(|row| class.is_some_and(|class| row.classes.contains(&class)))
 }
 
-/// The row of the system that a model names in its `model_index.json` or, if it names none that fits its networks, of the
-/// first that does; and what is to be said of that.
+/// The row of the system that a model names in its `model_index.json` or, if it names none that fits its networks, of
+/// the first that does; and what is to be said of that.
 pub fn find(model: &Model) -> (&'static Row, Option<String>) {
     let class = class_of(model);
     let named = row_of(class.as_deref());

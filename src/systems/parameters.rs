@@ -6,8 +6,8 @@ use super::request::{Control, Request, Settings};
 use crate::conditioning::Syntax;
 use crate::samplers;
 
-/// What made the picture of this place in the batch with the models of these names, ControlNets' included: the prompt, a
-/// line for the negative prompt if there is one, and one line of `key: value`.
+/// What made the picture of this place in the batch with the models of these names, ControlNets' included: the prompt,
+/// a line for the negative prompt if there is one, and one line of `key: value`.
 pub(super) fn parameters(
     request: &Request,
     settings: &Settings,

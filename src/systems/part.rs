@@ -54,8 +54,8 @@ impl Part {
         Ok(Extended::new(Bundle::new(own, others), table, rows))
     }
 
-    /// What it is made for: its inputs' names and sizes, the type of activations, its outputs (of a text encoder, those
-    /// of one layer or another), the changes of LoRA files, and added rows.
+    /// What it is made for: its inputs' names and sizes, the type of activations, its outputs (of a text encoder,
+    /// those of one layer or another), the changes of LoRA files, and added rows.
     pub(super) fn made_for(&self, executor: &Executor, changes: &Changes) -> String {
         let inputs = self.graph.values.iter().filter_map(|value| match &value.origin {
             Origin::Input(name) => Some(format!(", {name} {}", value.ty.shape)),

@@ -1,14 +1,14 @@
-//! Diffusion in pixel space (Ho et al. 2020, Song et al. 2021; diffusers' `DDPMPipeline`, `DDIMPipeline`): noise becomes a
-//! picture, without a prompt; a network that knows classes is told one.
+//! Diffusion in pixel space (Ho et al. 2020, Song et al. 2021; diffusers' `DDPMPipeline`, `DDIMPipeline`): noise
+//! becomes a picture, without a prompt; a network that knows classes is told one.
 
 use std::ops::Range;
 
-use super::cut::{Cut, Given, Rows};
+use super::cut::{Cut, Given};
 use super::denoise::{Loop, given_state};
 use super::guidance::Guidance;
 use super::kit::{Kit, Rest};
 use super::part::{Models, Part};
-use super::request::{Request, Settings};
+use super::request::{Own, Request, Settings};
 use super::system::{Drawing, System};
 use crate::error::{Error, Field, Remedy, Result};
 use crate::models::config::{FORWARD, NetworkConfig};
@@ -35,7 +35,8 @@ pub struct Pixels {
 
 impl Pixels {
     /// # Errors
-    /// If a file of the model is missing or asks for something that is not built, or its network does not draw colours.
+    /// If a file of the model is missing or asks for something that is not built, or its network does not draw
+    /// colours.
     pub fn open(models: &Models, defaults: &'static Defaults) -> Result<Self> {
         let model = &models.model;
         let place = |path: &str| model.path(path).display().to_string();
@@ -55,9 +56,9 @@ impl Pixels {
         let steps = settings.sampler(&self.schedule)?.timesteps().len();
         let inputs: Vec<_> =
             self.unet.ports(FORWARD).into_iter().map(|port| (port.name.to_string(), port.changes)).collect();
-        let rows = Rows { pictures, texts: 1, steps };
-        let cut = Cut::of(["UNet", "unet"], &|rows| self.unet.graph(rows, height, width), &inputs, rows)?;
-        cut.sampled(executor, &|| settings.sampler(&self.schedule), &Guidance::none())
+        let whole = |rows| self.unet.graph(rows, height, width);
+        let cut = Cut::of(["UNet", "unet"], &whole, &inputs, [pictures, steps], Guidance::none())?;
+        cut.sampled(executor, &|| settings.sampler(&self.schedule))
     }
 
     /// The class that is drawn, if the network knows any.
@@ -120,7 +121,6 @@ impl Pixels {
         let denoise = Loop {
             cut: self.cut(kit.executor, settings, range.len())?,
             given: Given { time, ..Given::default() },
-            guidance: Guidance::none(),
             sampler: &|| settings.sampler(&self.schedule),
             start: given_state(kit.request, &state, &range)?,
             state,
@@ -133,28 +133,16 @@ impl Pixels {
 
 impl System for Pixels {
     fn settings(&self, models: &Models, request: &Request) -> Result<Settings> {
-        let defaults = models.model.entry().map(|entry| entry.defaults.clone()).unwrap_or_default();
-        let own = defaults.size.or(self.unet.sample_size.map(|[height, width]| [width, height]));
-        let side = |given: Option<usize>, own: Option<usize>, field| match given.or(own) {
-            Some(0) => Err(Error::usage("0 makes no picture: at least 1").of(field)),
-            Some(pixels) => Ok(pixels),
-            None => Err(Error::usage("this model has no size of its own").remedies([Remedy::Give(field)])),
-        };
-        let sampler = match request.sampler.as_deref().or(defaults.sampler.as_deref()).or(self.defaults.sampler) {
-            Some(name) => name.to_string(),
-            None => self.schedule.default_sampler()?.to_string(),
-        };
-        let settings = Settings {
-            width: side(request.width, own.map(|[width, _]| width), Field::Width)?,
-            height: side(request.height, own.map(|[_, height]| height), Field::Height)?,
-            steps: request.steps.or(defaults.steps).unwrap_or(self.defaults.steps),
+        let own = Own {
+            model: &models.model,
+            size: self.unet.sample_size,
+            factor: 1,
+            steps: self.defaults.steps,
             guidance: 1.0,
-            sampler,
-            spacing: request.spacing.clone(),
-            prediction: request.prediction.clone(),
-            eta: request.eta,
+            sampler: self.defaults.sampler,
+            schedule: &self.schedule,
         };
-        settings.sampler(&self.schedule)?;
+        let settings = Settings::of(request, &own)?;
         self.class(request)?;
         Ok(settings)
     }

@@ -6,7 +6,7 @@ use crate::image::Picture;
 use crate::rng;
 use crate::samplers::{self, Sampler};
 use crate::tensor::Tensor;
-use crate::weights::Lora;
+use crate::weights::{Lora, Model};
 
 /// What to draw. Absent values are the model's defaults.
 #[derive(Debug, Clone)]
@@ -49,8 +49,8 @@ pub struct Request {
     pub init_latents: Option<Tensor>,
     /// One for each of [`Studio::with_controls`](super::Studio::with_controls), in the same order.
     pub controls: Vec<Control>,
-    /// Whether every node's output is checked, as [`Network::checked`](crate::network::Network::checked) tells: slower,
-    /// the same picture.
+    /// Whether every node's output is checked, as [`Network::checked`](crate::network::Network::checked) tells:
+    /// slower, the same picture.
     pub check: bool,
 }
 
@@ -121,7 +121,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Its scale at one of so many evaluations of the network. Where it does not guide, that is 0, as in diffusers.
+    /// Its scale at evaluation `index` of `evaluations`: 0 outside the part that it guides, as in diffusers.
     pub(super) fn scale_at(&self, index: usize, evaluations: usize) -> f32 {
         let share = |index: usize| index as f64 / evaluations as f64;
         if share(index) < self.start || share(index + 1) > self.end { 0.0 } else { self.scale }
@@ -162,7 +162,60 @@ pub struct Settings {
     pub eta: Option<f64>,
 }
 
+/// What a model and its system say where a request says nothing.
+pub struct Own<'a> {
+    /// The model, whose entry in the manifest comes first.
+    pub model: &'a Model,
+    /// Height and width that its network was trained on, in pixels.
+    pub size: Option<[usize; 2]>,
+    /// Pixels to a pixel of the state: sizes are multiples of it.
+    pub factor: usize,
+    /// [`Settings::steps`]
+    pub steps: usize,
+    /// [`Settings::guidance`]
+    pub guidance: f32,
+    /// [`Settings::sampler`]; the schedule's own without it.
+    pub sampler: Option<&'static str>,
+    /// The model's.
+    pub schedule: &'a samplers::Config,
+}
+
 impl Settings {
+    /// Fills in a request's defaults.
+    ///
+    /// # Errors
+    /// If a size is missing or not a multiple, or as [`Settings::sampler`].
+    pub fn of(request: &Request, own: &Own<'_>) -> Result<Self> {
+        let defaults = own.model.entry().map(|entry| entry.defaults.clone()).unwrap_or_default();
+        let size = defaults.size.or(own.size.map(|[height, width]| [width, height]));
+        let side = |given: Option<usize>, own_side: Option<usize>, field| {
+            let missing = || Error::usage("this model has no size of its own").remedies([Remedy::Give(field)]);
+            let pixels = given.or(own_side).ok_or_else(missing)?;
+            if pixels == 0 || pixels % own.factor != 0 {
+                let nearest = (pixels / own.factor).max(1) * own.factor;
+                let what = format!("{pixels} is not a positive multiple of {}", own.factor);
+                return Err(Error::usage(what).of(field).remedies([Remedy::set(field, nearest)]));
+            }
+            Ok(pixels)
+        };
+        let sampler = match request.sampler.as_deref().or(defaults.sampler.as_deref()).or(own.sampler) {
+            Some(name) => name,
+            None => own.schedule.default_sampler()?,
+        };
+        let settings = Self {
+            width: side(request.width, size.map(|[width, _]| width), Field::Width)?,
+            height: side(request.height, size.map(|[_, height]| height), Field::Height)?,
+            steps: request.steps.or(defaults.steps).unwrap_or(own.steps),
+            guidance: request.guidance.or(defaults.guidance).unwrap_or(own.guidance),
+            sampler: sampler.into(),
+            spacing: request.spacing.clone(),
+            prediction: request.prediction.clone(),
+            eta: request.eta,
+        };
+        settings.sampler(own.schedule)?;
+        Ok(settings)
+    }
+
     /// One picture's sampler, of a model with this schedule.
     ///
     /// # Errors
@@ -174,7 +227,7 @@ impl Settings {
     }
 }
 
-/// What happens on the way, for whoever shows it.
+/// What happens while pictures are made.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// What a user should know.
@@ -227,7 +280,8 @@ impl std::ops::AddAssign for Seconds {
 pub struct Pictures {
     /// One per seed, with its parameters.
     pub pictures: Vec<Picture>,
-    /// After the last step, before the VAE's scaling is undone, as files hold them: `[batch, channels, height, width]`.
+    /// After the last step, before the VAE's scaling is undone, as files hold them:
+    /// `[batch, channels, height, width]`.
     pub latents: Tensor,
     /// What they were made with.
     pub settings: Settings,
@@ -248,7 +302,7 @@ pub struct Span {
     pub seconds: f64,
 }
 
-/// Whether the numbers of a request make sense for any model, which has so many ControlNets.
+/// Checks what is the same for every system; `networks` is the number of ControlNets.
 ///
 /// # Errors
 /// If they do not.
@@ -264,8 +318,8 @@ pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> 
     request.controls.iter().try_for_each(Control::check)
 }
 
-/// Refuses what no machine holds, so that later sizes in bytes can be computed at all; whether a smaller one fits is for
-/// the executor to say.
+/// Refuses what no machine holds, so that later sizes in bytes can be computed at all; whether a smaller one fits is
+/// for the executor to say.
 fn check_size(width: usize, height: usize, batch: usize) -> Result<()> {
     const MOST_PICTURES: usize = 1 << 16;
     const MOST_PIXELS: u128 = 1 << 36;

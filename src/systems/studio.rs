@@ -37,7 +37,8 @@ impl Studio {
         Ok(Self { models, row, system, warning: Mutex::new(warning) })
     }
 
-    /// The same with the autoencoder of another folder (its `config.json` and weights): another full one, or a tiny one.
+    /// The same with the autoencoder of another folder (its `config.json` and weights): another full one, or a tiny
+    /// one.
     ///
     /// # Errors
     /// If a file is missing, asks for something that is not built, or its latents are not the UNet's.
@@ -100,8 +101,8 @@ impl Studio {
         Loaded { studio: self, executor, kept: Kept::default() }
     }
 
-    /// Makes the pictures, with the networks loaded one after the other, each gone before the next. `cancel` is checked
-    /// between submissions.
+    /// Makes the pictures, with the networks loaded one after the other, each gone before the next. `cancel` is
+    /// checked between submissions.
     ///
     /// # Errors
     /// If the request, the weights or the device do not allow it, or a node's output is not finite even in f32.

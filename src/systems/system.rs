@@ -25,7 +25,7 @@ pub trait System: Send + Sync {
     /// Every network that drawing will load, in that order, for all pictures at once.
     ///
     /// # Errors
-    /// If there is no such network, or the prompt cannot be tokenized.
+    /// If a network cannot be built, or the prompt cannot be tokenized.
     fn parts(&self, models: &Models, executor: &Executor, request: &Request, settings: &Settings) -> Result<Vec<Part>>;
 
     /// Draws the kit's request.

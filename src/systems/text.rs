@@ -15,7 +15,7 @@ pub struct Encoded {
     pub pooled: Option<Tensor>,
 }
 
-/// The part that encodes a chunk of so many texts.
+/// The part that encodes one chunk of each text; `chunks` is how many there are.
 ///
 /// # Errors
 /// As [`ClipText::graph`].

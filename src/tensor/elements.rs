@@ -54,8 +54,8 @@ impl Elements {
     }
 }
 
-/// A finite f16 in f32, without a branch or a call, so that the compiler makes vectors of it for any processor: exponent
-/// and digits in their places of an f32, and 2^112 times that for what the exponents are counted from.
+/// A finite f16 in f32, without a branch or a call, so that the compiler makes vectors of it for any processor:
+/// exponent and digits in their places of an f32, and 2^112 times that for what the exponents are counted from.
 #[inline(always)]
 fn widened(narrow: f16) -> f32 {
     const FACTOR: f32 = f32::from_bits((127 + 112) << 23);

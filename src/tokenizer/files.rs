@@ -186,9 +186,9 @@ pub(super) struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    /// As transformers merges the files: `added_tokens_decoder` in `tokenizer_config.json` makes the others superfluous;
-    /// without it `special_tokens_map.json` goes before `tokenizer_config.json`, and `added_tokens.json` and
-    /// `tokenizer.json` add theirs.
+    /// As transformers merges the files: `added_tokens_decoder` in `tokenizer_config.json` makes the others
+    /// superfluous; without it `special_tokens_map.json` goes before `tokenizer_config.json`, and `added_tokens.json`
+    /// and `tokenizer.json` add theirs.
     pub fn read(files: &Files, in_tokenizer_json: BTreeMap<u32, Added>) -> Result<Self> {
         let mut config: Map<String, Value> = files.json("tokenizer_config.json")?.unwrap_or_default();
         let added = match config.remove("added_tokens_decoder") {

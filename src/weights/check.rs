@@ -45,7 +45,8 @@ fn same_but_for_1x1(found: &[usize], wanted: &[usize]) -> bool {
     found == wanted || is_1x1(found, wanted) || is_1x1(wanted, found)
 }
 
-/// What files carry beside a network's parameters: a buffer that counts positions, and the scale of CLIP's training loss.
+/// What files carry beside a network's parameters: a buffer that counts positions, and the scale of CLIP's training
+/// loss.
 fn is_harmless(name: &str) -> bool {
     name.ends_with("position_ids") || name.ends_with("logit_scale")
 }

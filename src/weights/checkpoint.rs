@@ -1,8 +1,9 @@
-//! A model in one file, in the key layout of the original Stable Diffusion code, seen as the folder that diffusers would
-//! make of it.
+//! A model in one file, in the key layout of the original Stable Diffusion code, seen as the folder that diffusers
+//! would make of it.
 //!
-//! Every network's tensors stand under the names that networks ask for ([`keys`]); the configurations are inferred from
-//! their shapes ([`infer`]); the tokenizer is CLIP's. A file that holds one network alone is a folder with one component.
+//! Every network's tensors stand under the names that networks ask for ([`keys`]); the configurations are inferred
+//! from their shapes ([`infer`]); the tokenizer is CLIP's. A file that holds one network alone is a folder with one
+//! component.
 
 pub mod infer;
 pub mod keys;
@@ -44,8 +45,8 @@ impl Checkpoint {
     /// Reads the file's header and recognises what it holds.
     ///
     /// # Errors
-    /// A file that is no whole safetensors or GGUF file, or holds nothing that can be opened as a model of one of these
-    /// families; the message says what it is, where that is known.
+    /// A file that is no whole safetensors or GGUF file, or holds nothing that can be opened as a model of one of
+    /// these families; the message says what it is, where that is known.
     pub fn open(path: &Path, families: &'static Families) -> Result<Self> {
         let file = TensorFile::open_any(path)?;
         if let Some(what) = refuse::other_kind(file.all_names(), families.others) {

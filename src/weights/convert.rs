@@ -31,8 +31,8 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The blocks of a tensor, if it goes into blocks: matrices whose rows are whole ones. Tables of embeddings do not,
-    /// which are looked up and never multiplied.
+    /// The blocks of a tensor, if it goes into blocks: matrices whose rows are whole ones. Tables of embeddings do
+    /// not, which are looked up and never multiplied.
     fn blocks(self, name: &str, raw: &RawTensor) -> Option<Blocks> {
         let blocks = match self {
             Self::F16 => return None,
@@ -66,8 +66,8 @@ fn encoded(form: Form, raw: &RawTensor) -> Vec<u8> {
     }
 }
 
-/// Writes a model anew: a checkpoint as one file, `.gguf` or, in f16, `.safetensors`; a diffusers folder as a folder, with
-/// whatever else it has. The folder is there once all of it is.
+/// Writes a model anew: a checkpoint as one file, `.gguf` or, in f16, `.safetensors`; a diffusers folder as a folder,
+/// with whatever else it has. The folder is there once all of it is.
 ///
 /// # Errors
 /// If the model cannot be read, the output cannot be written, is the input or a folder in it, an ending does not fit

@@ -12,10 +12,11 @@ pub struct Extended<W> {
 }
 
 impl<W: Weights> Extended<W> {
-    /// Puts `rows` `[N, width]` after those of the table `key`, if there are any. The table is then widened to f32, so that
-    /// the added rows keep their digits.
+    /// Puts `rows` `[N, width]` after those of the table `key`, if there are any. The table is then widened to f32, so
+    /// that the added rows keep their digits.
     pub fn new(inner: W, key: &str, rows: &Tensor) -> Self {
-        let table = inner.get(key).filter(|_| !rows.shape.is_empty()).map(|raw| {
+        let found = if rows.shape.is_empty() { None } else { inner.get(key) };
+        let table = found.map(|raw| {
             let shape = raw.shape.with_batch(raw.shape.batch() + rows.shape.batch());
             let all = raw.to_f32().into_iter().chain(rows.data.iter().copied());
             let bytes = Cow::Owned(all.flat_map(f32::to_le_bytes).collect());
@@ -52,12 +53,42 @@ impl<W: Weights> Weights for Extended<W> {
 mod tests {
     use super::*;
     use crate::tensor::Shape;
-    use crate::weights::Synthetic;
+    use crate::weights::{Bundle, Changes, Synthetic, check};
 
     fn extended(rows: usize) -> Extended<Synthetic> {
         let wanted = ["table", "other"].map(|name| (name.to_string(), Shape::from([3, 2])));
         let rows = Tensor::new([rows, 2], (0..2 * rows).map(|i| i as f32 + 0.1).collect());
         Extended::new(Synthetic::new("here", wanted), "table", &rows)
+    }
+
+    /// Weights whose values nobody may ask for.
+    struct Unread(Shape);
+
+    impl Weights for Unread {
+        fn place(&self) -> String {
+            "here".into()
+        }
+
+        fn get(&self, name: &str) -> Option<RawTensor<'_>> {
+            panic!("{name} is read")
+        }
+
+        fn shape(&self, _: &str) -> Option<Shape> {
+            Some(self.0.clone())
+        }
+
+        fn names(&self) -> Vec<String> {
+            vec!["other".into()]
+        }
+    }
+
+    #[test]
+    fn shapes_are_checked_without_reading_a_value_through_every_wrapper() {
+        let merged = Changes::default().merged("unet", Unread([3, 2].into()));
+        let bundle = Bundle::new(merged, vec![("control.0".to_string(), Unread([3, 2].into()))]);
+        let weights = Extended::new(bundle, "table", &Tensor::zeros([0, 2]));
+        let wanted = ["other", "control.0.other"].map(|name| (name.to_string(), Shape::from([3, 2])));
+        check(&weights, &wanted).unwrap();
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub struct Family {
     pub name: &'static str,
     /// For people.
     pub title: &'static str,
-    /// Whether a network is of this family and none before it. Those that all families have alike, as autoencoders, are
-    /// of none.
+    /// Whether a network is of this family and none before it. Those that all families have alike, as autoencoders,
+    /// are of none.
     pub recognises: fn(&Seen) -> bool,
     /// Why a UNet that is of this family is refused nevertheless.
     pub refuses: fn(&Seen) -> Option<&'static str>,

@@ -136,11 +136,11 @@ impl TensorFile {
 
 fn map(path: &Path) -> Result<Bytes> {
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    // SAFETY: the map is read-only and private to this process, and lives as long as the slices taken from it. What the
-    // type system cannot hold is that no other process shortens or rewrites the file meanwhile: rewritten bytes are
-    // read as other numbers (every element type accepts any bytes), a shortened file ends this process with SIGBUS,
-    // as it does in every program that maps its weights. This program itself never writes into an existing file: it
-    // renames a new one over it, which leaves the mapped one whole.
+    // SAFETY: the map is read-only and private to this process, and lives as long as the slices taken from it. What
+    // the type system cannot hold is that no other process shortens or rewrites the file meanwhile: rewritten bytes
+    // are read as other numbers (every element type accepts any bytes), a shortened file ends this process with
+    // SIGBUS, as it does in every program that maps its weights. This program itself never writes into an existing
+    // file: it renames a new one over it, which leaves the mapped one whole.
     let map = unsafe { Mmap::map(&file) }.map_err(|error| unreadable(path, &error))?;
     Ok(Box::new(map))
 }

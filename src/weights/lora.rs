@@ -1,8 +1,8 @@
 //! LoRA files: small changes to a model's weights, added while those are loaded.
 //!
-//! [`LoraFile`] is a file as it is; [`Changes`] are those of several files, found in a model by the names that each trainer
-//! gives its modules (`names`), their shapes checked; [`Merged`] adds them to a tensor when a network asks for it. So
-//! nothing else knows of them, and no tensor is in memory twice but the one that is being loaded.
+//! [`LoraFile`] is a file as it is; [`Changes`] are those of several files, found in a model by the names that each
+//! trainer gives its modules (`names`), their shapes checked; [`Merged`] adds them to a tensor when a network asks for
+//! it. So nothing else knows of them, and no tensor is in memory twice but the one that is being loaded.
 
 mod change;
 mod factor;

@@ -1,11 +1,12 @@
-//! Models at the files' border: folders in the diffusers layout, checkpoints in one file, safetensors and GGUF, what is
-//! written, and which models are known.
+//! Models at the files' border: folders in the diffusers layout, checkpoints in one file, safetensors and GGUF, what
+//! is written, and which models are known.
 //!
-//! [`Model`] finds a model (a folder, a [`Checkpoint`], a name from `weights-manifest.toml`, or the one inside the binary)
-//! and gives its configurations as text and each component's tensors as [`ComponentWeights`]. What a checkpoint's networks
-//! are called and which configurations they imply is in the [`family::Families`] that it is given. [`check`] compares
-//! tensors with what a network wants. [`Changes`] are those of LoRA files to a model's tensors. [`read_tensors`] and
-//! [`write_tensors`] carry single tensors in and out; [`write_atomically`] is how every output file is written.
+//! [`Model`] finds a model (a folder, a [`Checkpoint`], a name from `weights-manifest.toml`, or the one inside the
+//! binary) and gives its configurations as text and each component's tensors as [`ComponentWeights`]. What a
+//! checkpoint's networks are called and which configurations they imply is in the [`family::Families`] that it is
+//! given. [`check`] compares tensors with what a network wants. [`Changes`] are those of LoRA files to a model's
+//! tensors. [`read_tensors`] and [`write_tensors`] carry single tensors in and out; [`write_atomically`] is how every
+//! output file is written.
 //!
 //! Floor 3: may import `graph`, `ops` and floor 0.
 

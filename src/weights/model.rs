@@ -1,5 +1,5 @@
-//! A model in the diffusers layout: a folder with `model_index.json` and a folder for each component, or a checkpoint that
-//! is seen as one. A ControlNet, which is published by itself, is a model with that component alone.
+//! A model in the diffusers layout: a folder with `model_index.json` and a folder for each component, or a checkpoint
+//! that is seen as one. A ControlNet, which is published by itself, is a model with that component alone.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -152,7 +152,8 @@ impl Model {
         }
     }
 
-    /// What messages and pictures call this model: the name in the manifest, the folder's, or the file's without ending.
+    /// What messages and pictures call this model: the name in the manifest, the folder's, or the file's without
+    /// ending.
     pub fn name(&self) -> String {
         match (&self.entry, &self.storage) {
             (Some(entry), _) => entry.name.clone(),

@@ -12,8 +12,8 @@ use crate::weights::Model;
 
 #[derive(Debug, Args)]
 pub(super) struct ControlArgs {
-    /// A ControlNet that guides the picture: a diffusers folder or one file, for the model's family; may be given several
-    /// times, and the options below then once for each, in the same order
+    /// A ControlNet that guides the picture: a diffusers folder or one file, for the model's family; may be given
+    /// several times, and the options below then once for each, in the same order
     #[arg(long, value_name = "PATH")]
     control: Vec<PathBuf>,
     /// A PNG that the ControlNet is shown, as its kind wants it (edges, depth, ..): resized to the picture's size by

@@ -12,8 +12,8 @@ use crate::systems::Loras;
 pub(super) struct PromptLoraArgs {
     #[command(flatten)]
     files: LoraArgs,
-    /// Where `<lora:NAME:SCALE>` in a weighted prompt finds NAME.safetensors, beside the folders of --lora; may be given
-    /// several times
+    /// Where `<lora:NAME:SCALE>` in a weighted prompt finds NAME.safetensors, beside the folders of --lora; may be
+    /// given several times
     #[arg(long, value_name = "FOLDER")]
     lora_dir: Vec<PathBuf>,
 }

@@ -1,6 +1,6 @@
-//! Runs that follow each other on the device: what one leaves in an input the next reads, and nothing comes back between
-//! them. Two are under way at a time, so that the device has the next when it is done with one, and whoever waits hears
-//! of each when it is done.
+//! Runs that follow each other on the device: what one leaves in an input the next reads, and nothing comes back
+//! between them. Two are under way at a time, so that the device has the next when it is done with one, and whoever
+//! waits hears of each when it is done.
 
 use std::collections::VecDeque;
 
@@ -38,7 +38,8 @@ pub struct Chain<'a> {
 }
 
 impl Session {
-    /// No run yet. The runs are not given the inputs of these names, but read what was written to them or carried there.
+    /// No run yet. The runs are not given the inputs of these names, but read what was written to them or carried
+    /// there.
     pub fn chain(&self, changing: &[&str]) -> Chain<'_> {
         let changing = changing.iter().filter_map(|name| self.graph.input_named(name)).collect();
         Chain { session: self, changing, under_way: VecDeque::new(), done: None }

@@ -1,4 +1,5 @@
-//! What kernels do outside of the elements that are compared: behind an output, in the padding of its rows, nowhere at all.
+//! What kernels do outside of the elements that are compared: behind an output, in the padding of its rows, nowhere at
+//! all.
 
 use super::{Session, readback_buffer};
 use crate::error::{Error, Result};
@@ -10,8 +11,8 @@ pub(super) const GUARD: u64 = 256;
 const GUARD_BYTE: u8 = 0xa5;
 
 impl Session {
-    /// Fills every slot with NaN, so that a kernel that leaves a part of its output unwritten shows, and what lies behind
-    /// the slots with a pattern for [`Session::check_guards`].
+    /// Fills every slot with NaN, so that a kernel that leaves a part of its output unwritten shows, and what lies
+    /// behind the slots with a pattern for [`Session::check_guards`].
     pub fn poison(&self) {
         for (slot, bytes) in self.slots.iter().zip(&self.plan.slots) {
             let mut fill = vec![0xff; *bytes as usize];

@@ -14,8 +14,8 @@ use crate::tensor::Tensor;
 const GROUP: u64 = 64 << 20;
 
 impl Session {
-    /// [`Session::run`] that shows every node's index and output to `observe`, in order. The dispatches are the same, so
-    /// the outputs are bit for bit those of a run.
+    /// [`Session::run`] that shows every node's index and output to `observe`, in order. The dispatches are the same,
+    /// so the outputs are bit for bit those of a run.
     ///
     /// # Errors
     /// As [`Session::run`].

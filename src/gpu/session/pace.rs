@@ -1,8 +1,9 @@
-//! How a run is cut into submissions. A submission that keeps a device busy for long freezes the desktop that it draws,
-//! and after some seconds the system's watchdog ends it. So none should take longer than a budget, by measured times: the
-//! first run waits for each submission, starting with a small one, and learns what its nodes take; later runs follow that
-//! without waiting, each submission encoded while the device works on the one before, and correct it by their own times.
-//! A node that takes longer than the budget by itself is submitted by tiles, where its kernel can be.
+//! How a run is cut into submissions. A submission that keeps a device busy for long freezes the desktop that it
+//! draws, and after some seconds the system's watchdog ends it. So none should take longer than a budget, by measured
+//! times: the first run waits for each submission, starting with a small one, and learns what its nodes take; later
+//! runs follow that without waiting, each submission encoded while the device works on the one before, and correct it
+//! by their own times. A node that takes longer than the budget by itself is submitted by tiles, where its kernel can
+//! be.
 
 use std::ops::Range;
 
@@ -41,8 +42,8 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Nothing known but the graph, whose nodes cost operations and the elements that they read and write, and how each
-    /// of them is launched.
+    /// Nothing known but the graph, whose nodes cost operations and the elements that they read and write, and how
+    /// each of them is launched.
     pub fn of(graph: &Graph, launches: &[Launch]) -> Self {
         let cost = |node: &Node| {
             let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));

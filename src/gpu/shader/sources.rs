@@ -43,11 +43,11 @@ impl Sources {
     /// file by file. They are read now. Files that do not end in `.wgsl` are left alone.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there is no such folder, if it holds no WGSL file, or one whose name is no built-in one's,
-    /// since an edit there would do nothing; [`Error::File`] if a file cannot be read.
+    /// [`Error::Usage`] if the folder does not exist or holds no WGSL file, or if a file is not named like a built-in
+    /// one, since editing it would do nothing; [`Error::File`] if a file cannot be read.
     pub fn with_folder(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
-            return Err(Error::usage(format!("{}: there is no such folder", folder.display())).of(Field::Shaders));
+            return Err(Error::usage(format!("{} is not a folder", folder.display())).of(Field::Shaders));
         }
         let mut own = BTreeMap::new();
         let mut paths = list(folder)?;

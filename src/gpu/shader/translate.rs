@@ -49,8 +49,8 @@ pub fn spirv_words(Prepared { module, info }: &Prepared) -> Result<Vec<u32>> {
     Ok(if with_matrices { with_visible_workgroup_memory(&words) } else { words })
 }
 
-/// Metal's shading language 2.4, for macOS 12 and iOS 15. Buffers are numbered in the order of their bindings; a last one
-/// holds the lengths of the runtime-sized arrays.
+/// Metal's shading language 2.4, for macOS 12 and iOS 15. Buffers are numbered in the order of their bindings; a last
+/// one holds the lengths of the runtime-sized arrays.
 ///
 /// # Errors
 /// If the language cannot express the kernel.
@@ -91,8 +91,8 @@ pub fn msl(prepared: &Prepared) -> Result<String> {
     }
 }
 
-/// HLSL for DirectX 12, shader model 6.2 (the first with f16). Registers are numbered by kind: t for read-only buffers, u
-/// for written ones, b for uniforms and, after those, for the number of workgroups.
+/// HLSL for DirectX 12, shader model 6.2 (the first with f16). Registers are numbered by kind: t for read-only
+/// buffers, u for written ones, b for uniforms and, after those, for the number of workgroups.
 ///
 /// # Errors
 /// If the language cannot express the kernel.

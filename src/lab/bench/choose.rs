@@ -1,7 +1,7 @@
 //! Which shapes of an op are timed where not all are.
 //!
-//! All shapes of the real networks would take a software device hours, so by default each op shows two: one that is sure
-//! to be quick, and the largest that, going by that one's speed, fits the op's part of the time.
+//! All shapes of the real networks would take a software device hours, so by default each op shows two: one that is
+//! sure to be quick, and the largest that, going by that one's speed, fits the op's part of the time.
 
 use super::Bench;
 use super::measure::Route;
@@ -13,8 +13,8 @@ use crate::lab::ceilings::Ceilings;
 use crate::lab::suite::Workload;
 use crate::ops::Case;
 
-/// Seconds that one run may take unless all shapes are asked for, as far as can be told before: of an op that is all of the networks,
-/// and of any op.
+/// Seconds that one run may take unless all shapes are asked for, as far as can be told before: of an op that is all
+/// of the networks, and of any op.
 const MOST_SECONDS: f64 = 1.2;
 const LEAST_SECONDS: f64 = 0.1;
 /// Seconds that a case's check on the host may take.
@@ -49,7 +49,8 @@ pub(super) fn quick<'c, 'e>(candidates: &'c [Candidate<'e>], most: f64) -> Optio
     largest(candidates, LEAST_SHARE * most).or_else(smallest)
 }
 
-/// The largest shape that should not take longer than `most` seconds if it is as fast as `quick`, which took `seconds`.
+/// The largest shape that should not take longer than `most` seconds if it is as fast as `quick`, which took
+/// `seconds`.
 pub(super) fn large<'c, 'e>(
     candidates: &'c [Candidate<'e>],
     quick: &Candidate,
@@ -65,7 +66,8 @@ fn largest<'c, 'e>(candidates: &'c [Candidate<'e>], ideal: f64) -> Option<&'c Ca
     fit.max_by(|a, b| a.ideal.total_cmp(&b.ideal))
 }
 
-/// Seconds that one run of this op may take unless all shapes are asked for: the more, the larger its part in the networks is.
+/// Seconds that one run of this op may take unless all shapes are asked for: the more, the larger its part in the
+/// networks is.
 pub(super) fn most_seconds(op: &str, workloads: &[Workload], storage: Storage, ceilings: &Ceilings) -> Result<f64> {
     let (mut own, mut all) = (0.0, 0.0);
     for workload in workloads {

@@ -1,8 +1,8 @@
 //! One case on one device: compared with its CPU reference, and timed only if it is right, in rounds.
 //!
-//! A machine's speed drifts: with its temperature, and with what else runs. Samples that follow each other show little of
-//! that, so the spread between them promises too much. Here all rows take turns: each takes a few samples a round, and
-//! its spread is that between the rounds, which lie as far apart as the run is long.
+//! A machine's speed drifts: with its temperature, and with what else runs. Samples that follow each other show little
+//! of that, so the spread between them promises too much. Here all rows take turns: each takes a few samples a round,
+//! and its spread is that between the rounds, which lie as far apart as the run is long.
 
 use std::sync::Arc;
 
@@ -67,7 +67,8 @@ pub struct Watch<'a> {
     budget: Budget,
     repeats: usize,
     guess: f64,
-    /// Seconds of one run: for each round its least sample, since what other work on the machine adds is never negative.
+    /// Seconds of one run: for each round its least sample, since what other work on the machine adds is never
+    /// negative.
     rounds: Vec<f64>,
 }
 
@@ -174,7 +175,8 @@ pub struct Measured<'a> {
 pub enum Route {
     /// The op's variant of that number.
     Variant(usize),
-    /// The nodes that take the op's place in a network on this device ([`Graph::lowered`](crate::graph::Graph::lowered)).
+    /// The nodes that take the op's place in a network on this device
+    /// ([`Graph::lowered`](crate::graph::Graph::lowered)).
     Lowered,
 }
 

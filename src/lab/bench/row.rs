@@ -147,7 +147,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Of work done in so many seconds, against the ceilings of a device that stores activations in `dtype`.
+    /// Of the work that was done in `seconds`, against the ceilings of a device that stores activations in `dtype`.
     pub fn new(flops: u64, bytes: u64, seconds: f64, ceilings: &Ceilings, dtype: DType) -> Self {
         let seconds = seconds.max(1e-12);
         let (gflop_s, gb_s) = (flops as f64 / seconds / 1e9, bytes as f64 / seconds / 1e9);

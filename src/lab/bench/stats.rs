@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 pub struct Summary {
     /// Seconds: half of the rounds are below.
     pub median: f64,
-    /// The distance between the first and the third quartile (the middle half of the rounds), as a share of the median.
+    /// The distance between the first and the third quartile (the middle half of the rounds), as a share of the
+    /// median.
     pub spread: f64,
     /// How many numbers that is of.
     pub rounds: usize,

@@ -1,8 +1,8 @@
 //! A model's networks on a device, node by node and end to end.
 //!
-//! Every node is fed what the CPU computed, rounded to the device's storage, and its output is held against the CPU's for
-//! the same inputs: so a node is judged by itself, and errors do not add up. The CPU's own pass with that rounding tells
-//! what rounding alone costs from end to end; what the device is off beyond that is not rounding.
+//! Every node is fed what the CPU computed, rounded to the device's storage, and its output is held against the CPU's
+//! for the same inputs: so a node is judged by itself, and errors do not add up. The CPU's own pass with that rounding
+//! tells what rounding alone costs from end to end; what the device is off beyond that is not rounding.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -207,8 +207,8 @@ impl Run<'_> {
         Ok(report)
     }
 
-    /// The CPU's pass with every value rounded to this storage. With `rows`, the device is given every node, or the one
-    /// that is wanted, with which the pass then ends: `None`.
+    /// The CPU's pass with every value rounded to this storage. With `rows`, the device is given every node, or the
+    /// one that is wanted, with which the pass then ends: `None`.
     async fn pass(&self, graph: &Graph, storage: Storage, mut rows: Option<&mut Vec<Row>>) -> Result<Option<Outputs>> {
         let mut live: HashMap<ValueId, Tensor> = HashMap::new();
         for (id, tensor) in graph.order_inputs(&self.inputs(), &|_| false)? {
@@ -278,7 +278,8 @@ fn rounded(tensor: Tensor, kind: Kind, storage: Storage) -> Tensor {
     Tensor { data: round_to(dtype, tensor.data), shape: tensor.shape }
 }
 
-/// The verdict on an output: the device's error and that of rounding alone against the limit, given the first wrong node.
+/// The verdict on an output: the device's error and that of rounding alone against the limit, given the first wrong
+/// node.
 fn end(output: &str, [relative, rounding]: [f64; 2], limit: f64, wrong: Option<&str>) -> End {
     let failed = relative.is_nan() || relative > limit;
     let reason = failed.then(|| match wrong {

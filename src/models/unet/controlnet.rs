@@ -1,9 +1,9 @@
-//! ControlNet (Zhang et al. 2023; diffusers' `ControlNetModel`): a copy of a UNet's way down and middle that also sees a
-//! picture, edges or a pose for instance, and tells the UNet by residuals what to draw where.
+//! ControlNet (Zhang et al. 2023; diffusers' `ControlNetModel`): a copy of a UNet's way down and middle that also sees
+//! a picture, edges or a pose for instance, and tells the UNet by residuals what to draw where.
 //!
-//! The picture is made as small as the latents by a few convolutions and added to the first convolution's output. Every
-//! value that the UNet keeps for its way up, and the middle's output, gets one residual: the copy's value of the same
-//! place through a 1x1 convolution, which training began with zeros.
+//! The picture is made as small as the latents by a few convolutions and added to the first convolution's output.
+//! Every value that the UNet keeps for its way up, and the middle's output, gets one residual: the copy's value of the
+//! same place through a 1x1 convolution, which training began with zeros.
 
 use serde_json::json;
 
@@ -76,7 +76,8 @@ impl Config {
         1 << (self.stages.len() - 1)
     }
 
-    /// In what it differs from the UNet that it should guide, whose VAE makes one latent of `factor` x `factor` pixels.
+    /// In what it differs from the UNet that it should guide, whose VAE makes one latent of `factor` x `factor`
+    /// pixels.
     pub fn misfit(&self, unet: &unet::Config, factor: usize) -> Option<String> {
         let own = &self.unet;
         let reads_text = own.mid.is_some_and(|mid| mid.depth.is_some())
@@ -103,8 +104,8 @@ impl Config {
 
     /// The forward pass by itself, as [`unet::Config::graph`] is that of a UNet.
     ///
-    /// Inputs: the UNet's, and `controlnet_cond` `[B, factor H, factor W, 3]`, from 0 to 1. Outputs: for each place the
-    /// residual, `down_block_res_samples_0` and on in the order of the way down, and `mid_block_res_sample`.
+    /// Inputs: the UNet's, and `controlnet_cond` `[B, factor H, factor W, 3]`, from 0 to 1. Outputs: for each place
+    /// the residual, `down_block_res_samples_0` and on in the order of the way down, and `mid_block_res_sample`.
     ///
     /// # Errors
     /// As [`unet::Config::graph`].
@@ -126,8 +127,8 @@ impl Config {
         [batch, height, width, IMAGE_CHANNELS].into()
     }
 
-    /// Adds its residuals to those of a UNet's values that they are for: `skips`, and the middle's output `mid`, which is
-    /// given back with its own.
+    /// Adds its residuals to those of a UNet's values that they are for: `skips`, and the middle's output `mid`, which
+    /// is given back with its own.
     pub(super) fn guide(
         &self,
         root: &mut Module,
@@ -151,8 +152,8 @@ impl Config {
         Ok(mid)
     }
 
-    /// Hands every residual to `take` as soon as there is one, so that the copy's values need not be kept: with its place
-    /// among the UNet's values, `None` for the middle's.
+    /// Hands every residual to `take` as soon as there is one, so that the copy's values need not be kept: with its
+    /// place among the UNet's values, `None` for the middle's.
     fn residuals(&self, m: &mut Module, inputs: &Inputs, image: ValueId, take: Take) -> Result<()> {
         let at = self.unet.condition(m, inputs)?;
         let hint = self.shrink(&mut m.child("controlnet_cond_embedding"), image)?;

@@ -14,8 +14,8 @@ pub struct Level {
     pub up: Vec<Option<usize>>,
 }
 
-/// The middle block: two residual blocks with a transformer of this depth between them, or without one a single residual
-/// block.
+/// The middle block: two residual blocks with a transformer of this depth between them, or without one a single
+/// residual block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Middle {
     pub heads: usize,

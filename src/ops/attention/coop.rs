@@ -15,7 +15,8 @@ pub(super) struct Coop {
     /// Matrices of channels that scores are summed over at once, and how often.
     step: usize,
     steps: usize,
-    /// Matrices of channels of y side by side, groups of them that a workgroup computes, and workgroups that share a head's.
+    /// Matrices of channels of y side by side, groups of them that a workgroup computes, and workgroups that share a
+    /// head's.
     group: usize,
     groups: usize,
     pub(super) chunks: usize,

@@ -1,5 +1,6 @@
 //! Attention on the CPU: every head's keys and values are put into panels once, then blocks of queries pass over them.
-//! Scores exist for a block at a time only, with a running softmax (see [`Attention`](crate::ops::attention::Attention)).
+//! Scores exist for a block at a time only, with a running softmax (see
+//! [`Attention`](crate::ops::attention::Attention)).
 
 use std::cell::RefCell;
 
@@ -21,8 +22,8 @@ thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The heads of all batch entries, and where they stand: channel c of head h of a token is `h * d + c` behind the token's
-/// first.
+/// The heads of all batch entries, and where they stand: channel c of head h of a token is `h * d + c` behind the
+/// token's first.
 pub(crate) struct Heads<'a> {
     pub q: &'a [f32],
     pub k: &'a [f32],
@@ -62,13 +63,14 @@ impl Heads<'_> {
         SCRATCH.set(panels);
     }
 
-    /// Elements of a head's panels: k, transposed, `[d, keys]` and v `[keys, d]`, their columns made up to whole vectors.
+    /// Elements of a head's panels: k, transposed, `[d, keys]` and v `[keys, d]`, their columns made up to whole
+    /// vectors.
     fn panels_len(&self) -> usize {
         self.d * self.keys.next_multiple_of(WHOLE) + self.keys * self.d.next_multiple_of(WHOLE)
     }
 
-    /// Puts a head's keys and values into panels. What is beyond the last column stays zero, or some other head's numbers:
-    /// a column of a product depends on its own column alone.
+    /// Puts a head's keys and values into panels. What is beyond the last column stays zero, or some other head's
+    /// numbers: a column of a product depends on its own column alone.
     fn fill_panels(&self, pair: usize, panels: &mut [f32]) {
         let &Self { d, keys, row: stride, .. } = self;
         let at = pair / self.heads * keys * stride + pair % self.heads * d;

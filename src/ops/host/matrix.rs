@@ -24,8 +24,8 @@ const ROWS: usize = 128;
 /// Rows of x for a task, at least, where there are several for the same columns.
 const TASK_ROWS: usize = 48;
 
-/// `[.., C, N]` seen as `[K, N]`: one panel of columns after the other, each `[K, width]`; columns past the matrix hold
-/// zeros.
+/// `[.., C, N]` seen as `[K, N]`: one panel of columns after the other, each `[K, width]`; columns past the matrix
+/// hold zeros.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Matrix {
     shape: Shape,
@@ -112,8 +112,8 @@ impl Matrix {
         });
     }
 
-    /// Computes `x·w` with some of w's rows, and has `put` make rows of y, so many elements each, of it: `put` is given the
-    /// first column of a panel, the sums of a row for this panel's columns, and the row of y.
+    /// Computes `x·w` with some of w's rows, and has `put` make rows of y, so many elements each, of it: `put` is
+    /// given the first column of a panel, the sums of a row for this panel's columns, and the row of y.
     fn products(
         &self,
         y: &mut [f32],

@@ -1,8 +1,8 @@
 //! What the CPU computes in another way than the definition says, because that is faster, and the vectors that it
 //! computes with. Every function here is held by a test against the definition.
 //!
-//! Whatever computes with vectors is `#[inline(always)]` and without closures: a function or a closure that stays one of
-//! its own is compiled for the oldest processor.
+//! Whatever computes with vectors is `#[inline(always)]` and without closures: a function or a closure that stays one
+//! of its own is compiled for the oldest processor.
 
 use pulp::{Arch, Simd};
 
@@ -12,8 +12,8 @@ pub mod matrix;
 pub(crate) mod panel;
 pub(crate) mod winograd;
 
-/// Runs `work`, compiled for each instruction set, with the best that this processor has: the compiler makes vectors of
-/// its loops as far as everything in them is inlined, `work` itself included.
+/// Runs `work`, compiled for each instruction set, with the best that this processor has: the compiler makes vectors
+/// of its loops as far as everything in them is inlined, `work` itself included.
 #[inline]
 pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(work)
@@ -56,13 +56,14 @@ fn both<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> [S::f32s; 2] {
     [simd.add_f32s(a, b), simd.sub_f32s(a, b)]
 }
 
-/// `e^x` for x up to 0, to 2e-7 relative, and 0 where f32 has not all digits of it any more. Without a branch or a call, so
-/// that the compiler makes vectors of it: a large picture takes hundreds of millions.
+/// `e^x` for x up to 0, to 2e-7 relative, and 0 where f32 has not all digits of it any more. Without a branch or a
+/// call, so that the compiler makes vectors of it: a large picture takes hundreds of millions.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     /// Adding it leaves f32 no room for a fraction: the low bits are then the nearest whole number.
     const ROUND: f32 = (3 << 22) as f32;
-    /// ln(2) in two parts, the first with so few digits that its products with whole numbers are exact (Cody and Waite).
+    /// ln(2) in two parts, the first with so few digits that its products with whole numbers are exact (Cody and
+    /// Waite).
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
     // 2^-126 is the smallest power with all its digits. A comparison, unlike `max`, lets NaN through.
     let t = x * std::f32::consts::LOG2_E;
@@ -95,8 +96,8 @@ fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.select_f32s(small, simd.splat_f32s(0.0), simd.mul_f32s(power, scale))
 }
 
-/// Coefficients of the Taylor series of `2^x`, from the seventh power's on down: |x| is at most a half, and the first term
-/// left out below 6e-9.
+/// Coefficients of the Taylor series of `2^x`, from the seventh power's on down: |x| is at most a half, and the first
+/// term left out below 6e-9.
 const POWERS_OF_TWO: [f32; 8] = {
     let (mut series, mut term) = ([0.0; 8], 1.0);
     let mut i = 0;

@@ -1,6 +1,7 @@
-//! 3x3 convolutions with a quarter of the multiplications: `y = Aᵀ[(G w Gᵀ) ∘ (Bᵀ d B)]A` for every 4x4 pixels of y, the
-//! product ∘ summed over channels (Winograd's F(4x4, 3x3); Lavin and Gray 2015). Polynomials of degree 5 are evaluated at
-//! 0, ±√½, ±√2 and ∞: with these points the error is half that of 0, ±1, ±2 and ∞, and about four times a plain sum's.
+//! 3x3 convolutions with a quarter of the multiplications: `y = Aᵀ[(G w Gᵀ) ∘ (Bᵀ d B)]A` for every 4x4 pixels of y,
+//! the product ∘ summed over channels (Winograd's F(4x4, 3x3); Lavin and Gray 2015). Polynomials of degree 5 are
+//! evaluated at 0, ±√½, ±√2 and ∞: with these points the error is half that of 0, ±1, ±2 and ∞, and about four times a
+//! plain sum's.
 
 use std::cell::RefCell;
 
@@ -68,8 +69,8 @@ impl Conv3x3<'_> {
         whole && self.n.min(self.channels) >= 32 && IN * IN * (tiles + WEIGHTS_TILES) < 9 * height * width
     }
 
-    /// Writes all of y, `pixel(b, i, j)` being x at the tap 0, 0 of y's pixel i, j, or `None` beyond the edges. `finish`
-    /// gets the number of the first pixel of some that are done, and these.
+    /// Writes all of y, `pixel(b, i, j)` being x at the tap 0, 0 of y's pixel i, j, or `None` beyond the edges.
+    /// `finish` gets the number of the first pixel of some that are done, and these.
     pub(crate) fn run<'x>(
         &self,
         y: &mut [f32],

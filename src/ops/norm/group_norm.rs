@@ -1,7 +1,7 @@
-//! `y[b, .., c] = (x[b, .., c] - mean) / sqrt(var + eps) * gamma[c] + beta[c]`, then SiLU if asked: x `[B, .., C]`, stats of
-//! [`GroupNormStats`], gamma and beta `[C]`. Mean and biased variance are those of the group's channels in all pixels of
-//! the batch entry. Before every convolution of a residual block (PyTorch `GroupNorm`; Wu and He 2018). An optional row
-//! `[B, C]` is added to x first, as [`GroupNormStats`] does.
+//! `y[b, .., c] = (x[b, .., c] - mean) / sqrt(var + eps) * gamma[c] + beta[c]`, then SiLU if asked: x `[B, .., C]`,
+//! stats of [`GroupNormStats`], gamma and beta `[C]`. Mean and biased variance are those of the group's channels in
+//! all pixels of the batch entry. Before every convolution of a residual block (PyTorch `GroupNorm`; Wu and He 2018).
+//! An optional row `[B, C]` is added to x first, as [`GroupNormStats`] does.
 //!
 //! [`GroupNormStats`]: super::group_norm_stats::GroupNormStats
 

@@ -1,10 +1,10 @@
-//! The first pass of a group norm: x `[B, .., C]` to `[B, groups, chunks, 4]`, f32, holding (mean, M2, count, 0) of each
-//! chunk of pixels, where M2 is the sum of squared distances to that mean. The second pass, [`GroupNorm`], puts the
-//! chunks together: that way a large picture occupies a whole device, and a large mean costs no precision (Chan, Golub
-//! and LeVeque 1979).
+//! The first pass of a group norm: x `[B, .., C]` to `[B, groups, chunks, 4]`, f32, holding (mean, M2, count, 0) of
+//! each chunk of pixels, where M2 is the sum of squared distances to that mean. The second pass, [`GroupNorm`], puts
+//! the chunks together: that way a large picture occupies a whole device, and a large mean costs no precision (Chan,
+//! Golub and LeVeque 1979).
 //!
-//! An optional row `[B, C]`, the time embedding, is added to every pixel of its batch entry on the way in. Added before,
-//! and stored in f16, a large one would push out the bits that the norm is about to bring forward.
+//! An optional row `[B, C]`, the time embedding, is added to every pixel of its batch entry on the way in. Added
+//! before, and stored in f16, a large one would push out the bits that the norm is about to bring forward.
 //!
 //! [`GroupNorm`]: super::group_norm::GroupNorm
 
@@ -28,7 +28,8 @@ pub struct GroupNormStats {
     pub row: bool,
 }
 
-/// Pixels in a chunk, as long as that does not make too many chunks: every workgroup of the second pass reads them all.
+/// Pixels in a chunk, as long as that does not make too many chunks: every workgroup of the second pass reads them
+/// all.
 const CHUNK_PIXELS: usize = 256;
 const MOST_CHUNKS: usize = 32;
 
@@ -54,8 +55,8 @@ pub(crate) fn stats_shape(x: &Shape, groups: usize) -> Result<Shape> {
     Ok([x.batch(), groups, chunks(pixels(x)).0, 4].into())
 }
 
-/// `Ok` if the inputs from `first` on have the shapes of a group norm's gamma and beta and of the row added to x, if there
-/// is one.
+/// `Ok` if the inputs from `first` on have the shapes of a group norm's gamma and beta and of the row added to x, if
+/// there is one.
 pub(crate) fn expect_vectors(op: &str, inputs: Inputs, first: usize) -> Result<()> {
     let (batch, channels) = (inputs[0].shape.batch(), inputs[0].shape.channels());
     let shapes = [("gamma", [channels].into()), ("beta", [channels].into()), ("row", [batch, channels].into())];

@@ -1,7 +1,7 @@
 //! A group norm in one pass over the device: [`GroupNormStats`] and [`GroupNorm`] as one node, for pictures of which a
-//! workgroup can take a whole group without keeping the device waiting. x `[B, .., C]`, gamma and beta `[C]`, perhaps a
-//! row `[B, C]` that is added to x first (PyTorch `GroupNorm`; Wu and He 2018). Most norms of a UNet; the VAE's large
-//! pictures take the two passes.
+//! workgroup can take a whole group without keeping the device waiting. x `[B, .., C]`, gamma and beta `[C]`, perhaps
+//! a row `[B, C]` that is added to x first (PyTorch `GroupNorm`; Wu and He 2018). Most norms of a UNet; the VAE's
+//! large pictures take the two passes.
 
 use super::group_norm::GroupNorm;
 use super::group_norm_stats::{GroupNormStats, chunks, expect_vectors, pixels, stats_shape};
@@ -28,8 +28,8 @@ pub struct GroupNormWhole {
 
 const THREADS: usize = 256;
 const MOST_SPAN_GROUPS: usize = 4;
-/// Elements of a workgroup: those of SD 1.5's largest latents, 64 x 64 with 320 channels in 32 groups, and half as many
-/// again.
+/// Elements of a workgroup: those of SD 1.5's largest latents, 64 x 64 with 320 channels in 32 groups, and half as
+/// many again.
 const MOST_ELEMENTS: usize = 3 << 15;
 
 /// As few groups as fill whole vectors of four channels.

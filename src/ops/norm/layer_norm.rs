@@ -1,5 +1,5 @@
-//! `y[.., c] = (x[.., c] - mean) / sqrt(var + eps) * gamma[c] + beta[c]`, mean and biased variance over the channels: x
-//! `[.., C]`, gamma and beta `[C]`. Around every attention and feed-forward (PyTorch `LayerNorm`; Ba et al. 2016).
+//! `y[.., c] = (x[.., c] - mean) / sqrt(var + eps) * gamma[c] + beta[c]`, mean and biased variance over the channels:
+//! x `[.., C]`, gamma and beta `[C]`. Around every attention and feed-forward (PyTorch `LayerNorm`; Ba et al. 2016).
 
 use rayon::prelude::*;
 

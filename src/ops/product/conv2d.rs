@@ -147,8 +147,8 @@ impl Conv2d {
     }
 }
 
-/// Terms of the sum that a product on the CPU takes at once, at least: so many that the output is seldom rewritten, and
-/// so few that the patches of many pixels stay in the cache.
+/// Terms of the sum that a product on the CPU takes at once, at least: so many that the output is seldom rewritten,
+/// and so few that the patches of many pixels stay in the cache.
 const GROUP_LEN: usize = 1024;
 
 impl Weighted for Conv2d {

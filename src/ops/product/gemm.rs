@@ -37,8 +37,8 @@ const BROADCAST: [Tile; 3] = [
 /// The last resort of any device.
 const NAIVE: Tile = Tile { name: "naive", core: "gemm_naive", constant: None, rows: 16, columns: 64 };
 
-/// The sizes of a product: y `[rows, n]`, the sum of `taps` products over `c` channels each. Or of so many of them, each
-/// with such rows and a w of its own.
+/// The sizes of a product: y `[rows, n]`, the sum of `taps` products over `c` channels each. Or of so many of them,
+/// each with such rows and a w of its own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) matrices: usize,
@@ -48,7 +48,8 @@ pub(crate) struct Size {
     pub(crate) n: usize,
 }
 
-/// The launches of a shader that imports a core, for one with its own bindings and constants; `finish` adds its params.
+/// The launches of a shader that imports a core, for one with its own bindings and constants; `finish` adds its
+/// params.
 pub(crate) fn variants(shader: &Launch, size: Size, caps: &Caps, finish: impl Fn(Launch) -> Launch) -> Vec<Variant> {
     let variant = |name, [rows, columns]: [usize; 2], with_core: &dyn Fn(Launch) -> Launch| {
         let tiles = Tiles { count: (size.matrices * size.rows).div_ceil(rows), folded: true };
@@ -74,8 +75,8 @@ pub(crate) fn variants(shader: &Launch, size: Size, caps: &Caps, finish: impl Fn
     broadcast.into_iter().flatten().chain(portable).chain(coops).collect()
 }
 
-/// Tiles from the largest on, with the smallest that has all rows in front of the others: in a larger one most threads would
-/// multiply rows that are not there.
+/// Tiles from the largest on, with the smallest that has all rows in front of the others: in a larger one most threads
+/// would multiply rows that are not there.
 fn ordered(tiles: &[Tile], rows: usize) -> impl Iterator<Item = Tile> {
     let first = tiles.iter().rposition(|tile| rows <= tile.rows).unwrap_or(0);
     let others = tiles.iter().enumerate().filter(move |(i, _)| *i != first).map(|(_, tile)| *tile);

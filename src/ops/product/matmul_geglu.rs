@@ -1,6 +1,6 @@
-//! `y[.., i] = p[.., 2i] * gelu(p[.., 2i + 1])` of the product `p = x·w + bias`: x `[.., K]`, w `[K, 2N]`, bias `[2N]`, y
-//! `[.., N]`. A [`MatMul`] with the [`Geglu`] after it, whose input is the largest activation of
-//! the U-Net and here is never stored. 2N is a multiple of eight, so that halves of vectors make up whole rows of y.
+//! `y[.., i] = p[.., 2i] * gelu(p[.., 2i + 1])` of the product `p = x·w + bias`: x `[.., K]`, w `[K, 2N]`, bias
+//! `[2N]`, y `[.., N]`. A [`MatMul`] with the [`Geglu`] after it, whose input is the largest activation of the U-Net
+//! and here is never stored. 2N is a multiple of eight, so that halves of vectors make up whole rows of y.
 
 use super::epilogue::Epilogue;
 use super::in_blocks;

@@ -21,12 +21,13 @@ pub(crate) enum Threads {
 /// What the working set of a block may take, in f32s: 2 MiB, so that two threads' blocks stay in a shared cache.
 const BLOCK_LEN: usize = (2 << 20) / 4;
 
-/// Fewer rows than this for each thread, and a product that shares its columns out, too, keeps all threads busy better.
+/// Fewer rows than this for each thread, and a product that shares its columns out, too, keeps all threads busy
+/// better.
 const ROWS_PER_THREAD: usize = 128;
 
 /// Cuts the rows (of `n` elements) of `y` into blocks, each with a working set of `width` elements a row, and calls
-/// `work` with each block's first row, its elements, and the threads it may use. Many rows are worked on in blocks side
-/// by side, few in blocks one after the other.
+/// `work` with each block's first row, its elements, and the threads it may use. Many rows are worked on in blocks
+/// side by side, few in blocks one after the other.
 pub(crate) fn in_blocks(y: &mut [f32], n: usize, width: usize, work: impl Fn(usize, &mut [f32], Threads) + Sync) {
     if y.is_empty() {
         return;

@@ -4,11 +4,10 @@
 //! multiply-adds of the convolution itself (Winograd 1980; Lavin and Gray 2015, arXiv:1509.09308).
 //!
 //! In a graph it is four kinds of nodes: [`WinogradWeights`](winograd_weights::WinogradWeights) and
-//! [`WinogradInput`](winograd_input::WinogradInput) transform,
-//! [`WinogradProduct`](winograd_product::WinogradProduct) multiplies,
-//! [`WinogradOutput`](winograd_output::WinogradOutput) transforms back. What is between them is f32 whatever the
-//! type of activations: in f16 the transforms would lose three bits. Interpolation is at 0, ±√½, ±√2 and ∞, which loses
-//! fewer bits than the whole numbers of the paper.
+//! [`WinogradInput`](winograd_input::WinogradInput) transform, [`WinogradProduct`](winograd_product::WinogradProduct)
+//! multiplies, [`WinogradOutput`](winograd_output::WinogradOutput) transforms back. What is between them is f32
+//! whatever the type of activations: in f16 the transforms would lose three bits. Interpolation is at 0, ±√½, ±√2 and
+//! ∞, which loses fewer bits than the whole numbers of the paper.
 
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 use std::ops::Range;
@@ -27,11 +26,11 @@ pub const OUT: usize = 4;
 pub const SIDE: usize = 6;
 /// In an input tile: the number of products.
 pub const POSITIONS: usize = SIDE * SIDE;
-/// Columns of a panel of the products' w, which is read from its first value to its last. A product's columns are filled
-/// up to whole panels.
+/// Columns of a panel of the products' w, which is read from its first value to its last. A product's columns are
+/// filled up to whole panels.
 pub const PANEL: usize = 32;
-/// Zeros behind the values of each position. Without them the 36 that a thread reads or writes would often be a multiple
-/// of 4 KiB apart, and a cache holds few such lines.
+/// Zeros behind the values of each position. Without them the 36 that a thread reads or writes would often be a
+/// multiple of 4 KiB apart, and a cache holds few such lines.
 pub(crate) const GAP: usize = 32;
 
 const P: f64 = FRAC_1_SQRT_2;

@@ -1,7 +1,7 @@
 //! `v[6i + j][t, c] = (Bᵀ d B)[i, j]` with d the 6x6 pixels of x's channel c around output tile t: x `[B, H, W, C]` to
-//! `[T, C']` values of f32 at each of [36 positions](super::positions), for a range of the tiles and of the
-//! channels; T and C' are their numbers filled up to what a product computes at once, with zeros. Tiles are numbered by
-//! batch entry, row, column; beyond x's edges there are zeros. With [`WinogradInput::upsample`] the up-sampled x takes the
+//! `[T, C']` values of f32 at each of [36 positions](super::positions), for a range of the tiles and of the channels;
+//! T and C' are their numbers filled up to what a product computes at once, with zeros. Tiles are numbered by batch
+//! entry, row, column; beyond x's edges there are zeros. With [`WinogradInput::upsample`] the up-sampled x takes the
 //! place of x, and is never stored. The pixels of a [Winograd convolution](super).
 
 use std::ops::Range;

@@ -3,8 +3,8 @@
 //! edges are dropped; T and N' are filled up to what a product computes at once. The parts after the transform are the
 //! [`Epilogue`]'s. The end of a [Winograd convolution](super).
 //!
-//! m is of a range of the tiles: the others are taken from `before`, a y with some tiles done, or are zero. So a picture's
-//! products need not be there all at once.
+//! m is of a range of the tiles: the others are taken from `before`, a y with some tiles done, or are zero. So a
+//! picture's products need not be there all at once.
 
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
-//! `u[6i + j][p, c, n] = (G g Gᵀ)[i, j]` with `g[u, v] = w[u, v, c, 32p + n]`: w `[3, 3, C, N]` to `[P, C', 32]` values of
-//! f32 at each of [36 positions](super::positions), for a range of the channels; C' is their number and P that
-//! of panels of 32 columns, both with padding, which is zero. The kernels of a [Winograd convolution](super),
+//! `u[6i + j][p, c, n] = (G g Gᵀ)[i, j]` with `g[u, v] = w[u, v, c, 32p + n]`: w `[3, 3, C, N]` to `[P, C', 32]`
+//! values of f32 at each of [36 positions](super::positions), for a range of the channels; C' is their number and P
+//! that of panels of 32 columns, both with padding, which is zero. The kernels of a [Winograd convolution](super),
 //! transformed at every run: kept, they would be four to eight times the weights.
 
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! The families of models that are recognised, one file and one row of [`FAMILIES`] each: what [`Family`] asks for, as the
-//! published models have it.
+//! The families of models that are recognised, one file and one row of [`FAMILIES`] each: what [`Family`] asks for, as
+//! the published models have it.
 
 mod sd1;
 mod sd2;
@@ -37,7 +37,7 @@ impl Model {
     /// file is among the models of this machine; the built-in model for none.
     ///
     /// # Errors
-    /// A path or name that is neither; a known model that is not here, a folder or file that is no model.
+    /// If the path or name is neither, a known model is not on this machine, or the folder or file is not a model.
     pub fn resolve(model: Option<&OsStr>) -> Result<Self> {
         Self::resolve_among(&FAMILIES, model)
     }
@@ -68,7 +68,7 @@ const NETWORK: Component = Component {
     others: |_, _| Vec::new(),
 };
 
-/// Listed before a UNet: of files with one network alone, its have tensors of a UNet's names, too.
+/// Listed before a UNet: a file with a ControlNet alone also has tensors with a UNet's names.
 const CONTROLNET: Component = Component {
     name: "controlnet",
     parts: &[("control_model.", Layout::ControlNet)],
@@ -111,8 +111,8 @@ const TEXT_ENCODER: Component = Component {
         ("embeddings.token_embedding.weight", Layout::Clip),
     ],
     lora: [&["text_encoder.", "base_model.model."], &["lora_te_", "lora_te1_"]],
-    // What no UNet is conditioned by of a first text encoder: the projection of the pooled text and, of OpenCLIP's layers
-    // (ViT-H has 24), the last.
+    // What no UNet is conditioned by of a first text encoder: the projection of the pooled text and, of OpenCLIP's
+    // layers (ViT-H has 24), the last.
     unread: |text, untold| match Trainer::of(text, untold) {
         Trainer::OpenAi => vec!["text_projection.weight"],
         Trainer::OpenClip => vec!["text_projection.weight", "text_model.encoder.layers.23."],
@@ -127,9 +127,9 @@ fn noise(_: &Seen, _: Option<f32>) -> (Kind, String) {
     (EPSILON, "models of this family do".into())
 }
 
-/// `model_index.json`, and `scheduler/scheduler_config.json` with the keys that the family's published one has, of which
-/// `own` are those that not all have: each sampler takes its own class's default for every other, so a key more or less
-/// is another schedule.
+/// `model_index.json`, and `scheduler/scheduler_config.json` with the keys that the family's published one has, of
+/// which `own` are those that not all have: each sampler takes its own class's default for every other, so a key more
+/// or less is another schedule.
 fn files(pipeline: &str, scheduler: &str, own: Value, prediction: &Prediction) -> Vec<(&'static str, Value)> {
     let mut config = json!({
         "_class_name": scheduler,

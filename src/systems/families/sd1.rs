@@ -1,5 +1,5 @@
-//! Stable Diffusion 1 (Rombach et al. 2022): one text encoder, OpenAI's, and a UNet that projects into its transformers by
-//! convolutions.
+//! Stable Diffusion 1 (Rombach et al. 2022): one text encoder, OpenAI's, and a UNet that projects into its
+//! transformers by convolutions.
 
 use serde_json::json;
 

@@ -35,7 +35,7 @@ pub(super) fn images(request: &Request, settings: &Settings) -> Vec<(String, Ten
     request.controls.iter().enumerate().map(image).collect()
 }
 
-/// For each ControlNet the name of its scale's input, and the scale at each of so many evaluations of the UNet.
+/// For each ControlNet the name of its scale's input, and the scale at each evaluation of the UNet.
 pub(super) fn scales(request: &Request, evaluations: usize) -> Vec<(String, Vec<f32>)> {
     let scales = |control: &Control| (0..evaluations).map(|at| control.scale_at(at, evaluations)).collect();
     let named = |(index, control)| (scale_input(index), scales(control));

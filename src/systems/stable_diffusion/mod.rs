@@ -1,5 +1,5 @@
-//! Stable Diffusion 1, 2 and XL (Rombach et al. 2022, Podell et al. 2023): noise in a VAE's latents becomes a picture under
-//! the guidance of texts; diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`.
+//! Stable Diffusion 1, 2 and XL (Rombach et al. 2022, Podell et al. 2023): noise in a VAE's latents becomes a picture
+//! under the guidance of texts; diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`.
 
 mod control;
 mod text;
@@ -11,16 +11,16 @@ use std::sync::{Arc, Mutex};
 pub use text::Conditioning;
 use variant::Variant;
 
-use super::cut::{Cut, Given, Rows};
+use super::cut::{Cut, Given};
 use super::decode::{self, Decoder};
 use super::denoise::{Loop, given_state};
 use super::guidance::Guidance;
 use super::kit::{Kit, Rest};
 use super::part::{Models, Part};
-use super::request::{Request, Settings};
+use super::request::{Own, Request, Settings};
 use super::system::{Drawing, System};
 use crate::conditioning::{ClipText, Options};
-use crate::error::{Error, Field, Remedy, Result};
+use crate::error::{Error, Result};
 use crate::models::autoencoder::Autoencoder;
 use crate::models::config::{FORWARD, NetworkConfig};
 use crate::models::ports::Changes;
@@ -81,18 +81,18 @@ impl StableDiffusion {
         [settings.height, settings.width].map(|side| side / self.vae.factor())
     }
 
-    /// The UNet with its ControlNets, cut for so many pictures, each drawn for texts of the shape `[texts, tokens,
-    /// channels]`.
+    /// The UNet with its ControlNets, cut for a number of pictures at once, each drawn for texts of the shape `[texts,
+    /// tokens, channels]`.
     fn cut(&self, executor: &Executor, settings: &Settings, text: &Shape, pictures: usize) -> Result<Cut> {
         let [height, width] = self.size(settings);
-        let (texts, tokens) = (text.batch(), text.rows() / text.batch());
+        let tokens = text.rows() / text.batch();
         let steps = settings.sampler(&self.schedule)?.timesteps().len();
         let whole = |rows| self.unet.controlled_graph(&self.controls, rows, height, width, tokens);
         let own = self.unet.ports(FORWARD).into_iter().map(|port| (port.name.to_string(), port.changes));
         let images = (0..self.controls.len()).map(|index| (controlnet::image_input(index), Changes::Picture));
         let inputs: Vec<_> = own.chain(images).collect();
-        let cut = Cut::of(["UNet", "unet"], &whole, &inputs, Rows { pictures, texts, steps })?;
-        cut.sampled(executor, &|| settings.sampler(&self.schedule), &self.guidance(settings))
+        let cut = Cut::of(["UNet", "unet"], &whole, &inputs, [pictures, steps], self.guidance(settings))?;
+        cut.sampled(executor, &|| settings.sampler(&self.schedule))
     }
 
     /// What the UNet's parts are given.
@@ -137,7 +137,6 @@ impl StableDiffusion {
         let denoise = Loop {
             cut: self.cut(kit.executor, settings, &text.context.shape, range.len())?,
             given: self.given(request, settings, text, first.timesteps()),
-            guidance: self.guidance(settings),
             sampler: &sampler,
             start: given_state(request, &state, &range)?,
             state,
@@ -147,8 +146,8 @@ impl StableDiffusion {
         denoise.run(kit).await
     }
 
-    /// Prompt to embeddings, noise to latents, latents to pixels: of all pictures at once or, where there is no room for
-    /// that, of as many as there is room for.
+    /// Prompt to embeddings, noise to latents, latents to pixels: of all pictures at once or, where those do not fit,
+    /// of as many as do.
     async fn drawn(&self, kit: &mut Kit<'_>) -> Result<()> {
         if let Some(warning) = samplers::warning(&kit.settings.sampler, &self.schedule)? {
             kit.warn(warning);
@@ -176,35 +175,17 @@ impl StableDiffusion {
 
 impl System for StableDiffusion {
     fn settings(&self, models: &Models, request: &Request) -> Result<Settings> {
-        let defaults = models.model.entry().map(|entry| entry.defaults.clone()).unwrap_or_default();
         let factor = self.vae.factor();
-        let own = defaults.size.or(self.unet.sample_size.map(|[height, width]| [width * factor, height * factor]));
-        let side = |given: Option<usize>, own: Option<usize>, field| {
-            let missing = || Error::usage("this model has no size of its own").remedies([Remedy::Give(field)]);
-            let pixels = given.or(own).ok_or_else(missing)?;
-            if pixels == 0 || pixels % factor != 0 {
-                let nearest = (pixels / factor).max(1) * factor;
-                let what = format!("{pixels} is not a positive multiple of {factor}");
-                return Err(Error::usage(what).of(field).remedies([Remedy::set(field, nearest)]));
-            }
-            Ok(pixels)
+        let own = Own {
+            model: &models.model,
+            size: self.unet.sample_size.map(|size| size.map(|side| side * factor)),
+            factor,
+            steps: 25,
+            guidance: self.variant.guidance,
+            sampler: None,
+            schedule: &self.schedule,
         };
-        let sampler = match request.sampler.clone().or(defaults.sampler) {
-            Some(name) => name,
-            None => self.schedule.default_sampler()?.to_string(),
-        };
-        let settings = Settings {
-            width: side(request.width, own.map(|[width, _]| width), Field::Width)?,
-            height: side(request.height, own.map(|[_, height]| height), Field::Height)?,
-            steps: request.steps.or(defaults.steps).unwrap_or(25),
-            guidance: request.guidance.or(defaults.guidance).unwrap_or(self.variant.guidance),
-            sampler,
-            spacing: request.spacing.clone(),
-            prediction: request.prediction.clone(),
-            eta: request.eta,
-        };
-        settings.sampler(&self.schedule)?;
-        Ok(settings)
+        Settings::of(request, &own)
     }
 
     fn parts(&self, models: &Models, executor: &Executor, request: &Request, settings: &Settings) -> Result<Vec<Part>> {
@@ -254,8 +235,8 @@ mod tests {
 
     #[test]
     fn a_step_of_sd15_takes_at_most_340_dispatches() {
-        let Cut { step, rows, .. } = cut(&[]);
-        let nodes = sampling(step, 3, rows).unwrap().fused().nodes;
+        let Cut { step, pictures, guidance, .. } = cut(&[]);
+        let nodes = sampling(step, 3, pictures, guidance.rows).unwrap().fused().nodes;
         assert!(nodes.len() <= 340, "{}", nodes.len());
     }
 

@@ -136,7 +136,8 @@ pub fn vae(vae: &Seen, untold: &Untold) -> Value {
     config
 }
 
-/// Who trained a text encoder: that decides its activation, what fills up its texts, and how many of its layers are read.
+/// Who trained a text encoder: that decides its activation, what fills up its texts, and how many of its layers are
+/// read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trainer {
     /// Of ViT-L.
@@ -146,8 +147,8 @@ pub enum Trainer {
 }
 
 impl Trainer {
-    /// By the encoder's width, where that is a published one's. Never by its tensors' names, since programs write either's
-    /// in the other's manner.
+    /// By the encoder's width, where that is a published one's. Never by its tensors' names, since programs write
+    /// either's in the other's manner.
     pub fn of(text: &Seen, untold: &Untold) -> Self {
         match text_width(text) {
             OPENAI_WIDTH => Self::OpenAi,

@@ -1,7 +1,7 @@
 //! From the names of the original files to those of the networks, by rules.
 //!
-//! The original code numbers a UNet's layers through (`input_blocks.4.1`) and calls everything else by other words than
-//! diffusers does. What no rule knows keeps its name, and is found to be too much.
+//! The original code numbers a UNet's layers through (`input_blocks.4.1`) and calls everything else by other words
+//! than diffusers does. What no rule knows keeps its name, and is found to be too much.
 //!
 //! Sources: CompVis' `ldm`, OpenCLIP, and diffusers' `single_file_utils.py`, which goes the same way.
 
@@ -85,8 +85,8 @@ fn renamed(rules: Rules, name: &str) -> String {
     found.unwrap_or_else(|| name.to_string())
 }
 
-/// What networks call the tensors that a part of this layout stores as `stored`: each with its stored name and how it lies
-/// in it. Names that are already the networks' stay.
+/// What networks call the tensors that a part of this layout stores as `stored`: each with its stored name and how it
+/// lies in it. Names that are already the networks' stay.
 pub fn tensors<'a>(layout: Layout, stored: &[&'a str]) -> Vec<(String, &'a str, View)> {
     let whole = |name: &dyn Fn(&str) -> String| stored.iter().map(|s| (name(s), *s, View::Whole)).collect();
     match layout {

@@ -1,5 +1,5 @@
-//! From the names of a UNet's modules to those of the original files: [`keys`](super::keys) the other way round, for files
-//! that tell so which modules they change.
+//! From the names of a UNet's modules to those of the original files: [`keys`](super::keys) the other way round, for
+//! files that tell so which modules they change.
 
 use super::keys::{Rules, UNET, UNET_RESNET, number};
 

@@ -9,9 +9,9 @@ use crate::weights::model::LOCK;
 use crate::weights::output::unwritable;
 
 /// Makes the folder and locks it until what is returned is dropped, by an empty file in it ([`LOCK`]). That stays; the
-/// lock is the system's and goes with its process, however that ends. `waits` is called once if another process has the
-/// lock. `None` stands for a folder that cannot be locked, since nothing can be written there or its file system knows
-/// no locks: what is whole there can be used all the same.
+/// lock is the system's and goes with its process, however that ends. `waits` is called once if another process has
+/// the lock. `None` stands for a folder that cannot be locked, since nothing can be written there or its file system
+/// knows no locks: what is whole there can be used all the same.
 ///
 /// # Errors
 /// If there is no such folder and none can be made.

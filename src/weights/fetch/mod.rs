@@ -1,7 +1,7 @@
 //! Downloading the files of a known model.
 //!
-//! A file grows beside its place under a name that ends in `.part`, and takes its own once it is the manifest's: by its
-//! SHA-256, or where that is not known by its size and structure (`check`). What was interrupted goes on where it
+//! A file grows beside its place under a name that ends in `.part`, and takes its own once it is the manifest's: by
+//! its SHA-256, or where that is not known by its size and structure (`check`). What was interrupted goes on where it
 //! stopped, if there is a sum or a revision to tell that both halves are of one file. One process at a time works on a
 //! model (`lock`). What a server answers is interpreted in [`answer`] and [`body`], which know no network.
 
@@ -74,7 +74,8 @@ pub enum Progress<'a> {
 /// Downloads into `folder` those of a model's files that are not there yet, or are not what the manifest says.
 ///
 /// # Errors
-/// If the hub cannot be reached or does not give a file, a file is not what the manifest says, or it cannot be written.
+/// If the hub cannot be reached or does not give a file, a file is not what the manifest says, or it cannot be
+/// written.
 pub fn fetch(entry: &Entry, folder: &Path, hub: &Hub, tell: &mut dyn FnMut(Progress)) -> Result<()> {
     let _lock = lock::lock(folder, || tell(Progress::Waits(folder)))?;
     let client = Client::new(hub);

@@ -1,5 +1,5 @@
-//! Weights stored in blocks of a few bits each, as ggml defines them: a block has a scale in f16, maybe a minimum, and a
-//! small number for every element.
+//! Weights stored in blocks of a few bits each, as ggml defines them: a block has a scale in f16, maybe a minimum, and
+//! a small number for every element.
 //!
 //! Source: ggml's `ggml-quants.c`; the tests compare with the `gguf` package.
 
@@ -19,8 +19,8 @@ pub enum Blocks {
 }
 
 impl Blocks {
-    /// Its name, the elements and bytes of a block, and how the blocks are laid out for a device: five bits as eight, and
-    /// large blocks as their stretches.
+    /// Its name, the elements and bytes of a block, and how the blocks are laid out for a device: five bits as eight,
+    /// and large blocks as their stretches.
     fn facts(self) -> (&'static str, usize, usize, BlockLayout) {
         let layout = |bits, block, minimum| BlockLayout { bits, block, minimum };
         match self {
@@ -178,7 +178,8 @@ fn q4_k(block: &[u8], parts: &mut Parts) {
     }
 }
 
-/// Sixteen stretches of 16 elements of six bits, four in one place and two in another, each with a scale of eight bits.
+/// Sixteen stretches of 16 elements of six bits, four in one place and two in another, each with a scale of eight
+/// bits.
 fn q6_k(block: &[u8], parts: &mut Parts) {
     let (low, rest) = block.split_at(128);
     let (high, rest) = rest.split_at(64);

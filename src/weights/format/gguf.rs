@@ -1,8 +1,8 @@
 //! The header of a GGUF file: what tensors it has, and where.
 //!
-//! The format: magic and version, two counts, a table of keys and values, the tensors' names, dimensions (innermost first),
-//! types and places, and then, aligned, the data. Everything is little-endian. Nothing is allocated by a number that the
-//! file's own length does not bear out.
+//! The format: magic and version, two counts, a table of keys and values, the tensors' names, dimensions (innermost
+//! first), types and places, and then, aligned, the data. Everything is little-endian. Nothing is allocated by a
+//! number that the file's own length does not bear out.
 //!
 //! Source: ggml's `docs/gguf.md`; ComfyUI-GGUF for `comfy.gguf.orig_shape`.
 

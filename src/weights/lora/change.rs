@@ -6,7 +6,8 @@
 //! | LoHa (Hyeon-Woo et al. 2022) | two such products, multiplied element by element |
 //! | LoKr (Yeh et al. 2023) | the Kronecker product of two matrices, each whole or a product |
 //!
-//! times alpha over rank. DoRA (Liu et al. 2024) then gives the rows or columns of the changed matrix lengths of their own.
+//! times alpha over rank. DoRA (Liu et al. 2024) then gives the rows or columns of the changed matrix lengths of their
+//! own.
 
 use std::sync::Arc;
 
@@ -43,8 +44,8 @@ struct Lengths {
     tensor: String,
     /// Of each row, or of each input channel, which is so many columns.
     of: Axis,
-    /// Whether the user's strength blends the old matrix and the new one, as ComfyUI does with LyCORIS' `dora_scale`. In
-    /// PEFT it multiplies the change alone, before lengths are given.
+    /// Whether the user's strength blends the old matrix and the new one, as ComfyUI does with LyCORIS' `dora_scale`.
+    /// In PEFT it multiplies the change alone, before lengths are given.
     blends: bool,
 }
 

@@ -18,8 +18,9 @@ pub(super) enum Factor {
         left: String,
         right: String,
     },
-    /// A convolution in three (CP or Tucker decomposition): the sum over p and q of `left [N, P]`, `core [P, Q, KH, KW]`
-    /// and `right [Q, I]`. LyCORIS stores LoHa's and LoKr's left one as `[P, N]`, and LoRA's as it is.
+    /// A convolution in three (CP or Tucker decomposition): the sum over p and q of `left [N, P]`,
+    /// `core [P, Q, KH, KW]` and `right [Q, I]`. LyCORIS stores LoHa's and LoKr's left one as `[P, N]`, and LoRA's as
+    /// it is.
     Core {
         core: String,
         left: String,

@@ -77,8 +77,8 @@ impl LoraFile {
         self.path().file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// What the change of a tensor of a component is multiplied with: alpha over the rank, or over its root (rsLoRA); 1
-    /// where the file tells no alpha, or the change has no rank.
+    /// What the change of a tensor of a component is multiplied with: alpha over the rank, or over its root (rsLoRA);
+    /// 1 where the file tells no alpha, or the change has no rank.
     ///
     /// # Errors
     /// Why the alpha cannot be used.

@@ -11,8 +11,8 @@ use super::change::Change;
 use crate::pack::Pack;
 use crate::tensor::{DType, RawTensor, Shape, Weights};
 
-/// The weights of `inner`, with changes to some of them. A changed tensor is in f32, whatever the file has, so that small
-/// changes keep their digits, and in no blocks; it is made anew each time and kept by nobody.
+/// The weights of `inner`, with changes to some of them. A changed tensor is in f32, whatever the file has, so that
+/// small changes keep their digits, and in no blocks; it is made anew each time and kept by nobody.
 pub struct Merged<W> {
     pub(super) inner: W,
     /// By the tensor's name.

@@ -1,4 +1,5 @@
-//! One network of Stable Diffusion 1.5 by candle on the CPU in f32: writes its output and prints the seconds of each run.
+//! One network of Stable Diffusion 1.5 by candle on the CPU in f32: writes its output and prints the seconds of each
+//! run.
 //!
 //! `candle-networks unet|vae-decoder MODEL INPUTS OUTPUTS RUNS`, the files as `ornstein forward` takes them.
 
