@@ -146,6 +146,6 @@ fn a_tag_is_checked_before_the_first() -> Result<(), Failed> {
     let tags = ["--prompts", "prompts.txt", "--prompt-syntax", "weighted", "--lora-dir", "."];
     let output = command(at.path(), &tags).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure(said.contains("<lora:nobody> in the prompt: no folder has a file of this name"), said)?;
+    ensure(said.contains("<lora:nobody> in the prompt: no file of this name is in the folders"), said)?;
     ensure(std::fs::read_dir(&at)?.count() == 1, "a picture was drawn")
 }

@@ -101,7 +101,7 @@ impl Loras {
         let Some(path) = paths.filter(|_| in_folder).find(|path| path.is_file()) else {
             let known = self.names();
             let known = if known.is_empty() { "no .safetensors".into() } else { ten(&known) };
-            return fail(&format!("no folder has a file of this name; they have {known}"));
+            return fail(&format!("no file of this name is in the folders; they have {known}"));
         };
         let file = match self.open.get(&path) {
             Some(file) => Arc::clone(file),
