@@ -15,8 +15,8 @@ use clap::builder::TypedValueParser;
 
 use super::{DeviceArgs, ModelArg, ShadersArg, one_of, print, print_json, tell, value, warn};
 use crate::error::{Error, Result, ten};
-use crate::files::identity;
-use crate::image::Picture;
+use crate::files::{DATA, identity, read};
+use crate::image::{Picture, decode_png};
 use crate::network::Executor;
 use crate::rng::NoiseSource;
 use crate::samplers::SPACINGS;
@@ -77,6 +77,18 @@ pub(super) struct Generate {
     /// For models that draw classes: which, from 0
     #[arg(long, value_name = "N")]
     class: Option<usize>,
+    /// For models that work on a picture: a PNG to start from
+    #[arg(long, value_name = "PNG")]
+    init_image: Option<PathBuf>,
+    /// How much of that picture is drawn anew, from 0 to 1 [default: the model's]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    strength: Option<f64>,
+    /// How closely to keep to that picture, for models that are taught to edit one [default: the model's]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    image_guidance: Option<f32>,
+    /// How much noise that picture gets, as a training step, for models that are told it [default: the model's]
+    #[arg(long, value_name = "N")]
+    noise_level: Option<usize>,
     /// Whose noise a seed gives: PyTorch's on the CPU or on CUDA
     #[arg(long, value_name = "RNG", default_value = "cpu", value_parser = noise_sources())]
     rng: NoiseSource,
@@ -211,6 +223,10 @@ impl Generate {
             prediction: self.prediction.clone(),
             eta: self.eta,
             class: self.class,
+            init_image: self.init_image.as_deref().map(read_png).transpose()?,
+            strength: self.strength,
+            image_guidance: self.image_guidance,
+            noise_level: self.noise_level,
             seed,
             rng: self.rng,
             batch: self.batch,
@@ -299,6 +315,10 @@ fn tell_spans(pictures: &Pictures) {
     pictures.spans.iter().for_each(|span| line(span.seconds, &span.what));
     let most = pictures.peak_device_bytes >> 20;
     line(pictures.seconds.total, &format!("in all, {most} MiB of device memory at most"));
+}
+
+fn read_png(path: &Path) -> Result<Picture> {
+    decode_png(&path.display().to_string(), &read(path, DATA)?)
 }
 
 fn read_latents(path: &Path) -> Result<Tensor> {

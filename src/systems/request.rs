@@ -37,6 +37,14 @@ pub struct Request {
     pub eta: Option<f64>,
     /// Which of the classes that a network knows is drawn, from 0.
     pub class: Option<usize>,
+    /// A picture that the system starts from or works on.
+    pub init_image: Option<Picture>,
+    /// Which share of the noise the picture that is started from gets, from 0 to 1: 1 leaves nothing of it.
+    pub strength: Option<f64>,
+    /// How closely to keep to the given picture; 1 or less skips the pass without it.
+    pub image_guidance: Option<f32>,
+    /// The training step whose noise the given picture gets.
+    pub noise_level: Option<usize>,
     /// Seed of the first picture; the others count up.
     pub seed: u64,
     /// Which generator the noise is of: the latents', and a stochastic sampler's, which goes on drawing from it.
@@ -71,6 +79,10 @@ impl Default for Request {
             prediction: None,
             eta: None,
             class: None,
+            init_image: None,
+            strength: None,
+            image_guidance: None,
+            noise_level: None,
             seed: 0,
             rng: rng::NoiseSource::default(),
             batch: 1,
@@ -97,6 +109,10 @@ impl Request {
             (Field::Prediction, self.prediction.is_some()),
             (Field::Eta, self.eta.is_some()),
             (Field::Class, self.class.is_some()),
+            (Field::InitImage, self.init_image.is_some()),
+            (Field::Strength, self.strength.is_some()),
+            (Field::ImageGuidance, self.image_guidance.is_some()),
+            (Field::NoiseLevel, self.noise_level.is_some()),
             (Field::ClipSkip, self.conditioning.clip_skip.is_some()),
             (Field::Lora, !self.loras.is_empty()),
             (Field::Control, !self.controls.is_empty()),

@@ -57,8 +57,8 @@ pub struct Entry {
     pub name: String,
     /// One line for a list.
     pub about: String,
-    /// The name of its family.
-    pub family: String,
+    /// The name of its family, if it is of one.
+    pub family: Option<String>,
     /// What `files` are.
     pub kind: Kind,
     /// `owner/name` on Hugging Face.

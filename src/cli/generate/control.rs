@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::read_png;
 use crate::error::{Error, Result};
-use crate::files::{DATA, read};
-use crate::image::decode_png;
 use crate::systems::Control;
 use crate::weights::Model;
 
@@ -49,8 +48,7 @@ impl ControlArgs {
         let starts = one_each("--control-start", &self.control_start, count, 0.0)?;
         let ends = one_each("--control-end", &self.control_end, count, 1.0)?;
         let control = |(index, path): (usize, &PathBuf)| {
-            let image = decode_png(&path.display().to_string(), &read(path, DATA)?)?;
-            Ok(Control { image, scale: scales[index], start: starts[index], end: ends[index] })
+            Ok(Control { image: read_png(path)?, scale: scales[index], start: starts[index], end: ends[index] })
         };
         self.control_image.iter().enumerate().map(control).collect()
     }
