@@ -1,6 +1,7 @@
 //! Diffusion in pixel space against diffusers (`data/make_pixels.py`): the network alone, and whole pictures.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
@@ -13,6 +14,7 @@ use ornstein::tensor::Tensor;
 use ornstein::weights::{Changes, Model, read_tensors};
 use serde::Deserialize;
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::networks::{NETWORK, PICTURE, data, on_each_executor, within};
 use crate::support::{ensure, test};
@@ -42,6 +44,7 @@ fn trials() -> Vec<Trial> {
         test("pixels::a_class_is_asked_for_where_the_network_knows_some", a_class_is_asked_for),
         test("pixels::a_prompt_is_refused", a_prompt_is_refused),
         test("pixels::such_a_model_is_of_no_family_of_text_to_picture_models", no_family),
+        test("pixels::with_its_files_at_the_top_it_is_the_same_model", files_at_the_top),
         test("pixels::each_picture_of_a_batch_is_its_own", each_picture_is_its_own),
     ]);
     trials
@@ -72,23 +75,33 @@ fn network(model: &str, executor: &Executor, limit: f64) -> Result<(), Failed> {
     within("sample", &outputs["sample"], &tensors(model, "unet.outputs")?["sample"], limit)
 }
 
+/// The model with its system, and the folder that its weights are read from.
+struct Opened {
+    studio: Studio,
+    folder: TempDir,
+}
+
 /// The model as a folder whose index names this pipeline.
-fn studio(model: &str, pipeline: &str, variance_type: &str) -> Result<Studio, Failed> {
-    let (from, folder) = (data("pixels").join(model), tempfile::tempdir()?);
+fn opened(model: &str, pipeline: &str, variance_type: &str) -> Result<Opened, Failed> {
+    let folder = tempfile::tempdir()?;
     for component in ["unet", "scheduler"] {
         std::fs::create_dir(folder.path().join(component))?;
-        for entry in std::fs::read_dir(from.join(component))? {
-            let path = entry?.path();
-            std::fs::copy(&path, folder.path().join(component).join(path.file_name().unwrap_or_default()))?;
-        }
+        copy(&data("pixels").join(model).join(component), &folder.path().join(component))?;
     }
     let path = folder.path().join("scheduler/scheduler_config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
     config["variance_type"] = variance_type.into();
     std::fs::write(&path, config.to_string())?;
     std::fs::write(folder.path().join("model_index.json"), json!({ "_class_name": pipeline }).to_string())?;
-    // The weights are read when they are needed.
-    Ok(Studio::open(Model::open(&folder.keep())?)?)
+    Ok(Opened { studio: Studio::open(Model::open(folder.path())?)?, folder })
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Failed> {
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
 }
 
 fn draw(model: &str, name: &str, executor: &Executor) -> Result<Pictures, Failed> {
@@ -101,7 +114,7 @@ fn draw(model: &str, name: &str, executor: &Executor) -> Result<Pictures, Failed
         class: (model == "classes").then_some(CLASS),
         ..Request::default()
     };
-    made(&studio(model, &case.pipeline, &case.variance_type)?, &request, executor)
+    made(&opened(model, &case.pipeline, &case.variance_type)?.studio, &request, executor)
 }
 
 fn made(studio: &Studio, request: &Request, executor: &Executor) -> Result<Pictures, Failed> {
@@ -117,7 +130,7 @@ fn a_picture_shows_the_state() -> Result<(), Failed> {
 
 fn the_class_decides() -> Result<(), Failed> {
     for (pipeline, sampler, steps) in [("DDPMPipeline", "ddpm", 1000), ("DDIMPipeline", "ddim", 50)] {
-        let settings = studio("cifar", pipeline, "fixed_large")?.settings(&Request::default())?;
+        let settings = opened("cifar", pipeline, "fixed_large")?.studio.settings(&Request::default())?;
         assert_eq!((settings.sampler.as_str(), settings.steps), (sampler, steps));
         assert_eq!((settings.width, settings.height), (16, 16));
     }
@@ -125,7 +138,7 @@ fn the_class_decides() -> Result<(), Failed> {
 }
 
 fn refused(model: &str, request: &Request) -> Result<String, Failed> {
-    let settings = studio(model, "DDPMPipeline", "fixed_large")?.settings(request);
+    let settings = opened(model, "DDPMPipeline", "fixed_large")?.studio.settings(request);
     settings.err().map(|error| error.to_string()).ok_or_else(|| "nothing was refused".into())
 }
 
@@ -150,9 +163,29 @@ fn no_family() -> Result<(), Failed> {
     Ok(())
 }
 
+/// As the first ones were published, with an index or without.
+fn files_at_the_top() -> Result<(), Failed> {
+    let parts = opened("cifar", "DDPMPipeline", "fixed_small")?;
+    let request = Request { steps: Some(2), ..Request::default() };
+    let wanted = made(&parts.studio, &request, &Executor::Cpu)?;
+    for with_index in [true, false] {
+        let top = tempfile::tempdir()?;
+        ["unet", "scheduler"].iter().try_for_each(|part| copy(&parts.folder.path().join(part), top.path()))?;
+        if with_index {
+            std::fs::copy(parts.folder.path().join("model_index.json"), top.path().join("model_index.json"))?;
+        }
+        let model = Model::open(top.path())?;
+        assert_eq!(model.components(), ["unet"]);
+        assert_eq!(inspect(&model)?.components.len(), 1);
+        let made = made(&Studio::open(model)?, &request, &Executor::Cpu)?;
+        ensure(made.latents.data == wanted.latents.data, "another picture")?;
+    }
+    Ok(())
+}
+
 fn each_picture_is_its_own() -> Result<(), Failed> {
     let both = draw("plain", "ddpm", &Executor::Cpu)?;
     let one = Request { steps: Some(6), seed: 8, ..Request::default() };
-    let one = made(&studio("plain", "DDPMPipeline", "fixed_large")?, &one, &Executor::Cpu)?;
+    let one = made(&opened("plain", "DDPMPipeline", "fixed_large")?.studio, &one, &Executor::Cpu)?;
     ensure(one.pictures[0].rgb == both.pictures[1].rgb, "the second picture of the batch is another")
 }

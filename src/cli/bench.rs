@@ -13,8 +13,8 @@ use super::{DTypeArg, DeviceArgs, ShadersArg, dtypes, one_of, print, print_json,
 use crate::error::{Error, Result};
 use crate::gpu::Timer;
 use crate::lab::bench::{self, Bench, Options, Row, Suite, compare, profile};
+use crate::lab::published::{PUBLISHED, Published};
 use crate::lab::report::Report;
-use crate::lab::suite::{PUBLISHED, Published};
 use crate::network::Executor;
 use crate::ops::check_names;
 use crate::weights::{Model, check_writable, write_atomically};

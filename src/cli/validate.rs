@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::adapter::{Choice, select, without_gl};
 use crate::gpu::shader::Sources;
-use crate::lab::suite::Published;
+use crate::lab::published::Published;
 use crate::lab::validate::{Row, Selection, Verdict, network, validate};
 use crate::network::Executor;
 use crate::ops::check_names;

@@ -50,6 +50,9 @@ impl Storage {
 /// The file in a known model's folder that those who fetch into it lock.
 pub(super) const LOCK: &str = ".lock";
 
+/// The folder of a model's schedule.
+const SCHEDULER: &str = "scheduler";
+
 /// The component that a ControlNet is.
 const CONTROLNET: &str = "controlnet";
 
@@ -80,6 +83,8 @@ impl Model {
 
     /// The diffusers folder or the checkpoint at `path`, which is recognised as one of these families.
     ///
+    /// The first folders for diffusers (google/ddpm-cifar10-32) have their only network and its schedule at the top.
+    ///
     /// # Errors
     /// If there is none, or it cannot be read.
     pub fn open_among(families: &'static Families, path: &Path) -> Result<Self> {
@@ -92,8 +97,11 @@ impl Model {
             return Ok(of(Storage::File(Checkpoint::open(path, families)?)));
         }
         let model = of(Storage::Folder(Folder::of_model(path)));
+        if ["config.json", "scheduler_config.json"].iter().all(|file| model.has(file)) && !model.has("unet") {
+            return Ok(model.with_component("unet", path).with_component(SCHEDULER, path));
+        }
         let components = families.components().map(|component| component.name);
-        if ["model_index.json", "tokenizer", "scheduler"].into_iter().chain(components).any(|name| model.has(name)) {
+        if ["model_index.json", "tokenizer", SCHEDULER].into_iter().chain(components).any(|name| model.has(name)) {
             return Ok(model);
         }
         if is_controlnet(&model)? {
@@ -228,7 +236,10 @@ impl Model {
             Ok(files) => files.list(""),
             Err(checkpoint) => checkpoint.components().map(String::from).collect(),
         };
-        folders.retain(|folder| self.has(&format!("{folder}/config.json")));
+        folders.extend(self.others.iter().map(|other| other.component.to_string()));
+        folders.retain(|folder| folder != SCHEDULER && self.has(&format!("{folder}/config.json")));
+        folders.sort();
+        folders.dedup();
         folders
     }
 

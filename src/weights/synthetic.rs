@@ -53,6 +53,10 @@ impl Weights for Synthetic {
         Some(RawTensor { dtype: DType::F16, shape, bytes: Cow::Owned(bytes) })
     }
 
+    fn shape(&self, name: &str) -> Option<Shape> {
+        self.shapes.get(name).cloned()
+    }
+
     fn dtype(&self, name: &str) -> Option<DType> {
         self.shapes.contains_key(name).then_some(DType::F16)
     }

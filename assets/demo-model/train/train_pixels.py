@@ -1,5 +1,6 @@
 """A DDPM in pixel space (diffusers UNet2DModel, Ho et al. 2020): 32x32 pictures of one shape on a plain background, by
-the same scenes as the other parts. Predicts the noise; the schedule is the paper's.
+the same scenes as the other parts. The schedule is the paper's; the network predicts v (Salimans and Ho 2022), which
+learns flat colours in a fraction of the steps that predicting the noise takes.
 
 Writes a DDPMPipeline's folder with f16 weights, and a sheet of 64 pictures by DDPM and by DDIM.
 
@@ -18,7 +19,8 @@ import scenes
 from common import Ema, device_of, launch, lr_at, progress, setup, sync_grads
 
 SIZE = 32
-SCHEDULE = dict(num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=True)
+SCHEDULE = dict(num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=True,
+                prediction_type="v_prediction")
 
 
 def make_unet(channels):
@@ -66,10 +68,10 @@ def worker(rank, world, args):
         x = scenes.render({k: v.to(dev) for k, v in sc.items()}, SIZE)
         # A quasi-random spread over the time makes the mean loss of a small batch less noisy.
         t = ((torch.rand(1) + torch.arange(b) / b) % 1 * 1000).long().clamp(max=999).to(dev)
-        a = acp[t].view(-1, 1, 1, 1)
+        signal, sigma = acp[t].view(-1, 1, 1, 1).sqrt(), (1 - acp[t]).view(-1, 1, 1, 1).sqrt()
         noise = torch.randn_like(x)
-        noisy = (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-        loss = F.mse_loss(unet(noisy, t).sample, noise)
+        noisy = (signal * x + sigma * noise).contiguous(memory_format=torch.channels_last)
+        loss = F.mse_loss(unet(noisy, t).sample, signal * noise - sigma * x)
         opt.zero_grad(set_to_none=True)
         loss.backward()
         sync_grads(params, world)

@@ -118,6 +118,7 @@ impl Bench<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::published::SD15;
     use crate::lab::suite;
     use crate::tensor::DType;
 
@@ -126,7 +127,7 @@ mod tests {
     #[test]
     fn the_large_shape_is_smaller_on_a_slower_device() {
         let ceilings = Ceilings { copy_gb_s: 10.0, fma_f32_gflop_s: Some(100.0), ..Ceilings::default() };
-        let workloads = suite::nodes(&suite::SD15).unwrap();
+        let workloads = suite::nodes(&SD15).unwrap();
         let convs = workloads.iter().filter(|workload| workload.case.op.name() == "conv2d");
         let candidates: Vec<_> = convs.map(|workload| Candidate::new(workload, STORAGE, &ceilings).unwrap()).collect();
         let quick = quick(&candidates, 1.0).unwrap();
@@ -138,7 +139,7 @@ mod tests {
     #[test]
     fn an_op_has_its_part_of_the_time_within_limits() {
         let ceilings = Ceilings { copy_gb_s: 10.0, fma_f32_gflop_s: Some(100.0), ..Ceilings::default() };
-        let workloads = suite::nodes(&suite::SD15).unwrap();
+        let workloads = suite::nodes(&SD15).unwrap();
         let seconds = |op| most_seconds(op, &workloads, STORAGE, &ceilings).unwrap();
         assert_eq!(seconds("upsample"), LEAST_SECONDS);
         assert!(seconds("conv2d") > seconds("attention") && seconds("conv2d") < MOST_SECONDS);

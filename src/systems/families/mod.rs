@@ -158,7 +158,36 @@ fn files(pipeline: &str, scheduler: &str, own: Value, prediction: &Prediction) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::manifest;
+    use crate::graph::Graph;
+    use crate::lab::published::published;
+    use crate::models::config::FORWARD;
+    use crate::models::ports::Sizes;
+    use crate::models::table;
+    use crate::weights::{Synthetic, manifest};
+
+    /// At their published sizes, from the names and shapes of their tensors alone.
+    #[test]
+    fn a_unet_and_one_with_fewer_layers_is_known_by_its_tensors() {
+        let sizes = Sizes { batch: 1, height: 8, width: 8, tokens: 77 };
+        let signature = |graph: &Graph| {
+            let nodes = graph.nodes.iter().map(|node| (node.name.clone(), format!("{:?}", node.op)));
+            (nodes.collect::<Vec<_>>(), graph.wanted())
+        };
+        for (name, family) in [
+            ("sd15", &sd1::SD1),
+            ("tiny-sd", &sd1::SD1),
+            ("sdxl", &sdxl::SDXL),
+            ("ssd-1b", &sdxl::SDXL),
+            ("vega", &sdxl::SDXL),
+        ] {
+            let graphs = published(name).unwrap().networks(8, 1).unwrap();
+            let graph = graphs.iter().find(|graph| graph.network == "unet").unwrap();
+            let weights = Synthetic::new(name, graph.wanted());
+            let config = infer::unet(&Seen::of(&weights), &family.untold).to_string();
+            let found = table::open("unet", &config, name).unwrap().unwrap().graph("unet", FORWARD, &sizes).unwrap();
+            assert!(signature(&found.fused()) == signature(graph), "{name}: {config}");
+        }
+    }
 
     #[test]
     fn the_families_of_the_manifest_are_known() {

@@ -204,7 +204,7 @@ impl System for StableDiffusion {
 mod tests {
     use super::*;
     use crate::graph::plan::{Storage, session_bytes};
-    use crate::lab::suite::SD15;
+    use crate::lab::published::SD15;
     use crate::systems::denoise::sampling;
     use crate::tensor::DType;
 
@@ -216,7 +216,7 @@ mod tests {
         StableDiffusion {
             variant: &variant::SD,
             unet: unet::Config::from_json(r#"{"cross_attention_dim": 768}"#, "unet").unwrap(),
-            vae: Autoencoder::from_json(crate::lab::suite::VAE, "vae").unwrap(),
+            vae: Autoencoder::from_json(crate::lab::published::VAE, "vae").unwrap(),
             schedule: samplers::Config::from_json("{}", "scheduler").unwrap(),
             controls: controls.iter().map(control).collect(),
             encoders: Mutex::new(None),

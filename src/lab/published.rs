@@ -1,0 +1,220 @@
+//! Published models: which networks they are made of, at what size, for timing and checking without their weights.
+//!
+//! A network's configuration is the one of its published `config.json`, as far as it differs from diffusers' and
+//! transformers' defaults. Text encoders and UNets run at a batch of two, as guidance runs them, VAEs at one.
+
+use super::suite::rows;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::models::config::ENCODER;
+use crate::models::ports::Sizes;
+use crate::models::table;
+
+const CLIP_L: &str = r#"{"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}"#;
+const OPEN_CLIP_H: &str = r#"{"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
+    "num_hidden_layers": 23, "hidden_act": "gelu"}"#;
+const OPEN_CLIP_BIG_G: &str = r#"{"architectures": ["CLIPTextModelWithProjection"], "hidden_size": 1280,
+    "intermediate_size": 5120, "num_attention_heads": 20, "num_hidden_layers": 32, "hidden_act": "gelu",
+    "projection_dim": 1280}"#;
+pub(crate) const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
+    "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
+
+/// Published models of one size.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Published {
+    /// What the command line calls it.
+    pub name: &'static str,
+    /// Height and width of the latents, or of the pixels, that they were trained on.
+    pub latent: usize,
+    /// Folders and configurations of the networks that make a picture.
+    parts: &'static [(&'static str, &'static str)],
+}
+
+/// Stable Diffusion 1.5.
+pub static SD15: Published = Published {
+    name: "sd15",
+    latent: 64,
+    parts: &[("text_encoder", CLIP_L), ("unet", r#"{"cross_attention_dim": 768}"#), ("vae", VAE)],
+};
+
+/// Stable Diffusion 2.1, at 768 x 768.
+pub static SD21: Published = Published {
+    name: "sd21",
+    latent: 96,
+    parts: &[
+        ("text_encoder", OPEN_CLIP_H),
+        (
+            "unet",
+            r#"{"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": true}"#,
+        ),
+        ("vae", VAE),
+    ],
+};
+
+/// SDXL base 1.0.
+pub static SDXL: Published = Published {
+    name: "sdxl",
+    latent: 128,
+    parts: &[
+        ("text_encoder", CLIP_L),
+        ("text_encoder_2", OPEN_CLIP_BIG_G),
+        (
+            "unet",
+            r#"{"block_out_channels": [320, 640, 1280], "attention_head_dim": [5, 10, 20],
+                "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+                "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+                "transformer_layers_per_block": [1, 2, 10], "cross_attention_dim": 2048,
+                "use_linear_projection": true, "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}"#,
+        ),
+        ("vae", VAE),
+    ],
+};
+
+/// SSD-1B, SDXL with fewer transformers (Gupta et al. 2024): its UNet alone, the rest is SDXL's. The depths are those
+/// whose count of parameters is that of the published file.
+static SSD_1B: Published = Published {
+    name: "ssd-1b",
+    latent: 128,
+    parts: &[(
+        "unet",
+        r#"{"block_out_channels": [320, 640, 1280], "attention_head_dim": [5, 10, 20],
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+            "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1], "cross_attention_dim": 2048,
+            "use_linear_projection": true, "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}"#,
+    )],
+};
+
+/// Segmind-Vega, as SSD-1B with fewer still.
+static VEGA: Published = Published {
+    name: "vega",
+    latent: 128,
+    parts: &[(
+        "unet",
+        r#"{"block_out_channels": [320, 640, 1280], "attention_head_dim": [5, 10, 20],
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [1, [1, 1], [2, 2]],
+            "reverse_transformer_layers_per_block": [[2, 2, 2], [1, 1, 1], 1], "cross_attention_dim": 2048,
+            "use_linear_projection": true, "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}"#,
+    )],
+};
+
+/// tiny-sd (Kim et al. 2023): Stable Diffusion 1's UNet without its lowest level and middle, one layer a block.
+static TINY_SD: Published = Published {
+    name: "tiny-sd",
+    latent: 64,
+    parts: &[(
+        "unet",
+        r#"{"block_out_channels": [320, 640, 1280], "layers_per_block": 1, "cross_attention_dim": 768,
+            "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "mid_block_type": null,
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]}"#,
+    )],
+};
+
+/// DDPM on CIFAR-10 (Ho et al. 2020), in pixels.
+static DDPM_CIFAR10: Published = Published {
+    name: "ddpm-cifar10-32",
+    latent: 32,
+    parts: &[(
+        "unet",
+        r#"{"_class_name": "UNet2DModel", "block_out_channels": [128, 256, 256, 256], "attention_head_dim": null,
+            "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+            "downsample_padding": 0, "flip_sin_to_cos": false, "freq_shift": 1, "norm_eps": 1e-6}"#,
+    )],
+};
+
+/// DDPM at 256 x 256, in pixels.
+static DDPM_CAT: Published = Published {
+    name: "ddpm-cat-256",
+    latent: 256,
+    parts: &[(
+        "unet",
+        r#"{"_class_name": "UNet2DModel", "block_out_channels": [128, 128, 256, 256, 512, 512],
+            "attention_head_dim": null,
+            "down_block_types": ["DownBlock2D", "DownBlock2D", "DownBlock2D", "DownBlock2D", "AttnDownBlock2D",
+                "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D", "UpBlock2D", "UpBlock2D"],
+            "downsample_padding": 0, "flip_sin_to_cos": false, "freq_shift": 1, "norm_eps": 1e-6}"#,
+    )],
+};
+
+/// Every published model whose shapes are timed and checked without its weights.
+pub static PUBLISHED: [&Published; 8] = [&SD15, &SD21, &SDXL, &SSD_1B, &VEGA, &TINY_SD, &DDPM_CIFAR10, &DDPM_CAT];
+
+/// The published models of that name.
+pub fn published(name: &str) -> Option<&'static Published> {
+    PUBLISHED.into_iter().find(|published| published.name == name)
+}
+
+impl Published {
+    /// The networks that make a picture, fused as they run, for latents of `latent` x `latent` and `batch` rows.
+    ///
+    /// # Errors
+    /// If there is no such size: 0.
+    pub fn networks(&self, latent: usize, batch: usize) -> Result<Vec<Graph>> {
+        let sizes = Sizes { batch, height: latent, width: latent, tokens: 77 };
+        let mut graphs = Vec::new();
+        for (folder, config) in self.parts {
+            let built = table::open(folder, config, self.name)?;
+            let config = built.ok_or_else(|| Error::config(self.name, format!("{folder} is of no class")))?;
+            for way in config.ways().iter().filter(|way| **way != ENCODER) {
+                graphs.push(config.graph(folder, way, &rows(way, sizes))?.fused());
+            }
+        }
+        Ok(graphs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flops(family: &Published, latent: usize, network: &str) -> f64 {
+        let graphs = family.networks(latent, 1).unwrap();
+        graphs.iter().find(|graph| graph.network == network).unwrap().flops() as f64
+    }
+
+    /// Counts published with the models' profiles: 401.6, 402.1 and 3380.6 GMAC, a decoder's 1257.3.
+    #[test]
+    fn the_networks_do_the_arithmetic_of_the_published_models() {
+        for (family, latent, network, gmac) in [
+            (&SD15, 64, "unet", 401.6),
+            (&SD21, 64, "unet", 402.1),
+            (&SDXL, 128, "unet", 3380.6),
+            (&SD15, 64, "vae", 1257.3),
+            (&SD15, 64, "text_encoder", 6.65),
+        ] {
+            let found = flops(family, latent, network) / 2e9;
+            assert!((found / gmac - 1.0).abs() < 0.02, "{} {network}: {found} GMAC", family.name);
+        }
+    }
+
+    #[test]
+    fn the_parameters_are_those_of_the_published_models() {
+        for (family, network, millions) in [
+            (&SD15, "unet", 859.52),
+            (&SD21, "unet", 865.91),
+            (&SDXL, "unet", 2567.46),
+            (&SDXL, "text_encoder_2", 694.66),
+            (&SD15, "vae", 49.49),
+            (&SSD_1B, "unet", 1331.33),
+            (&VEGA, "unet", 745.23),
+            (&TINY_SD, "unet", 323.38),
+            (&DDPM_CIFAR10, "unet", 35.75),
+            (&DDPM_CAT, "unet", 113.67),
+        ] {
+            let graphs = family.networks(32, 1).unwrap();
+            let graph = graphs.iter().find(|graph| graph.network == network).unwrap();
+            let found = graph.wanted().iter().map(|(_, shape)| shape.len()).sum::<usize>() as f64 / 1e6;
+            assert!((found - millions).abs() < 0.01, "{} {network}: {found} M", family.name);
+        }
+    }
+}
