@@ -94,7 +94,16 @@ impl Case {
 fn every_class() -> Result<(), Failed> {
     let (mut seen, controls) = (BTreeSet::new(), tempfile::tempdir()?);
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/cases");
-    let folders = ["sd1", "sd2", "sdxl", "taesd", "../pixels/classes"].map(|family| cases.join(family));
+    let folders = [
+        "sd1",
+        "sd2",
+        "sdxl",
+        "taesd",
+        "../pixels/classes",
+        "../latent_diffusion/text",
+        "../latent_diffusion/enlarged",
+    ]
+    .map(|family| cases.join(family));
     let models = folders.iter().map(|folder| Model::open(folder));
     let control = Kept::of("controlnet-sd1")?.write_folder(controls.path())?;
     for model in models.collect::<Result<Vec<_>, _>>()?.into_iter().chain([control]) {

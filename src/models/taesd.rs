@@ -175,11 +175,11 @@ mod tests {
     fn the_defaults_are_the_published_network() {
         let config = Config::from_json("{}", "").unwrap();
         let count = |graph: Graph| graph.wanted().iter().map(|(_, shape)| shape.len()).sum::<usize>();
-        assert_eq!(count(config.encoder(1, 8, 8).unwrap()), 1_222_532);
-        assert_eq!(count(config.decoder(1, 1, 1).unwrap()), 1_222_531);
+        assert_eq!(count(config.encoder("vae", 1, 8, 8).unwrap()), 1_222_532);
+        assert_eq!(count(config.decoder("vae", 1, 1, 1).unwrap()), 1_222_531);
         assert_eq!(config.factor(), 8);
         let tensors = |graph: Result<Graph>| graph.unwrap().wanted().len();
-        assert_eq!([tensors(config.encoder(1, 8, 8)), tensors(config.decoder(1, 1, 1))], [67; 2]);
+        assert_eq!([tensors(config.encoder("vae", 1, 8, 8)), tensors(config.decoder("vae", 1, 1, 1))], [67; 2]);
     }
 
     #[test]
