@@ -15,6 +15,7 @@ mod files;
 mod finite;
 mod floors;
 mod hlsl;
+mod latent_diffusion;
 mod layout;
 mod loaded;
 mod lora;

@@ -94,7 +94,16 @@ impl Case {
 fn every_class() -> Result<(), Failed> {
     let (mut seen, controls) = (BTreeSet::new(), tempfile::tempdir()?);
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/cases");
-    let folders = ["sd1", "sd2", "sdxl", "taesd", "../pixels/classes"].map(|family| cases.join(family));
+    let folders = [
+        "sd1",
+        "sd2",
+        "sdxl",
+        "taesd",
+        "../pixels/classes",
+        "../latent_diffusion/text",
+        "../latent_diffusion/enlarged",
+    ]
+    .map(|family| cases.join(family));
     let models = folders.iter().map(|folder| Model::open(folder));
     let control = Kept::of("controlnet-sd1")?.write_folder(controls.path())?;
     for model in models.collect::<Result<Vec<_>, _>>()?.into_iter().chain([control]) {
@@ -157,8 +166,8 @@ mod sizes {
             trial("the SDXL UNet", 2567.46, 3380.6, unet(SDXL, 128, 77)),
             trial("the Stable Diffusion 1.5 ControlNet", 361.28, 141.6, control(r#"{"cross_attention_dim": 768}"#, 64)),
             trial("the SDXL ControlNet", 1251.01, 1510.2, control(SDXL_CONTROLNET, 128)),
-            trial("the VAE decoder", 49.49, 1257.3, move || vae()?.decoder(1, 64, 64)),
-            trial("the VAE encoder", 34.16, 558.3, move || vae()?.encoder(1, 512, 512)),
+            trial("the VAE decoder", 49.49, 1257.3, move || vae()?.decoder("vae", 1, 64, 64)),
+            trial("the VAE encoder", 34.16, 558.3, move || vae()?.encoder("vae", 1, 512, 512)),
             trial("the CLIP ViT-L text encoder", 123.06, 6.65, clip(CLIP_L)),
             trial("the OpenCLIP bigG text encoder", 694.66, 48.9, clip(BIG_G)),
         ]

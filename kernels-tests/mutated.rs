@@ -12,7 +12,7 @@ use ornstein::error::Result as Opened;
 use ornstein::inspect::inspect;
 use ornstein::models::autoencoder::Autoencoder;
 use ornstein::models::config::NetworkConfig;
-use ornstein::models::{clip, controlnet, unet};
+use ornstein::models::{clip, controlnet, ldm_bert, unet};
 use ornstein::rng::Generator;
 use ornstein::samplers;
 use ornstein::systems::{Request, Studio};
@@ -178,6 +178,7 @@ fn graphs(component: &str, text: &str) -> Opened<()> {
     match component {
         "unet" => _ = unet::Config::from_json(text, "x")?.graph(1, 8, 8, 1)?.wanted(),
         "controlnet" => _ = controlnet::Config::from_json(text, "x")?.graph(1, 8, 8, 1)?.wanted(),
+        "bert" => _ = ldm_bert::Config::from_json(text, "x")?.graph(component, 1, 1)?.wanted(),
         "vae" => _ = Autoencoder::from_json(text, "x")?.wanted("vae")?,
         _ => _ = clip::Config::from_json(text, "x")?.graph(component, 1, 1)?.wanted(),
     }
@@ -190,6 +191,8 @@ fn configurations_of_networks() -> Result<(), Failed> {
     let mut files = vec![("controlnet", text(guide.path().join("guide/config.json"))?)];
     files.push(("vae", text(data("cases/taesd/vae/config.json"))?));
     files.push(("text_encoder_2", text(data("cases/sdxl/text_encoder_2/config.json"))?));
+    files.push(("bert", text(data("latent_diffusion/text/bert/config.json"))?));
+    files.push(("vae", text(data("latent_diffusion/enlarged/vqvae/config.json"))?));
     for component in ["unet", "vae", "text_encoder"] {
         files.push((component, built_in(&format!("{component}/config.json"))?));
         for family in ["sd1", "sd2", "sdxl"] {

@@ -64,9 +64,9 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
     let Components { built, others } = Components::of(model)?;
     let components = built.iter().map(|component| part(model, component)).collect::<Result<Vec<_>>>()?;
     let class = class_of(model);
-    // Families are of models that draw what a prompt says.
-    let draws_prompts = row_of(class.as_deref()).is_none_or(|row| row.takes.contains(&Field::Prompt));
-    let family = components.iter().find_map(|part| part.family).filter(|_| draws_prompts);
+    // Families are of models that LoRA files are made for.
+    let has_families = row_of(class.as_deref()).is_none_or(|row| row.takes.contains(&Field::Lora));
+    let family = components.iter().find_map(|part| part.family).filter(|_| has_families);
     let scheduler = "scheduler/scheduler_config.json";
     let scheduler: Value = if model.has(scheduler) { model.json(scheduler)? } else { Value::Null };
     let word = |key: &str| scheduler[key].as_str().map(String::from);

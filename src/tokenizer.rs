@@ -1,4 +1,4 @@
-//! Prompt to token ids, as transformers' `CLIPTokenizer` makes them.
+//! Prompt to token ids, as transformers' `CLIPTokenizer` makes them; `word_pieces` has those of `BertTokenizer`.
 //!
 //! Text is normalised (NFC, any white space to one space, lower case), split into words, numbers and signs by CLIP's
 //! expression, written in the byte-level alphabet, and merged pair by pair; the last symbol of a word ends in `</w>`.
@@ -11,6 +11,7 @@
 //! Floor 3: may import `graph`, `ops` and floor 0.
 
 mod files;
+mod word_pieces;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -31,7 +32,7 @@ const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// A CLIP tokenizer.
+/// A tokenizer, of CLIP or of BERT.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     start: u32,
@@ -54,9 +55,16 @@ impl Tokenizer {
     ) -> Result<Self> {
         let files = Files { place: place.as_ref(), read: &|name| read(name) };
         let vocabulary = Vocabulary::read(&files)?;
-        let special = SpecialTokens::read(&files, vocabulary.added)?;
+        let four = [("bos_token", START), ("eos_token", END), ("unk_token", END), ("pad_token", END)];
+        let special = SpecialTokens::read(&files, vocabulary.added, four, &[])?;
+        let inner = clip(vocabulary.ids, vocabulary.merges, &special.unknown);
+        Self::of(&files, inner, special)
+    }
+
+    /// The same around a vocabulary.
+    fn of(files: &Files, inner: tokenizers::Result<tokenizers::Tokenizer>, special: SpecialTokens) -> Result<Self> {
         let fail = |error: tokenizers::Error| Error::file(files.place, format!("no tokenizer can be made: {error}"));
-        let mut inner = clip(vocabulary.ids, vocabulary.merges, &special.unknown).map_err(fail)?;
+        let mut inner = inner.map_err(fail)?;
         inner.add_tokens(special.added).map_err(fail)?;
         let id = |token: &str| {
             inner

@@ -21,7 +21,7 @@ use crate::weights::{Model, check_writable, write_atomically};
 
 /// The published models that have no file here.
 pub(super) fn published() -> impl TypedValueParser<Value = &'static Published> {
-    one_of(PUBLISHED.map(|published| (published.name.into(), published)))
+    one_of(PUBLISHED.iter().map(|&published| (published.name.into(), published)))
 }
 
 fn suites() -> impl TypedValueParser<Value = Suite> {

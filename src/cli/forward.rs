@@ -15,7 +15,7 @@ use crate::weights::{Changes, check_writable, read_tensors, write_tensors};
 #[derive(Debug, Args)]
 pub(super) struct Forward {
     /// The folder of a network of the model, of an autoencoder with the half that runs: text-encoder, text-encoder-2,
-    /// unet, vae-decoder, vae-encoder, controlnet
+    /// unet, vae-decoder, vae-encoder, vqvae-decoder, vqvae-encoder, bert, controlnet
     component: String,
     #[command(flatten)]
     model: ModelArg,

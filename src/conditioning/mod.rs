@@ -3,6 +3,7 @@
 
 pub mod clip;
 mod embedding;
+pub mod ldm_bert;
 
 use crate::error::Result;
 use crate::prompt::chunks::Chunk;

@@ -52,7 +52,7 @@ pub enum Suite {
 impl Suite {
     /// Every suite by its name.
     pub fn named() -> impl Iterator<Item = (&'static str, Self)> {
-        let published = PUBLISHED.into_iter().map(|published| (published.name, Self::Published(published)));
+        let published = PUBLISHED.iter().map(|published| (published.name, Self::Published(published)));
         [("cases", Self::Cases), ("peers", Self::Peers)].into_iter().chain(published).chain([("all", Self::All)])
     }
 }

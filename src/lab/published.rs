@@ -16,9 +16,14 @@ const OPEN_CLIP_H: &str = r#"{"hidden_size": 1024, "intermediate_size": 4096, "n
 const OPEN_CLIP_BIG_G: &str = r#"{"architectures": ["CLIPTextModelWithProjection"], "hidden_size": 1280,
     "intermediate_size": 5120, "num_attention_heads": 20, "num_hidden_layers": 32, "hidden_act": "gelu",
     "projection_dim": 1280}"#;
-pub(crate) const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
+pub(crate) const VAE: &str = r#"{"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
     "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
     "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
+
+const VQ: &str = r#"{"_class_name": "VQModel", "block_out_channels": [128, 256, 512], "layers_per_block": 2,
+    "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"], "num_vq_embeddings": 8192}"#;
 
 /// Published models of one size.
 #[derive(Debug, PartialEq, Eq)]
@@ -146,12 +151,52 @@ static DDPM_CAT: Published = Published {
     )],
 };
 
+/// The unconditional latent diffusion model of faces, at 256 x 256.
+static LDM_CELEBAHQ: Published = Published {
+    name: "ldm-celebahq-256",
+    latent: 64,
+    parts: &[("unet", r#"{"_class_name": "UNet2DModel", "attention_head_dim": 32}"#), ("vqvae", VQ)],
+};
+
+/// The first latent diffusion model with texts, at 256 x 256.
+static LDM_TEXT: Published =
+    Published { name: "ldm-text2im-large-256", latent: 32, parts: &[("bert", "{}"), ("unet", "{}"), ("vqvae", VAE)] };
+
+/// Latent diffusion that enlarges four times, here from 64 x 64.
+static LDM_SUPER_RESOLUTION: Published = Published {
+    name: "ldm-super-resolution-4x",
+    latent: 64,
+    parts: &[
+        (
+            "unet",
+            r#"{"_class_name": "UNet2DModel", "attention_head_dim": 32, "in_channels": 6,
+                "block_out_channels": [160, 320, 320, 640],
+                "down_block_types": ["DownBlock2D", "DownBlock2D", "DownBlock2D", "AttnDownBlock2D"],
+                "up_block_types": ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D", "UpBlock2D"]}"#,
+        ),
+        ("vqvae", VQ),
+    ],
+};
+
 /// Every published model whose shapes are timed and checked without its weights.
-pub static PUBLISHED: [&Published; 8] = [&SD15, &SD21, &SDXL, &SSD_1B, &VEGA, &TINY_SD, &DDPM_CIFAR10, &DDPM_CAT];
+#[rustfmt::skip]
+pub static PUBLISHED: &[&Published] = &[
+    &SD15,
+    &SD21,
+    &SDXL,
+    &SSD_1B,
+    &VEGA,
+    &TINY_SD,
+    &DDPM_CIFAR10,
+    &DDPM_CAT,
+    &LDM_CELEBAHQ,
+    &LDM_TEXT,
+    &LDM_SUPER_RESOLUTION,
+];
 
 /// The published models of that name.
 pub fn published(name: &str) -> Option<&'static Published> {
-    PUBLISHED.into_iter().find(|published| published.name == name)
+    PUBLISHED.iter().copied().find(|published| published.name == name)
 }
 
 impl Published {
@@ -205,6 +250,8 @@ mod tests {
             (&SDXL, "unet", 2567.46),
             (&SDXL, "text_encoder_2", 694.66),
             (&SD15, "vae", 49.49),
+            // Without `to_logits`, which no picture needs.
+            (&LDM_TEXT, "bert", 542.90),
             (&SSD_1B, "unet", 1331.33),
             (&VEGA, "unet", 745.23),
             (&TINY_SD, "unet", 323.38),

@@ -12,7 +12,7 @@ use crate::graph::Graph;
 /// The configuration of a model's `vae`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Autoencoder {
-    /// diffusers' `AutoencoderKL`.
+    /// diffusers' `AutoencoderKL` and `VQModel`.
     Full(vae::Config),
     /// diffusers' `AutoencoderTiny`.
     Tiny(taesd::Config),
@@ -57,38 +57,49 @@ impl Autoencoder {
         matches!(self, Self::Full(config) if config.force_upcast)
     }
 
+    /// The same for latents that are the autoencoder's as they are.
+    pub fn unscaled(mut self) -> Self {
+        let (Self::Full(vae::Config { latents, .. }) | Self::Tiny(taesd::Config { latents, .. })) = &mut self;
+        (latents.scaling_factor, latents.shift_factor) = (1.0, 0.0);
+        self
+    }
+
     /// A picture's latents as the decoder takes them: `latents / scaling_factor + shift_factor`.
     pub fn unscale(&self, latents: &[f32]) -> Vec<f32> {
         let Latents { scaling_factor, shift_factor, .. } = self.latents();
         latents.iter().map(|v| v / scaling_factor + shift_factor).collect()
     }
 
-    /// Latents to pictures: input `z`, output `sample`.
+    /// Latents to pictures, by the weights of the folder `network`: input `z`, output `sample`.
     ///
     /// # Errors
     /// As [`vae::Config::decoder`] and [`taesd::Config::decoder`].
-    pub fn decoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
+    pub fn decoder(&self, network: &str, batch: usize, height: usize, width: usize) -> Result<Graph> {
         match self {
-            Self::Full(config) => config.decoder(batch, height, width),
-            Self::Tiny(config) => config.decoder(batch, height, width),
+            Self::Full(config) => config.decoder(network, batch, height, width),
+            Self::Tiny(config) => config.decoder(network, batch, height, width),
         }
     }
 
-    /// Pictures to latents: input `sample`, output `moments` or, of a tiny one, `latents`.
+    /// Pictures to latents: input `sample`, output `moments` or, of a tiny one and one with a codebook, `latents`.
     ///
     /// # Errors
     /// As [`vae::Config::encoder`] and [`taesd::Config::encoder`].
-    pub fn encoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
+    pub fn encoder(&self, network: &str, batch: usize, height: usize, width: usize) -> Result<Graph> {
         match self {
-            Self::Full(config) => config.encoder(batch, height, width),
-            Self::Tiny(config) => config.encoder(batch, height, width),
+            Self::Full(config) => config.encoder(network, batch, height, width),
+            Self::Tiny(config) => config.encoder(network, batch, height, width),
         }
     }
 }
 
 impl NetworkConfig for Autoencoder {
     fn about(&self) -> String {
-        format!("{} latent channels, 1/{} of the size", self.latent_channels(), self.factor())
+        let codes = match self {
+            Self::Full(vae::Config { codes: Some(codes), .. }) => format!(", {codes} codes"),
+            _ => String::new(),
+        };
+        format!("{} latent channels, 1/{} of the size{codes}", self.latent_channels(), self.factor())
     }
 
     fn ways(&self) -> &'static [&'static str] {
@@ -108,11 +119,11 @@ impl NetworkConfig for Autoencoder {
         Sizes { height: factor * latents.height, width: factor * latents.width, ..latents }
     }
 
-    fn graph(&self, _: &str, way: &str, sizes: &Sizes) -> Result<Graph> {
+    fn graph(&self, network: &str, way: &str, sizes: &Sizes) -> Result<Graph> {
         let Sizes { batch, height, width, .. } = *sizes;
         match way {
-            ENCODER => self.encoder(batch, height, width),
-            _ => self.decoder(batch, height, width),
+            ENCODER => self.encoder(network, batch, height, width),
+            _ => self.decoder(network, batch, height, width),
         }
     }
 

@@ -104,13 +104,7 @@ impl Config {
             return Err(Error::shape(format!("input_ids should not be empty, is {}", input_ids.shape)));
         }
         self.check_tokens(tokens)?;
-        let is_id = |id: f32| id >= 0.0 && id.fract() == 0.0 && id < self.rows() as f32;
-        if let Some(id) = input_ids.data.iter().find(|id| !is_id(**id)) {
-            return Err(Error::shape(format!(
-                "input_ids holds {id}, but the text encoder knows ids from 0 to {}; does the tokenizer belong to it?",
-                self.rows() - 1
-            )));
-        }
+        check_ids(input_ids, self.rows())?;
         let rows = input_ids.data.chunks(tokens).enumerate();
         Ok(Tensor::new([batch], rows.map(|(b, ids)| (b * tokens + self.pooled(ids)) as f32).collect()))
     }
@@ -236,6 +230,21 @@ impl Config {
         let h = mlp.activation("activation_fn", h, self.act)?;
         let h = mlp.linear("fc2", h, self.hidden_size)?;
         mlp.add("add", x, h)
+    }
+}
+
+/// Whether all are ids of a table with this number of rows.
+///
+/// # Errors
+/// If one is not, naming it.
+pub(super) fn check_ids(ids: &Tensor, rows: usize) -> Result<()> {
+    let is_id = |id: f32| id >= 0.0 && id.fract() == 0.0 && id < rows as f32;
+    match ids.data.iter().find(|id| !is_id(**id)) {
+        None => Ok(()),
+        Some(id) => Err(Error::shape(format!(
+            "input_ids holds {id}, but the text encoder knows ids from 0 to {}; does the tokenizer belong to it?",
+            rows - 1
+        ))),
     }
 }
 

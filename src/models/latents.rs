@@ -19,12 +19,12 @@ pub struct Latents {
 }
 
 impl Latents {
-    /// Reads them; without one, the scaling is `scaling`.
-    pub(super) fn read(keys: &mut Keys, scaling: f32) -> Result<Self> {
+    /// Reads them; where the file does not say them, there are `channels` and the scaling is `scaling`.
+    pub(super) fn read(keys: &mut Keys, channels: usize, scaling: f32) -> Result<Self> {
         let latents = Self {
             in_channels: keys.count("in_channels", 3)?,
             out_channels: keys.count("out_channels", 3)?,
-            channels: keys.count("latent_channels", 4)?,
+            channels: keys.count("latent_channels", channels)?,
             scaling_factor: keys.finite("scaling_factor", scaling)?,
             shift_factor: if keys.is_null("shift_factor") { 0.0 } else { keys.finite("shift_factor", 0.0)? },
         };

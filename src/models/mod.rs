@@ -10,6 +10,7 @@ pub mod autoencoder;
 pub mod clip;
 pub mod config;
 pub mod latents;
+pub mod ldm_bert;
 pub mod ports;
 pub mod table;
 pub mod taesd;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::autoencoder::Autoencoder;
 use super::config::NetworkConfig;
-use super::{clip, controlnet, unet, unet2d};
+use super::{clip, controlnet, ldm_bert, unet, unet2d};
 use crate::error::{Error, Result};
 
 /// A class of networks.
@@ -24,9 +24,11 @@ const TABLE: &[Row] = &[
         open: |text, at| any(clip::Config::from_json(text, at)),
     },
     Row { class: "CLIPTextModelWithProjection", folders: &[], open: |text, at| any(clip::Config::from_json(text, at)) },
+    Row { class: "LDMBertModel", folders: &["bert"], open: |text, at| any(ldm_bert::Config::from_json(text, at)) },
     Row { class: "UNet2DConditionModel", folders: &["unet"], open: |text, at| any(unet::Config::from_json(text, at)) },
     Row { class: "UNet2DModel", folders: &[], open: |text, at| any(unet2d::Config::from_json(text, at)) },
     Row { class: "AutoencoderKL", folders: &["vae"], open: |text, at| any(Autoencoder::from_json(text, at)) },
+    Row { class: "VQModel", folders: &[], open: |text, at| any(Autoencoder::from_json(text, at)) },
     Row { class: "AutoencoderTiny", folders: &[], open: |text, at| any(Autoencoder::from_json(text, at)) },
     Row {
         class: "ControlNetModel",
@@ -79,7 +81,9 @@ mod tests {
     fn each(look: impl Fn(&'static str, &dyn NetworkConfig)) {
         for class in classes() {
             let text = match class {
-                "CLIPTextModel" | "CLIPTextModelWithProjection" => format!(r#"{{"architectures": ["{class}"]}}"#),
+                "CLIPTextModel" | "CLIPTextModelWithProjection" | "LDMBertModel" => {
+                    format!(r#"{{"architectures": ["{class}"]}}"#)
+                }
                 "UNet2DConditionModel" | "ControlNetModel" => {
                     format!(r#"{{"_class_name": "{class}", "cross_attention_dim": 768}}"#)
                 }

@@ -62,7 +62,7 @@ impl Config {
             Ok(Stages { channels: channels[0], blocks })
         };
         let (encoder, decoder) = (stages("encoder", [1, 3, 3, 3])?, stages("decoder", [3, 3, 3, 1])?);
-        let config = Self { latents: Latents::read(&mut keys, 1.0)?, encoder, decoder };
+        let config = Self { latents: Latents::read(&mut keys, 4, 1.0)?, encoder, decoder };
         if config.encoder.blocks.len() != config.decoder.blocks.len() {
             return Err(keys.error("num_encoder_blocks and num_decoder_blocks differ in length: they must agree"));
         }
@@ -80,8 +80,8 @@ impl Config {
     ///
     /// # Errors
     /// If the input would be empty.
-    pub fn decoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
-        let mut graph = Graph::new("vae");
+    pub fn decoder(&self, network: &str, batch: usize, height: usize, width: usize) -> Result<Graph> {
+        let mut graph = Graph::new(network);
         let mut root = Module::root(&mut graph);
         let z = root.input("z", Kind::Act, [batch, height, width, self.latents.channels])?;
         let mut m = root.child("decoder");
@@ -112,8 +112,8 @@ impl Config {
     ///
     /// # Errors
     /// If the input would be empty.
-    pub fn encoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
-        let mut graph = Graph::new("vae");
+    pub fn encoder(&self, network: &str, batch: usize, height: usize, width: usize) -> Result<Graph> {
+        let mut graph = Graph::new(network);
         let mut root = Module::root(&mut graph);
         let sample = root.input("sample", Kind::Act, [batch, height, width, self.latents.in_channels])?;
         let mut m = root.child("encoder");
@@ -175,11 +175,11 @@ mod tests {
     fn the_defaults_are_the_published_network() {
         let config = Config::from_json("{}", "").unwrap();
         let count = |graph: Graph| graph.wanted().iter().map(|(_, shape)| shape.len()).sum::<usize>();
-        assert_eq!(count(config.encoder(1, 8, 8).unwrap()), 1_222_532);
-        assert_eq!(count(config.decoder(1, 1, 1).unwrap()), 1_222_531);
+        assert_eq!(count(config.encoder("vae", 1, 8, 8).unwrap()), 1_222_532);
+        assert_eq!(count(config.decoder("vae", 1, 1, 1).unwrap()), 1_222_531);
         assert_eq!(config.factor(), 8);
         let tensors = |graph: Result<Graph>| graph.unwrap().wanted().len();
-        assert_eq!([tensors(config.encoder(1, 8, 8)), tensors(config.decoder(1, 1, 1))], [67; 2]);
+        assert_eq!([tensors(config.encoder("vae", 1, 8, 8)), tensors(config.decoder("vae", 1, 1, 1))], [67; 2]);
     }
 
     #[test]

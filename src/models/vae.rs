@@ -1,4 +1,5 @@
-//! The variational autoencoder between pictures and latents (Kingma and Welling 2013; diffusers' `AutoencoderKL`).
+//! The autoencoder between pictures and latents: variational (Kingma and Welling 2013; diffusers' `AutoencoderKL`), or
+//! with a codebook (van den Oord et al. 2017; diffusers' `VQModel`), whose decoder replaces each latent by an entry.
 //!
 //! Latents are `factor` times smaller than the picture in height and width. Pictures are in [-1, 1].
 
@@ -11,6 +12,8 @@ use super::nn::{Conv, Groups, Module};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
+use crate::ops::vector_quantize::VectorQuantize;
+use crate::pack::Pack;
 use crate::tensor::Tensor;
 
 /// Epsilon of all its group norms, which the configuration does not tell.
@@ -18,6 +21,10 @@ const EPS: f32 = 1e-6;
 
 /// The encoder's output.
 pub(super) const MOMENTS: &str = "moments";
+
+/// The classes of diffusers.
+const KL: &str = "AutoencoderKL";
+pub(super) const VQ: &str = "VQModel";
 
 /// A VAE's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,34 +39,42 @@ pub struct Config {
     quant_conv: bool,
     post_quant_conv: bool,
     mid_attention: bool,
+    /// Entries of its codebook, which are as wide as its latents have channels; without one it is variational.
+    pub codes: Option<usize>,
+    /// Channels between the convolutions around the latents and the rest.
+    inner_channels: usize,
 }
 
 impl Config {
     /// Reads a `config.json`; `place` is what error messages call it. Absent keys have the defaults of diffusers'
-    /// `AutoencoderKL`.
+    /// `AutoencoderKL` or, where it says so, `VQModel`.
     ///
     /// # Errors
     /// If a value is not supported or a key is not known; the message names both.
     pub fn from_json(text: &str, place: &str) -> Result<Self> {
         let mut keys = Keys::parse(text, place)?;
-        keys.only(&[
-            ("_class_name", json!("AutoencoderKL")),
-            ("latents_mean", json!(null)),
-            ("latents_std", json!(null)),
-        ])?;
+        let quantized = keys.one_of("_class_name", KL, &[KL, VQ])? == VQ;
         keys.one_of("act_fn", "silu", &["silu", "swish"])?;
         keys.ignore(&["sample_size"]);
         let down = keys.names("down_block_types", &["DownEncoderBlock2D"], &["DownEncoderBlock2D"])?;
         let up = keys.names("up_block_types", &["UpDecoderBlock2D"], &["UpDecoderBlock2D"])?;
+        let mut latents = Latents::read(&mut keys, if quantized { 3 } else { 4 }, 0.18215)?;
+        let inner_channels = latents.channels;
+        let codes = if quantized { Some(codebook(&mut keys, &mut latents)?) } else { None };
+        if !quantized {
+            keys.only(&[("latents_mean", json!(null)), ("latents_std", json!(null))])?;
+        }
         let config = Self {
-            latents: Latents::read(&mut keys, 0.18215)?,
-            force_upcast: keys.get("force_upcast", true)?,
+            latents,
+            force_upcast: keys.get("force_upcast", !quantized)?,
             channels: keys.counts("block_out_channels", &[64])?,
             layers: keys.count("layers_per_block", 1)?,
             groups: keys.count("norm_num_groups", 32)?,
-            quant_conv: keys.get("use_quant_conv", true)?,
-            post_quant_conv: keys.get("use_post_quant_conv", true)?,
+            quant_conv: quantized || keys.get("use_quant_conv", true)?,
+            post_quant_conv: quantized || keys.get("use_post_quant_conv", true)?,
             mid_attention: keys.get("mid_block_add_attention", true)?,
+            codes,
+            inner_channels,
         };
         let blocks = config.channels.len();
         if [down.len(), up.len()] != [blocks; 2] {
@@ -86,17 +101,27 @@ impl Config {
         self.channels.last().copied().unwrap_or_default()
     }
 
-    /// Latents to pictures: input `z` `[B, h, w, latent channels]`, already divided by the scaling factor; output
-    /// `sample` `[B, H, W, 3]`.
+    /// Latents to pictures, by the weights of the folder `network`: input `z` `[B, h, w, latent channels]`, already
+    /// divided by the scaling factor; output `sample` `[B, H, W, 3]`.
     ///
     /// # Errors
     /// If the configuration contradicts itself: groups that do not divide the channels.
-    pub fn decoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
-        let mut graph = Graph::new("vae");
+    pub fn decoder(&self, network: &str, batch: usize, height: usize, width: usize) -> Result<Graph> {
+        let mut graph = Graph::new(network);
         let mut root = Module::root(&mut graph);
-        let mut x = root.input("z", Kind::Act, [batch, height, width, self.latents.channels])?;
+        let z = [batch, height, width, self.latents.channels];
+        let mut x = match self.codes {
+            // In f32 on every device: rounding would choose other entries.
+            Some(codes) => {
+                let z = root.input("z", Kind::F32, z)?;
+                let (key, shape) = ("quantize.embedding.weight".to_string(), [codes, self.latents.channels].into());
+                let table = root.graph().parameter(&[key], Kind::F32, shape, Pack::Plain);
+                root.node("quantize", VectorQuantize, &[z, table])?
+            }
+            None => root.input("z", Kind::Act, z)?,
+        };
         if self.post_quant_conv {
-            x = root.conv("post_quant_conv", x, Conv::same(self.latents.channels, 1))?;
+            x = root.conv("post_quant_conv", x, Conv::same(self.inner_channels, 1))?;
         }
         let mut m = root.child("decoder");
         x = m.conv("conv_in", x, Conv::same(self.widest(), 3))?;
@@ -118,12 +143,13 @@ impl Config {
     }
 
     /// Pictures to the latents' distribution: input `sample` `[B, H, W, 3]`; output `moments` `[B, h, w, 2 * latent
-    /// channels]`, for [`split_moments`].
+    /// channels]`, for [`split_moments`] or, with a codebook, `latents` `[B, h, w, latent channels]`, before any entry
+    /// is chosen.
     ///
     /// # Errors
     /// As [`Config::decoder`], or if the picture is smaller than one latent.
-    pub fn encoder(&self, batch: usize, height: usize, width: usize) -> Result<Graph> {
-        let mut graph = Graph::new("vae");
+    pub fn encoder(&self, network: &str, batch: usize, height: usize, width: usize) -> Result<Graph> {
+        let mut graph = Graph::new(network);
         let mut root = Module::root(&mut graph);
         let mut x = root.input("sample", Kind::Act, [batch, height, width, self.latents.in_channels])?;
         let mut m = root.child("encoder");
@@ -139,12 +165,12 @@ impl Config {
         }
         x = self.middle(&mut m.child("mid_block"), x)?;
         x = m.group_norm_silu("conv_norm_out", x, None, self.norm())?;
-        let moments = 2 * self.latents.channels;
-        x = m.conv("conv_out", x, Conv::same(moments, 3))?;
+        let (name, each) = if self.codes.is_some() { ("latents", 1) } else { (MOMENTS, 2) };
+        x = m.conv("conv_out", x, Conv::same(each * self.inner_channels, 3))?;
         if self.quant_conv {
-            x = root.conv("quant_conv", x, Conv::same(moments, 1))?;
+            x = root.conv("quant_conv", x, Conv::same(each * self.latents.channels, 1))?;
         }
-        graph.output(MOMENTS, x);
+        graph.output(name, x);
         Ok(graph)
     }
 
@@ -154,6 +180,15 @@ impl Config {
         let x = if self.mid_attention { pixel_attention(&mut m.child("attentions.0"), x, self.norm(), 1)? } else { x };
         resnet(&mut m.child("resnets.1"), x, None, self.widest(), self.norm())
     }
+}
+
+/// Reads the size of a codebook, whose width is the latents' number of channels from there on.
+fn codebook(keys: &mut Keys, latents: &mut Latents) -> Result<usize> {
+    keys.only(&[("norm_type", json!("group"))])?;
+    // Of latents that are entries already, which no pipeline here has.
+    keys.ignore(&["lookup_from_codebook"]);
+    latents.channels = keys.optional_count("vq_embed_dim")?.unwrap_or(latents.channels);
+    keys.count("num_vq_embeddings", 256)
 }
 
 /// The encoder's `moments` `[B, h, w, 2 * C]` as `mean` and `logvar` `[B, h, w, C]`, the latter kept in [-30, 20]
@@ -198,5 +233,7 @@ mod tests {
         assert!(message(r#"{"block_out_channels": [32, 64]}"#).contains("must agree"));
         assert!(message(r#"{"scaling_factor": 0}"#).contains("scaling_factor is 0"));
         assert!(message(r#"{"patch_size": 2}"#).contains("patch_size = 2"));
+        assert!(message(r#"{"_class_name": "VQModel", "norm_type": "spatial"}"#).contains("norm_type is \"spatial\""));
+        assert!(message(r#"{"num_vq_embeddings": 16}"#).contains("num_vq_embeddings = 16"));
     }
 }

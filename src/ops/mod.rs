@@ -40,6 +40,7 @@ pub mod scale;
 pub mod timestep_embedding;
 mod types;
 pub mod upsample;
+pub mod vector_quantize;
 pub mod weight;
 pub mod winograd;
 
@@ -98,6 +99,7 @@ pub const TABLE: &[Row] = &[
     Row::new("upsample", upsample::cases).largest_cases(upsample::largest),
     Row::new("concat", concat::cases).largest_cases(concat::largest),
     Row::new("scale", scale::cases).largest_cases(scale::largest),
+    Row::new("vector_quantize", vector_quantize::cases).largest_cases(vector_quantize::largest),
     Row::new("sampler_input", sampler_input::cases),
     Row::new("sampler_step", sampler_step::cases),
     Row::new("dequantize", dequantize::cases),

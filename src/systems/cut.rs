@@ -11,8 +11,30 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::models::ports::Changes;
 use crate::network::{Network, Outputs};
+use crate::ops::Ty;
+use crate::ops::concat::Concat;
 use crate::samplers::LinearSampler;
 use crate::tensor::{Shape, Tensor};
+
+/// The network's input and output that are the state.
+pub(super) const SAMPLE: &str = "sample";
+/// The input that [`joined`] makes.
+const BESIDE: &str = "beside";
+
+/// The graph of a network whose input is the state and, in its last `channels`, what is the same at every step: that
+/// becomes an input of its own, [`Given::beside`].
+///
+/// # Errors
+/// If the network takes no state with more channels.
+pub fn joined(mut graph: Graph, channels: usize) -> Result<Graph> {
+    let missing = || Error::shape(format!("the network has no input {SAMPLE} of more than {channels} channels"));
+    let whole = graph.input_named(SAMPLE).map(|id| graph.shape(id).clone()).ok_or_else(missing)?;
+    let own = whole.channels().checked_sub(channels).filter(|own| *own > 0).ok_or_else(missing)?;
+    let parts =
+        [(SAMPLE, own), (BESIDE, channels)].map(|(name, channels)| (name, Ty::act(whole.with_channels(channels))));
+    graph.compute_input(SAMPLE, BESIDE, Concat, &parts)?;
+    Ok(graph)
+}
 
 /// The graphs of the parts: of pictures, of texts, of all steps' times, and of one step.
 pub struct Cut {
@@ -47,6 +69,10 @@ pub struct Given {
     pub picture: Vec<(String, Tensor)>,
     /// A row for each text.
     pub text: Vec<(&'static str, Tensor)>,
+    /// What is [`joined`] to the state: a row for each text of each picture, the first text's of all pictures first.
+    pub beside: Option<Tensor>,
+    /// What that is multiplied with at each step; where there is nothing, it stays as it is.
+    pub beside_scales: Vec<f32>,
     /// A row for each text at each step, the first step's first.
     pub time: Vec<(&'static str, Tensor)>,
     /// Numbers that are the same in all rows: one for each step.
@@ -118,6 +144,8 @@ pub(super) struct Stepper {
     timed: Outputs,
     /// [`Given::step`]
     scales: Vec<(String, Vec<f32>)>,
+    /// [`Given::beside`] with [`Given::beside_scales`].
+    scaled: Option<((String, Tensor), Vec<f32>)>,
     pictures: usize,
     texts: usize,
 }
@@ -146,8 +174,12 @@ impl Stepper {
         kit.mark(Phase::Denoise, "embeddings of the times");
 
         let mut network = kit.load(kit.executor, step).await?;
+        let beside = given.beside.map(|tensor| (BESIDE.to_string(), tensor));
+        let (scaled, fixed) = if given.beside_scales.is_empty() { (None, beside) } else { (beside, None) };
+        held.extend(fixed);
         network.network.hold(held)?;
-        Ok(Self { network, timed, scales: given.step, pictures, texts })
+        let scaled = scaled.zip(Some(given.beside_scales));
+        Ok(Self { network, timed, scales: given.step, scaled, pictures, texts })
     }
 
     /// The output of that name at a step, for all inputs.
@@ -174,7 +206,11 @@ impl Stepper {
         let rows = texts * pictures;
         let scale =
             |(name, scales): &(String, Vec<f32>)| (name.clone(), Tensor::new([rows, 1], vec![scales[step]; rows]));
-        timed.chain(self.scales.iter().map(scale)).collect()
+        let beside = self.scaled.iter().map(|((name, beside), scales)| {
+            let data = beside.data.iter().map(|v| v * scales[step]).collect();
+            (name.clone(), Tensor::new(beside.shape.clone(), data))
+        });
+        timed.chain(self.scales.iter().map(scale)).chain(beside).collect()
     }
 
     /// The part that runs at every step.

@@ -11,19 +11,21 @@ use crate::tensor::Tensor;
 /// What a VAE's decoder is called.
 const NAME: &str = "VAE's decoder";
 
-/// The part that decodes latents of this size, one picture at a time.
+/// The part that decodes latents of this size, one picture at a time, by the weights of the folder `component`.
 ///
 /// # Errors
 /// If the autoencoder has no decoder for them.
-pub fn part(vae: &Autoencoder, [height, width]: [usize; 2], pictures: usize) -> Result<Part> {
-    let (graph, wanted) = (vae.decoder(1, height, width)?, vae.wanted("vae")?);
-    Ok(Part { what: NAME.into(), component: "vae".into(), graph, wanted, added: None, times: pictures })
+pub fn part(vae: &Autoencoder, component: &str, [height, width]: [usize; 2], pictures: usize) -> Result<Part> {
+    let (graph, wanted) = (vae.decoder(component, 1, height, width)?, vae.wanted(component)?);
+    Ok(Part { what: NAME.into(), component: component.into(), graph, wanted, added: None, times: pictures })
 }
 
 /// The decoder of a system's latents.
 pub struct Decoder<'a> {
     /// Its network.
     pub vae: &'a Autoencoder,
+    /// The folder of its weights.
+    pub component: &'static str,
     /// Whether it overflows f16.
     pub in_f32: bool,
     /// Since the device cannot hold it.
@@ -32,8 +34,8 @@ pub struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     /// One that has not decoded anything.
-    pub fn new(vae: &'a Autoencoder, in_f32: bool) -> Self {
-        Self { vae, in_f32, on_cpu: false }
+    pub fn new(vae: &'a Autoencoder, component: &'static str, in_f32: bool) -> Self {
+        Self { vae, component, in_f32, on_cpu: false }
     }
 
     /// Latents `[pictures, height, width, channels]` to the kit's next pictures. What all the steps made is not lost
@@ -60,7 +62,7 @@ impl<'a> Decoder<'a> {
     /// in the batch; those that are made are not made again.
     async fn decode_on(&self, kit: &mut Kit<'_>, executor: &Executor, latents: &Tensor, first: usize) -> Result<()> {
         let [batch, height, width, channels] = latents.shape.image()?;
-        let mut network = kit.load(executor, part(self.vae, [height, width], batch)?).await?;
+        let mut network = kit.load(executor, part(self.vae, self.component, [height, width], batch)?).await?;
         for latents in latents.data.chunks_exact(latents.data.len() / batch).skip(kit.made() - first) {
             let z = Tensor::new([1, height, width, channels], self.vae.unscale(latents));
             let place = format!("picture {}", kit.made() + 1);

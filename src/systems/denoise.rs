@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::cut::{Cut, Given, Stepper, by_name};
+use super::cut::{Cut, Given, SAMPLE, Stepper, by_name};
 use super::guidance::Guidance;
 use super::kit::Kit;
 use super::request::Request;
@@ -25,8 +25,6 @@ const INPUT_FACTORS: &str = "sampler_input_factors";
 const STEP_FACTORS: &str = "sampler_step_factors";
 /// Its output: the next state and the network's output after guidance.
 const NEXT: &str = "sampler_step";
-/// The network's input and output that are the state.
-const SAMPLE: &str = "sample";
 
 /// Makes one picture's sampler, which remembers earlier steps.
 pub type NewSampler<'a> = &'a (dyn Fn() -> Result<Sampler> + Sync);

@@ -12,6 +12,7 @@ pub mod families;
 pub mod guidance;
 mod kept;
 pub mod kit;
+pub mod latent_diffusion;
 mod loras;
 mod parameters;
 pub mod part;
@@ -31,6 +32,7 @@ pub use system::System;
 use crate::error::{Error, Field, Remedy, Result, short};
 use crate::models::{unet, unet2d};
 use crate::weights::Model;
+use latent_diffusion::{Kind, LatentDiffusion, Under};
 use pixels::{Defaults, Pixels};
 use stable_diffusion::StableDiffusion;
 use stable_diffusion::variant::{SD, SDXL, Variant};
@@ -114,6 +116,39 @@ pub static TABLE: &[Row] = &[
         fits: is_in_pixels,
         open: |models| Ok(Box::new(Pixels::open(models, &Defaults { steps: 50, sampler: Some("ddim") })?)),
     },
+    Row {
+        classes: &["LDMPipeline"],
+        about: "noise to picture, in latents",
+        takes: NOISE_TO_LATENTS,
+        example: &[(Field::Model, "path/to/ldm-celebahq-256"), (Field::Steps, "50")],
+        fits: |model| draws_latents(model, false),
+        open: |models| Ok(Box::new(LatentDiffusion::open(models, &Kind { under: Under::Nothing, steps: 50 })?)),
+    },
+    Row {
+        classes: &["LDMTextToImagePipeline"],
+        about: "text to picture: latent diffusion of 2021",
+        takes: TEXT_TO_LATENTS,
+        example: &[
+            (Field::Prompt, "a painting of a squirrel eating a burger"),
+            (Field::Model, "path/to/ldm-text2im-large-256"),
+            (Field::Guidance, "6"),
+            (Field::Eta, "0.3"),
+        ],
+        fits: |model| fits(model, &SD) && model.has("bert"),
+        open: |models| Ok(Box::new(LatentDiffusion::open(models, &Kind { under: Under::Text, steps: 50 })?)),
+    },
+    Row {
+        classes: &["LDMSuperResolutionPipeline"],
+        about: "picture to a larger picture: latent diffusion of 2021",
+        takes: PICTURE_TO_LATENTS,
+        example: &[
+            (Field::Model, "path/to/ldm-super-resolution-4x"),
+            (Field::InitImage, "small.png"),
+            (Field::Eta, "1"),
+        ],
+        fits: |model| draws_latents(model, true),
+        open: |models| Ok(Box::new(LatentDiffusion::open(models, &Kind { under: Under::Picture, steps: 100 })?)),
+    },
 ];
 
 const NOISE_TO_PICTURE: &[Field] = &[
@@ -125,6 +160,41 @@ const NOISE_TO_PICTURE: &[Field] = &[
     Field::Prediction,
     Field::Eta,
     Field::Class,
+    Field::InitLatents,
+];
+
+/// Of latent diffusion without a text and with a picture, whose size decides.
+const NOISE_TO_LATENTS: &[Field] = &[
+    Field::Width,
+    Field::Height,
+    Field::Steps,
+    Field::Sampler,
+    Field::Spacing,
+    Field::Prediction,
+    Field::Eta,
+    Field::InitLatents,
+];
+
+const PICTURE_TO_LATENTS: &[Field] = &[
+    Field::InitImage,
+    Field::Steps,
+    Field::Sampler,
+    Field::Spacing,
+    Field::Prediction,
+    Field::Eta,
+    Field::InitLatents,
+];
+
+const TEXT_TO_LATENTS: &[Field] = &[
+    Field::Prompt,
+    Field::Width,
+    Field::Height,
+    Field::Steps,
+    Field::Guidance,
+    Field::Sampler,
+    Field::Spacing,
+    Field::Prediction,
+    Field::Eta,
     Field::InitLatents,
 ];
 
@@ -151,6 +221,14 @@ fn is_in_pixels(model: &Model) -> bool {
     model.text(path).is_ok_and(|text| unet2d::Config::from_json(&text, path).is_ok())
         && !model.has("vae")
         && !model.has("vqvae")
+}
+
+/// Whether the model's UNet is an unconditional one that draws an autoencoder's latents, with a picture joined to them
+/// or without.
+fn draws_latents(model: &Model, with_picture: bool) -> bool {
+    let path = "unet/config.json";
+    let config = model.text(path).and_then(|text| unet2d::Config::from_json(&text, path));
+    model.has("vqvae") && config.is_ok_and(|config| (config.in_channels != config.out_channels) == with_picture)
 }
 
 /// Whether the model's UNet is of this kind.

@@ -1,4 +1,4 @@
-//! What a tokenizer's files hold that is not the same for every CLIP: vocabulary, merges, special tokens.
+//! What a tokenizer's files hold that is not the same for all of its kind: vocabulary, merges, special tokens.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -8,7 +8,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use super::{END, START};
 use crate::error::{Error, Result};
 use crate::files::text;
 
@@ -27,26 +26,30 @@ impl Files<'_, '_> {
         text(&self.place.join(name), bytes.into_owned()).map(Some)
     }
 
-    fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+    pub fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let value = serde_json::from_str(&text);
         value.map(Some).map_err(|error| self.fail(name, format!("cannot be understood: {error}; download it again")))
     }
 
-    fn fail(&self, name: &str, what: impl std::fmt::Display) -> Error {
+    pub fn fail(&self, name: &str, what: impl std::fmt::Display) -> Error {
         Error::file(self.place.join(name), what)
     }
 }
 
-/// What the merging works on.
+/// What is said of a file that is not there.
+const MISSING: &str = "no such file, and no tokenizer.json either";
+
+/// What words are made of.
 pub(super) struct Vocabulary {
     pub ids: HashMap<String, u32>,
+    /// Of BPE.
     pub merges: Vec<(String, String)>,
     /// Tokens beside the vocabulary that `tokenizer.json` lists.
     pub added: BTreeMap<u32, Added>,
 }
 
-/// The parts of `tokenizer.json` that are not the same for every CLIP.
+/// The parts of `tokenizer.json` that are not the same for all of its kind.
 #[derive(Deserialize)]
 struct TokenizerJson {
     model: ModelJson,
@@ -74,9 +77,9 @@ enum Merge {
 impl Vocabulary {
     pub fn read(files: &Files) -> Result<Self> {
         if let Some(file) = files.json::<TokenizerJson>("tokenizer.json")? {
-            return Self::from_tokenizer_json(files, file);
+            return Self::from_tokenizer_json(files, file, "BPE");
         }
-        let missing = |name: &str| files.fail(name, "no such file, and no tokenizer.json either");
+        let missing = |name: &str| files.fail(name, MISSING);
         let ids = files.json("vocab.json")?.ok_or_else(|| missing("vocab.json"))?;
         let text = files.text("merges.txt")?.ok_or_else(|| missing("merges.txt"))?;
         if text.is_empty() {
@@ -89,10 +92,20 @@ impl Vocabulary {
         vocabulary.check(files, "merges.txt")
     }
 
-    fn from_tokenizer_json(files: &Files, file: TokenizerJson) -> Result<Self> {
+    /// The same without merges: `tokenizer.json`, or `vocab.txt`, whose lines are the tokens in the order of their ids.
+    pub fn read_word_pieces(files: &Files) -> Result<Self> {
+        if let Some(file) = files.json::<TokenizerJson>("tokenizer.json")? {
+            return Self::from_tokenizer_json(files, file, "WordPiece");
+        }
+        let text = files.text("vocab.txt")?.ok_or_else(|| files.fail("vocab.txt", MISSING))?;
+        let ids = text.lines().map(|line| line.trim_end().to_string()).zip(0..).collect();
+        Ok(Self { ids, merges: Vec::new(), added: BTreeMap::new() })
+    }
+
+    fn from_tokenizer_json(files: &Files, file: TokenizerJson, wanted: &str) -> Result<Self> {
         const NAME: &str = "tokenizer.json";
-        if let Some(kind) = file.model.kind.filter(|kind| kind != "BPE") {
-            return Err(files.fail(NAME, format!("is a {kind} tokenizer; CLIP's is BPE")));
+        if let Some(kind) = file.model.kind.filter(|kind| kind != wanted) {
+            return Err(files.fail(NAME, format!("is a {kind} tokenizer; this text encoder's is {wanted}")));
         }
         let ids = serde_json::from_value(file.model.vocab)
             .map_err(|error| files.fail(NAME, format!("its vocabulary cannot be understood: {error}")))?;
@@ -173,6 +186,9 @@ impl Added {
     }
 }
 
+/// How configurations call tokens, and the token where they do not.
+pub(super) type Named = (&'static str, &'static str);
+
 /// The tokens with a meaning of their own.
 pub(super) struct SpecialTokens {
     pub start: String,
@@ -181,15 +197,21 @@ pub(super) struct SpecialTokens {
     pub unknown: String,
     /// What the files list with its id, in that order.
     pub added: Vec<AddedToken>,
-    /// Those of the four that the files do not list.
+    /// Those with a name that the files do not list.
     pub named: Vec<AddedToken>,
 }
 
 impl SpecialTokens {
     /// As transformers merges the files: `added_tokens_decoder` in `tokenizer_config.json` makes the others
     /// superfluous; without it `special_tokens_map.json` goes before `tokenizer_config.json`, and `added_tokens.json`
-    /// and `tokenizer.json` add theirs.
-    pub fn read(files: &Files, in_tokenizer_json: BTreeMap<u32, Added>) -> Result<Self> {
+    /// and `tokenizer.json` add theirs. The four that a tokenizer has are those of the start, the end, what is unknown
+    /// and padding; `others` may be missing.
+    pub fn read(
+        files: &Files,
+        in_tokenizer_json: BTreeMap<u32, Added>,
+        four: [Named; 4],
+        others: &[Named],
+    ) -> Result<Self> {
         let mut config: Map<String, Value> = files.json("tokenizer_config.json")?.unwrap_or_default();
         let added = match config.remove("added_tokens_decoder") {
             Some(decoder) => serde_json::from_value(decoder).map_err(|error| {
@@ -202,15 +224,14 @@ impl SpecialTokens {
                 added
             }
         };
-        let token = |key: &str, default: &str| {
+        let token = |(key, default): Named| {
             config.get(key).and_then(Added::from_json).unwrap_or_else(|| Added::special(default))
         };
-        let [start, end, unknown, pad] =
-            [("bos_token", START), ("eos_token", END), ("unk_token", END), ("pad_token", END)]
-                .map(|(key, default)| token(key, default));
+        let [start, end, unknown, pad] = four.map(token);
+        let others: Vec<_> = others.iter().map(|other| token(*other)).collect();
         let mut added: Vec<Added> = added.into_values().collect();
         let mut named: Vec<Added> = Vec::new();
-        for token in [&start, &end, &unknown, &pad] {
+        for token in [&start, &end, &unknown, &pad].into_iter().chain(&others) {
             match added.iter_mut().find(|known| known.content == token.content) {
                 Some(known) => known.special = true,
                 // The same text under two names may have two sets of flags, of which the tokenizer takes the last.

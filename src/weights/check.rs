@@ -45,10 +45,10 @@ fn same_but_for_1x1(found: &[usize], wanted: &[usize]) -> bool {
     found == wanted || is_1x1(found, wanted) || is_1x1(wanted, found)
 }
 
-/// What files carry beside a network's parameters: a buffer that counts positions, and the scale of CLIP's training
-/// loss.
+/// What files carry beside a network's parameters: a buffer that counts positions, and what only training used: the
+/// scale of CLIP's loss, and the layer after LDMBert.
 fn is_harmless(name: &str) -> bool {
-    name.ends_with("position_ids") || name.ends_with("logit_scale")
+    name.ends_with("position_ids") || name.ends_with("logit_scale") || name.starts_with("to_logits.")
 }
 
 #[cfg(test)]

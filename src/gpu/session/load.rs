@@ -14,7 +14,7 @@ use crate::graph::interpret::load_parameters;
 use crate::graph::plan::{Storage, check_limits, device_bytes, plan};
 use crate::graph::{Graph, Node, Origin, Plane, ValueId};
 use crate::ops::{Binding, Kind, Launch};
-use crate::tensor::{DType, Weights};
+use crate::tensor::Weights;
 
 /// Bytes of uploads in flight before the session waits for them, which bounds the staging memory.
 const UPLOAD_CHUNK: u64 = 64 << 20;
@@ -76,8 +76,7 @@ impl Session {
                 let quants = parameter.pack.to_tensor(raw, &parameter.file_shape)?;
                 uploads.buffer(&parameter.name(), &memory::to_bytes(&quants, Kind::Bytes, storage.weight))?
             } else {
-                let rank = parameter.file_shape.rank();
-                let dtype = if rank < 2 { DType::F32 } else { storage.weight };
+                let dtype = graph.ty(id).kind.dtype(storage.act, storage.weight);
                 let words = parameter.pack.to_words(raw, &parameter.file_shape, dtype)?;
                 uploads.buffer(&parameter.name(), bytemuck::cast_slice(&words))?
             };

@@ -117,6 +117,7 @@ impl StableDiffusion {
             text: vec![("encoder_hidden_states", text.context.clone())],
             time,
             step: control::scales(request, timesteps.len()),
+            ..Given::default()
         }
     }
 
@@ -154,7 +155,7 @@ impl StableDiffusion {
         }
         let texts = self.texts(kit.models, kit.request, kit.settings)?;
         let text = self.condition(kit, texts).await?;
-        let mut decoder = Decoder::new(&self.vae, self.variant.upcasts && self.vae.force_upcast());
+        let mut decoder = Decoder::new(&self.vae, "vae", self.variant.upcasts && self.vae.force_upcast());
         let mut rest = Rest::new(kit.request.batch);
         while let Some((range, part)) = rest.next_part() {
             let latents = match self.latents(kit, &text, range, part).await {
@@ -191,7 +192,7 @@ impl System for StableDiffusion {
     fn parts(&self, models: &Models, executor: &Executor, request: &Request, settings: &Settings) -> Result<Vec<Part>> {
         let texts = self.texts(models, request, settings)?;
         let cut = self.cut(executor, settings, &texts.shape(), request.batch)?;
-        let decoder = decode::part(&self.vae, self.size(settings), request.batch)?;
+        let decoder = decode::part(&self.vae, "vae", self.size(settings), request.batch)?;
         Ok(texts.parts.into_iter().chain(cut.parts()).chain([decoder]).collect())
     }
 
