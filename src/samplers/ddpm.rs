@@ -2,11 +2,9 @@
 //!
 //! The next latents are the mean of their distribution given the predicted picture, plus noise of its variance.
 
-use super::betas::{CURVES, Curve, Defaults, EXACT, Training};
-use super::config::Config;
-use super::prediction::{Limit, Prediction, mix};
+use super::betas::{CURVES, Curve, Defaults, EXACT};
 use super::spacing::discrete_timesteps;
-use super::{Method, Noise, Sampler, Schedule, Setup};
+use super::{Config, Limit, Method, Noise, Prediction, Sampler, Schedule, Setup, Training, mix};
 use crate::error::Result;
 
 const ALL_CURVES: &[(&str, Curve)] =

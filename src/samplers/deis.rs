@@ -6,13 +6,10 @@
 
 use std::collections::VecDeque;
 
-use super::betas::Training;
-use super::config::Config;
 use super::numbers::{exp, numpy_log as log};
-use super::prediction::{mix, noise_of};
+use super::prediction::noise_of;
 use super::solver::{Last, Layout};
-use super::spacing::{Spacing, Spread};
-use super::{Method, Noise, Sampler, Setup};
+use super::{Config, Method, Noise, Sampler, Setup, Spacing, Spread, Training, mix};
 use crate::error::Result;
 
 struct Deis {

@@ -5,16 +5,12 @@
 //! whole step with the slope found there. With ancestral noise (`KDPM2AncestralDiscreteScheduler`), steps go below the
 //! next sigma, and up to it by fresh noise.
 
-use super::betas::Training;
-use super::config::Config;
 use super::euler::follow;
 use super::euler_a::down_and_up;
 use super::heun::first_then_twice;
 use super::numbers::{around, exp, log, numpy_log};
-use super::prediction::{Limit, PREDICTIONS, Prediction};
-use super::schedule::{Rungs, unit_scale};
-use super::spacing::Spread;
-use super::{Method, Noise, Sampler, Schedule, Setup};
+use super::schedule::unit_scale;
+use super::{Config, Limit, Method, Noise, PREDICTIONS, Prediction, Rungs, Sampler, Schedule, Setup, Spread, Training};
 use crate::error::Result;
 
 /// One step: the sigmas of its beginning, of its second evaluation and of its end, and how much noise comes after it.

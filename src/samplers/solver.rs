@@ -1,13 +1,10 @@
 //! What the exponential-integrator solvers share (`dpm++2m`, `dpm++2s`, `deis`, `unipc`): their timesteps and sigmas,
 //! and the noise level in the terms they compute with.
 
-use super::Setup;
-use super::betas::Training;
-use super::config::Config;
 use super::numbers::{interpolate, log, numpy_log, sigma_to_timestep};
-use super::prediction::{Limit, PREDICTIONS, Prediction, noise_of};
-use super::schedule::Schedule;
-use super::spacing::{Spacing, Spread, check_steps, limits};
+use super::prediction::noise_of;
+use super::spacing::{check_steps, limits};
+use super::{Config, Limit, PREDICTIONS, Prediction, Schedule, Setup, Spacing, Spread, Training};
 use crate::error::{Error, Field, Remedy, Result};
 
 /// The sigma after the last step.
