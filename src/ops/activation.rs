@@ -8,11 +8,9 @@
 use rayon::prelude::*;
 
 use super::host::{exp, exp_f64, vectorized};
-use super::{Case, Inputs, Launch, Op, Ty, expect_inputs};
+use super::{Case, Fill, Inputs, Launch, Op, Ty, VAE, expect_inputs, large, subnormal};
 use crate::caps::Caps;
 use crate::error::Result;
-use crate::ops::case::{Fill, large, subnormal};
-use crate::ops::largest::VAE;
 use crate::tensor::{Shape, Tensor};
 
 /// An activation function. All are 0 at 0, so padding stays zero.

@@ -4,10 +4,9 @@
 //!
 //! An id past the table's end takes the last row: it is for whoever knows the ids to refuse it.
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
+use super::{Case, Fill, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::Fill;
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// Rows of a table by their indices.

@@ -4,10 +4,9 @@
 
 use rayon::prelude::*;
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
+use super::{Case, Fill, Inputs, Kind, Launch, Op, Ty, expect, subnormal};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::{Fill, subnormal};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// The nearest pixel, at another size.

@@ -12,11 +12,9 @@ use rayon::prelude::*;
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::{Fill, large};
 use crate::ops::host::vectorized;
 use crate::ops::joined::Joined;
-use crate::ops::largest::{UNET, VAE};
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect, expect_shape};
+use crate::ops::{Case, Fill, Inputs, Kind, Launch, Op, Ty, UNET, VAE, expect, expect_shape, large};
 use crate::tensor::{Shape, Tensor};
 
 /// Means and variances of groups of channels, by chunks of pixels.

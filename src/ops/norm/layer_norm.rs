@@ -5,9 +5,8 @@ use rayon::prelude::*;
 
 use crate::caps::Caps;
 use crate::error::Result;
-use crate::ops::case::{Fill, large};
 use crate::ops::host::vectorized;
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect, expect_shape, fold_groups};
+use crate::ops::{Case, Fill, Inputs, Kind, Launch, Op, Ty, expect, expect_shape, fold_groups, large};
 use crate::tensor::{Shape, Tensor};
 
 /// Normalisation of each row.

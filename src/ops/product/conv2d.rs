@@ -12,13 +12,11 @@ use super::gemm::{self, Size};
 use super::{Threads, in_blocks};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::{Fill, large, subnormal};
 use crate::ops::host::matrix::Matrix;
 use crate::ops::host::winograd::Conv3x3;
-use crate::ops::largest::{UNET, VAE};
 use crate::ops::upsample::{Upsample, nearest, scale};
-use crate::ops::weight::{Weighted, packed};
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
+use crate::ops::weight::packed;
+use crate::ops::{Case, Fill, Inputs, Kind, Launch, Op, Ty, UNET, VAE, Variant, Weighted, large, subnormal};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// A convolution over height and width, with what follows it.
