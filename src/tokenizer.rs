@@ -87,9 +87,8 @@ impl Tokenizer {
     /// If it is a token already.
     pub fn add_word(&mut self, name: &str, ids: Vec<u32>, alone: bool) -> Result<()> {
         if name.trim().is_empty() || self.inner.token_to_id(name).is_some() {
-            return Err(Error::usage(format!(
-                "`{name}` is in the tokenizer's vocabulary and cannot name something else"
-            )));
+            let what = format!("`{name}` is in the tokenizer's vocabulary and cannot name something else");
+            return Err(Error::usage(what));
         }
         let added = AddedToken::from(name, false).single_word(alone);
         let fail = |error| Error::config("tokenizer", format!("cannot take the word `{name}`: {error}"));

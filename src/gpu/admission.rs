@@ -239,10 +239,8 @@ impl Asked<'_> {
         let wrong = check(gpu, op, variant, storage).await?;
         if let Some(why) = &wrong {
             let next = self.variants.get(index + 1).map(|v| format!(", {} instead", v.name)).unwrap_or_default();
-            say(Notice::Wrong(format!(
-                "{op} {} in {elem} is wrong on {adapter} and will not be used there{next}: {why}",
-                variant.name
-            )));
+            let what = format!("{op} {} in {elem} is wrong on {adapter}", variant.name);
+            say(Notice::Wrong(format!("{what} and will not be used there{next}: {why}")));
         }
         let (id, right) = if wrong.is_some() { (whole, false) } else { (kernel, true) };
         gpu.admission.keep(&gpu.caps, |verdicts| drop(verdicts.kernels.insert(id, wrong)));

@@ -277,9 +277,6 @@ pub fn verdict(rows: &[Row]) -> Result<()> {
     if bad.is_empty() {
         return Ok(());
     }
-    let (count, all) = (bad.len(), rows.len());
-    Err(Error::device(format!(
-        "{count} of {all} rows are wrong or failed: {}; `ornstein validate` tells more",
-        ten(&bad)
-    )))
+    let (count, all, bad) = (bad.len(), rows.len(), ten(&bad));
+    Err(Error::device(format!("{count} of {all} rows are wrong or failed: {bad}; `ornstein validate` tells more")))
 }

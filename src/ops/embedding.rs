@@ -33,10 +33,8 @@ impl Op for Embedding {
             expect_kind(inputs, 2, "embedding: the positions", Kind::Weight)?;
             let positions = &inputs[2].shape;
             if positions.channels() != channels || positions.rows() < ids.channels() {
-                return Err(Error::shape(format!(
-                    "embedding: the positions should be [{} or more, {channels}], found {positions}",
-                    ids.channels()
-                )));
+                let wanted = format!("[{} or more, {channels}]", ids.channels());
+                return Err(Error::shape(format!("embedding: the positions should be {wanted}, found {positions}")));
             }
         }
         Ok(Ty::act(Shape::new([ids.dims(), &[channels]].concat())))

@@ -55,12 +55,9 @@ impl Checkpoint {
         let mut checkpoint = sort(file, families);
         if checkpoint.components.is_empty() {
             let names: Vec<_> = checkpoint.file.all_names().collect();
-            let titles: Vec<_> = families.known.iter().map(|family| family.title).collect();
-            let what = format!(
-                "holds no network of {} under a name that is known; it has {}",
-                titles.join(", "),
-                if names.is_empty() { "no tensors".into() } else { ten(&names) }
-            );
+            let titles = families.known.iter().map(|family| family.title).collect::<Vec<_>>().join(", ");
+            let has = if names.is_empty() { "no tensors".into() } else { ten(&names) };
+            let what = format!("holds no network of {titles} under a name that is known; it has {has}");
             return Err(Error::file(path, what));
         }
         let networks = checkpoint.networks(families)?;

@@ -124,15 +124,13 @@ impl Model {
             path.push(&file.path);
         }
         if !path.exists() || has_only_a_lock(&path) {
+            let (name, place) = (&entry.name, path.display());
+            let lacks = if path.exists() { "is empty" } else { "does not exist" };
+            let kind = if is_file { "checkpoint" } else { "diffusers folder" };
+            let fetch = format!("`ornstein models fetch {name}` downloads its {kind}");
             let repository = entry.repository.as_deref().unwrap_or("its author");
-            let what = format!(
-                "is a known model, but {} {}; `ornstein models fetch {}` downloads its {} from {repository}",
-                path.display(),
-                if path.exists() { "is empty" } else { "does not exist" },
-                entry.name,
-                if is_file { "checkpoint" } else { "diffusers folder" }
-            );
-            return Err(Error::file(&entry.name, what));
+            let what = format!("is a known model, but {place} {lacks}; {fetch} from {repository}");
+            return Err(Error::file(name, what));
         }
         Ok(Self { entry: Some(entry), ..Self::open_among(families, &path)? })
     }

@@ -83,9 +83,8 @@ fn bindings_fit(source: &Source, module: &Module, launch: &Launch) -> Result<()>
         let number = place.binding as usize;
         let Some(binding) = launch.bindings.get(number).filter(|_| place.group == 0) else {
             let (group, last) = (place.group, launch.bindings.len().saturating_sub(1));
-            return wrong(format!(
-                "nothing is bound to @group({group}) @binding({number}): there is 0, 0 to 0, {last}"
-            ));
+            let place = format!("@group({group}) @binding({number})");
+            return wrong(format!("nothing is bound to {place}: there is 0, 0 to 0, {last}"));
         };
         if !binding_fits(*binding, variable) {
             return wrong(format!("@binding({number}) is declared {:?}, and bound as {binding:?}", variable.space));
