@@ -21,7 +21,7 @@ use tokenizers::normalizers::{self, NFC, replace::ReplacePattern, utils::Lowerca
 use tokenizers::pre_tokenizers::{self, byte_level::ByteLevel, split::Split, split::SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use files::{Files, SpecialTokens, Vocabulary};
+use files::{Contents, Files, Merges, SpecialTokens, Vocabulary};
 
 use crate::error::{Error, Result};
 use crate::files::{TEXT, read};
@@ -48,10 +48,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// Files that are missing, no JSON, or do not fit each other.
-    pub fn from_files<'a>(
-        place: impl AsRef<Path>,
-        read: impl Fn(&str) -> Result<Option<Cow<'a, [u8]>>>,
-    ) -> Result<Self> {
+    pub fn from_files<'a>(place: impl AsRef<Path>, read: impl Fn(&str) -> Result<Contents<'a>>) -> Result<Self> {
         let files = Files { place: place.as_ref(), read: &|name| read(name) };
         let vocabulary = Vocabulary::read(&files)?;
         let special = SpecialTokens::read(&files, vocabulary.added)?;
@@ -131,11 +128,7 @@ impl Tokenizer {
 }
 
 /// The tokenizer around the vocabulary, the same for every CLIP.
-fn clip(
-    ids: HashMap<String, u32>,
-    merges: Vec<(String, String)>,
-    unknown: &str,
-) -> tokenizers::Result<tokenizers::Tokenizer> {
+fn clip(ids: HashMap<String, u32>, merges: Merges, unknown: &str) -> tokenizers::Result<tokenizers::Tokenizer> {
     let bpe = BPE::builder()
         .vocab_and_merges(ids.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
         .end_of_word_suffix("</w>".into())

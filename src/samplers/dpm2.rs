@@ -29,22 +29,17 @@ struct Dpm2 {
 
 pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
     let stretch = |from, to| Stretch { from, middle: geometric_mean(to, from), down: to, up: None };
-    sampler(config, training, steps, stretch)
+    build(config, training, steps, stretch)
 }
 
 pub(super) fn ancestral(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
-    sampler(config, training, steps, |from, to| {
+    build(config, training, steps, |from, to| {
         let (down, up) = down_and_up(from, to);
         Stretch { from, middle: geometric_mean(from, down), down, up: Some(up) }
     })
 }
 
-fn sampler(
-    config: &Config,
-    training: &Training,
-    steps: usize,
-    stretch: impl Fn(f32, f32) -> Stretch,
-) -> Result<Sampler> {
+fn build(config: &Config, training: &Training, steps: usize, stretch: impl Fn(f32, f32) -> Stretch) -> Result<Sampler> {
     let spread = Spread::read(config, false)?;
     // These classes round the timesteps of Karras sigmas.
     let rungs = Rungs { spread, limits: true, rounded: true, last: 0.0 };

@@ -79,12 +79,8 @@ impl LoraFile {
     ///
     /// # Errors
     /// Why the alpha cannot be used.
-    pub(super) fn scale(
-        &self,
-        parts: &Parts,
-        (component, tensor): (&str, &str),
-        rank: Option<usize>,
-    ) -> Result<f32, String> {
+    pub(super) fn scale(&self, parts: &Parts, target: (&str, &str), rank: Option<usize>) -> Result<f32, String> {
+        let (component, tensor) = target;
         let Some(rank) = rank.map(|rank| rank as f64) else { return Ok(1.0) };
         let (alpha, root) = match parts.get(&Role::Alpha) {
             Some(name) => (self.one_value(name)?, false),
