@@ -3,8 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::flag::flag;
-use super::{print, print_json};
+use super::{flag, print, print_json};
 use crate::error::{Field, Result};
 use crate::systems::{Row, TABLE};
 

@@ -14,9 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use web_time::Instant;
 
-use super::device::Gpu;
-use super::memory;
 use super::shader::Dialect;
+use super::{Gpu, memory};
 use crate::error::{Error, Result};
 use crate::graph::plan::{Plan, Storage, device_bytes};
 use crate::graph::{Graph, Node, Outputs, ValueId};

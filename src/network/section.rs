@@ -1,7 +1,6 @@
 //! A graph in place on a device or the CPU: a whole network, or one half of it.
 
-use super::place::{Placement, place};
-use super::{Executor, IfWrong};
+use super::{Executor, IfWrong, Placement, place};
 use crate::error::{Error, Field, Message, Remedy, Result, Warn};
 use crate::gpu::Session;
 use crate::graph::interpret::{Interpreter, Observe};

@@ -66,16 +66,9 @@ impl Act {
         );
     }
 
-    /// Its number in shaders: the override `ACTIVATION` of `shared/activation.wgsl`.
+    /// Its number in shaders, from 0 in the order above: the override `ACTIVATION` of `shared/activation.wgsl`.
     pub fn code(self) -> u32 {
-        match self {
-            Self::None => 0,
-            Self::Silu => 1,
-            Self::Gelu => 2,
-            Self::QuickGelu => 3,
-            Self::Relu => 4,
-            Self::SoftClamp => 5,
-        }
+        self as u32
     }
 }
 

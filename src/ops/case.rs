@@ -55,14 +55,8 @@ impl Case {
             Kind::Bytes => Fill::Below(256),
             _ => Fill::Normal(1.0),
         };
-        let inputs = inputs
-            .into_iter()
-            .map(|ty| {
-                let fill = fill(&ty);
-                (ty, fill)
-            })
-            .collect();
-        Self { op, inputs }
+        let fills = inputs.into_iter().map(|ty| (fill(&ty), ty));
+        Self { op, inputs: fills.map(|(fill, ty)| (ty, fill)).collect() }
     }
 
     /// The same with input `index` filled otherwise.

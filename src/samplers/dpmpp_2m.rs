@@ -52,14 +52,7 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize, stochastic
 impl Dpmpp2M {
     fn order_at(&self, setup: &Setup, index: usize) -> usize {
         let lower = self.lower_order_final && setup.is_short();
-        let highest = if setup.is_from_end(index, 0) && (self.euler_at_final || lower) {
-            1
-        } else if setup.is_from_end(index, 1) && lower {
-            2
-        } else {
-            3
-        };
-        highest.min(self.outputs.len())
+        setup.highest_order(index, |left| lower || left == 0 && self.euler_at_final).min(self.outputs.len())
     }
 }
 

@@ -105,9 +105,11 @@ impl Setup {
         }
     }
 
-    /// Whether evaluation `index` is so many before the end.
-    pub(super) fn is_from_end(&self, index: usize, back: usize) -> bool {
-        index + 1 + back == self.schedule.timesteps.len()
+    /// The highest order of evaluation `index`: of one that `lowers`, being the last (0) or the one before it (1), the
+    /// number of those from it to the end.
+    pub(super) fn highest_order(&self, index: usize, lowers: impl Fn(usize) -> bool) -> usize {
+        let left = self.schedule.timesteps.len() - 1 - index;
+        if left < 2 && lowers(left) { left + 1 } else { 3 }
     }
 
     /// With few steps, the last ones are more stable at a lower order.

@@ -21,9 +21,7 @@ pub use file::LoraFile;
 pub use merged::Merged;
 use names::Names;
 
-use super::component::ComponentWeights;
-use super::family;
-use super::model::Model;
+use super::{ComponentWeights, Model, family};
 use crate::error::{Error, Result, ten};
 use crate::tensor::Weights;
 

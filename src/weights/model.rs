@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use super::builtin::{self, BuiltIn};
-use super::checkpoint::Checkpoint;
-use super::component::ComponentWeights;
 use super::family::Families;
 use super::files::{Files, Folder};
 use super::manifest::{self, Entry, Kind};
-use super::unreadable;
+use super::{Checkpoint, ComponentWeights, unreadable};
 use crate::error::{Error, Result};
 use crate::files::text;
 

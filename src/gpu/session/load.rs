@@ -6,10 +6,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::guards::GUARD;
-use super::pace::Pace;
-use super::{Choose, Dispatch, Session, memory, readback_buffer};
+use super::{Choose, Dispatch, Gpu, Pace, Session, memory, readback_buffer};
 use crate::error::{Error, Field, Remedy, Result};
-use crate::gpu::device::Gpu;
 use crate::graph::interpret::load_parameters;
 use crate::graph::plan::{Storage, check_limits, device_bytes, plan};
 use crate::graph::{Graph, Node, Origin, Plane, ValueId};

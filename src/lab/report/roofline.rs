@@ -3,8 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{digits, flop_rate, shapes};
-use crate::lab::bench::{Device, Row};
+use super::{Device, Row, digits, flop_rate, shapes};
 use crate::tensor::DType;
 
 const WIDTH: f64 = 760.0;
