@@ -122,10 +122,8 @@ impl Shape {
 
     /// `[B, H, W, C]`, or an error that says what was found.
     pub fn image(&self) -> Result<[usize; 4]> {
-        self.0
-            .as_slice()
-            .try_into()
-            .map_err(|_| Error::shape(format!("expected [batch, height, width, channels], found {self}")))
+        let image = self.0.as_slice().try_into();
+        image.map_err(|_| Error::shape(format!("expected [batch, height, width, channels], found {self}")))
     }
 }
 

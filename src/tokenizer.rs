@@ -55,11 +55,8 @@ impl Tokenizer {
         let fail = |error: tokenizers::Error| Error::file(files.place, format!("no tokenizer can be made: {error}"));
         let mut inner = clip(vocabulary.ids, vocabulary.merges, &special.unknown).map_err(fail)?;
         inner.add_tokens(special.added).map_err(fail)?;
-        let id = |token: &str| {
-            inner
-                .token_to_id(token)
-                .ok_or_else(|| Error::file(files.place, format!("`{token}` is not in the vocabulary")))
-        };
+        let unknown = |token: &str| Error::file(files.place, format!("`{token}` is not in the vocabulary"));
+        let id = |token: &str| inner.token_to_id(token).ok_or_else(|| unknown(token));
         let (start, end, pad) = (id(&special.start)?, id(&special.end)?, id(&special.pad)?);
         // Only now: a token that is in neither would get a new id, which the text encoder has no embedding for.
         inner.add_tokens(special.named).map_err(fail)?;

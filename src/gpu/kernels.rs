@@ -164,27 +164,16 @@ fn shader_module(context: &Context, launch: &Launch, source: &Source, prepared: 
 /// The kernel of a module, with these constants still to be put into it.
 fn finish(context: &Context, launch: &Launch, module: &ShaderModule, constants: &[(&str, f64)], label: &str) -> Kernel {
     let (label, device) = (Some(label), &context.device);
-    let entries: Vec<_> = launch
-        .bindings
-        .iter()
-        .enumerate()
-        .map(|(i, binding)| wgpu::BindGroupLayoutEntry {
-            binding: i as u32,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: binding_type(binding),
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
-            count: None,
-        })
-        .collect();
+    let visibility = wgpu::ShaderStages::COMPUTE;
+    let entry = |(binding, bound): (u32, &Binding)| {
+        let (ty, min_binding_size) = (binding_type(bound), None);
+        let ty = wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size };
+        wgpu::BindGroupLayoutEntry { binding, visibility, ty, count: None }
+    };
+    let entries: Vec<_> = (0..).zip(&launch.bindings).map(entry).collect();
     let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label,
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
+    let layouts = wgpu::PipelineLayoutDescriptor { label, bind_group_layouts: &[Some(&layout)], immediate_size: 0 };
+    let pipeline_layout = device.create_pipeline_layout(&layouts);
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label,
         layout: Some(&pipeline_layout),

@@ -61,12 +61,9 @@ struct Stamps {
 impl Stamps {
     fn new(gpu: &Gpu) -> Self {
         let buffer = |label, usage| gpu.buffer(label, u64::from(2 * PASSES * wgpu::QUERY_SIZE), usage);
+        let (label, ty) = (Some("timestamps"), wgpu::QueryType::Timestamp);
         Self {
-            queries: gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: Some("timestamps"),
-                ty: wgpu::QueryType::Timestamp,
-                count: 2 * PASSES,
-            }),
+            queries: gpu.device.create_query_set(&wgpu::QuerySetDescriptor { label, ty, count: 2 * PASSES }),
             resolved: buffer("timestamps", wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
             readback: buffer("timestamps' readback", wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ),
             period: f64::from(gpu.queue.get_timestamp_period()) * 1e-9,

@@ -187,13 +187,8 @@ pub struct Graph {
 impl Graph {
     /// An empty graph of a network of this name.
     pub fn new(network: &str) -> Self {
-        Self {
-            network: network.to_string(),
-            values: Vec::new(),
-            nodes: Vec::new(),
-            outputs: Vec::new(),
-            parameters: HashMap::new(),
-        }
+        let (network, parameters) = (network.to_string(), HashMap::new());
+        Self { network, values: Vec::new(), nodes: Vec::new(), outputs: Vec::new(), parameters }
     }
 
     /// A graph of one node, named by its op, on constant inputs: how a case runs on a device.

@@ -1,6 +1,8 @@
 //! `y[.., c] = (x[.., c] - mean) / sqrt(var + eps) * gamma[c] + beta[c]`, mean and biased variance over the channels:
 //! x `[.., C]`, gamma and beta `[C]`. Around every attention and feed-forward (PyTorch `LayerNorm`; Ba et al. 2016).
 
+use std::convert::identity;
+
 use rayon::prelude::*;
 
 use crate::caps::Caps;
@@ -49,11 +51,7 @@ impl Op for LayerNorm {
             vectorized(
                 #[inline(always)]
                 || {
-                    let mean = sum(
-                        x,
-                        #[inline(always)]
-                        |x| x,
-                    ) / c as f64;
+                    let mean = sum(x, identity) / c as f64;
                     let variance = sum(
                         x,
                         #[inline(always)]
