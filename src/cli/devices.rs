@@ -66,8 +66,8 @@ fn describe(index: usize, caps: &Caps, auto: bool) -> String {
     let timestamps = if caps.timestamps { "timestamps" } else { "no timestamps" };
     let (binding, buffer, memory) = (size(caps.max_binding), size(caps.max_buffer), caps.workgroup_memory >> 10);
     format!(
-        "{index}    {name}{mark}\n     {backend} {device_type:?}, {driver}\n     {f16}, {subgroups}, cooperative matrix: \
-         {matrices}, {timestamps}\n     binding {binding}, buffer {buffer}, workgroup memory {memory} KiB, \
+        "{index}    {name}{mark}\n     {backend} {device_type:?}, {driver}\n     {f16}, {subgroups}, cooperative \
+         matrix: {matrices}, {timestamps}\n     binding {binding}, buffer {buffer}, workgroup memory {memory} KiB, \
          {max_invocations} invocations\n"
     )
 }

@@ -18,8 +18,8 @@ impl Systems {
     pub(super) fn run(&self) -> Result<()> {
         if self.json {
             let row = |row: &Row| {
-                let Row { classes, about, .. } = row;
-                json!({"class": classes[0], "also": classes[1..], "about": about, "takes": takes(row), "example": example(row)})
+                let (Row { classes, about, .. }, takes, example) = (row, takes(row), example(row));
+                json!({"class": classes[0], "also": classes[1..], "about": about, "takes": takes, "example": example})
             };
             return print_json(&json!({"systems": TABLE.iter().map(row).collect::<Vec<_>>()}));
         }

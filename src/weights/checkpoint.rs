@@ -131,13 +131,9 @@ impl Checkpoint {
 
     /// The tensors of a component.
     pub fn weights(&self, component: &str) -> Result<ComponentWeights> {
-        match self.components.get(component) {
-            Some(tensors) => {
-                let place = format!("{} ({component})", self.path().display());
-                Ok(ComponentWeights { place, files: vec![self.file.clone()], tensors: tensors.clone() })
-            }
-            None => Err(self.without(component)),
-        }
+        let tensors = self.components.get(component).ok_or_else(|| self.without(component))?.clone();
+        let place = format!("{} ({component})", self.path().display());
+        Ok(ComponentWeights { place, files: vec![self.file.clone()], tensors })
     }
 
     /// The error of a component, or of one of its files, that is not there.

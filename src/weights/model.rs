@@ -202,10 +202,11 @@ impl Model {
         let Some(bytes) = self.bytes(path)? else {
             return Err(match &self.storage {
                 Storage::File(checkpoint) => checkpoint.without(path),
-                Storage::Folder(folder) if !folder.holds(path) => Error::file(
-                    &folder.path,
-                    "is a ControlNet, which guides a model and is none itself; give a model's folder or file, and this as its ControlNet",
-                ),
+                Storage::Folder(folder) if !folder.holds(path) => {
+                    let what = "is a ControlNet, which guides a model and is none itself";
+                    let remedy = "give a model's folder or file, and this as its ControlNet";
+                    Error::file(&folder.path, format!("{what}; {remedy}"))
+                }
                 _ => Error::file(self.path(path), "no such file: the model is incomplete, download it again"),
             });
         };

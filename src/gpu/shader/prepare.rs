@@ -91,13 +91,9 @@ fn bindings_fit(source: &Source, module: &Module, launch: &Launch) -> Result<()>
         }
         bound[number] = true;
     }
-    match bound.iter().position(|bound| !bound) {
-        None => Ok(()),
-        Some(number) => {
-            let what = format!("nothing is declared at @binding({number}), {:?}", launch.bindings[number]);
-            Err(Error::config(&source.path, what))
-        }
-    }
+    let Some(number) = bound.iter().position(|bound| !bound) else { return Ok(()) };
+    let what = format!("nothing is declared at @binding({number}), {:?}", launch.bindings[number]);
+    Err(Error::config(&source.path, what))
 }
 
 fn binding_fits(binding: Binding, variable: &GlobalVariable) -> bool {
