@@ -166,8 +166,8 @@ fn finish(context: &Context, launch: &Launch, module: &ShaderModule, constants: 
     let (label, device) = (Some(label), &context.device);
     let visibility = wgpu::ShaderStages::COMPUTE;
     let entry = |(binding, bound): (u32, &Binding)| {
-        let (ty, min_binding_size) = (binding_type(bound), None);
-        let ty = wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size };
+        let ty = binding_type(bound);
+        let ty = wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None };
         wgpu::BindGroupLayoutEntry { binding, visibility, ty, count: None }
     };
     let entries: Vec<_> = (0..).zip(&launch.bindings).map(entry).collect();
