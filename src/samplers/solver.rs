@@ -105,8 +105,8 @@ impl Setup {
         }
     }
 
-    /// The highest order of evaluation `index`: of one that `lowers`, being the last (0) or the one before it (1), the
-    /// number of those from it to the end.
+    /// The highest order that evaluation `index` may have: 1 for the last and 2 for the one before it, where `lowers`
+    /// says so of as many as follow it (0 or 1), and otherwise 3.
     pub(super) fn highest_order(&self, index: usize, lowers: impl Fn(usize) -> bool) -> usize {
         let left = self.schedule.timesteps.len() - 1 - index;
         if left < 2 && lowers(left) { left + 1 } else { 3 }
