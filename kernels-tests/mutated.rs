@@ -80,7 +80,16 @@ impl Chance {
                 "\u{1b}[31m\n\0\u{202e}",
                 "x".repeat(20_000)
             ]),
-            json!([[0, 1], [1, 0], vec![0; 1000], vec![1; 17], vec!["x"; 300], [1e300, -1e300], [old, old], {"x": old}]),
+            json!([
+                [0, 1],
+                [1, 0],
+                vec![0; 1000],
+                vec![1; 17],
+                vec!["x"; 300],
+                [1e300, -1e300],
+                [old, old],
+                {"x": old}
+            ]),
             json!([number * 2.0, -number, number / 3.0, old.as_i64().unwrap_or(1) + 1, old.as_i64().unwrap_or(1) * 2]),
         ];
         let kind = self.one_of(&values).as_array().cloned().unwrap_or_default();

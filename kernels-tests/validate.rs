@@ -67,8 +67,10 @@ const FAULTS: &[Fault] = &[
         op: "matmul",
         act: DType::F16,
         file: "shared/accumulate.wgsl",
-        right: "    return fma(vec4f(a.w), w.k3, fma(vec4f(a.z), w.k2, fma(vec4f(a.y), w.k1, fma(vec4f(a.x), w.k0, sum))));",
-        wrong: "    let s = fma(vec4f(a.w), w.k3, fma(vec4f(a.z), w.k2, fma(vec4f(a.y), w.k1, fma(vec4f(a.x), w.k0, sum))));\n    \
+        right: "    return fma(vec4f(a.w), w.k3, fma(vec4f(a.z), w.k2, fma(vec4f(a.y), w.k1, \
+                fma(vec4f(a.x), w.k0, sum))));",
+        wrong: "    let s = fma(vec4f(a.w), w.k3, fma(vec4f(a.z), w.k2, fma(vec4f(a.y), w.k1, \
+                fma(vec4f(a.x), w.k0, sum))));\n    \
                 return vec4f(unpack2x16float(pack2x16float(s.xy)), unpack2x16float(pack2x16float(s.zw)));",
     },
     Fault {

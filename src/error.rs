@@ -12,6 +12,9 @@ pub use remedy::{Field, Message, Name, Remedy};
 /// Is told what a user should know.
 pub type Warn<'a> = dyn FnMut(&Message) + Send + 'a;
 
+/// Is told, in one line, what is being done or was found.
+pub type Tell<'a> = dyn FnMut(&str) + Send + 'a;
+
 /// What may fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

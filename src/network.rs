@@ -3,7 +3,6 @@
 mod place;
 mod section;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Field, Remedy, Result, Warn};
@@ -11,6 +10,7 @@ use crate::gpu::adapter::{Adapter, Choice, adapters, select, without_gl};
 use crate::gpu::shader::Sources;
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
+pub use crate::graph::Outputs;
 use crate::graph::plan::Storage;
 use crate::ops::Kind;
 use crate::tensor::{DType, Shape, Tensor, Weights};
@@ -113,9 +113,6 @@ pub struct Network {
     sections: Vec<Section>,
     held: Outputs,
 }
-
-/// Tensors by name.
-pub type Outputs = HashMap<String, Tensor>;
 
 impl Network {
     /// Checks the weights against `wanted` (all that the network's file should hold, of which the graph may use a

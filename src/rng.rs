@@ -32,16 +32,14 @@ impl NoiseSource {
     pub fn seeded(self, seed: u64) -> Generator {
         match self {
             Self::Cpu => Generator::new(seed),
-            Self::Cuda => Generator { stream: Stream::Cuda(Cuda::new(seed)) },
+            Self::Cuda => Generator(Stream::Cuda(Cuda::new(seed))),
         }
     }
 }
 
 /// The state of one seeded stream of noise. Equal seeds give equal streams.
 #[derive(Debug, Clone)]
-pub struct Generator {
-    stream: Stream,
-}
+pub struct Generator(Stream);
 
 #[derive(Debug, Clone)]
 enum Stream {
@@ -52,12 +50,12 @@ enum Stream {
 impl Generator {
     /// `torch.Generator().manual_seed(seed)`, on the CPU.
     pub fn new(seed: u64) -> Self {
-        Self { stream: Stream::Cpu(Box::new(Cpu::new(seed))) }
+        Self(Stream::Cpu(Box::new(Cpu::new(seed))))
     }
 
     /// The `n` values of `torch.randn(shape, generator=self)` for any shape of `n` elements, in memory order.
     pub fn normal(&mut self, n: usize) -> Vec<f32> {
-        match &mut self.stream {
+        match &mut self.0 {
             Stream::Cpu(cpu) => cpu.normal(n),
             Stream::Cuda(cuda) => cuda.normal(n),
         }

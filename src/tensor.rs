@@ -122,10 +122,8 @@ impl Shape {
 
     /// `[B, H, W, C]`, or an error that says what was found.
     pub fn image(&self) -> Result<[usize; 4]> {
-        self.0
-            .as_slice()
-            .try_into()
-            .map_err(|_| Error::shape(format!("expected [batch, height, width, channels], found {self}")))
+        let image = self.0.as_slice().try_into();
+        image.map_err(|_| Error::shape(format!("expected [batch, height, width, channels], found {self}")))
     }
 }
 
@@ -215,15 +213,12 @@ pub struct RawTensor<'a> {
 impl RawTensor<'_> {
     /// The elements as f32, in order. Integers are converted, not reinterpreted.
     pub fn to_f32(&self) -> Vec<f32> {
-        let wide = |n: usize| self.bytes.chunks_exact(n);
         match self.dtype {
-            DType::F32 => wide(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            DType::F16 => wide(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            DType::BF16 => wide(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            DType::I32 => wide(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32).collect(),
-            DType::I64 => {
-                wide(8).map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32).collect()
-            }
+            DType::F32 => self.bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            DType::F16 => self.bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+            DType::BF16 => self.bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+            DType::I32 => self.bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect(),
+            DType::I64 => self.bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect(),
         }
     }
 }

@@ -22,7 +22,7 @@ use tokenizers::normalizers::{self, NFC, replace::ReplacePattern, utils::Lowerca
 use tokenizers::pre_tokenizers::{self, byte_level::ByteLevel, split::Split, split::SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use files::{Files, SpecialTokens, Vocabulary};
+use files::{Contents, Files, Merges, SpecialTokens, Vocabulary};
 
 use crate::error::{Error, Result};
 use crate::files::{TEXT, read};
@@ -49,10 +49,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// Files that are missing, no JSON, or do not fit each other.
-    pub fn from_files<'a>(
-        place: impl AsRef<Path>,
-        read: impl Fn(&str) -> Result<Option<Cow<'a, [u8]>>>,
-    ) -> Result<Self> {
+    pub fn from_files<'a>(place: impl AsRef<Path>, read: impl Fn(&str) -> Result<Contents<'a>>) -> Result<Self> {
         let files = Files { place: place.as_ref(), read: &|name| read(name) };
         let vocabulary = Vocabulary::read(&files)?;
         let four = [("bos_token", START), ("eos_token", END), ("unk_token", END), ("pad_token", END)];
@@ -66,11 +63,8 @@ impl Tokenizer {
         let fail = |error: tokenizers::Error| Error::file(files.place, format!("no tokenizer can be made: {error}"));
         let mut inner = inner.map_err(fail)?;
         inner.add_tokens(special.added).map_err(fail)?;
-        let id = |token: &str| {
-            inner
-                .token_to_id(token)
-                .ok_or_else(|| Error::file(files.place, format!("`{token}` is not in the vocabulary")))
-        };
+        let unknown = |token: &str| Error::file(files.place, format!("`{token}` is not in the vocabulary"));
+        let id = |token: &str| inner.token_to_id(token).ok_or_else(|| unknown(token));
         let (start, end, pad) = (id(&special.start)?, id(&special.end)?, id(&special.pad)?);
         // Only now: a token that is in neither would get a new id, which the text encoder has no embedding for.
         inner.add_tokens(special.named).map_err(fail)?;
@@ -95,9 +89,8 @@ impl Tokenizer {
     /// If it is a token already.
     pub fn add_word(&mut self, name: &str, ids: Vec<u32>, alone: bool) -> Result<()> {
         if name.trim().is_empty() || self.inner.token_to_id(name).is_some() {
-            return Err(Error::usage(format!(
-                "`{name}` is in the tokenizer's vocabulary and cannot name something else"
-            )));
+            let what = format!("`{name}` is in the tokenizer's vocabulary and cannot name something else");
+            return Err(Error::usage(what));
         }
         let added = AddedToken::from(name, false).single_word(alone);
         let fail = |error| Error::config("tokenizer", format!("cannot take the word `{name}`: {error}"));
@@ -140,11 +133,7 @@ impl Tokenizer {
 }
 
 /// The tokenizer around the vocabulary, the same for every CLIP.
-fn clip(
-    ids: HashMap<String, u32>,
-    merges: Vec<(String, String)>,
-    unknown: &str,
-) -> tokenizers::Result<tokenizers::Tokenizer> {
+fn clip(ids: HashMap<String, u32>, merges: Merges, unknown: &str) -> tokenizers::Result<tokenizers::Tokenizer> {
     let bpe = BPE::builder()
         .vocab_and_merges(ids.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
         .end_of_word_suffix("</w>".into())

@@ -88,7 +88,8 @@ fn a_controlnet_is_told(at: &Path) -> Result<(), Failed> {
     ensure(said.is_empty(), said)?;
     ensure(strong != weak, "the scale changes nothing")?;
     let parameters = decode_png("a.png", &std::fs::read(at.join("a.png"))?)?.parameters.unwrap_or_default();
-    let told = r#"ControlNet 0: "Module: none, Model: guide, Weight: 0.25, Resize Mode: Just Resize, Guidance Start: 0.0, Guidance End: 0.5""#;
+    let told = "ControlNet 0: \"Module: none, Model: guide, Weight: 0.25, Resize Mode: Just Resize, \
+                Guidance Start: 0.0, Guidance End: 0.5\"";
     ensure(parameters.contains(told), parameters)
 }
 

@@ -8,8 +8,7 @@ use clap::Args;
 use clap::builder::TypedValueParser;
 use indicatif::ProgressBar;
 
-use super::flag::flag;
-use super::{DTypeArg, DeviceArgs, ShadersArg, dtypes, one_of, print, print_json, warn};
+use super::{DTypeArg, DeviceArgs, ShadersArg, dtypes, flag, one_of, print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Timer;
 use crate::lab::bench::{self, Bench, Options, Row, Suite, compare, profile};

@@ -59,20 +59,16 @@ fn describe(index: usize, caps: &Caps, auto: bool) -> String {
     let matrices: Vec<_> =
         caps.coop_matrix.iter().map(|m| format!("{}x{}x{} {}->{}", m.m, m.n, m.k, m.ab, m.cr)).collect();
     let matrices = if matrices.is_empty() { "none".into() } else { matrices.join(", ") };
+    let Caps { name, backend, device_type, max_invocations, .. } = caps;
+    let mark = if auto { "  <- auto" } else { "" };
+    let driver = if caps.driver.is_empty() { "unknown driver" } else { &caps.driver };
+    let f16 = if caps.f16 { "f16" } else { "no f16" };
+    let timestamps = if caps.timestamps { "timestamps" } else { "no timestamps" };
+    let (binding, buffer, memory) = (size(caps.max_binding), size(caps.max_buffer), caps.workgroup_memory >> 10);
     format!(
-        "{index}    {}{}\n     {} {:?}, {}\n     {}, {subgroups}, cooperative matrix: {matrices}, {}\n     \
-         binding {}, buffer {}, workgroup memory {} KiB, {} invocations\n",
-        caps.name,
-        if auto { "  <- auto" } else { "" },
-        caps.backend,
-        caps.device_type,
-        if caps.driver.is_empty() { "unknown driver" } else { &caps.driver },
-        if caps.f16 { "f16" } else { "no f16" },
-        if caps.timestamps { "timestamps" } else { "no timestamps" },
-        size(caps.max_binding),
-        size(caps.max_buffer),
-        caps.workgroup_memory >> 10,
-        caps.max_invocations,
+        "{index}    {name}{mark}\n     {backend} {device_type:?}, {driver}\n     {f16}, {subgroups}, cooperative \
+         matrix: {matrices}, {timestamps}\n     binding {binding}, buffer {buffer}, workgroup memory {memory} KiB, \
+         {max_invocations} invocations\n"
     )
 }
 

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::flag::flag;
 use super::lora::LoraArgs;
-use super::{DeviceArgs, ModelArg, warn};
+use super::{DeviceArgs, ModelArg, flag, warn};
 use crate::error::{Message, Result};
 use crate::forward::forward;
 use crate::gpu::shader::Sources;

@@ -6,8 +6,7 @@ use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::flag::flag;
-use super::{print, print_json};
+use super::{flag, print, print_json};
 use crate::error::{Error, Result, message, short, ten};
 use crate::inspect::{Inspection, inspect, verify};
 use crate::network::Executor;

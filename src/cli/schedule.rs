@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::flag::flag;
-use super::{print, print_json, warn};
+use super::{flag, print, print_json, warn};
 use crate::error::Result;
 use crate::files::read_text;
 use crate::samplers;

@@ -1,6 +1,5 @@
 //! `ornstein shader`
 
-use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -145,14 +144,10 @@ impl Example {
     /// Comment lines in front of a text: what it was made for.
     fn describe(&self, dialect: Dialect) -> String {
         let Launch { shader, constants, workgroups: [x, y, z], .. } = &self.launch;
-        let mut text = format!(
-            "// {shader}, variant {}, activations {}, weights {}\n// launched for {}\n// with {x} x {y} x {z} workgroups",
-            self.variant, dialect.elem, dialect.weight, self.case
-        );
-        for (name, value) in constants {
-            // Writing to a String cannot fail.
-            let _ = write!(text, ", {name} = {value}");
-        }
+        let (Self { variant, case, .. }, Dialect { elem, weight, .. }) = (self, dialect);
+        let mut text = format!("// {shader}, variant {variant}, activations {elem}, weights {weight}\n");
+        text += &format!("// launched for {case}\n// with {x} x {y} x {z} workgroups");
+        text.extend(constants.iter().map(|(name, value)| format!(", {name} = {value}")));
         text + "\n"
     }
 }
@@ -187,9 +182,8 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Exampl
         None => {
             let wanted = variant.unwrap_or_default();
             let (elem, there) = (dialect.elem, ten(&variants));
-            Err(Error::usage(format!(
-                "shader {name} has no variant {wanted} for activations in {elem}: there are {there}; --dtype chooses others"
-            )))
+            let what = format!("shader {name} has no variant {wanted} for activations in {elem}");
+            Err(Error::usage(format!("{what}: there are {there}; --dtype chooses others")))
         }
     }
 }

@@ -3,8 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::flag::flag;
-use super::{print, print_json};
+use super::{flag, print, print_json};
 use crate::error::{Field, Result};
 use crate::systems::{Row, TABLE};
 
@@ -19,8 +18,8 @@ impl Systems {
     pub(super) fn run(&self) -> Result<()> {
         if self.json {
             let row = |row: &Row| {
-                let Row { classes, about, .. } = row;
-                json!({"class": classes[0], "also": classes[1..], "about": about, "takes": takes(row), "example": example(row)})
+                let (Row { classes, about, .. }, takes, example) = (row, takes(row), example(row));
+                json!({"class": classes[0], "also": classes[1..], "about": about, "takes": takes, "example": example})
             };
             return print_json(&json!({"systems": TABLE.iter().map(row).collect::<Vec<_>>()}));
         }

@@ -29,7 +29,8 @@ pub(super) struct Validate {
     #[arg(short, long, value_name = "MODEL", conflicts_with_all = ["ops", "case", "full", "weights"])]
     model: Option<OsString>,
     /// The same for networks of full size with generated weights, so that no file is needed: takes minutes
-    #[arg(long, value_name = "FAMILY", value_parser = published(), conflicts_with_all = ["model", "ops", "case", "full", "weights"])]
+    #[arg(long, value_name = "FAMILY", value_parser = published())]
+    #[arg(conflicts_with_all = ["model", "ops", "case", "full", "weights"])]
     synthetic: Option<&'static Published>,
     /// The largest shapes of real models too, and tensors that the device cannot bind: takes minutes
     #[arg(long)]

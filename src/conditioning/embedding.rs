@@ -75,9 +75,9 @@ impl Embedding {
     }
 }
 
-const PICKLE: &str = "is a PyTorch pickle, which can run any code when it is read, so it is not; convert it in Python with \
-                      `safetensors.torch.save_file({\"emb_params\": torch.load(FILE)[\"string_to_param\"][\"*\"]}, \
-                      \"NAME.safetensors\")`";
+const PICKLE: &str = "is a PyTorch pickle, which can run any code when it is read, so it is not; convert it in Python \
+                      with `safetensors.torch.save_file({\"emb_params\": \
+                      torch.load(FILE)[\"string_to_param\"][\"*\"]}, \"NAME.safetensors\")`";
 
 /// One vector or several, as `[vectors, width]`.
 fn rows(tensor: Tensor) -> Result<Tensor, String> {

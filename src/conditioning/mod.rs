@@ -6,6 +6,8 @@ mod embedding;
 pub mod ldm_bert;
 
 use crate::error::Result;
+use crate::ops::Op;
+use crate::ops::concat::Concat;
 use crate::prompt::chunks::Chunk;
 use crate::tensor::Tensor;
 pub use clip::{ClipText, Syntax};
@@ -63,10 +65,7 @@ impl Chunks {
 
 /// `[B, T, C1]` and `[B, T, C2]` to `[B, T, C1 + C2]`.
 pub fn join_channels(a: &Tensor, b: &Tensor) -> Tensor {
-    let (ca, cb) = (a.shape.channels(), b.shape.channels());
-    let rows = a.data.chunks_exact(ca).zip(b.data.chunks_exact(cb));
-    let data = rows.flat_map(|(x, y)| x.iter().chain(y)).copied().collect();
-    Tensor::new(a.shape.with_channels(ca + cb), data)
+    Concat.reference(&[a, b], &a.shape.with_channels(a.shape.channels() + b.shape.channels()))
 }
 
 /// Tensors `[B, T, C]` one after the other along the tokens.

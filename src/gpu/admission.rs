@@ -15,7 +15,7 @@ use super::shader::Dialect;
 use super::tune::{self, Tuned};
 use crate::cache;
 use crate::caps::Caps;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Tell};
 use crate::files::read_text;
 use crate::graph::plan::Storage;
 use crate::graph::{Graph, Node};
@@ -116,12 +116,7 @@ impl Admission {
 ///
 /// # Errors
 /// If the device gets none of a node's variants right in this storage.
-pub async fn admit(
-    gpu: &Arc<Gpu>,
-    graph: &Graph,
-    storage: Storage,
-    tell: &mut (dyn FnMut(&str) + Send),
-) -> Result<Vec<usize>> {
+pub async fn admit(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage, tell: &mut Tell<'_>) -> Result<Vec<usize>> {
     admit_tuning(gpu, graph, storage, gpu.caps.tuning_pays(), tell).await
 }
 
@@ -134,7 +129,7 @@ pub async fn admit_tuning(
     graph: &Graph,
     storage: Storage,
     tune: bool,
-    tell: &mut (dyn FnMut(&str) + Send),
+    tell: &mut Tell<'_>,
 ) -> Result<Vec<usize>> {
     let mut told = false;
     let mut say = |what: Notice| match what {
@@ -239,10 +234,8 @@ impl Asked<'_> {
         let wrong = check(gpu, op, variant, storage).await?;
         if let Some(why) = &wrong {
             let next = self.variants.get(index + 1).map(|v| format!(", {} instead", v.name)).unwrap_or_default();
-            say(Notice::Wrong(format!(
-                "{op} {} in {elem} is wrong on {adapter} and will not be used there{next}: {why}",
-                variant.name
-            )));
+            let what = format!("{op} {} in {elem} is wrong on {adapter}", variant.name);
+            say(Notice::Wrong(format!("{what} and will not be used there{next}: {why}")));
         }
         let (id, right) = if wrong.is_some() { (whole, false) } else { (kernel, true) };
         gpu.admission.keep(&gpu.caps, |verdicts| drop(verdicts.kernels.insert(id, wrong)));

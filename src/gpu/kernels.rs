@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 #[cfg(not(target_arch = "wasm32"))]
 use rayon::prelude::*;
+use wgpu::ShaderModule;
 
 use super::context::Context;
 use super::shader::{Dialect, ENTRY_POINT, Prepared, Source, prepare, spirv_words};
@@ -118,7 +119,7 @@ fn takes_spirv(context: &Context) -> bool {
 ///
 /// # Safety
 /// As [`Kernels::replace`].
-unsafe fn passed_through(context: &Context, label: &str, words: &[u32]) -> wgpu::ShaderModule {
+unsafe fn passed_through(context: &Context, label: &str, words: &[u32]) -> ShaderModule {
     // The driver reads the workgroup's size from the words.
     let entry_points = [wgpu::PassthroughShaderEntryPoint { name: ENTRY_POINT.into(), workgroup_size: (1, 1, 1) }];
     let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
@@ -139,12 +140,7 @@ fn compile(context: &Context, launch: &Launch, dialect: Dialect) -> Result<Kerne
 }
 
 /// The module of a kernel. What wgpu has to say of it names the file.
-fn shader_module(
-    context: &Context,
-    launch: &Launch,
-    source: &Source,
-    prepared: &Prepared,
-) -> Result<wgpu::ShaderModule> {
+fn shader_module(context: &Context, launch: &Launch, source: &Source, prepared: &Prepared) -> Result<ShaderModule> {
     if launch.matrix.is_some() && source.builtin && takes_spirv(context) {
         // SAFETY: it is what naga writes for a module that it found valid, with more memory operands and stronger
         // barriers (`shader::visible`, whose output spirv-val checks in the tests). Its bindings and constants are
@@ -166,35 +162,18 @@ fn shader_module(
 }
 
 /// The kernel of a module, with these constants still to be put into it.
-fn finish(
-    context: &Context,
-    launch: &Launch,
-    module: &wgpu::ShaderModule,
-    constants: &[(&str, f64)],
-    label: &str,
-) -> Kernel {
+fn finish(context: &Context, launch: &Launch, module: &ShaderModule, constants: &[(&str, f64)], label: &str) -> Kernel {
     let (label, device) = (Some(label), &context.device);
-    let entries: Vec<_> = launch
-        .bindings
-        .iter()
-        .enumerate()
-        .map(|(i, binding)| wgpu::BindGroupLayoutEntry {
-            binding: i as u32,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: binding_type(binding),
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
-            count: None,
-        })
-        .collect();
+    let visibility = wgpu::ShaderStages::COMPUTE;
+    let entry = |(binding, bound): (u32, &Binding)| {
+        let ty = binding_type(bound);
+        let ty = wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None };
+        wgpu::BindGroupLayoutEntry { binding, visibility, ty, count: None }
+    };
+    let entries: Vec<_> = (0..).zip(&launch.bindings).map(entry).collect();
     let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label,
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
+    let layouts = wgpu::PipelineLayoutDescriptor { label, bind_group_layouts: &[Some(&layout)], immediate_size: 0 };
+    let pipeline_layout = device.create_pipeline_layout(&layouts);
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label,
         layout: Some(&pipeline_layout),

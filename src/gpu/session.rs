@@ -14,12 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use web_time::Instant;
 
-use super::device::Gpu;
-use super::memory;
 use super::shader::Dialect;
+use super::{Gpu, memory};
 use crate::error::{Error, Result};
 use crate::graph::plan::{Plan, Storage, device_bytes};
-use crate::graph::{Graph, Node, ValueId};
+use crate::graph::{Graph, Node, Outputs, ValueId};
 use crate::ops::Launch;
 use crate::tensor::{Tensor, Weights};
 pub use chain::{Carry, Chain};
@@ -114,7 +113,7 @@ impl Session {
     ///
     /// # Errors
     /// If an input is missing or misshapen, or the device fails.
-    pub async fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<HashMap<String, Tensor>> {
+    pub async fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
         self.upload(inputs, &[])?;
         let submissions = self.pace().submissions();
         let Some(mut submissions) = submissions else {
@@ -187,7 +186,7 @@ impl Session {
     }
 
     /// Submits, and reads the outputs by name.
-    async fn outputs(&self, mut submission: Submission<'_>) -> Result<HashMap<String, Tensor>> {
+    async fn outputs(&self, mut submission: Submission<'_>) -> Result<Outputs> {
         for (_, id) in &self.graph.outputs {
             submission.copy(*id);
         }

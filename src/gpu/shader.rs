@@ -50,14 +50,10 @@ impl Dialect {
         let uses_f16 = self.elem == DType::F16 || self.weight == DType::F16;
         let enable = if uses_f16 && self.native_f16 { "enable f16;\n" } else { "" };
         // Type, how a value of it becomes vec4f, and back; the type of half of it, and how one is made.
+        let unpacked = "vec4f(unpack2x16float(v.x), unpack2x16float(v.y))";
+        let packed = "vec2u(pack2x16float(v.xy), pack2x16float(v.zw))";
         let stored = |dtype| match (dtype, self.native_f16) {
-            (DType::F16, false) => [
-                "vec2u",
-                "vec4f(unpack2x16float(v.x), unpack2x16float(v.y))",
-                "vec2u(pack2x16float(v.xy), pack2x16float(v.zw))",
-                "u32",
-                "pack2x16float(v)",
-            ],
+            (DType::F16, false) => ["vec2u", unpacked, packed, "u32", "pack2x16float(v)"],
             (DType::F16, true) => ["vec4h", "vec4f(v)", "vec4h(v)", "vec2h", "vec2h(v)"],
             _ => ["vec4f", "v", "v", "vec2f", "v"],
         };

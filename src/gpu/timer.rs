@@ -3,6 +3,7 @@
 //! Times are of what the buffers hold, so a session should have run once. Repeats follow each other in one compute
 //! pass, each waiting for the last, as nodes do in a network; small tensors stay in the device's caches.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -60,12 +61,9 @@ struct Stamps {
 impl Stamps {
     fn new(gpu: &Gpu) -> Self {
         let buffer = |label, usage| gpu.buffer(label, u64::from(2 * PASSES * wgpu::QUERY_SIZE), usage);
+        let (label, ty) = (Some("timestamps"), wgpu::QueryType::Timestamp);
         Self {
-            queries: gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: Some("timestamps"),
-                ty: wgpu::QueryType::Timestamp,
-                count: 2 * PASSES,
-            }),
+            queries: gpu.device.create_query_set(&wgpu::QuerySetDescriptor { label, ty, count: 2 * PASSES }),
             resolved: buffer("timestamps", wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
             readback: buffer("timestamps' readback", wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ),
             period: f64::from(gpu.queue.get_timestamp_period()) * 1e-9,
@@ -171,17 +169,7 @@ impl Timer {
     /// If the device fails.
     pub fn whole(&self, session: &Session, repeats: usize) -> Result<f64> {
         let all = 0..session.graph().nodes.len();
-        match &self.stamps {
-            Some(stamps) => {
-                let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                session.encode_pass(&mut encoder, all, repeats, Some(stamps.around(0)));
-                Ok(stamps.finish(&self.gpu, encoder, 1)?.iter().sum())
-            }
-            None => {
-                let seconds = self.submit(|encoder| session.encode_pass(encoder, all, repeats, None))?;
-                Ok((seconds - self.empty).max(0.0))
-            }
-        }
+        Ok(self.passes(session, &[all], repeats)?.iter().sum())
     }
 
     /// Seconds from a submission of the whole graph until the host knows that it is done.
@@ -199,22 +187,26 @@ impl Timer {
     /// # Errors
     /// If the device fails.
     pub fn nodes(&self, session: &Session) -> Result<Vec<f64>> {
-        let count = session.graph().nodes.len();
+        let each: Vec<_> = (0..session.graph().nodes.len()).map(|node| node..node + 1).collect();
+        self.passes(session, &each, 1)
+    }
+
+    /// Seconds of each of these ranges of nodes, `repeats` times over, in a pass or a submission of its own.
+    fn passes(&self, session: &Session, parts: &[Range<usize>], repeats: usize) -> Result<Vec<f64>> {
         let Some(stamps) = &self.stamps else {
-            let one =
-                |node| Ok((self.submit(|e| session.encode_pass(e, node..node + 1, 1, None))? - self.empty).max(0.0));
-            return (0..count).map(one).collect();
+            let one = |nodes: &Range<usize>| {
+                let seconds = self.submit(|encoder| session.encode_pass(encoder, nodes.clone(), repeats, None))?;
+                Ok((seconds - self.empty).max(0.0))
+            };
+            return parts.iter().map(one).collect();
         };
-        let mut seconds = Vec::with_capacity(count);
-        while seconds.len() < count {
-            let first = seconds.len();
-            let passes = (count - first).min(PASSES as usize) as u32;
+        let mut seconds = Vec::with_capacity(parts.len());
+        for parts in parts.chunks(PASSES as usize) {
             let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            for pass in 0..passes {
-                let node = first + pass as usize;
-                session.encode_pass(&mut encoder, node..node + 1, 1, Some(stamps.around(pass)));
+            for (pass, nodes) in (0..).zip(parts) {
+                session.encode_pass(&mut encoder, nodes.clone(), repeats, Some(stamps.around(pass)));
             }
-            seconds.extend(stamps.finish(&self.gpu, encoder, passes)?);
+            seconds.extend(stamps.finish(&self.gpu, encoder, parts.len() as u32)?);
         }
         Ok(seconds)
     }

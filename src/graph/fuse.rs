@@ -91,13 +91,8 @@ impl Graph {
         readers: &[usize],
         merge: Merge,
     ) -> Option<(usize, Node)> {
-        let mut candidates: Vec<(usize, usize)> = node
-            .inputs
-            .iter()
-            .enumerate()
-            .filter(|(_, id)| readers[id.0] == 1)
-            .filter_map(|(operand, id)| Some((maker[id.0]?, operand)))
-            .collect();
+        let alone = node.inputs.iter().enumerate().filter(|(_, id)| readers[id.0] == 1);
+        let mut candidates: Vec<_> = alone.filter_map(|(operand, id)| Some((maker[id.0]?, operand))).collect();
         // The latest maker first: its value need not live on beside the others.
         candidates.sort_unstable_by(|a, b| b.cmp(a));
         candidates.into_iter().find_map(|(place, operand)| {

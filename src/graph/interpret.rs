@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::plan::{last_reads, packed_parameters, peak_host_len};
-use super::{Graph, Origin, Parameter, ValueId};
+use super::{Graph, Origin, Outputs, Parameter, ValueId};
 use crate::error::{Error, Result, ten};
 use crate::ops::host::matrix::Matrix;
 use crate::tensor::{RawTensor, Tensor, Weights};
@@ -13,13 +13,16 @@ use crate::tensor::{RawTensor, Tensor, Weights};
 /// Is shown a node's index and its output.
 pub type Observe<'a> = dyn FnMut(usize, &Tensor) + Send + 'a;
 
+/// What there is of each of some values.
+type Values<T> = HashMap<ValueId, T>;
+
 /// A graph with its parameters in memory.
 #[derive(Debug)]
 pub struct Interpreter {
     graph: Graph,
-    known: HashMap<ValueId, Arc<Tensor>>,
+    known: Values<Arc<Tensor>>,
     /// The parameters that are matrices to every node.
-    packed: HashMap<ValueId, Matrix>,
+    packed: Values<Matrix>,
     last_reads: Vec<Option<usize>>,
 }
 
@@ -67,7 +70,7 @@ impl Interpreter {
     ///
     /// # Errors
     /// If an input is missing or misshapen.
-    pub fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<HashMap<String, Tensor>> {
+    pub fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
         self.run_observed(inputs, &mut |_, _| ())
     }
 
@@ -75,14 +78,10 @@ impl Interpreter {
     ///
     /// # Errors
     /// As [`Interpreter::run`].
-    pub fn run_observed(
-        &self,
-        inputs: &[(&str, &Tensor)],
-        observe: &mut Observe<'_>,
-    ) -> Result<HashMap<String, Tensor>> {
-        let mut live: HashMap<ValueId, Tensor> = HashMap::new();
+    pub fn run_observed(&self, inputs: &[(&str, &Tensor)], observe: &mut Observe<'_>) -> Result<Outputs> {
+        let mut live: Values<Tensor> = HashMap::new();
         let mut memory = Memory { free: Vec::new(), held: 0, most: peak_host_len(&self.graph) };
-        let given: HashMap<ValueId, &Tensor> = {
+        let given: Values<&Tensor> = {
             let held = |id| self.known.contains_key(&id);
             self.graph.order_inputs(inputs, &held)?.into_iter().collect()
         };
@@ -103,12 +102,7 @@ impl Interpreter {
         Ok(self.graph.outputs.iter().map(|(name, id)| (name.clone(), self.find(*id, &given, &live).clone())).collect())
     }
 
-    fn find<'a>(
-        &'a self,
-        id: ValueId,
-        given: &HashMap<ValueId, &'a Tensor>,
-        live: &'a HashMap<ValueId, Tensor>,
-    ) -> &'a Tensor {
+    fn find<'a>(&'a self, id: ValueId, given: &Values<&'a Tensor>, live: &'a Values<Tensor>) -> &'a Tensor {
         let known = || self.known.get(&id).map(Arc::as_ref);
         live.get(&id).or_else(|| given.get(&id).copied()).or_else(known).expect("nodes run after what they read")
     }

@@ -24,6 +24,12 @@ mod winograd;
 /// No network has so many nodes. A configuration may ask for any number of layers, and should not fill the memory.
 const MOST_NODES: usize = 1 << 15;
 
+/// Tensors by name: what a run gives.
+pub type Outputs = HashMap<String, Tensor>;
+
+/// Tensors with the values that they are of.
+pub type Placed<'a> = Vec<(ValueId, &'a Tensor)>;
+
 /// Index of a value in its graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub usize);
@@ -181,13 +187,8 @@ pub struct Graph {
 impl Graph {
     /// An empty graph of a network of this name.
     pub fn new(network: &str) -> Self {
-        Self {
-            network: network.to_string(),
-            values: Vec::new(),
-            nodes: Vec::new(),
-            outputs: Vec::new(),
-            parameters: HashMap::new(),
-        }
+        let (network, parameters) = (network.to_string(), HashMap::new());
+        Self { network, values: Vec::new(), nodes: Vec::new(), outputs: Vec::new(), parameters }
     }
 
     /// A graph of one node, named by its op, on constant inputs: how a case runs on a device.
@@ -261,19 +262,13 @@ impl Graph {
         self.append(path, Arc::new(op), inputs)
     }
 
-    /// Has a node in front of all others compute what was the input `input`, from new inputs of these names and types.
+    /// Has a node in front of all others compute what was the input `old`, from new inputs of these names and types.
     ///
     /// # Errors
     /// If there is no such input, or the op does not make its type of these.
-    pub fn compute_input(
-        &mut self,
-        input: &str,
-        path: &str,
-        op: impl Op,
-        given: &[(&str, Ty)],
-    ) -> Result<Vec<ValueId>> {
-        let place = || self.input_place(input);
-        let output = self.input_named(input).ok_or_else(|| Error::shape("there is none").at(&place()))?;
+    pub fn compute_input(&mut self, old: &str, path: &str, op: impl Op, given: &[(&str, Ty)]) -> Result<Vec<ValueId>> {
+        let place = || self.input_place(old);
+        let output = self.input_named(old).ok_or_else(|| Error::shape("there is none").at(&place()))?;
         let types: Vec<_> = given.iter().map(|(_, ty)| ty.clone()).collect();
         let (made, wanted) = (op.output(&types)?, self.ty(output));
         if made != *wanted {
@@ -358,11 +353,7 @@ impl Graph {
     ///
     /// # Errors
     /// If one is missing or has another shape.
-    pub fn order_inputs<'a>(
-        &self,
-        given: &[(&str, &'a Tensor)],
-        held: &dyn Fn(ValueId) -> bool,
-    ) -> Result<Vec<(ValueId, &'a Tensor)>> {
+    pub fn order_inputs<'a>(&self, given: &[(&str, &'a Tensor)], held: &dyn Fn(ValueId) -> bool) -> Result<Placed<'a>> {
         let mut ordered = Vec::new();
         for (name, id) in self.inputs() {
             match given.iter().find(|(given, _)| *given == name) {
@@ -378,7 +369,7 @@ impl Graph {
     ///
     /// # Errors
     /// If one has another shape.
-    pub fn known_inputs<'a>(&self, given: &[(&str, &'a Tensor)]) -> Result<Vec<(ValueId, &'a Tensor)>> {
+    pub fn known_inputs<'a>(&self, given: &[(&str, &'a Tensor)]) -> Result<Placed<'a>> {
         let known = given.iter().filter_map(|(name, tensor)| Some((self.input_named(name)?, name, tensor)));
         known.map(|(id, name, tensor)| Ok((id, self.checked_input(id, name, tensor)?))).collect()
     }

@@ -104,14 +104,10 @@ pub fn check_limits(graph: &Graph, storage: Storage, caps: &Caps) -> Result<()> 
         };
         let half = (storage.element_size(value.ty.kind) == 4).then(|| Remedy::set(Field::Dtype, "f16"));
         let others = [Remedy::set(Field::Device, "cpu"), Remedy::Less(Field::Width), Remedy::Less(Field::Height)];
-        let what = format!(
-            "{what} needs {} MiB in one buffer ({} {}), and {} binds at most {} MiB",
-            bytes.div_ceil(1 << 20),
-            value.ty.shape,
-            if value.ty.kind == Kind::Weight { storage.weight } else { storage.act },
-            caps.name,
-            most >> 20
-        );
+        let (needed, shape, name, most) = (bytes.div_ceil(1 << 20), &value.ty.shape, &caps.name, most >> 20);
+        let dtype = if value.ty.kind == Kind::Weight { storage.weight } else { storage.act };
+        let needs = format!("needs {needed} MiB in one buffer ({shape} {dtype})");
+        let what = format!("{what} {needs}, and {name} binds at most {most} MiB");
         return Err(Error::too_large(what).remedies(half.into_iter().chain(others)));
     }
     Ok(())

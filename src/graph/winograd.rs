@@ -125,14 +125,8 @@ impl Graph {
         for (strip, tiles) in strips.iter().enumerate() {
             let place = suffix(strip, &strips);
             let product = self.append_product(node, conv, sizes, tiles, &parts, &place)?;
-            let op = WinogradOutput {
-                batch,
-                size,
-                n,
-                tiles: tiles.clone(),
-                before: done.is_some(),
-                epilogue: conv.epilogue,
-            };
+            let (before, epilogue) = (done.is_some(), conv.epilogue);
+            let op = WinogradOutput { batch, size, n, tiles: tiles.clone(), before, epilogue };
             let operands = node.inputs[2..].iter().copied();
             let inputs: Vec<ValueId> = [product].into_iter().chain(done).chain(operands).collect();
             if tiles.end < sizes.tiles() {

@@ -14,7 +14,7 @@ use super::ceilings::{Ceilings, Probes};
 use super::published::{PUBLISHED, Published, SD15, SDXL};
 use super::suite::{self, Workload};
 use crate::caps::Caps;
-use crate::error::{Error, Result, ten};
+use crate::error::{Error, Result, Tell, ten};
 use crate::gpu::tune::Tuned;
 use crate::gpu::{Clock, Gpu, Timer};
 use crate::graph::plan::Storage;
@@ -143,12 +143,7 @@ impl<'a> Bench<'a> {
     ///
     /// # Errors
     /// If an op is not known, or the device is lost. A row that is wrong is no error here.
-    pub async fn run(
-        &mut self,
-        options: &Options,
-        same: Option<&[Row]>,
-        tell: &mut (dyn FnMut(&str) + Send),
-    ) -> Result<Vec<Row>> {
+    pub async fn run(&mut self, options: &Options, same: Option<&[Row]>, tell: &mut Tell<'_>) -> Result<Vec<Row>> {
         check_names(&options.ops)?;
         let suites = match options.suite {
             Suite::Cases => vec![suite::cases()],
@@ -214,12 +209,7 @@ impl<'a> Bench<'a> {
 
     /// Checks a workload: a row for each of its variants, which is then timed with the others if it is right. The
     /// seconds of the preferred variant at a first look.
-    async fn start(
-        &mut self,
-        workload: &Workload,
-        work: &mut Work<'a>,
-        tell: &mut (dyn FnMut(&str) + Send),
-    ) -> Result<Option<f64>> {
+    async fn start(&mut self, workload: &Workload, work: &mut Work<'a>, tell: &mut Tell<'_>) -> Result<Option<f64>> {
         let mut first = None;
         for (index, (name, route)) in self.routes(&workload.case)?.into_iter().enumerate() {
             let mut row = self.row(workload, name, Verdict::Unchecked)?;
@@ -251,7 +241,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Times what was started, in turns with the ceilings, and lets go of it.
-    fn rounds(&mut self, work: &mut Work<'a>, tell: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
+    fn rounds(&mut self, work: &mut Work<'a>, tell: &mut Tell<'_>) -> Result<()> {
         let mut running = std::mem::take(&mut work.running);
         for round in 1..=self.budget.rounds {
             self.probes.round()?;
@@ -278,9 +268,6 @@ pub fn verdict(rows: &[Row]) -> Result<()> {
     if bad.is_empty() {
         return Ok(());
     }
-    let (count, all) = (bad.len(), rows.len());
-    Err(Error::device(format!(
-        "{count} of {all} rows are wrong or failed: {}; `ornstein validate` tells more",
-        ten(&bad)
-    )))
+    let (count, all, bad) = (bad.len(), rows.len(), ten(&bad));
+    Err(Error::device(format!("{count} of {all} rows are wrong or failed: {bad}; `ornstein validate` tells more")))
 }

@@ -129,15 +129,11 @@ impl<'a> Probes<'a> {
 
 async fn probe<'a>(timer: &'a Timer, case: &Case, act: DType, work: f64) -> Result<Probe<'a>> {
     let checked = on_device(timer, case, Route::Variant(0), Storage { act, weight: act }, Budget::QUICK).await?;
-    match checked.watch {
-        Some(watch) => Ok(Probe { work, watch }),
-        None => Err(Error::device(format!(
-            "{}: the kernel {} that measures a ceiling is wrong by {:.1e}: update the driver or choose another device",
-            timer.gpu().caps.name,
-            case.op.name(),
-            checked.relative_error
-        ))),
-    }
+    checked.watch.map(|watch| Probe { work, watch }).ok_or_else(|| {
+        let (adapter, kernel, error) = (&timer.gpu().caps.name, case.op.name(), checked.relative_error);
+        let what = format!("{adapter}: the kernel {kernel} that measures a ceiling is wrong by {error:.1e}");
+        Error::device(format!("{what}: update the driver or choose another device"))
+    })
 }
 
 /// `y = x` (`shaders/lab/copy.wgsl`).

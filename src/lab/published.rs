@@ -16,6 +16,14 @@ const OPEN_CLIP_H: &str = r#"{"hidden_size": 1024, "intermediate_size": 4096, "n
 const OPEN_CLIP_BIG_G: &str = r#"{"architectures": ["CLIPTextModelWithProjection"], "hidden_size": 1280,
     "intermediate_size": 5120, "num_attention_heads": 20, "num_hidden_layers": 32, "hidden_act": "gelu",
     "projection_dim": 1280}"#;
+const SD21_UNET: &str =
+    r#"{"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": true}"#;
+const SDXL_UNET: &str = r#"{"block_out_channels": [320, 640, 1280], "attention_head_dim": [5, 10, 20],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": [1, 2, 10], "cross_attention_dim": 2048, "use_linear_projection": true,
+    "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816}"#;
 pub(crate) const VAE: &str = r#"{"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512],
     "layers_per_block": 2,
     "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
@@ -44,37 +52,14 @@ pub static SD15: Published = Published {
 };
 
 /// Stable Diffusion 2.1, at 768 x 768.
-pub static SD21: Published = Published {
-    name: "sd21",
-    latent: 96,
-    parts: &[
-        ("text_encoder", OPEN_CLIP_H),
-        (
-            "unet",
-            r#"{"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": true}"#,
-        ),
-        ("vae", VAE),
-    ],
-};
+static SD21: Published =
+    Published { name: "sd21", latent: 96, parts: &[("text_encoder", OPEN_CLIP_H), ("unet", SD21_UNET), ("vae", VAE)] };
 
 /// SDXL base 1.0.
 pub static SDXL: Published = Published {
     name: "sdxl",
     latent: 128,
-    parts: &[
-        ("text_encoder", CLIP_L),
-        ("text_encoder_2", OPEN_CLIP_BIG_G),
-        (
-            "unet",
-            r#"{"block_out_channels": [320, 640, 1280], "attention_head_dim": [5, 10, 20],
-                "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-                "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-                "transformer_layers_per_block": [1, 2, 10], "cross_attention_dim": 2048,
-                "use_linear_projection": true, "addition_embed_type": "text_time",
-                "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}"#,
-        ),
-        ("vae", VAE),
-    ],
+    parts: &[("text_encoder", CLIP_L), ("text_encoder_2", OPEN_CLIP_BIG_G), ("unet", SDXL_UNET), ("vae", VAE)],
 };
 
 /// SSD-1B, SDXL with fewer transformers (Gupta et al. 2024): its UNet alone, the rest is SDXL's. The depths are those

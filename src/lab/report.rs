@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::bench::profile::NetworkRow;
-use super::bench::{Device, Row};
+use super::bench::stats::Summary;
+use super::bench::{Device, Rates, Row};
 use crate::gpu::Clock;
 
 pub mod html;
@@ -81,6 +82,19 @@ pub(super) fn flop_rate(gflop_s: f64) -> String {
 
 pub(super) fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
+}
+
+/// Operations a second and their share of the arithmetic, 10^9 bytes a second and their share of a copy.
+fn rate_figures(rates: &Rates) -> [String; 4] {
+    let [of_arithmetic, of_copy] = [rates.share_of_arithmetic, rates.share_of_copy].map(percent);
+    [flop_rate(rates.gflop_s), of_arithmetic, digits(rates.gb_s), of_copy]
+}
+
+/// A network's time and its spread, the time until the host knows, operations a second and their share.
+fn network_figures(network: &NetworkRow) -> [String; 5] {
+    let NetworkRow { timing, wall, gflop_s, share_of_arithmetic, .. } = network;
+    let Summary { median, spread, .. } = timing.summary;
+    [seconds(median), percent(spread), seconds(*wall), flop_rate(*gflop_s), percent(*share_of_arithmetic)]
 }
 
 /// `2x64x64x320 3x3x320x320`.

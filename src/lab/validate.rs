@@ -215,9 +215,8 @@ fn nothing_selected(selection: &Selection, caps: &Caps) -> Error {
         return Error::usage(format!("{} has no f16", caps.name)).remedies([Remedy::set(Field::Dtype, "f32")]);
     }
     let op = selection.ops.first().map_or("any op", String::as_str);
-    Error::usage(format!(
-        "no case of {op} has this number, type or variant; `ornstein validate {op}` without them lists all"
-    ))
+    let all = format!("`ornstein validate {op}` without them lists all");
+    Error::usage(format!("no case of {op} has this number, type or variant; {all}"))
 }
 
 /// The pairs of types in which a case is checked. What reads no matrix does not depend on their type.

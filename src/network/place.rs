@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::caps::Caps;
-use crate::error::{Error, Message, Result};
+use crate::error::{Error, Message, Result, Tell};
 use crate::gpu::admission::admit;
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
@@ -35,12 +35,7 @@ impl Placement {
 ///
 /// # Errors
 /// [`Error::WrongKernel`] if the device gets none of them right; or if it cannot hold the network.
-pub async fn place(
-    gpu: &Arc<Gpu>,
-    graph: &Graph,
-    storages: &[Storage],
-    tell: &mut (dyn FnMut(&str) + Send),
-) -> Result<Placement> {
+pub async fn place(gpu: &Arc<Gpu>, graph: &Graph, storages: &[Storage], tell: &mut Tell<'_>) -> Result<Placement> {
     let mut wrong = Message::default();
     for storage in storages {
         check_limits(graph, *storage, &gpu.caps)?;

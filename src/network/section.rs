@@ -1,14 +1,11 @@
 //! A graph in place on a device or the CPU: a whole network, or one half of it.
 
-use std::collections::HashMap;
-
-use super::place::{Placement, place};
-use super::{Executor, IfWrong};
+use super::{Executor, IfWrong, Placement, place};
 use crate::error::{Error, Field, Message, Remedy, Result, Warn};
 use crate::gpu::Session;
-use crate::graph::Graph;
 use crate::graph::interpret::{Interpreter, Observe};
 use crate::graph::plan::{Storage, peak_host_bytes};
+use crate::graph::{Graph, Outputs};
 use crate::host::check_memory;
 use crate::tensor::{DType, Tensor, Weights};
 
@@ -60,11 +57,7 @@ impl Section {
     }
 
     /// The outputs by name. With `observe`, that is shown every node's index and output.
-    pub async fn run(
-        &self,
-        inputs: &[(&str, &Tensor)],
-        observe: Option<&mut Observe<'_>>,
-    ) -> Result<HashMap<String, Tensor>> {
+    pub async fn run(&self, inputs: &[(&str, &Tensor)], observe: Option<&mut Observe<'_>>) -> Result<Outputs> {
         match (self, observe) {
             (Self::Cpu(interpreter), None) => interpreter.run(inputs),
             (Self::Cpu(interpreter), Some(observe)) => interpreter.run_observed(inputs, observe),

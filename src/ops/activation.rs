@@ -8,11 +8,9 @@
 use rayon::prelude::*;
 
 use super::host::{exp, exp_f64, vectorized};
-use super::{Case, Inputs, Launch, Op, Ty, expect_inputs};
+use super::{Case, Fill, Inputs, Launch, Op, Ty, VAE, expect_inputs, large, subnormal};
 use crate::caps::Caps;
 use crate::error::Result;
-use crate::ops::case::{Fill, large, subnormal};
-use crate::ops::largest::VAE;
 use crate::tensor::{Shape, Tensor};
 
 /// An activation function. All are 0 at 0, so padding stays zero.
@@ -68,16 +66,9 @@ impl Act {
         );
     }
 
-    /// Its number in shaders: the override `ACTIVATION` of `shared/activation.wgsl`.
+    /// Its number in shaders, from 0 in the order above: the override `ACTIVATION` of `shared/activation.wgsl`.
     pub fn code(self) -> u32 {
-        match self {
-            Self::None => 0,
-            Self::Silu => 1,
-            Self::Gelu => 2,
-            Self::QuickGelu => 3,
-            Self::Relu => 4,
-            Self::SoftClamp => 5,
-        }
+        self as u32
     }
 }
 

@@ -3,11 +3,9 @@
 
 use rayon::prelude::*;
 
-use super::{Case, Inputs, Launch, Op, Ty, expect_inputs, expect_shape};
+use super::{Case, Fill, Inputs, Launch, Op, Ty, UNET, VAE, expect_inputs, expect_shape, large, subnormal};
 use crate::caps::Caps;
 use crate::error::Result;
-use crate::ops::case::{Fill, large, subnormal};
-use crate::ops::largest::{UNET, VAE};
 use crate::tensor::{Shape, Tensor};
 
 /// `y = a + b`; no attributes.

@@ -4,11 +4,9 @@
 
 use rayon::prelude::*;
 
-use super::{Case, Inputs, Launch, Op, Ty, expect_inputs, expect_shape};
+use super::{Case, Fill, Inputs, Launch, Op, Ty, UNET, expect_inputs, expect_shape, large};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::{Fill, large};
-use crate::ops::largest::UNET;
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// `y = x` plus a row for each batch entry; no attributes.

@@ -36,7 +36,6 @@ const BROADCAST_CHANNELS: usize = 80;
 struct Layout {
     /// Channels of one of them.
     width: usize,
-    /// Channels from one token to the next, of q and of both others.
     /// Channels from one token of an input to the next.
     row: usize,
     /// The first channel of each in its input.
@@ -85,10 +84,9 @@ impl Op for Attention {
             expect("attention", inputs, &[("q, k and v", Kind::Act)])?;
             let channels = packed.shape.channels();
             if packed.shape.rank() < 2 || channels % 3 != 0 {
-                return Err(Error::shape(format!(
-                    "attention: q, k and v in one should be [batch, .., 3 channels], found {}",
-                    packed.shape
-                )));
+                let wanted = "[batch, .., 3 channels]";
+                let what = format!("attention: q, k and v in one should be {wanted}, found {}", packed.shape);
+                return Err(Error::shape(what));
             }
             self.check_heads(channels / 3)?;
             return Ok(Ty::act(packed.shape.with_channels(channels / 3)));

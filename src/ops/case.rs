@@ -50,19 +50,15 @@ impl Case {
 
     /// [`Case::new`] for an op that a graph shares.
     pub fn of(op: Arc<dyn Op>, inputs: impl IntoIterator<Item = Ty>) -> Self {
-        let fill = |ty: &Ty| match ty.kind {
-            Kind::Weight => Fill::Normal((ty.shape.rows() as f32).sqrt().recip()),
-            Kind::Bytes => Fill::Below(256),
-            _ => Fill::Normal(1.0),
+        let filled = |ty: Ty| {
+            let fill = match ty.kind {
+                Kind::Weight => Fill::Normal((ty.shape.rows() as f32).sqrt().recip()),
+                Kind::Bytes => Fill::Below(256),
+                _ => Fill::Normal(1.0),
+            };
+            (ty, fill)
         };
-        let inputs = inputs
-            .into_iter()
-            .map(|ty| {
-                let fill = fill(&ty);
-                (ty, fill)
-            })
-            .collect();
-        Self { op, inputs }
+        Self { op, inputs: inputs.into_iter().map(filled).collect() }
     }
 
     /// The same with input `index` filled otherwise.

@@ -3,11 +3,9 @@
 
 use rayon::prelude::*;
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect, expect_shape};
+use super::{Case, Fill, Inputs, Kind, Launch, Op, Ty, UNET, expect, expect_shape, subnormal};
 use crate::caps::Caps;
 use crate::error::Result;
-use crate::ops::case::{Fill, subnormal};
-use crate::ops::largest::UNET;
 use crate::tensor::{Shape, Tensor};
 
 /// `y = [a, b]` along the channels; no attributes.

@@ -3,10 +3,9 @@
 //! `[K, N]` with zero 128; or, of four bits, bytes `[K/2, N]` whose low halves are the even rows, with zero 8, or 0
 //! where there are minima.
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use super::{Case, Fill, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::Fill;
 use crate::tensor::{BlockLayout, Shape, Tensor, pad4};
 
 /// A matrix out of blocks of this layout.

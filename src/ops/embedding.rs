@@ -4,10 +4,9 @@
 //!
 //! An id past the table's end takes the last row: it is for whoever knows the ids to refuse it.
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
+use super::{Case, Fill, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::Fill;
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// Rows of a table by their indices.
@@ -34,10 +33,8 @@ impl Op for Embedding {
             expect_kind(inputs, 2, "embedding: the positions", Kind::Weight)?;
             let positions = &inputs[2].shape;
             if positions.channels() != channels || positions.rows() < ids.channels() {
-                return Err(Error::shape(format!(
-                    "embedding: the positions should be [{} or more, {channels}], found {positions}",
-                    ids.channels()
-                )));
+                let wanted = format!("[{} or more, {channels}]", ids.channels());
+                return Err(Error::shape(format!("embedding: the positions should be {wanted}, found {positions}")));
             }
         }
         Ok(Ty::act(Shape::new([ids.dims(), &[channels]].concat())))

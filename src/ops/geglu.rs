@@ -7,10 +7,9 @@ use rayon::prelude::*;
 
 use super::activation::{GELUS, gelu};
 use super::host::vectorized;
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
+use super::{Case, Fill, Inputs, Kind, Launch, Op, Ty, expect, large};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::{Fill, large};
 use crate::tensor::{Shape, Tensor};
 
 /// `y[c] = x[2c] gelu(x[2c + 1])`; no attributes.

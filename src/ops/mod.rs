@@ -17,6 +17,8 @@ use std::fmt::Debug;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
+use case::{large, subnormal};
+use largest::{UNET, VAE, beyond};
 
 pub mod activation;
 pub mod add;
@@ -44,7 +46,7 @@ pub mod vector_quantize;
 pub mod weight;
 pub mod winograd;
 
-pub use case::Case;
+pub use case::{Case, Fill};
 pub use launch::{Binding, FLAT_THREADS, Launch, Tiles, Variant, fold_groups};
 pub use types::{Inputs, Kind, Ty, expect, expect_inputs, expect_kind, expect_shape};
 pub use weight::Weighted;

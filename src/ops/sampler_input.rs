@@ -2,10 +2,9 @@
 //! that a sampler keeps, in f32, for pictures p (diffusers' `scheduler.scale_model_input` and
 //! `torch.cat([latents] * 2)`). The factors are an input, since they change from step to step.
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use super::{Case, Fill, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::Fill;
 use crate::tensor::{Shape, Tensor};
 
 /// What a UNet reads of a sampler's state.

@@ -3,10 +3,9 @@
 //! texts, `x[p] + factors[0] * (x[P + p] - x[p])`, the unconditional first. In f32.
 
 use super::sampler_input::{add_slots, slot};
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
+use super::{Case, Fill, Inputs, Kind, Launch, Op, Ty, expect_inputs, expect_kind, expect_shape};
 use crate::caps::Caps;
 use crate::error::Result;
-use crate::ops::case::Fill;
 use crate::tensor::{Shape, Tensor};
 
 /// Guidance and a sampler's next state.

@@ -3,11 +3,9 @@
 
 use rayon::prelude::*;
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
+use super::{Case, Fill, Inputs, Kind, Launch, Op, Ty, beyond, expect, large, subnormal};
 use crate::caps::Caps;
 use crate::error::Result;
-use crate::ops::case::{Fill, large, subnormal};
-use crate::ops::largest::beyond;
 use crate::tensor::{Shape, Tensor};
 
 /// `y = factor x`.

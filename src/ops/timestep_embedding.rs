@@ -2,10 +2,9 @@
 //! `[B, n * 2 * half]`. How the U-Net learns the noise level, and SDXL's U-Net the picture's size (diffusers
 //! `get_timestep_embedding`; Ho et al. 2020).
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
+use super::{Case, Fill, Inputs, Kind, Launch, Op, Ty, expect};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::Fill;
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// Sines and cosines of timesteps.

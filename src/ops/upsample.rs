@@ -4,10 +4,9 @@
 
 use rayon::prelude::*;
 
-use super::{Case, Inputs, Kind, Launch, Op, Ty, expect};
+use super::{Case, Fill, Inputs, Kind, Launch, Op, Ty, expect, subnormal};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::{Fill, subnormal};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// The nearest pixel, at another size.
@@ -28,12 +27,6 @@ pub(super) fn scale(source_size: usize, size: usize) -> f32 {
     source_size as f32 / size as f32
 }
 
-/// Batch, height, width and channels of a shape that the shape rule has passed.
-fn dims(shape: &Shape) -> [usize; 4] {
-    let d = shape.dims();
-    [d[0], d[1], d[2], d[3]]
-}
-
 impl Op for Upsample {
     fn name(&self) -> &'static str {
         "upsample"
@@ -50,7 +43,7 @@ impl Op for Upsample {
     }
 
     fn reference(&self, inputs: &[&Tensor], output: &Shape) -> Tensor {
-        let [_, h, w, c] = dims(&inputs[0].shape);
+        let [_, h, w, c] = inputs[0].shape.image().expect("the graph checked the shapes");
         let mut y = Tensor::zeros(output.clone());
         y.data.par_chunks_mut(self.width * c).enumerate().for_each(|(line, y)| {
             let source = line / self.height * h + nearest(line % self.height, h, self.height);
@@ -63,7 +56,7 @@ impl Op for Upsample {
     }
 
     fn launch(&self, inputs: Inputs, output: &Ty, caps: &Caps) -> Result<Launch> {
-        let [_, h, w, c] = dims(&inputs[0].shape);
+        let [_, h, w, c] = inputs[0].shape.image()?;
         Ok(Launch::flat("upsample", 1, output.device_len() / 4, caps)
             .param("in_height", h)
             .param("in_width", w)

@@ -3,11 +3,8 @@
 //! The predicted picture and noise are mixed anew, for the noise level of the next timestep. With an `eta`, some of
 //! that noise is fresh: with 1 as much as in DDPM.
 
-use super::betas::Training;
-use super::config::Config;
-use super::prediction::{Limit, Prediction, mix};
 use super::spacing::discrete_timesteps;
-use super::{Method, Noise, Sampler, Schedule, Setup};
+use super::{Config, Limit, Method, Noise, Prediction, Sampler, Schedule, Setup, Training, mix};
 use crate::error::Result;
 
 struct Ddim {

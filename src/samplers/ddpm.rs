@@ -2,11 +2,9 @@
 //!
 //! The next latents are the mean of their distribution given the predicted picture, plus noise of its variance.
 
-use super::betas::{CURVES, Curve, Defaults, EXACT, Training};
-use super::config::Config;
-use super::prediction::{Limit, Prediction, mix};
+use super::betas::{CURVES, Curve, Defaults, EXACT};
 use super::spacing::discrete_timesteps;
-use super::{Method, Noise, Sampler, Schedule, Setup};
+use super::{Config, Limit, Method, Noise, Prediction, Sampler, Schedule, Setup, Training, mix};
 use crate::error::Result;
 
 const ALL_CURVES: &[(&str, Curve)] =
@@ -38,13 +36,9 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
         // The logarithms are another way to the same numbers. (diffusers takes the root of the large one's logarithm,
         // which is not a number.)
         Some(_) => {
-            let options = [
-                ("fixed_small", Variance::Small),
-                ("fixed_small_log", Variance::Small),
-                ("fixed_large", Variance::Large),
-                ("fixed_large_log", Variance::Large),
-            ];
-            config.choice("variance_type", "fixed_small", &options)?
+            let small = ["fixed_small", "fixed_small_log"].map(|name| (name, Variance::Small));
+            let large = ["fixed_large", "fixed_large_log"].map(|name| (name, Variance::Large));
+            config.choice("variance_type", "fixed_small", &[small, large].concat())?
         }
     };
     let prediction = Prediction::read_with(config, alphas.iter().copied())?;

@@ -6,13 +6,10 @@
 
 use std::collections::VecDeque;
 
-use super::betas::Training;
-use super::config::Config;
 use super::numbers::{exp, numpy_log as log};
-use super::prediction::{mix, noise_of};
+use super::prediction::noise_of;
 use super::solver::{Last, Layout};
-use super::spacing::{Spacing, Spread};
-use super::{Method, Noise, Sampler, Setup};
+use super::{Config, Method, Noise, Sampler, Setup, Spacing, Spread, Training, mix};
 use crate::error::Result;
 
 struct Deis {
@@ -45,8 +42,7 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
 impl Deis {
     fn order_at(&self, setup: &Setup, index: usize) -> usize {
         let lower = self.lower_order_final && setup.is_short();
-        let highest = (0..2).find(|back| lower && setup.is_from_end(index, *back)).map_or(3, |back| back + 1);
-        highest.min(self.outputs.len())
+        setup.highest_order(index, |_| lower).min(self.outputs.len())
     }
 }
 

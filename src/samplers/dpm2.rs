@@ -5,16 +5,12 @@
 //! whole step with the slope found there. With ancestral noise (`KDPM2AncestralDiscreteScheduler`), steps go below the
 //! next sigma, and up to it by fresh noise.
 
-use super::betas::Training;
-use super::config::Config;
 use super::euler::follow;
 use super::euler_a::down_and_up;
 use super::heun::first_then_twice;
 use super::numbers::{around, exp, log, numpy_log};
-use super::prediction::{Limit, PREDICTIONS, Prediction};
-use super::schedule::{Rungs, unit_scale};
-use super::spacing::Spread;
-use super::{Method, Noise, Sampler, Schedule, Setup};
+use super::schedule::unit_scale;
+use super::{Config, Limit, Method, Noise, PREDICTIONS, Prediction, Rungs, Sampler, Schedule, Setup, Spread, Training};
 use crate::error::Result;
 
 /// One step: the sigmas of its beginning, of its second evaluation and of its end, and how much noise comes after it.
@@ -33,22 +29,17 @@ struct Dpm2 {
 
 pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
     let stretch = |from, to| Stretch { from, middle: geometric_mean(to, from), down: to, up: None };
-    sampler(config, training, steps, stretch)
+    build(config, training, steps, stretch)
 }
 
 pub(super) fn ancestral(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
-    sampler(config, training, steps, |from, to| {
+    build(config, training, steps, |from, to| {
         let (down, up) = down_and_up(from, to);
         Stretch { from, middle: geometric_mean(from, down), down, up: Some(up) }
     })
 }
 
-fn sampler(
-    config: &Config,
-    training: &Training,
-    steps: usize,
-    stretch: impl Fn(f32, f32) -> Stretch,
-) -> Result<Sampler> {
+fn build(config: &Config, training: &Training, steps: usize, stretch: impl Fn(f32, f32) -> Stretch) -> Result<Sampler> {
     let spread = Spread::read(config, false)?;
     // These classes round the timesteps of Karras sigmas.
     let rungs = Rungs { spread, limits: true, rounded: true, last: 0.0 };

@@ -2,11 +2,9 @@
 //! `dpm++2s` have in common: the exact solution for the linear part, with derivatives of the network's prediction in
 //! lambda for the rest.
 
-use super::config::Config;
 use super::numbers::exp;
-use super::prediction::mix;
 use super::solver::{Last, Level};
-use super::{Noise, Setup};
+use super::{Config, Noise, Setup, mix};
 use crate::error::Result;
 
 /// `algorithm_type`: which prediction is followed, and whether noise is added.

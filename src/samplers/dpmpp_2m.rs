@@ -5,13 +5,10 @@
 
 use std::collections::VecDeque;
 
-use super::betas::{CURVES, Curve, Training};
-use super::config::Config;
+use super::betas::{CURVES, Curve};
 use super::dpmpp::{Algorithm, Derivatives, Jump, Kind, refuse_learned_variance};
-use super::prediction::mix;
 use super::solver::{Last, Layout, unclipped_steps};
-use super::spacing::{Spacing, Spread};
-use super::{Method, Noise, Sampler, Setup};
+use super::{Config, Method, Noise, Sampler, Setup, Spacing, Spread, Training, mix};
 use crate::error::Result;
 
 struct Dpmpp2M {
@@ -55,14 +52,7 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize, stochastic
 impl Dpmpp2M {
     fn order_at(&self, setup: &Setup, index: usize) -> usize {
         let lower = self.lower_order_final && setup.is_short();
-        let highest = if setup.is_from_end(index, 0) && (self.euler_at_final || lower) {
-            1
-        } else if setup.is_from_end(index, 1) && lower {
-            2
-        } else {
-            3
-        };
-        highest.min(self.outputs.len())
+        setup.highest_order(index, |left| lower || left == 0 && self.euler_at_final).min(self.outputs.len())
     }
 }
 

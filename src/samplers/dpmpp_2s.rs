@@ -6,13 +6,9 @@
 
 use std::collections::VecDeque;
 
-use super::betas::Training;
-use super::config::Config;
 use super::dpmpp::{Algorithm, Derivatives, Jump, Kind, refuse_learned_variance};
-use super::prediction::mix;
 use super::solver::{Last, Layout, unclipped_steps};
-use super::spacing::{Spacing, Spread};
-use super::{Method, Noise, Sampler, Setup};
+use super::{Config, Method, Noise, Sampler, Setup, Spacing, Spread, Training, mix};
 use crate::error::Result;
 
 struct Dpmpp2S {

@@ -3,13 +3,10 @@
 //!
 //! Along the path of the latents, the slope in sigma is the predicted noise; a step follows it to the next sigma.
 
-use super::betas::Training;
-use super::config::Config;
 use super::numbers::log;
-use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
-use super::schedule::Rungs;
-use super::spacing::Spread;
-use super::{Method, Noise, Sampler, Schedule, Setup};
+use super::{
+    Config, Limit, Method, Noise, PREDICTIONS, Prediction, Rungs, Sampler, Schedule, Setup, Spread, Training, mix,
+};
 use crate::error::Result;
 
 struct Euler;

@@ -1,12 +1,8 @@
 //! Euler with ancestral noise: a step goes below the next sigma and comes up to it by fresh noise; diffusers'
 //! `EulerAncestralDiscreteScheduler`, after k-diffusion.
 
-use super::betas::Training;
-use super::config::Config;
 use super::euler::follow;
-use super::prediction::{Limit, PREDICTIONS, Prediction};
-use super::schedule::Rungs;
-use super::{Method, Noise, Sampler, Schedule, Setup};
+use super::{Config, Limit, Method, Noise, PREDICTIONS, Prediction, Rungs, Sampler, Schedule, Setup, Training};
 use crate::error::Result;
 
 struct EulerA;

@@ -4,13 +4,10 @@
 //! Every step but the last takes two evaluations: an Euler step to the next sigma, then the same step again with the
 //! mean of the slopes at its two ends.
 
-use super::betas::{CURVES, Curve, Defaults, IGNORED, Training};
-use super::config::Config;
+use super::betas::{CURVES, Curve, Defaults, IGNORED};
 use super::euler::follow;
-use super::prediction::{Limit, PREDICTIONS, Prediction, pairwise};
-use super::schedule::Rungs;
-use super::spacing::Spread;
-use super::{Method, Noise, Sampler, Schedule, Setup};
+use super::prediction::pairwise;
+use super::{Config, Limit, Method, Noise, PREDICTIONS, Prediction, Rungs, Sampler, Schedule, Setup, Spread, Training};
 use crate::error::Result;
 
 /// The beta defaults of the second-order classes.

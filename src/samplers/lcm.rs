@@ -3,11 +3,9 @@
 //! The network is trained to see the finished picture from any timestep, so each step predicts it and adds noise again
 //! for the next timestep. The timesteps are a choice of those that the model was distilled with.
 
-use super::betas::{Defaults, EXACT, Training};
-use super::config::Config;
-use super::prediction::{Limit, Prediction, mix};
+use super::betas::{Defaults, EXACT};
 use super::spacing::check_steps;
-use super::{Method, Noise, Sampler, Schedule, Setup};
+use super::{Config, Limit, Method, Noise, Prediction, Sampler, Schedule, Setup, Training, mix};
 use crate::error::{Field, Remedy, Result};
 
 /// The standard deviation of the data, which the boundary condition at timestep 0 is scaled by.

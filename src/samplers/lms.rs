@@ -5,13 +5,10 @@
 
 use std::collections::VecDeque;
 
-use super::betas::Training;
-use super::config::Config;
 use super::euler::follow;
-use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
-use super::schedule::Rungs;
-use super::spacing::Spread;
-use super::{Method, Noise, Sampler, Schedule, Setup};
+use super::{
+    Config, Limit, Method, Noise, PREDICTIONS, Prediction, Rungs, Sampler, Schedule, Setup, Spread, Training, mix,
+};
 use crate::error::Result;
 
 const ORDER: usize = 4;

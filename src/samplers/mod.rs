@@ -36,8 +36,10 @@ pub use linear::{LinearSampler, LinearStep};
 pub use table::{names, warning, web_ui_name};
 
 use crate::error::{Error, Field, Result};
-use prediction::{Limit, Prediction, pairwise};
-use schedule::Schedule;
+use betas::Training;
+use prediction::{Limit, PREDICTIONS, Prediction, mix, pairwise};
+use schedule::{Rungs, Schedule};
+use spacing::{Spacing, Spread};
 use table::{TABLE, find, is_class};
 
 /// What a sampler does at each evaluation, and what it remembers of earlier ones.

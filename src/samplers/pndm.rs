@@ -5,11 +5,8 @@
 
 use std::collections::VecDeque;
 
-use super::betas::Training;
-use super::config::Config;
-use super::prediction::{Limit, PREDICTIONS, Prediction, mix};
 use super::spacing::discrete_timesteps;
-use super::{Method, Noise, Sampler, Schedule, Setup};
+use super::{Config, Limit, Method, Noise, PREDICTIONS, Prediction, Sampler, Schedule, Setup, Training, mix};
 use crate::error::{Field, Remedy, Result};
 
 const ORDER: usize = 4;

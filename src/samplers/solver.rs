@@ -1,13 +1,10 @@
 //! What the exponential-integrator solvers share (`dpm++2m`, `dpm++2s`, `deis`, `unipc`): their timesteps and sigmas,
 //! and the noise level in the terms they compute with.
 
-use super::Setup;
-use super::betas::Training;
-use super::config::Config;
 use super::numbers::{interpolate, log, numpy_log, sigma_to_timestep};
-use super::prediction::{Limit, PREDICTIONS, Prediction, noise_of};
-use super::schedule::Schedule;
-use super::spacing::{Spacing, Spread, check_steps, limits};
+use super::prediction::noise_of;
+use super::spacing::{check_steps, limits};
+use super::{Config, Limit, PREDICTIONS, Prediction, Schedule, Setup, Spacing, Spread, Training};
 use crate::error::{Error, Field, Remedy, Result};
 
 /// The sigma after the last step.
@@ -108,9 +105,11 @@ impl Setup {
         }
     }
 
-    /// Whether evaluation `index` is so many before the end.
-    pub(super) fn is_from_end(&self, index: usize, back: usize) -> bool {
-        index + 1 + back == self.schedule.timesteps.len()
+    /// The highest order that evaluation `index` may have: 1 for the last and 2 for the one before it, where `lowers`
+    /// says so of as many as follow it (0 or 1), and otherwise 3.
+    pub(super) fn highest_order(&self, index: usize, lowers: impl Fn(usize) -> bool) -> usize {
+        let left = self.schedule.timesteps.len() - 1 - index;
+        if left < 2 && lowers(left) { left + 1 } else { 3 }
     }
 
     /// With few steps, the last ones are more stable at a lower order.

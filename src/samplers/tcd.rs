@@ -4,11 +4,8 @@
 //! The network is trained to follow the trajectory from any timestep to any earlier one. A step goes by it below the
 //! next timestep, to `1 - eta` of it, and comes up to that by fresh noise; `eta` is the paper's gamma.
 
-use super::betas::Training;
-use super::config::Config;
 use super::lcm::distilled_timesteps;
-use super::prediction::{Limit, Prediction, mix};
-use super::{Method, Noise, Sampler, Schedule, Setup};
+use super::{Config, Limit, Method, Noise, Prediction, Sampler, Schedule, Setup, Training, mix};
 use crate::error::Result;
 
 struct Tcd {

@@ -6,12 +6,8 @@
 
 use std::collections::VecDeque;
 
-use super::betas::Training;
-use super::config::Config;
-use super::prediction::mix;
 use super::solver::{Last, Layout};
-use super::spacing::{Spacing, Spread};
-use super::{Method, Noise, Sampler, Setup};
+use super::{Config, Method, Noise, Sampler, Setup, Spacing, Spread, Training, mix};
 use crate::error::Result;
 
 struct UniPc {

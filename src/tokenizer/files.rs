@@ -12,7 +12,10 @@ use crate::error::{Error, Result};
 use crate::files::text;
 
 /// A file's bytes, `None` if there is no such file.
-type Contents<'a> = Option<Cow<'a, [u8]>>;
+pub(super) type Contents<'a> = Option<Cow<'a, [u8]>>;
+
+/// Tokens that are merged, two at a time.
+pub(super) type Merges = Vec<(String, String)>;
 
 /// The folder's files by name.
 pub(super) struct Files<'f, 'a> {
@@ -44,7 +47,7 @@ const MISSING: &str = "no such file, and no tokenizer.json either";
 pub(super) struct Vocabulary {
     pub ids: HashMap<String, u32>,
     /// Of BPE.
-    pub merges: Vec<(String, String)>,
+    pub merges: Merges,
     /// Tokens beside the vocabulary that `tokenizer.json` lists.
     pub added: BTreeMap<u32, Added>,
 }

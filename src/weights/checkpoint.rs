@@ -55,12 +55,9 @@ impl Checkpoint {
         let mut checkpoint = sort(file, families);
         if checkpoint.components.is_empty() {
             let names: Vec<_> = checkpoint.file.all_names().collect();
-            let titles: Vec<_> = families.known.iter().map(|family| family.title).collect();
-            let what = format!(
-                "holds no network of {} under a name that is known; it has {}",
-                titles.join(", "),
-                if names.is_empty() { "no tensors".into() } else { ten(&names) }
-            );
+            let titles = families.known.iter().map(|family| family.title).collect::<Vec<_>>().join(", ");
+            let has = if names.is_empty() { "no tensors".into() } else { ten(&names) };
+            let what = format!("holds no network of {titles} under a name that is known; it has {has}");
             return Err(Error::file(path, what));
         }
         let networks = checkpoint.networks(families)?;
@@ -134,13 +131,9 @@ impl Checkpoint {
 
     /// The tensors of a component.
     pub fn weights(&self, component: &str) -> Result<ComponentWeights> {
-        match self.components.get(component) {
-            Some(tensors) => {
-                let place = format!("{} ({component})", self.path().display());
-                Ok(ComponentWeights { place, files: vec![self.file.clone()], tensors: tensors.clone() })
-            }
-            None => Err(self.without(component)),
-        }
+        let tensors = self.components.get(component).ok_or_else(|| self.without(component))?.clone();
+        let place = format!("{} ({component})", self.path().display());
+        Ok(ComponentWeights { place, files: vec![self.file.clone()], tensors })
     }
 
     /// The error of a component, or of one of its files, that is not there.

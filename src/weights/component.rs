@@ -135,10 +135,8 @@ fn absent(files: &dyn Files, component: &str) -> Error {
     if !files.has(component) {
         return Error::file(folder, "no such folder: this model has no such component, or its download is incomplete");
     }
-    let (pickle, others) = files
-        .list(component)
-        .into_iter()
-        .partition::<Vec<_>, _>(|name| name.rsplit_once('.').is_some_and(|(_, ending)| PICKLES.contains(&ending)));
+    let is_pickle = |name: &String| name.rsplit_once('.').is_some_and(|(_, ending)| PICKLES.contains(&ending));
+    let (pickle, others): (Vec<_>, Vec<_>) = files.list(component).into_iter().partition(is_pickle);
     if let Some(pickle) = pickle.first() {
         let what = format!(
             "`{pickle}` {PICKLE}; download the .safetensors, or convert it in Python with `save_pretrained(.., \

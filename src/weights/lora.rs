@@ -21,9 +21,7 @@ pub use file::LoraFile;
 pub use merged::Merged;
 use names::Names;
 
-use super::component::ComponentWeights;
-use super::family;
-use super::model::Model;
+use super::{ComponentWeights, Model, family};
 use crate::error::{Error, Result, ten};
 use crate::tensor::Weights;
 
@@ -126,14 +124,12 @@ fn networks(model: &Model) -> Result<Vec<Network>> {
     Ok(networks)
 }
 
-/// What one file changes, by network and tensor.
-fn changes_of(
-    lora: &Lora,
-    names: &Names,
-    networks: &[Network],
-    model: &Model,
-) -> Result<Vec<BTreeMap<String, Change>>> {
-    let mut changes: Vec<BTreeMap<String, Change>> = networks.iter().map(|_| BTreeMap::new()).collect();
+/// What one file changes in a network, by tensor.
+type Changed = BTreeMap<String, Change>;
+
+/// What one file changes, by network.
+fn changes_of(lora: &Lora, names: &Names, networks: &[Network], model: &Model) -> Result<Vec<Changed>> {
+    let mut changes: Vec<Changed> = networks.iter().map(|_| BTreeMap::new()).collect();
     let (mut strange, mut misfits) = (Vec::new(), Vec::new());
     for (module, parts) in &lora.file.modules {
         let found = names.find(module);

@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use super::builtin::{self, BuiltIn};
-use super::checkpoint::Checkpoint;
-use super::component::ComponentWeights;
 use super::family::Families;
 use super::files::{Files, Folder};
 use super::manifest::{self, Entry, Kind};
-use super::unreadable;
+use super::{Checkpoint, ComponentWeights, unreadable};
 use crate::error::{Error, Result};
 use crate::files::text;
 
@@ -132,15 +130,13 @@ impl Model {
             path.push(&file.path);
         }
         if !path.exists() || has_only_a_lock(&path) {
+            let (name, place) = (&entry.name, path.display());
+            let lacks = if path.exists() { "is empty" } else { "does not exist" };
+            let kind = if is_file { "checkpoint" } else { "diffusers folder" };
+            let fetch = format!("`ornstein models fetch {name}` downloads its {kind}");
             let repository = entry.repository.as_deref().unwrap_or("its author");
-            let what = format!(
-                "is a known model, but {} {}; `ornstein models fetch {}` downloads its {} from {repository}",
-                path.display(),
-                if path.exists() { "is empty" } else { "does not exist" },
-                entry.name,
-                if is_file { "checkpoint" } else { "diffusers folder" }
-            );
-            return Err(Error::file(&entry.name, what));
+            let what = format!("is a known model, but {place} {lacks}; {fetch} from {repository}");
+            return Err(Error::file(name, what));
         }
         Ok(Self { entry: Some(entry), ..Self::open_among(families, &path)? })
     }
@@ -214,10 +210,11 @@ impl Model {
         let Some(bytes) = self.bytes(path)? else {
             return Err(match &self.storage {
                 Storage::File(checkpoint) => checkpoint.without(path),
-                Storage::Folder(folder) if !folder.holds(path) => Error::file(
-                    &folder.path,
-                    "is a ControlNet, which guides a model and is none itself; give a model's folder or file, and this as its ControlNet",
-                ),
+                Storage::Folder(folder) if !folder.holds(path) => {
+                    let what = "is a ControlNet, which guides a model and is none itself";
+                    let remedy = "give a model's folder or file, and this as its ControlNet";
+                    Error::file(&folder.path, format!("{what}; {remedy}"))
+                }
                 _ => Error::file(self.path(path), "no such file: the model is incomplete, download it again"),
             });
         };

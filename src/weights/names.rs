@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 /// What networks call the tensor that a file of this component (`unet`, `vae`, `text_encoder`, ..) stores as `stored`.
 ///
-/// - Text encoders: transformers 4 writes `text_model.encoder.layers.0..`, transformers 5 leaves `text_model.` away. The
-///   name with it is the canonical one; the projection stands outside of it in both.
+/// - Text encoders: transformers 4 writes `text_model.encoder.layers.0..`, transformers 5 leaves `text_model.` away.
+///   The name with it is the canonical one; the projection stands outside of it in both.
 /// - Attention over pixels (VAEs, unconditional UNets): files from before diffusers 0.18 call its projections `query`,
 ///   `key`, `value`, `proj_attn`.
 pub fn canonical<'a>(component: &str, stored: &'a str) -> Cow<'a, str> {

@@ -2,8 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use crate::cli::flag::flag;
-use crate::cli::{bar, interrupt, warn};
+use crate::cli::{bar, flag, interrupt, warn};
 use crate::error::Result;
 use crate::systems::{Event, Keep, Made, Pictures};
 

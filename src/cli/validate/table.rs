@@ -1,9 +1,7 @@
 //! The tables of `ornstein validate`, at most 100 columns wide where names allow it.
 
-use std::fmt::Write as _;
-
 use crate::caps::Caps;
-use crate::lab::validate::network::Report;
+use crate::lab::validate::network::{End, Report};
 use crate::lab::validate::{Row, Verdict};
 
 /// How many of a network's nodes are shown: those nearest to their limits.
@@ -32,16 +30,9 @@ impl Cases {
         }
         let weights = row.weights.as_deref().unwrap_or("-");
         let head = format!("{:>4} {:<9} {:<3} {weights:<3}", row.case.unwrap_or_default(), row.variant, row.dtype);
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "{head} {:<38} {:>8} {:>8} {:>8}  {}",
-            shapes(row),
-            number(row.relative),
-            number(row.max_abs),
-            number(row.ulp),
-            verdict(row.verdict)
-        );
+        let [relative, max_abs, ulp] = [row.relative, row.max_abs, row.ulp].map(number);
+        let (shapes, verdict) = (shapes(row), verdict(row.verdict));
+        text += &format!("{head} {shapes:<38} {relative:>8} {max_abs:>8} {ulp:>8}  {verdict}\n");
         text + &details(row, rerun)
     }
 }
@@ -71,22 +62,13 @@ pub fn network(report: &Report, rerun: &dyn Fn(&Row) -> String) -> String {
     let Report { network, dtype, weights, nodes, outputs, .. } = report;
     let mut text =
         format!("\n{network}, {dtype} with {weights} weights: {} nodes, {} wrong\n", nodes.len(), wrong.len());
-    for end in outputs {
-        let _ = writeln!(
-            text,
-            "  {:<34} end to end {:.1e} of {:.0e}, rounding alone {:.1e}  {}",
-            end.output,
-            end.relative,
-            end.limit,
-            end.rounding,
-            verdict(end.verdict)
-        );
-        if let Some(reason) = &end.reason {
-            let _ = writeln!(text, "    {reason}");
-        }
+    for End { output, relative, limit, rounding, reason, verdict: found } in outputs {
+        text += &format!("  {output:<34} end to end {relative:.1e} of {limit:.0e}, rounding alone {rounding:.1e}  ");
+        text += verdict(*found);
+        text += &reason.as_ref().map_or("\n".into(), |reason| format!("\n    {reason}\n"));
     }
     for row in &wrong {
-        let _ = writeln!(text, "  {}  failed", row.node.as_deref().unwrap_or_default());
+        text += &format!("  {}  failed\n", row.node.as_deref().unwrap_or_default());
         text += &details(row, &rerun(row));
     }
     let mut near: Vec<&Row> = nodes.iter().filter(|row| row.verdict == Verdict::Passed).collect();
@@ -94,7 +76,7 @@ pub fn network(report: &Report, rerun: &dyn Fn(&Row) -> String) -> String {
     near.sort_by(|a, b| share(b).total_cmp(&share(a)));
     for row in near.into_iter().take(WORST_NODES) {
         let (relative, name) = (number(row.relative), row.node.as_deref().unwrap_or_default());
-        let _ = writeln!(text, "  {relative:>7} of {:.0e}  {} {name}", row.limit, row.op);
+        text += &format!("  {relative:>7} of {:.0e}  {} {name}\n", row.limit, row.op);
     }
     text
 }

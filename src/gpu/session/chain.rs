@@ -6,9 +6,8 @@ use std::collections::VecDeque;
 
 use web_time::Instant;
 
-use super::{Session, readback_buffer};
+use super::{Session, memory, readback_buffer};
 use crate::error::{Error, Result};
-use crate::gpu::memory;
 use crate::graph::ValueId;
 use crate::graph::plan::device_bytes;
 use crate::tensor::Tensor;

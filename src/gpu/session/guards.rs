@@ -1,9 +1,8 @@
 //! What kernels do outside of the elements that are compared: behind an output, in the padding of its rows, nowhere at
 //! all.
 
-use super::{Session, readback_buffer};
+use super::{Session, memory, readback_buffer};
 use crate::error::{Error, Result};
-use crate::gpu::memory;
 use crate::tensor::Tensor;
 
 /// Bytes behind the end of every slot that no kernel should write, and what [`Session::poison`] fills them with.

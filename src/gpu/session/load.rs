@@ -6,10 +6,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::guards::GUARD;
-use super::pace::Pace;
-use super::{Choose, Dispatch, Session, memory, readback_buffer};
+use super::{Choose, Dispatch, Gpu, Pace, Session, memory, readback_buffer};
 use crate::error::{Error, Field, Remedy, Result};
-use crate::gpu::device::Gpu;
 use crate::graph::interpret::load_parameters;
 use crate::graph::plan::{Storage, check_limits, device_bytes, plan};
 use crate::graph::{Graph, Node, Origin, Plane, ValueId};
@@ -96,11 +94,8 @@ impl Session {
                 Origin::Parameter(_) | Origin::Node(_) => {}
             }
         }
-        let slots = plan
-            .slots
-            .iter()
-            .map(|bytes| uploads.empty("slot", (bytes + GUARD).min(gpu.caps.max_buffer.max(*bytes))))
-            .collect();
+        let guarded = |bytes: &u64| (bytes + GUARD).min(gpu.caps.max_buffer.max(*bytes));
+        let slots = plan.slots.iter().map(|bytes| uploads.empty("slot", guarded(bytes))).collect();
         gpu.wait()?;
         Ok((fixed, slots, uploads.total))
     }
@@ -131,29 +126,21 @@ impl Session {
         absent: &wgpu::Buffer,
     ) -> Result<Dispatch> {
         let kernel = self.gpu.kernels.get(&self.gpu, launch, self.dialect(node))?;
-        let entries: Vec<_> = launch
-            .bindings
-            .iter()
-            .enumerate()
-            .map(|(i, binding)| wgpu::BindGroupEntry {
-                binding: i as u32,
-                resource: match binding {
-                    Binding::Input(input) => self.window(node.inputs[*input], 0),
-                    Binding::Output => self.window(node.output, GUARD),
-                    Binding::Absent => absent.as_entire_binding(),
-                    Binding::Params => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer: params.0,
-                        offset: params.1.start,
-                        size: wgpu::BufferSize::new(params.1.end - params.1.start),
-                    }),
-                },
-            })
-            .collect();
-        let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(&node.name),
-            layout: &kernel.layout,
-            entries: &entries,
-        });
+        let (buffer, Range { start: offset, end }) = params;
+        let size = wgpu::BufferSize::new(end - offset);
+        let entry = |(binding, bound): (u32, &Binding)| {
+            let resource = match bound {
+                Binding::Input(input) => self.window(node.inputs[*input], 0),
+                Binding::Output => self.window(node.output, GUARD),
+                Binding::Absent => absent.as_entire_binding(),
+                Binding::Params => wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: *offset, size }),
+            };
+            wgpu::BindGroupEntry { binding, resource }
+        };
+        let entries: Vec<_> = (0..).zip(&launch.bindings).map(entry).collect();
+        let (label, layout) = (Some(node.name.as_str()), &kernel.layout);
+        let group = wgpu::BindGroupDescriptor { label, layout, entries: &entries };
+        let bind_group = self.gpu.device.create_bind_group(&group);
         self.gpu.check().map_err(|e| e.on(&node.name))?;
         Ok(Dispatch { pipeline: kernel.pipeline, bind_group, workgroups: launch.workgroups })
     }

@@ -1,11 +1,11 @@
 //! A run whose every value is looked at. Nodes share slots, so a value is copied right after its node has run; what is
 //! copied is read in groups, so that it needs little memory beside the session's own.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use super::{Session, readback_buffer};
 use crate::error::Result;
+use crate::graph::Outputs;
 use crate::graph::interpret::Observe;
 use crate::graph::plan::device_bytes;
 use crate::tensor::Tensor;
@@ -19,11 +19,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::run`].
-    pub async fn run_observed(
-        &self,
-        inputs: &[(&str, &Tensor)],
-        observe: &mut Observe<'_>,
-    ) -> Result<HashMap<String, Tensor>> {
+    pub async fn run_observed(&self, inputs: &[(&str, &Tensor)], observe: &mut Observe<'_>) -> Result<Outputs> {
         let sizes: Vec<u64> =
             self.graph.nodes.iter().map(|node| device_bytes(&self.graph, node.output, self.storage)).collect();
         let groups = groups(&sizes, GROUP);

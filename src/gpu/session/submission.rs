@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use super::Session;
+use super::{Session, memory};
 use crate::error::Result;
-use crate::gpu::memory;
 use crate::graph::ValueId;
 use crate::graph::plan::device_bytes;
 use crate::ops::Ty;

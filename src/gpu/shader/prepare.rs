@@ -83,22 +83,17 @@ fn bindings_fit(source: &Source, module: &Module, launch: &Launch) -> Result<()>
         let number = place.binding as usize;
         let Some(binding) = launch.bindings.get(number).filter(|_| place.group == 0) else {
             let (group, last) = (place.group, launch.bindings.len().saturating_sub(1));
-            return wrong(format!(
-                "nothing is bound to @group({group}) @binding({number}): there is 0, 0 to 0, {last}"
-            ));
+            let place = format!("@group({group}) @binding({number})");
+            return wrong(format!("nothing is bound to {place}: there is 0, 0 to 0, {last}"));
         };
         if !binding_fits(*binding, variable) {
             return wrong(format!("@binding({number}) is declared {:?}, and bound as {binding:?}", variable.space));
         }
         bound[number] = true;
     }
-    match bound.iter().position(|bound| !bound) {
-        None => Ok(()),
-        Some(number) => {
-            let what = format!("nothing is declared at @binding({number}), {:?}", launch.bindings[number]);
-            Err(Error::config(&source.path, what))
-        }
-    }
+    let Some(number) = bound.iter().position(|bound| !bound) else { return Ok(()) };
+    let what = format!("nothing is declared at @binding({number}), {:?}", launch.bindings[number]);
+    Err(Error::config(&source.path, what))
 }
 
 fn binding_fits(binding: Binding, variable: &GlobalVariable) -> bool {

@@ -146,13 +146,9 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 fn unknown(folder: &Path, what: &str) -> Error {
     let [cores, parts, lab] = [CORES, SHARED, LAB]
         .map(|folder| ten(&below(folder).iter().map(|s| format!("{folder}/{s}")).collect::<Vec<_>>()));
-    let kernels = ten(&names());
-    Error::usage(format!(
-        "{}: {what}; the built-in files are {kernels}, and {cores}, and {parts}, and {lab} (`ornstein \
-         shader` lists them all)",
-        folder.display()
-    ))
-    .of(Field::Shaders)
+    let (folder, kernels) = (folder.display(), ten(&names()));
+    let there = format!("the built-in files are {kernels}, and {cores}, and {parts}, and {lab}");
+    Error::usage(format!("{folder}: {what}; {there} (`ornstein shader` lists them all)")).of(Field::Shaders)
 }
 
 /// Stems of the ops' kernels, in alphabetical order.

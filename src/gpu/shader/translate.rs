@@ -85,10 +85,8 @@ pub fn msl(prepared: &Prepared) -> Result<String> {
     let entry = Some((ShaderStage::Compute, ENTRY_POINT.to_string()));
     let pipeline = metal::PipelineOptions { entry_point: entry, ..Default::default() };
     let (text, translated) = metal::write_string(module, info, &options, &pipeline).map_err(|e| failed("MSL", e))?;
-    match translated.entry_point_names.into_iter().find_map(Result::err) {
-        Some(error) => Err(failed("MSL", error)),
-        None => Ok(text),
-    }
+    translated.entry_point_names.into_iter().try_for_each(|name| name.map(drop).map_err(|e| failed("MSL", e)))?;
+    Ok(text)
 }
 
 /// HLSL for DirectX 12, shader model 6.2 (the first with f16). Registers are numbered by kind: t for read-only
@@ -123,10 +121,9 @@ pub fn hlsl(Prepared { module, info }: &Prepared) -> Result<String> {
     let pipeline = dx::PipelineOptions { entry_point: Some((ShaderStage::Compute, ENTRY_POINT.to_string())) };
     let mut text = String::new();
     let written = dx::Writer::new(&mut text, &options, &pipeline).write(module, info, None);
-    match written.map_err(|e| failed("HLSL", e))?.entry_point_names.into_iter().find_map(Result::err) {
-        Some(error) => Err(failed("HLSL", error)),
-        None => Ok(text),
-    }
+    let mut names = written.map_err(|e| failed("HLSL", e))?.entry_point_names.into_iter();
+    names.try_for_each(|name| name.map(drop).map_err(|e| failed("HLSL", e)))?;
+    Ok(text)
 }
 
 /// Sides of the cooperative matrices of a kernel.

@@ -3,14 +3,11 @@
 //! All shapes of the real networks would take a software device hours, so by default each op shows two: one that is
 //! sure to be quick, and the largest that, going by that one's speed, fits the op's part of the time.
 
-use super::Bench;
 use super::measure::Route;
+use super::{Bench, Ceilings, Row, Verdict, Workload};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::graph::plan::Storage;
-use crate::lab::bench::row::{Row, Verdict};
-use crate::lab::ceilings::Ceilings;
-use crate::lab::suite::Workload;
 use crate::ops::Case;
 
 /// Seconds that one run may take unless all shapes are asked for, as far as can be told before: of an op that is all

@@ -7,10 +7,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::stats::median;
-use super::{Device, Row};
+use super::{Ceilings, Device, Row};
 use crate::error::{Error, Result};
 use crate::files::read_text;
-use crate::lab::ceilings::Ceilings;
 
 /// A row beside the same row of an earlier report.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use super::measure::{Budget, Timing, Watch};
 use super::stats::{Summary, median};
 use super::{Bench, Rates, Row, Verdict};
 use crate::components::{Component, Components};
-use crate::error::Result;
+use crate::error::{Result, Tell};
 use crate::gpu::{Clock, Session, Timer, check};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
@@ -132,11 +132,7 @@ impl Bench<'_> {
     ///
     /// # Errors
     /// If the device cannot hold it or gets one of its kernels wrong in every variant, or a weight is missing.
-    pub async fn network(
-        &mut self,
-        subject: Subject,
-        tell: &mut (dyn FnMut(&str) + Send),
-    ) -> Result<(NetworkRow, Vec<Row>)> {
+    pub async fn network(&mut self, subject: Subject, tell: &mut Tell<'_>) -> Result<(NetworkRow, Vec<Row>)> {
         let Subject { graph, weights } = subject;
         let (inputs, flops) = (suite::inputs(&graph), graph.flops());
         let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();

@@ -152,14 +152,10 @@ impl Rates {
         let seconds = seconds.max(1e-12);
         let (gflop_s, gb_s) = (flops as f64 / seconds / 1e9, bytes as f64 / seconds / 1e9);
         let share = |rate: f64, most: f64| if most > 0.0 { rate / most } else { 0.0 };
-        let (of_arithmetic, of_copy) = (share(gflop_s, ceilings.gflop_s(dtype)), share(gb_s, ceilings.copy_gb_s));
-        Self {
-            gflop_s,
-            gb_s,
-            share_of_arithmetic: of_arithmetic,
-            share_of_copy: of_copy,
-            share_of_roof: of_arithmetic.max(of_copy),
-        }
+        let share_of_arithmetic = share(gflop_s, ceilings.gflop_s(dtype));
+        let share_of_copy = share(gb_s, ceilings.copy_gb_s);
+        let share_of_roof = share_of_arithmetic.max(share_of_copy);
+        Self { gflop_s, gb_s, share_of_arithmetic, share_of_copy, share_of_roof }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, attributes, clock, digits, flop_rate, percent, roofline, seconds, shapes, table};
+use super::{Report, attributes, clock, network_figures, percent, rate_figures, roofline, seconds, shapes, table};
+use crate::lab::bench::profile::NetworkRow;
 use crate::lab::bench::{Device, Row, Verdict};
 
 const STYLE: &str = include_str!("page.css");
@@ -22,12 +23,8 @@ impl Report {
         for device in &self.devices {
             let rows: Vec<&Row> = self.rows.iter().filter(|row| row.device == device.label).collect();
             if let Some(svg) = roofline::svg(device, &rows) {
-                let _ = writeln!(
-                    out,
-                    "<section><h2>Roofline: {}</h2>{svg}{}</section>",
-                    escape(&device.label),
-                    legend(&rows)
-                );
+                let (label, legend) = (escape(&device.label), legend(&rows));
+                let _ = writeln!(out, "<section><h2>Roofline: {label}</h2>{svg}{legend}</section>");
             }
         }
         if self.networks.is_empty() {
@@ -49,32 +46,27 @@ impl Report {
                     op = &row.op;
                     let _ = write!(out, "<h3>{op}</h3>");
                 }
-                let device =
-                    if self.devices.len() > 1 { format!(" · {}", escape(&row.device)) } else { String::new() };
-                let label = format!("{}{device}", shapes(row));
-                bar(out, &label, op, rates.share_of_roof, timing.summary.median);
+                let device = self.device_of(row).map(|device| format!(" · {device}")).unwrap_or_default();
+                bar(out, &(shapes(row) + &device), op, rates.share_of_roof, timing.summary.median);
             }
         }
         out.push_str("</section>\n");
     }
 
-    fn network_section(&self, out: &mut String, network: &crate::lab::bench::profile::NetworkRow) {
-        let _ = write!(
-            out,
-            "<section><h2>{}: {} <span class=\"dim\">± {} on {}, {}</span></h2><p>{} nodes, {}, {} of {}, \
-             {} MiB of device memory; {} until the host knows.</p>",
-            network.network,
-            seconds(network.timing.summary.median),
-            percent(network.timing.summary.spread),
-            escape(&network.device),
-            network.dtype,
-            network.nodes,
-            flop_rate(network.gflop_s),
-            percent(network.share_of_arithmetic),
-            self.arithmetic(&network.device),
-            network.device_bytes >> 20,
-            seconds(network.wall),
-        );
+    /// What a row's device is called, where there are several.
+    fn device_of(&self, row: &Row) -> Option<String> {
+        (self.devices.len() > 1).then(|| escape(&row.device))
+    }
+
+    fn network_section(&self, out: &mut String, network: &NetworkRow) {
+        let NetworkRow { network: name, dtype, nodes, .. } = network;
+        let [median, spread, wall, rate, share] = network_figures(network);
+        let (device, arithmetic) = (escape(&network.device), self.arithmetic(&network.device));
+        let mib = network.device_bytes >> 20;
+        *out +=
+            &format!("<section><h2>{name}: {median} <span class=\"dim\">± {spread} on {device}, {dtype}</span></h2>");
+        *out += &format!("<p>{nodes} nodes, {rate}, {share} of {arithmetic}, {mib} MiB of device memory; ");
+        *out += &format!("{wall} until the host knows.</p>");
         for op in &network.by_op {
             let label = format!("{} <span class=\"dim\">{} nodes</span>", op.op, op.nodes);
             bar(out, &label, &op.op, op.share, op.seconds);
@@ -84,29 +76,16 @@ impl Report {
 
     fn row_table(&self, out: &mut String) {
         let compared = self.rows.iter().any(|row| row.compared.is_some());
-        out.push_str(
-            "<section><h2>Rows</h2><div class=\"scroll\"><table><thead><tr><th>op<th>variant<th>dtype<th>shapes",
-        );
-        out.push_str(
-            "<th class=n>median<th class=n>spread<th class=n>rate<th class=n>of arithmetic<th class=n>GB/s<th class=n>of copy",
-        );
-        out.push_str(if compared { "<th class=n>then → now</thead>" } else { "</thead>" });
+        *out += "<section><h2>Rows</h2><div class=\"scroll\"><table><thead><tr><th>op<th>variant<th>dtype<th>shapes";
+        let columns = ["median", "spread", "rate", "of arithmetic", "GB/s", "of copy"].into_iter();
+        out.extend(columns.chain(compared.then_some("then → now")).map(|name| format!("<th class=n>{name}")));
+        *out += "</thead>";
         for row in &self.rows {
+            let class = if row.is_bad() { "bad" } else { "" };
             let name = row.node.as_deref().unwrap_or(&row.op);
-            let device = if self.devices.len() > 1 {
-                format!("<br><small>{}</small>", escape(&row.device))
-            } else {
-                String::new()
-            };
-            let _ = write!(
-                out,
-                "<tr class=\"{}\"><td>{name}{device}<td>{}<td>{}<td>{}<br><small>{}</small>",
-                if row.is_bad() { "bad" } else { "" },
-                row.variant,
-                row.dtype,
-                shapes(row),
-                escape(&attributes(row))
-            );
+            let device = self.device_of(row).map(|device| format!("<br><small>{device}</small>")).unwrap_or_default();
+            let _ = write!(out, "<tr class=\"{class}\"><td>{name}{device}<td>{}<td>{}", row.variant, row.dtype);
+            let _ = write!(out, "<td>{}<br><small>{}</small>", shapes(row), escape(&attributes(row)));
             numbers(out, row);
             if let Some(change) = row.compared {
                 let mark = if change.exceeds { " class=\"n bad\"" } else { " class=n" };
@@ -118,16 +97,10 @@ impl Report {
 }
 /// An op's share of something, with the time that it took.
 fn bar(out: &mut String, label: &str, op: &str, share: f64, time: f64) {
-    let _ = write!(
-        out,
-        "<div class=\"bar\"><span class=\"label\">{label}</span><span class=\"track\">\
-         <i style=\"width:{:.1}%;background:hsl({} 62% 52%)\"></i></span>\
-         <b>{}</b><span class=\"dim\">{}</span></div>",
-        (share * 100.0).min(100.0),
-        roofline::hue(op),
-        percent(share),
-        seconds(time),
-    );
+    let (width, hue) = ((share * 100.0).min(100.0), roofline::hue(op));
+    let _ = write!(out, "<div class=\"bar\"><span class=\"label\">{label}</span><span class=\"track\">");
+    let _ = write!(out, "<i style=\"width:{width:.1}%;background:hsl({hue} 62% 52%)\"></i></span>");
+    let _ = write!(out, "<b>{}</b><span class=\"dim\">{}</span></div>", percent(share), seconds(time));
 }
 
 fn numbers(out: &mut String, row: &Row) {
@@ -136,29 +109,17 @@ fn numbers(out: &mut String, row: &Row) {
         let _ = write!(out, "<td colspan=6>{word}: {}", escape(row.reason.as_deref().unwrap_or_default()));
         return;
     };
-    let warnings = timing.warnings.join("; ");
+    let warnings = escape(&timing.warnings.join("; "));
     let mark = if warnings.is_empty() { "" } else { " *" };
-    let _ = write!(
-        out,
-        "<td class=n>{}<td class=n title=\"{}\">{}{mark}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}",
-        seconds(timing.summary.median),
-        escape(&warnings),
-        percent(timing.summary.spread),
-        flop_rate(rates.gflop_s),
-        percent(rates.share_of_arithmetic),
-        digits(rates.gb_s),
-        percent(rates.share_of_copy),
-    );
+    let (median, spread) = (seconds(timing.summary.median), percent(timing.summary.spread));
+    let _ = write!(out, "<td class=n>{median}<td class=n title=\"{warnings}\">{spread}{mark}");
+    out.extend(rate_figures(rates).map(|figure| format!("<td class=n>{figure}")));
 }
 
 /// The adapter's facts as pairs.
 fn facts(out: &mut String, device: &Device) {
-    let _ = write!(
-        out,
-        "<section><h2>{}</h2><p>Ceilings measured in this run: <b>{}</b>. ",
-        escape(&device.label),
-        table::ceilings(&device.ceilings)
-    );
+    let (label, ceilings) = (escape(&device.label), table::ceilings(&device.ceilings));
+    let _ = write!(out, "<section><h2>{label}</h2><p>Ceilings measured in this run: <b>{ceilings}</b>. ");
     let _ = write!(out, "Times are {}.</p><dl>", clock(device.clock));
     let pairs = device.caps.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
     for (key, value) in pairs {

@@ -3,8 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{digits, flop_rate, shapes};
-use crate::lab::bench::{Device, Row};
+use super::{Device, Row, digits, flop_rate, shapes};
 use crate::tensor::DType;
 
 const WIDTH: f64 = 760.0;
@@ -44,13 +43,9 @@ impl Axis {
 
 /// The plot of one device's rows, or `None` if none does arithmetic.
 pub fn svg(device: &Device, rows: &[&Row]) -> Option<String> {
-    let points: Vec<(&Row, f64, f64)> = rows
-        .iter()
-        .filter_map(|row| {
-            let rate = row.rates.as_ref()?.gflop_s;
-            (row.flops > 0).then(|| (*row, row.flops as f64 / row.bytes.max(1) as f64, rate))
-        })
-        .collect();
+    let intensity = |row: &Row| row.flops as f64 / row.bytes.max(1) as f64;
+    let computing = rows.iter().filter(|row| row.flops > 0);
+    let points: Vec<_> = computing.filter_map(|row| Some((*row, intensity(row), row.rates?.gflop_s))).collect();
     let (first, ..) = points.first()?;
     let dtype = if first.dtype == "f16" { DType::F16 } else { DType::F32 };
     let (top, copy) = (device.ceilings.gflop_s(dtype), device.ceilings.copy_gb_s);
@@ -62,30 +57,15 @@ pub fn svg(device: &Device, rows: &[&Row]) -> Option<String> {
     grid(&mut out, x, y);
     // The roof rises with the copy's bytes a second until it meets the arithmetic's ceiling.
     let start = 10f64.powf(x.values[0]).max(10f64.powf(y.values[0]) / copy);
-    let end = 10f64.powf(x.values[1]);
-    let corner = ridge.max(start);
-    let _ = write!(
-        out,
-        r#"<path class="roof" d="M{:.1} {:.1}L{:.1} {:.1}L{:.1} {:.1}"/>"#,
-        x.at(start),
-        y.at((start * copy).min(top)),
-        x.at(corner),
-        y.at(top),
-        x.at(end),
-        y.at(top)
-    );
+    let roof = [(start, (start * copy).min(top)), (ridge.max(start), top), (10f64.powf(x.values[1]), top)];
+    let corners = roof.map(|(intensity, rate)| format!("{:.1} {:.1}", x.at(intensity), y.at(rate)));
+    let _ = write!(out, r#"<path class="roof" d="M{}"/>"#, corners.join("L"));
     for (row, intensity, rate) in points {
-        let _ = write!(
-            out,
-            r#"<circle class="dot" cx="{:.1}" cy="{:.1}" r="4.5" style="fill:hsl({} 62% 52%)"><title>{} {}: {}, {} flop/byte</title></circle>"#,
-            x.at(intensity),
-            y.at(rate),
-            hue(&row.op),
-            row.op,
-            shapes(row),
-            flop_rate(rate),
-            digits(intensity),
-        );
+        let (cx, cy, hue) = (x.at(intensity), y.at(rate), hue(&row.op));
+        let _ =
+            write!(out, r#"<circle class="dot" cx="{cx:.1}" cy="{cy:.1}" r="4.5" style="fill:hsl({hue} 62% 52%)">"#);
+        let (op, shapes, rate, intensity) = (&row.op, shapes(row), flop_rate(rate), digits(intensity));
+        let _ = write!(out, "<title>{op} {shapes}: {rate}, {intensity} flop/byte</title></circle>");
     }
     out += "</svg>";
     Some(out)

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, attributes, clock, digits, flop_rate, percent, seconds, shapes};
+use super::{Report, attributes, clock, digits, flop_rate, network_figures, percent, rate_figures, seconds, shapes};
 use crate::error::{Field, Name};
 use crate::lab::bench::profile::NetworkRow;
 use crate::lab::bench::{Device, Row, Verdict};
@@ -60,37 +60,17 @@ impl Report {
     }
 
     fn network_text(&self, out: &mut String, network: &NetworkRow, all: bool) {
-        let NetworkRow { timing, .. } = network;
-        let arithmetic = self.arithmetic(&network.device);
+        let NetworkRow { network: name, device, dtype, nodes, .. } = network;
+        let [median, spread, wall, rate, share] = network_figures(network);
+        let (arithmetic, mib) = (self.arithmetic(device), network.device_bytes >> 20);
         let inputs: Vec<String> = network.inputs.iter().map(|(name, dims)| format!("{name} {dims:?}")).collect();
-        let _ = writeln!(
-            out,
-            "\n{} on {}, {}: {} ± {} ({} until the host knows), {} ({} of {arithmetic}), {} nodes, {} MiB\n  {}",
-            network.network,
-            network.device,
-            network.dtype,
-            seconds(timing.summary.median),
-            percent(timing.summary.spread),
-            seconds(network.wall),
-            flop_rate(network.gflop_s),
-            percent(network.share_of_arithmetic),
-            network.nodes,
-            network.device_bytes >> 20,
-            inputs.join(", "),
-        );
+        *out += &format!("\n{name} on {device}, {dtype}: {median} ± {spread} ({wall} until the host knows), ");
+        *out += &format!("{rate} ({share} of {arithmetic}), {nodes} nodes, {mib} MiB\n  {}\n", inputs.join(", "));
         for op in &network.by_op {
-            let _ = writeln!(
-                out,
-                "  {:>5} {:>9}  {:<18} {:>4} nodes  {:>12} {:>5} of {arithmetic}  {:>5} GB/s {:>5} of copy",
-                percent(op.share),
-                seconds(op.seconds),
-                op.op,
-                op.nodes,
-                flop_rate(op.rates.gflop_s),
-                percent(op.rates.share_of_arithmetic),
-                digits(op.rates.gb_s),
-                percent(op.rates.share_of_copy),
-            );
+            let (share, time, [rate, of_arithmetic, gb_s, of_copy]) =
+                (percent(op.share), seconds(op.seconds), rate_figures(&op.rates));
+            *out += &format!("  {share:>5} {time:>9}  {:<18} {:>4} nodes  {rate:>12} ", op.op, op.nodes);
+            *out += &format!("{of_arithmetic:>5} of {arithmetic}  {gb_s:>5} GB/s {of_copy:>5} of copy\n");
         }
         let prefix = format!("{}.", network.network);
         let of_this = |row: &&Row| {
@@ -132,24 +112,17 @@ impl Report {
         }
         for device in self.devices.iter().filter(|device| device.ceilings.spread > SPREAD) {
             let (label, spread) = (&device.label, percent(device.ceilings.spread));
-            let _ = writeln!(
-                out,
-                "\n{label}: the ceilings wavered by {spread} during the run, and shares with them: stop other work"
-            );
+            *out += &format!("\n{label}: the ceilings wavered by {spread} during the run, and shares with them: ");
+            *out += "stop other work\n";
         }
         let changes: Vec<_> = self.rows.iter().filter_map(|row| Some((&row.device, row.compared?))).collect();
         for device in &self.devices {
             let of_this = || changes.iter().filter(|(label, _)| **label == device.label).map(|(_, change)| change);
             let Some(change) = of_this().next() else { continue };
-            let _ = writeln!(
-                out,
-                "\n{}: compared with the earlier report, the median time of rows and ceilings is x{:.2}; beside that, {} of \
-                 {} rows differ by more than both spreads (!)",
-                device.label,
-                change.machine,
-                of_this().filter(|change| change.exceeds).count(),
-                of_this().count(),
-            );
+            let (exceed, all) = (of_this().filter(|change| change.exceeds).count(), of_this().count());
+            let _ = write!(out, "\n{}: compared with the earlier report, the median time of rows and ", device.label);
+            let _ = write!(out, "ceilings is x{:.2}; beside that, {exceed} of {all} rows differ by ", change.machine);
+            *out += "more than both spreads (!)\n";
         }
     }
 }
@@ -158,25 +131,16 @@ impl Report {
 fn facts(device: &Device, number: Option<usize>) -> String {
     let number = number.map_or(String::new(), |n| format!("[{n}] "));
     let driver = device.caps.get("driver").and_then(|v| v.as_str()).map_or(String::new(), |d| format!(", {d}"));
-    format!(
-        "{number}{}{driver}: times are {}\n  ceilings measured now: {} (± {})",
-        device.label,
-        clock(device.clock),
-        ceilings(&device.ceilings),
-        percent(device.ceilings.spread)
-    )
+    let (clock, ceilings, spread) = (clock(device.clock), ceilings(&device.ceilings), percent(device.ceilings.spread));
+    format!("{number}{}{driver}: times are {clock}\n  ceilings measured now: {ceilings} (± {spread})", device.label)
 }
 
 /// The measured ceilings as one line.
 pub(super) fn ceilings(c: &Ceilings) -> String {
     let rate = |name: &str, rate: Option<f64>| rate.map(|rate| format!("{name} {}", flop_rate(rate)));
     let copy = Some(format!("copy {} GB/s", digits(c.copy_gb_s)));
-    let all = [
-        copy,
-        rate("fma f32", c.fma_f32_gflop_s),
-        rate("fma f16", c.fma_f16_gflop_s),
-        rate("matrix product", c.product_gflop_s),
-    ];
+    let [f32, f16] = [rate("fma f32", c.fma_f32_gflop_s), rate("fma f16", c.fma_f16_gflop_s)];
+    let all = [copy, f32, f16, rate("matrix product", c.product_gflop_s)];
     all.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
@@ -202,13 +166,7 @@ fn numbers(row: &Row) -> String {
     };
     let change =
         row.compared.map_or(String::new(), |c| format!(" x{:<5.2}{}", c.relative, if c.exceeds { '!' } else { ' ' }));
-    format!(
-        "{:>8} ±{:>5}{mark}{change} {:>12} {:>5} {:>7} GB/s {:>5} ",
-        seconds(timing.summary.median),
-        percent(timing.summary.spread),
-        flop_rate(rates.gflop_s),
-        percent(rates.share_of_arithmetic),
-        digits(rates.gb_s),
-        percent(rates.share_of_copy),
-    )
+    let (median, spread) = (seconds(timing.summary.median), percent(timing.summary.spread));
+    let [rate, of_arithmetic, gb_s, of_copy] = rate_figures(rates);
+    format!("{median:>8} ±{spread:>5}{mark}{change} {rate:>12} {of_arithmetic:>5} {gb_s:>7} GB/s {of_copy:>5} ")
 }

@@ -16,7 +16,7 @@ use crate::forward::{Prepared, Tensors};
 use crate::gpu::check::Check;
 use crate::gpu::{Gpu, Session};
 use crate::graph::plan::{Storage, last_reads};
-use crate::graph::{Graph, Node, Origin, ValueId};
+use crate::graph::{Graph, Node, Origin, Outputs, ValueId};
 use crate::lab::published::Published;
 use crate::lab::suite;
 use crate::models::config::FORWARD;
@@ -161,8 +161,6 @@ pub async fn validate(
 fn name(network: &str, way: &str) -> String {
     if way == FORWARD { network.into() } else { format!("{network} {way}") }
 }
-
-type Outputs = HashMap<String, Tensor>;
 
 /// A network on its way through the checks.
 struct Run<'a> {

@@ -11,10 +11,9 @@ use super::group_norm_stats::{expect_vectors, pixels, stats_shape};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::activation::{Act, Activation};
-use crate::ops::case::{Fill, large};
 use crate::ops::host::vectorized;
 use crate::ops::joined::Joined;
-use crate::ops::{Case, FLAT_THREADS, Inputs, Kind, Launch, Op, Ty, expect, expect_shape};
+use crate::ops::{Case, FLAT_THREADS, Fill, Inputs, Kind, Launch, Op, Ty, expect, expect_shape, large};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// Group normalisation by given statistics, perhaps with an activation.

@@ -8,15 +8,15 @@
 //!
 //! [`GroupNorm`]: super::group_norm::GroupNorm
 
+use std::convert::identity;
+
 use rayon::prelude::*;
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::{Fill, large};
 use crate::ops::host::vectorized;
 use crate::ops::joined::Joined;
-use crate::ops::largest::{UNET, VAE};
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect, expect_shape};
+use crate::ops::{Case, Fill, Inputs, Kind, Launch, Op, Ty, UNET, VAE, expect, expect_shape, large};
 use crate::tensor::{Shape, Tensor};
 
 /// Means and variances of groups of channels, by chunks of pixels.
@@ -70,29 +70,21 @@ fn moments(x: &[f32], row: Option<&[f32]>, channels: usize, groups: usize) -> Ve
     let offset: Vec<f64> = (0..channels).map(|c| row.map_or(0.0, |row| f64::from(row[c]))).collect();
     let count = (x.len() / groups) as f64;
     let over_groups = |of_channels: &[f64]| of_channels.chunks(size).map(|g| g.iter().sum()).collect::<Vec<f64>>();
-    let mut sums = vec![0f64; channels];
-    add_up(
-        x,
-        &offset,
-        &mut sums,
-        #[inline(always)]
-        |x| x,
-    );
+    let sums = add_up(x, &offset, identity);
     let means: Vec<f64> = over_groups(&sums).into_iter().map(|sum| sum / count).collect();
     let offset: Vec<f64> = offset.iter().enumerate().map(|(c, offset)| offset - means[c / size]).collect();
-    let mut squares = vec![0f64; channels];
-    add_up(
+    let squares = add_up(
         x,
         &offset,
-        &mut squares,
         #[inline(always)]
         |d| d * d,
     );
     means.iter().zip(over_groups(&squares)).map(|(mean, m2)| [*mean as f32, m2 as f32, count as f32, 0.0]).collect()
 }
 
-/// Adds `f(x + offset)` of every pixel to its channel's sum.
-fn add_up(x: &[f32], offset: &[f64], sums: &mut [f64], f: impl Fn(f64) -> f64) {
+/// The sum of `f(x + offset)` over all pixels, for each channel.
+fn add_up(x: &[f32], offset: &[f64], f: impl Fn(f64) -> f64) -> Vec<f64> {
+    let mut sums = vec![0.0; offset.len()];
     vectorized(
         #[inline(always)]
         || {
@@ -103,6 +95,7 @@ fn add_up(x: &[f32], offset: &[f64], sums: &mut [f64], f: impl Fn(f64) -> f64) {
             }
         },
     );
+    sums
 }
 
 impl Op for GroupNormStats {
@@ -123,15 +116,13 @@ impl Op for GroupNormStats {
         let (x, groups) = (inputs[0], self.groups);
         let (channels, pixels) = (x.shape.channels(), pixels(&x.shape));
         let (count, size) = chunks(pixels);
-        let parts: Vec<_> = (0..x.shape.batch() * count)
-            .into_par_iter()
-            .map(|i| {
-                let first = i % count * size;
-                let begin = (i / count * pixels + first) * channels;
-                let row = self.row.then(|| &inputs[1].data[i / count * channels..][..channels]);
-                moments(&x.data[begin..][..size.min(pixels - first) * channels], row, channels, groups)
-            })
-            .collect();
+        let part = |i: usize| {
+            let first = i % count * size;
+            let begin = (i / count * pixels + first) * channels;
+            let row = self.row.then(|| &inputs[1].data[i / count * channels..][..channels]);
+            moments(&x.data[begin..][..size.min(pixels - first) * channels], row, channels, groups)
+        };
+        let parts: Vec<_> = (0..x.shape.batch() * count).into_par_iter().map(part).collect();
         let mut data = Vec::with_capacity(output.len());
         for of_batch in parts.chunks(count) {
             data.extend((0..groups).flat_map(|g| of_batch.iter().flat_map(move |chunk| chunk[g])));

@@ -8,9 +8,8 @@ use super::group_norm_stats::{GroupNormStats, chunks, expect_vectors, pixels, st
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::activation::{Act, Activation};
-use crate::ops::case::{Fill, large};
 use crate::ops::joined::Joined;
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect};
+use crate::ops::{Case, Fill, Inputs, Kind, Launch, Op, Ty, expect, large};
 use crate::tensor::{Shape, Tensor};
 
 /// Group normalisation in one kernel, where a group's channels are few.

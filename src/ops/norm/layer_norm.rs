@@ -1,13 +1,14 @@
 //! `y[.., c] = (x[.., c] - mean) / sqrt(var + eps) * gamma[c] + beta[c]`, mean and biased variance over the channels:
 //! x `[.., C]`, gamma and beta `[C]`. Around every attention and feed-forward (PyTorch `LayerNorm`; Ba et al. 2016).
 
+use std::convert::identity;
+
 use rayon::prelude::*;
 
 use crate::caps::Caps;
 use crate::error::Result;
-use crate::ops::case::{Fill, large};
 use crate::ops::host::vectorized;
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect, expect_shape, fold_groups};
+use crate::ops::{Case, Fill, Inputs, Kind, Launch, Op, Ty, expect, expect_shape, fold_groups, large};
 use crate::tensor::{Shape, Tensor};
 
 /// Normalisation of each row.
@@ -50,11 +51,7 @@ impl Op for LayerNorm {
             vectorized(
                 #[inline(always)]
                 || {
-                    let mean = sum(
-                        x,
-                        #[inline(always)]
-                        |x| x,
-                    ) / c as f64;
+                    let mean = sum(x, identity) / c as f64;
                     let variance = sum(
                         x,
                         #[inline(always)]

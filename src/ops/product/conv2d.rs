@@ -12,13 +12,11 @@ use super::gemm::{self, Size};
 use super::{Threads, in_blocks};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::{Fill, large, subnormal};
 use crate::ops::host::matrix::Matrix;
 use crate::ops::host::winograd::Conv3x3;
-use crate::ops::largest::{UNET, VAE};
 use crate::ops::upsample::{Upsample, nearest, scale};
-use crate::ops::weight::{Weighted, packed};
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
+use crate::ops::weight::packed;
+use crate::ops::{Case, Fill, Inputs, Kind, Launch, Op, Ty, UNET, VAE, Variant, Weighted, large, subnormal};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// A convolution over height and width, with what follows it.
@@ -76,15 +74,8 @@ impl Conv2d {
         }
     }
 
-    /// The input pixel of tap `u`, `v` of output pixel `i`, `j`, or `None` beyond the edges.
-    fn pixel<'a>(
-        &self,
-        g: &Geometry,
-        x: &'a [f32],
-        b: usize,
-        [i, j]: [usize; 2],
-        [u, v]: [usize; 2],
-    ) -> Option<&'a [f32]> {
+    /// The input pixel of tap `u`, `v` of output pixel `i`, `j` of batch entry `b`, or `None` beyond the edges.
+    fn pixel<'a>(&self, g: &Geometry, x: &'a [f32], [b, i, j]: [usize; 3], [u, v]: [usize; 2]) -> Option<&'a [f32]> {
         // Above or left of the image these wrap around to huge numbers, which are outside as well.
         let y = (i * self.stride + u).wrapping_sub(self.padding[0]);
         let x_at = (j * self.stride + v).wrapping_sub(self.padding[1]);
@@ -101,8 +92,8 @@ impl Conv2d {
     /// Copies, for tap number `tap`, the input pixel of output pixel number `row`, or zeros beyond the edges.
     fn gather(&self, g: &Geometry, x: &[f32], row: usize, tap: usize, patch: &mut [f32]) {
         let [out_y, out_x] = g.out_size;
-        let (b, place) = (row / (out_y * out_x), [row / out_x % out_y, row % out_x]);
-        match self.pixel(g, x, b, place, [tap / g.taps[1], tap % g.taps[1]]) {
+        let place = [row / (out_y * out_x), row / out_x % out_y, row % out_x];
+        match self.pixel(g, x, place, [tap / g.taps[1], tap % g.taps[1]]) {
             Some(pixel) => patch.copy_from_slice(pixel),
             None => patch.fill(0.0),
         }
@@ -155,7 +146,7 @@ impl Weighted for Conv2d {
     fn execute_packed(&self, others: &[&Tensor], w: &Matrix, y: &mut Tensor) {
         let Some((g, conv)) = self.winograd(others[0], w) else { return self.sum_patches(others, w, y) };
         let (x, operands) = (&others[0].data, self.epilogue.operands(others, &y.shape));
-        let pixel = |b, i, j| self.pixel(&g, x, b, [i, j], [0, 0]);
+        let pixel = |b, i, j| self.pixel(&g, x, [b, i, j], [0, 0]);
         conv.run(&mut y.data, pixel, |first, block| operands.finish(first, block, Threads::One));
     }
 }

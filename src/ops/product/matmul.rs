@@ -6,12 +6,10 @@ use super::gemm::{self, Size};
 use super::in_blocks;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::case::{Fill, large, subnormal};
 use crate::ops::host::matrix::Matrix;
 use crate::ops::joined::Joined;
-use crate::ops::largest::beyond;
-use crate::ops::weight::{Weighted, packed};
-use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, Variant};
+use crate::ops::weight::packed;
+use crate::ops::{Case, Fill, Inputs, Kind, Launch, Op, Ty, Variant, Weighted, beyond, large, subnormal};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// A matrix product, with what follows it.

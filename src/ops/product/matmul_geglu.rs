@@ -9,8 +9,7 @@ use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::ops::geglu::Geglu;
 use crate::ops::host::matrix::Matrix;
-use crate::ops::weight::Weighted;
-use crate::ops::{Case, Inputs, Kind, Op, Ty, Variant};
+use crate::ops::{Case, Inputs, Kind, Op, Ty, Variant, Weighted};
 use crate::tensor::{Shape, Tensor};
 
 /// A matrix product with a bias, and GEGLU of it; no attributes.

@@ -13,10 +13,9 @@ use rayon::prelude::*;
 use super::{A_T, OUT, PANEL, POSITIONS, SIDE, both_sides, check_tiles, expect_positions, positions, rows, tiles};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::ops::Kind;
 use crate::ops::product::Threads;
 use crate::ops::product::epilogue::{Act, Epilogue, rows_per_batch};
-use crate::ops::{Case, Inputs, Launch, Op, Ty, expect_kind, expect_shape};
+use crate::ops::{Case, Inputs, Kind, Launch, Op, Ty, expect_kind, expect_shape};
 use crate::tensor::{Shape, Tensor, pad4};
 
 /// The output of a Winograd convolution, transformed back, with what follows it.

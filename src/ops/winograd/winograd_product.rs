@@ -38,9 +38,8 @@ impl Op for WinogradProduct {
             || !channels.is_multiple_of(4)
             || !columns.is_multiple_of(PANEL)
         {
-            return Err(Error::shape(format!(
-                "winograd_product: {rows} x {channels} x {columns} has padding left out"
-            )));
+            let what = format!("winograd_product: {rows} x {channels} x {columns} has padding left out");
+            return Err(Error::shape(what));
         }
         expect_inputs("winograd_product", inputs, 2 + usize::from(before))?;
         expect_positions(inputs, 0, "winograd_product: v", rows * channels)?;

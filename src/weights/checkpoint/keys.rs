@@ -228,14 +228,11 @@ fn open_clip(stored: &str) -> Vec<(String, &str, View)> {
         return vec![(renamed(OPEN_CLIP, stored), stored, View::Whole)];
     };
     let path = format!("text_model.encoder.layers.{layer}");
-    match rest.strip_prefix("attn.in_proj_") {
-        Some(kind) => ["q_proj", "k_proj", "v_proj"]
-            .into_iter()
-            .enumerate()
-            .map(|(third, name)| (format!("{path}.self_attn.{name}.{kind}"), stored, View::Third(third)))
-            .collect(),
-        None => vec![(format!("{path}.{}", renamed(OPEN_CLIP_LAYER, rest)), stored, View::Whole)],
-    }
+    let Some(kind) = rest.strip_prefix("attn.in_proj_") else {
+        return vec![(format!("{path}.{}", renamed(OPEN_CLIP_LAYER, rest)), stored, View::Whole)];
+    };
+    let thirds = (0..).zip(["q_proj", "k_proj", "v_proj"]);
+    thirds.map(|(third, name)| (format!("{path}.self_attn.{name}.{kind}"), stored, View::Third(third))).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ const KINDS: &[Foreign] = &[
     ),
     (
         &["lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down.", "hada_w1", "lokr_w1", "dora_scale"],
-        "is a LoRA, a change to a model and no model itself; give the checkpoint that it was made for, and this as its LoRA",
+        "is a LoRA, a change to a model and no model itself; give the checkpoint that it was made for, and this as its \
+         LoRA",
     ),
     (
         &["emb_params", "string_to_param"],

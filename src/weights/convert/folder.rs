@@ -105,9 +105,8 @@ impl Conversion<'_> {
     /// # Errors
     /// If it is neither that nor a regular file, leads out of the model, or is a folder that it lies in.
     fn is_folder(&self, path: &Path) -> Result<bool> {
-        let (metadata, whole) = fs::metadata(path)
-            .and_then(|metadata| Ok((metadata, path.canonicalize()?)))
-            .map_err(|error| unreadable(path, &error))?;
+        let found = fs::metadata(path).and_then(|metadata| Ok((metadata, path.canonicalize()?)));
+        let (metadata, whole) = found.map_err(|error| unreadable(path, &error))?;
         if !whole.starts_with(self.whole) {
             let what = format!("leads to {}, out of the model's folder; put a copy of it there", whole.display());
             return Err(Error::file(path, what));

@@ -28,6 +28,10 @@ const MOST_DIMENSIONS: u32 = 8;
 
 const ALIGNMENT_KEY: &str = "general.alignment";
 
+/// Types of values.
+const TEXT: u32 = 8;
+const LIST: u32 = 9;
+
 /// Reads the header; an error says what is wrong with it.
 pub fn parse(data: &[u8]) -> Result<Header, String> {
     let mut rest = Reader { data, at: MAGIC.len() };
@@ -45,10 +49,8 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
             values.insert(key, value);
         }
     }
-    let mut infos = Vec::new();
-    for _ in 0..tensors {
-        infos.push((rest.text()?, rest.dims()?, rest.u32()?, rest.u64()?));
-    }
+    let info = |_| Ok((rest.text()?, rest.dims()?, rest.u32()?, rest.u64()?));
+    let infos = (0..tensors).map(info).collect::<Result<Vec<_>, String>>()?;
     let alignment = match values.get(ALIGNMENT_KEY) {
         Some(Value::Numbers(n)) if n.len() == 1 && n[0].is_power_of_two() && n[0] <= 1 << 20 => n[0] as usize,
         None => 32,
@@ -57,7 +59,7 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
     let start = rest.at.next_multiple_of(alignment);
     let (mut index, mut unknown, mut last) = (BTreeMap::new(), BTreeMap::new(), start);
     for (name, dims, kind, offset) in infos {
-        let Some((dtype, blocks)) = element(kind) else {
+        let Some((_, dtype, blocks)) = TYPES.into_iter().find(|(known, ..)| *known == kind) else {
             unknown.insert(name, format!("ggml type {kind}"));
             continue;
         };
@@ -84,23 +86,19 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
     Ok(Header { index, unknown, metadata: texts.collect(), end })
 }
 
-/// A ggml type: what its elements are read as, and its blocks if it has any.
-fn element(kind: u32) -> Option<(DType, Option<Blocks>)> {
-    let blocks = |blocks| Some((DType::F32, Some(blocks)));
-    match kind {
-        0 => Some((DType::F32, None)),
-        1 => Some((DType::F16, None)),
-        26 => Some((DType::I32, None)),
-        27 => Some((DType::I64, None)),
-        30 => Some((DType::BF16, None)),
-        2 => blocks(Blocks::Q4_0),
-        6 => blocks(Blocks::Q5_0),
-        8 => blocks(Blocks::Q8_0),
-        12 => blocks(Blocks::Q4K),
-        14 => blocks(Blocks::Q6K),
-        _ => None,
-    }
-}
+/// The ggml types that are known: what their elements are read as, and their blocks if they have any.
+const TYPES: [(u32, DType, Option<Blocks>); 10] = [
+    (0, DType::F32, None),
+    (1, DType::F16, None),
+    (26, DType::I32, None),
+    (27, DType::I64, None),
+    (30, DType::BF16, None),
+    (2, DType::F32, Some(Blocks::Q4_0)),
+    (6, DType::F32, Some(Blocks::Q5_0)),
+    (8, DType::F32, Some(Blocks::Q8_0)),
+    (12, DType::F32, Some(Blocks::Q4K)),
+    (14, DType::F32, Some(Blocks::Q6K)),
+];
 
 fn original_shape(values: &HashMap<String, Value>, name: &str, len: usize) -> Option<Vec<usize>> {
     let Value::Numbers(dims) = values.get(&format!("{ORIGINAL_SHAPE}{name}"))? else { return None };
@@ -119,7 +117,6 @@ pub fn padding(bytes: usize) -> usize {
 
 /// The header of a file with these texts and tensors, up to where the data begins: each tensor's, with its padding.
 pub fn header<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>, tensors: &[(&str, &Shape, Form)]) -> Vec<u8> {
-    const TEXT: u32 = 8;
     let text = |out: &mut Vec<u8>, text: &str| {
         out.extend((text.len() as u64).to_le_bytes());
         out.extend(text.as_bytes());
@@ -150,13 +147,11 @@ pub fn header<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>, tensors: &[(&
 
 /// The ggml type of what is written.
 fn kind(form: Form) -> u32 {
-    let kinds = 0..=30;
-    let is = |kind: &u32| match (element(*kind), form) {
-        (Some((_, Some(found))), Form::Blocks(blocks)) => found == blocks,
-        (Some((found, None)), Form::Plain(dtype)) => found == dtype,
-        _ => false,
+    let wanted = match form {
+        Form::Plain(dtype) => (dtype, None),
+        Form::Blocks(blocks) => (DType::F32, Some(blocks)),
     };
-    kinds.into_iter().find(is).unwrap_or_default()
+    TYPES.into_iter().find(|(_, dtype, blocks)| (*dtype, *blocks) == wanted).map_or(0, |(kind, ..)| kind)
 }
 
 struct Reader<'a> {
@@ -196,17 +191,13 @@ impl<'a> Reader<'a> {
         if rank > MOST_DIMENSIONS {
             return Err(format!("is damaged: it has a tensor of {rank} dimensions; download it again"));
         }
-        let mut dims = Vec::new();
-        for _ in 0..rank {
-            dims.push(usize::try_from(self.u64()?).unwrap_or(usize::MAX));
-        }
+        let dim = |_| Ok(usize::try_from(self.u64()?).unwrap_or(usize::MAX));
+        let mut dims = (0..rank).map(dim).collect::<Result<Vec<_>, String>>()?;
         dims.reverse();
         Ok(dims)
     }
 
     fn value(&mut self, kind: u32) -> Result<Value, String> {
-        const TEXT: u32 = 8;
-        const LIST: u32 = 9;
         match kind {
             TEXT => Ok(Value::Text(self.text()?)),
             LIST => {

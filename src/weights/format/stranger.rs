@@ -17,10 +17,8 @@ pub fn stranger(first: &[u8]) -> Option<Stranger> {
     let text = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first).trim_ascii_start();
     let begins = |start: &[u8]| text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start));
     // Read as the length of a safetensors header, each of these is longer than a header may be; `<!` alone is not.
-    [&b"<!doctype"[..], b"<!--", b"<html", b"<head", b"<?xml"]
-        .iter()
-        .any(|start| begins(start))
-        .then_some(Stranger::WebPage)
+    let pages = [&b"<!doctype"[..], b"<!--", b"<html", b"<head", b"<?xml"];
+    pages.into_iter().any(begins).then_some(Stranger::WebPage)
 }
 
 #[cfg(test)]

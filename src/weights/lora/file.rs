@@ -55,11 +55,8 @@ impl LoraFile {
             return Err(Error::file(path, format!("is no LoRA: it has {has}")));
         }
         if !unknown.is_empty() {
-            let what = format!(
-                "has tensors that are no part of a LoRA, LoHa, LoKr or DoRA: {}; they cannot be left out",
-                ten(&unknown)
-            );
-            return Err(Error::file(path, what));
+            let what = format!("has tensors that are no part of a LoRA, LoHa, LoKr or DoRA: {}", ten(&unknown));
+            return Err(Error::file(path, format!("{what}; they cannot be left out")));
         }
         let config = tensors.metadata(CONFIG).map_or_else(|| Ok(Map::new()), serde_json::from_str);
         let fail = |error| Error::file(path, format!("its metadata {CONFIG} cannot be understood: {error}"));
@@ -82,12 +79,8 @@ impl LoraFile {
     ///
     /// # Errors
     /// Why the alpha cannot be used.
-    pub(super) fn scale(
-        &self,
-        parts: &Parts,
-        (component, tensor): (&str, &str),
-        rank: Option<usize>,
-    ) -> Result<f32, String> {
+    pub(super) fn scale(&self, parts: &Parts, target: (&str, &str), rank: Option<usize>) -> Result<f32, String> {
+        let (component, tensor) = target;
         let Some(rank) = rank.map(|rank| rank as f64) else { return Ok(1.0) };
         let (alpha, root) = match parts.get(&Role::Alpha) {
             Some(name) => (self.one_value(name)?, false),

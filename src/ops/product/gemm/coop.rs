@@ -1,8 +1,7 @@
 //! The tiles of the core for cooperative matrices (`shaders/cores/gemm_coop.wgsl`), and where they fit.
 
-use super::Size;
+use super::{Launch, Size};
 use crate::caps::{Caps, MatrixLoad};
-use crate::ops::Launch;
 
 /// How the subgroups of a workgroup share a tile.
 #[derive(Debug, Clone, Copy)]
