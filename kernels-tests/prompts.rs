@@ -82,7 +82,7 @@ fn encode(model: &str, texts: &[&str], options: &Options, executor: &Executor) -
         std::fs::remove_file(tokenizer.join("special_tokens_map.json"))?;
         std::fs::write(tokenizer.join("tokenizer_config.json"), json!({ "pad_token": pad }).to_string())?;
     }
-    let models = Models { model: with_unet(folder.path(), variant, width)?, controls: Vec::new() };
+    let models = Models::of(with_unet(folder.path(), variant, width)?);
     let (negative, prompt) = if let [negative, prompt] = texts { (Some(*negative), *prompt) } else { (None, texts[0]) };
     let request = Request {
         prompt: prompt.into(),

@@ -7,6 +7,7 @@ mod prompt;
 mod prompts;
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ use crate::rng::NoiseSource;
 use crate::samplers::SPACINGS;
 use crate::systems::{Made, Pictures, Request, Seconds, Studio};
 use crate::tensor::Tensor;
-use crate::weights::{check_writable, read_tensors, write_atomically, write_tensors};
+use crate::weights::{Model, check_writable, read_tensors, write_atomically, write_tensors};
 use prompts::Prompts;
 
 #[derive(Debug, Args)]
@@ -53,7 +54,7 @@ pub(super) struct Generate {
     /// Pixels, a multiple of the VAE's factor [default: the model's]
     #[arg(short = 'H', long, value_name = "PIXELS")]
     height: Option<usize>,
-    /// Denoising steps [default: 25]
+    /// Denoising steps [default: the model's, 25 for most]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
     /// How closely to follow the prompt; 1 or less skips the unconditional pass [default: 7.5, SDXL 5, built-in model
@@ -89,6 +90,12 @@ pub(super) struct Generate {
     /// How much noise that picture gets, as a training step, for models that are told it [default: the model's]
     #[arg(long, value_name = "N")]
     noise_level: Option<usize>,
+    /// Another model that finishes the picture: SDXL's refiner
+    #[arg(long, value_name = "MODEL")]
+    refiner: Option<OsString>,
+    /// Which share of the noise is gone when the refiner takes over, from 0 to 1 [default: 0.8]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    refiner_start: Option<f64>,
     /// Whose noise a seed gives: PyTorch's on the CPU or on CUDA
     #[arg(long, value_name = "RNG", default_value = "cpu", value_parser = noise_sources())]
     rng: NoiseSource,
@@ -150,6 +157,9 @@ impl Generate {
             studio = studio.with_vae(folder)?;
         }
         studio = studio.with_controls(self.control.models()?)?;
+        if let Some(refiner) = &self.refiner {
+            studio = studio.with_refiner(Model::resolve(Some(refiner))?)?;
+        }
         let mut loras = self.loras.open()?;
         // First: a path for each picture of an absurd batch would fill the memory.
         studio.settings(&request)?;
@@ -227,6 +237,7 @@ impl Generate {
             strength: self.strength,
             image_guidance: self.image_guidance,
             noise_level: self.noise_level,
+            refiner_start: self.refiner_start,
             seed,
             rng: self.rng,
             batch: self.batch,

@@ -46,6 +46,8 @@ fields! {
     Strength "strength",
     ImageGuidance "image guidance",
     NoiseLevel "noise level",
+    Refiner "refiner",
+    RefinerStart "refiner start",
     ClipSkip "clip skip",
     InitLatents "init latents",
     Lora "lora",

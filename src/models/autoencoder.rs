@@ -70,6 +70,12 @@ impl Autoencoder {
         latents.iter().map(|v| v / scaling_factor + shift_factor).collect()
     }
 
+    /// The autoencoder's latents as samplers take them: [`Autoencoder::unscale`] undone.
+    pub fn scale(&self, latents: &[f32]) -> Vec<f32> {
+        let Latents { scaling_factor, shift_factor, .. } = self.latents();
+        latents.iter().map(|v| (v - shift_factor) * scaling_factor).collect()
+    }
+
     /// Latents to pictures, by the weights of the folder `network`: input `z`, output `sample`.
     ///
     /// # Errors

@@ -31,21 +31,72 @@ pub struct Config {
     pub added: usize,
     /// Width of the embeddings.
     pub hidden_size: usize,
-    /// Width of the MLPs' hidden layer.
-    pub intermediate_size: usize,
     /// Transformer blocks.
     pub layers: usize,
-    /// Heads of attention, which share the hidden width.
-    pub heads: usize,
     /// The most tokens that a prompt can have.
     pub max_tokens: usize,
-    /// Added to the variance in every layer norm.
-    pub layer_norm_eps: f32,
     /// The token that ends a prompt, where the pooled embedding is taken.
     pub eos_token_id: u32,
     /// Width of `text_embeds`, if the pooled embedding is projected.
     pub projection: Option<usize>,
+    layer: Layer,
+}
+
+/// One of its transformer blocks, `CLIPEncoderLayer`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Layer {
+    /// Heads of attention, which share the hidden width.
+    pub heads: usize,
+    /// Added to the variance in every layer norm.
+    pub eps: f32,
+    /// Width of the MLP's hidden layer.
+    inner: usize,
     act: Act,
+    causal: bool,
+}
+
+impl Layer {
+    /// Reads what a `config.json` says of them; `default` is the MLP's width and the number of heads.
+    ///
+    /// # Errors
+    /// If a value is not supported.
+    pub fn read(keys: &mut Keys, hidden_size: usize, default: [usize; 2], causal: bool) -> Result<Self> {
+        let act = keys.one_of("hidden_act", "quick_gelu", &["quick_gelu", "gelu"])?;
+        let layer = Self {
+            inner: keys.count("intermediate_size", default[0])?,
+            heads: keys.count("num_attention_heads", default[1])?,
+            eps: keys.eps("layer_norm_eps", 1e-5)?,
+            act: if act == "gelu" { Act::Gelu } else { Act::QuickGelu },
+            causal,
+        };
+        if hidden_size.is_multiple_of(layer.heads) {
+            return Ok(layer);
+        }
+        Err(keys.error(format!("num_attention_heads {} does not divide hidden_size {hidden_size}", layer.heads)))
+    }
+
+    /// Self-attention and a feed-forward layer, each with a norm before and a residual around.
+    ///
+    /// # Errors
+    /// If the network has too many layers.
+    pub fn build(&self, m: &mut Module, x: ValueId) -> Result<ValueId> {
+        let Self { heads, eps, inner, act, causal } = *self;
+        let width = m.channels(x);
+        let h = m.layer_norm("layer_norm1", x, eps)?;
+        let mut attn = m.child("self_attn");
+        let q = attn.linear("q_proj", h, width)?;
+        let k = attn.linear("k_proj", h, width)?;
+        let v = attn.linear("v_proj", h, width)?;
+        let h = attn.attention(Attention { heads, causal }, &[q, k, v])?;
+        let h = attn.linear("out_proj", h, width)?;
+        let x = attn.add("add", x, h)?;
+        let h = m.layer_norm("layer_norm2", x, eps)?;
+        let mut mlp = m.child("mlp");
+        let h = mlp.linear("fc1", h, inner)?;
+        let h = mlp.activation("activation_fn", h, act)?;
+        let h = mlp.linear("fc2", h, width)?;
+        mlp.add("add", x, h)
+    }
 }
 
 /// How a family of UNets takes a hidden state of the text encoder.
@@ -66,28 +117,20 @@ impl Config {
     pub fn from_json(text: &str, place: &str) -> Result<Self> {
         let mut keys = Keys::parse(text, place)?;
         keys.only(&[("model_type", json!("clip_text_model")), ("quantization_config", json!(null))])?;
-        let act = keys.one_of("hidden_act", "quick_gelu", &["quick_gelu", "gelu"])?;
         let classes = ["CLIPTextModel", "CLIPTextModelWithProjection"];
         let architectures = keys.names("architectures", &classes[..1], &classes)?;
         let projection_dim = keys.count("projection_dim", 512)?;
-        let config = Self {
+        let hidden_size = keys.count("hidden_size", 512)?;
+        Ok(Self {
             vocab_size: keys.count("vocab_size", 49_408)?,
             added: 0,
-            hidden_size: keys.count("hidden_size", 512)?,
-            intermediate_size: keys.count("intermediate_size", 2048)?,
+            hidden_size,
             layers: keys.count("num_hidden_layers", 12)?,
-            heads: keys.count("num_attention_heads", 8)?,
             max_tokens: keys.count("max_position_embeddings", 77)?,
-            layer_norm_eps: keys.eps("layer_norm_eps", 1e-5)?,
             eos_token_id: keys.get("eos_token_id", 49_407)?,
             projection: architectures.iter().any(|a| a == classes[1]).then_some(projection_dim),
-            act: if act == "gelu" { Act::Gelu } else { Act::QuickGelu },
-        };
-        if !config.hidden_size.is_multiple_of(config.heads) {
-            let Self { hidden_size, heads, .. } = config;
-            return Err(keys.error(format!("num_attention_heads {heads} does not divide hidden_size {hidden_size}")));
-        }
-        Ok(config)
+            layer: Layer::read(&mut keys, hidden_size, [2048, 8], true)?,
+        })
     }
 
     /// For each prompt the row of its pooled token among all `B * T` rows, which is the graph's input `pool_rows`
@@ -143,7 +186,7 @@ impl Config {
         let mut root = Module::root(&mut graph);
         let states = self.states(&mut root, batch, tokens, self.layers)?;
         let (last, penultimate) = (states[self.layers], states[self.layers - 1]);
-        let last = root.child("text_model").layer_norm("final_layer_norm", last, self.layer_norm_eps)?;
+        let last = root.child("text_model").layer_norm("final_layer_norm", last, self.layer.eps)?;
         let (name, pooled) = self.pool(&mut root, last, batch)?;
         graph.output("last_hidden_state", last);
         graph.output("penultimate_hidden_state", penultimate);
@@ -168,8 +211,7 @@ impl Config {
         let mut graph = Graph::new(network);
         let mut root = Module::root(&mut graph);
         let states = self.states(&mut root, batch, tokens, if pools { self.layers } else { chosen })?;
-        let norm =
-            |root: &mut Module, x| root.child("text_model").layer_norm("final_layer_norm", x, self.layer_norm_eps);
+        let norm = |root: &mut Module, x| root.child("text_model").layer_norm("final_layer_norm", x, self.layer.eps);
         let context = match state {
             State::Normed => norm(&mut root, states[chosen])?,
             State::Raw => states[chosen],
@@ -191,7 +233,7 @@ impl Config {
         let mut x = self.embeddings(&mut model.child("embeddings"), input_ids)?;
         let mut states = vec![x];
         for i in 0..depth {
-            x = self.layer(&mut model.child(format!("encoder.layers.{i}")), x)?;
+            x = self.layer.build(&mut model.child(format!("encoder.layers.{i}")), x)?;
             states.push(x);
         }
         Ok(states)
@@ -212,25 +254,6 @@ impl Config {
         let positions = m.table("position_embedding", self.max_tokens, self.hidden_size);
         m.node("token_embedding", Embedding { positions: true }, &[input_ids, table, positions])
     }
-
-    /// `CLIPEncoderLayer`: causal self-attention and a feed-forward layer, each with a norm before and a residual
-    /// around.
-    fn layer(&self, m: &mut Module, x: ValueId) -> Result<ValueId> {
-        let h = m.layer_norm("layer_norm1", x, self.layer_norm_eps)?;
-        let mut attn = m.child("self_attn");
-        let q = attn.linear("q_proj", h, self.hidden_size)?;
-        let k = attn.linear("k_proj", h, self.hidden_size)?;
-        let v = attn.linear("v_proj", h, self.hidden_size)?;
-        let h = attn.attention(Attention { heads: self.heads, causal: true }, &[q, k, v])?;
-        let h = attn.linear("out_proj", h, self.hidden_size)?;
-        let x = attn.add("add", x, h)?;
-        let h = m.layer_norm("layer_norm2", x, self.layer_norm_eps)?;
-        let mut mlp = m.child("mlp");
-        let h = mlp.linear("fc1", h, self.intermediate_size)?;
-        let h = mlp.activation("activation_fn", h, self.act)?;
-        let h = mlp.linear("fc2", h, self.hidden_size)?;
-        mlp.add("add", x, h)
-    }
 }
 
 /// Whether all are ids of a table with this number of rows.
@@ -250,7 +273,7 @@ pub(super) fn check_ids(ids: &Tensor, rows: usize) -> Result<()> {
 
 impl NetworkConfig for Config {
     fn about(&self) -> String {
-        format!("{} layers, {} wide, {} heads", self.layers, self.hidden_size, self.heads)
+        format!("{} layers, {} wide, {} heads", self.layers, self.hidden_size, self.layer.heads)
     }
 
     fn ports(&self, _: &str) -> Vec<Port> {

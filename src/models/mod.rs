@@ -8,6 +8,7 @@
 
 pub mod autoencoder;
 pub mod clip;
+pub mod clip_vision;
 pub mod config;
 pub mod latents;
 pub mod ldm_bert;

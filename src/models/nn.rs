@@ -120,6 +120,12 @@ impl<'a> Module<'a> {
         self.graph.matrix(&key, [rows, width], Pack::Plain)
     }
 
+    /// A matrix under a name of its own, with its shape in the file.
+    pub fn matrix(&mut self, name: &str, file_shape: impl Into<Shape>, pack: Pack) -> ValueId {
+        let key = self.path_of(name);
+        self.graph.matrix(&key, file_shape, pack)
+    }
+
     /// `x` and the parameters of layers side by side, whose files hold this shape in all.
     fn parameters(
         &mut self,

@@ -19,9 +19,6 @@ use crate::ops::Kind;
 use crate::ops::concat::Concat;
 use crate::ops::timestep_embedding::{TimestepEmbedding, frequencies};
 
-/// Numbers in SDXL's `time_ids`: original height and width, crop's top and left, target height and width.
-pub const TIME_IDS: usize = 6;
-
 /// What is given at every run, to a UNet and to the ControlNets that guide it.
 #[derive(Clone, Copy)]
 struct Inputs {
@@ -31,7 +28,9 @@ struct Inputs {
     timestep: ValueId,
     /// `[B, T, D]`
     context: ValueId,
-    /// SDXL's pooled text `[B, P]` and sizes of pictures `[B, 6]`.
+    /// A vector in a class's place, `[B, V]`.
+    vector: Option<ValueId>,
+    /// SDXL's pooled text `[B, P]` and time ids `[B, N]`.
     added: Option<[ValueId; 2]>,
     /// What a network is told that was distilled with guidance, `[B, G]`.
     guidance: Option<ValueId>,
@@ -53,7 +52,7 @@ impl Config {
     /// The forward pass on latents of any size, `height` x `width`, and `tokens` tokens of text.
     ///
     /// Inputs: `sample` `[B, H, W, C]`, `timestep` `[B]` in training steps, `encoder_hidden_states` `[B, T, D]`; SDXL
-    /// also `text_embeds` `[B, P]` and `time_ids` `[B, 6]`, and a network with [`Config::guidance_width`]
+    /// also `text_embeds` `[B, P]` and `time_ids` `[B, N]`, unCLIP `class_labels` `[B, V]`, and a network with [`Config::guidance_width`]
     /// `timestep_cond` `[B, G]`, rows of [`Config::guidance_embedding`]. Output: `sample` `[B, H, W, C]`.
     ///
     /// # Errors
@@ -103,16 +102,17 @@ impl Config {
         let sample = root.input("sample", Kind::Act, [batch, height, width, self.in_channels])?;
         let timestep = root.input("timestep", Kind::F32, [batch])?;
         let context = root.input("encoder_hidden_states", Kind::Act, [batch, tokens, self.cross_attention_dim])?;
+        let vector = self.class_width.map(|width| root.input("class_labels", Kind::Act, [batch, width])).transpose()?;
         let added = match &self.text_time {
             Some(added) => {
                 let text = root.input("text_embeds", Kind::Act, [batch, added.text_width])?;
-                Some([text, root.input("time_ids", Kind::F32, [batch, TIME_IDS])?])
+                Some([text, root.input("time_ids", Kind::F32, [batch, added.ids])?])
             }
             None => None,
         };
         let mut guidance = |width| root.input("timestep_cond", Kind::Act, [batch, width]);
         let guidance = self.guidance_width.map(&mut guidance).transpose()?;
-        Ok(Inputs { sample, timestep, context, added, guidance })
+        Ok(Inputs { sample, timestep, context, vector, added, guidance })
     }
 
     /// The sines and cosines that tell a network the guidance it was distilled with; none if it takes none. In f32 as
@@ -135,7 +135,8 @@ impl Config {
         Groups { groups: self.groups, eps: self.norm_eps }
     }
 
-    /// The embedding of the timestep and, in SDXL, of the pooled text and the picture's sizes, `[B, E]`, and the text.
+    /// The embedding of the timestep and, in SDXL, of the pooled text and the picture's sizes, or in unCLIP of another
+    /// picture, `[B, E]`, and the text.
     /// Every block applies SiLU to the embedding first, so it is done here, once.
     fn condition(&self, m: &mut Module, inputs: &Inputs) -> Result<Condition> {
         let mut t = self.sinusoids(m, "time_proj", inputs.timestep, self.levels[0].channels)?;
@@ -151,6 +152,11 @@ impl Config {
             let both = m.node("concat", Concat, &[text, ids])?;
             let added = self.two_layers(&mut m, both)?;
             emb = m.add("add", emb, added)?;
+        }
+        if let (Some(_), Some(vector)) = (self.class_width, inputs.vector) {
+            let mut m = m.child("class_embedding");
+            let class = self.two_layers(&mut m, vector)?;
+            emb = m.add("add", emb, class)?;
         }
         let emb = m.silu("time_embedding.silu", emb)?;
         Ok(Condition { emb, context: inputs.context })
@@ -253,11 +259,15 @@ impl NetworkConfig for Config {
                 Fill::Normal,
             ),
         ];
+        if let Some(width) = self.class_width {
+            ports.push(Port::new("class_labels", [Dim::Batch, Dim::Is(width)], Changes::Time, Fill::Normal));
+        }
         if let Some(added) = &self.text_time {
             let of = |name, width, fill| Port::new(name, [Dim::Batch, Dim::Is(width)], Changes::Time, fill);
-            let sizes = vec![1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0];
+            let score = if added.takes_score() { vec![6.0] } else { vec![1024.0; 2] };
+            let ids = [vec![1024.0, 1024.0, 0.0, 0.0], score].concat();
             ports.push(of("text_embeds", added.text_width, Fill::Normal));
-            ports.push(of("time_ids", TIME_IDS, Fill::Repeat(sizes)));
+            ports.push(of("time_ids", added.ids, Fill::Repeat(ids)));
         }
         if let Some(row) = self.guidance_embedding(8.5) {
             let dims = [Dim::Batch, Dim::Is(row.len())];

@@ -23,7 +23,7 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
     let prediction = Prediction::read_with(config, alphas.iter().map(|(alpha, _)| *alpha))?;
     let limit = Limit::read(config, Some(true))?;
     let eta = config.eta.unwrap_or(0.0);
-    Ok(Setup { schedule: Schedule::discrete(&timesteps), prediction, limit }.sampler(Ddim { alphas, eta }))
+    Ok(Setup { schedule: Schedule::discrete(&timesteps, training), prediction, limit }.sampler(Ddim { alphas, eta }))
 }
 
 impl Method for Ddim {

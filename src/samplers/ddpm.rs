@@ -43,7 +43,8 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
     };
     let prediction = Prediction::read_with(config, alphas.iter().copied())?;
     let limit = Limit::read(config, Some(true))?;
-    Ok(Setup { schedule: Schedule::discrete(&timesteps), prediction, limit }.sampler(Ddpm { alphas, variance }))
+    Ok(Setup { schedule: Schedule::discrete(&timesteps, training), prediction, limit }
+        .sampler(Ddpm { alphas, variance }))
 }
 
 impl Method for Ddpm {

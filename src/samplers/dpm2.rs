@@ -75,7 +75,7 @@ fn with_middles(ladder: &Schedule, stretches: &[Stretch], training: &Training) -
     let seen = stretches.iter().flat_map(|step| [step.from, step.middle]);
     let scales = seen.take(timesteps.len()).map(unit_scale).collect();
     let sigmas = first_then_twice(sigmas).into_iter().chain([0.0]).collect();
-    Schedule { timesteps, sigmas, start: *start, scales }
+    Schedule { scales, ..Schedule::of_sigmas(timesteps, sigmas, *start) }
 }
 
 impl Method for Dpm2 {

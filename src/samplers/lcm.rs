@@ -26,7 +26,8 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
     let prediction = Prediction::read_with(config, alphas.iter().copied())?;
     let timestep_scaling = config.number("timestep_scaling", 10.0)? as f32;
     let limit = Limit::read(config, Some(false))?;
-    Ok(Setup { schedule: Schedule::discrete(&timesteps), prediction, limit }.sampler(Lcm { alphas, timestep_scaling }))
+    Ok(Setup { schedule: Schedule::discrete(&timesteps, training), prediction, limit }
+        .sampler(Lcm { alphas, timestep_scaling }))
 }
 
 /// Evenly spaced ones of the timesteps that the network was distilled with, in descending order.

@@ -48,7 +48,8 @@ impl Method for Lms {
         let sigma = setup.schedule.sigmas[index];
         self.slopes.push_front(setup.slope(output, latents, sigma));
         self.slopes.truncate(ORDER);
-        let points: Vec<f32> = (0..self.slopes.len()).map(|back| setup.schedule.sigmas[index - back]).collect();
+        // diffusers' polynomial goes through the points of the whole schedule, also where a run begins further on.
+        let points: Vec<f32> = (0..ORDER.min(index + 1)).map(|back| setup.schedule.sigmas[index - back]).collect();
         let to = setup.schedule.sigmas[index + 1];
         let terms = self.slopes.iter().enumerate().map(|(k, slope)| (weight(&points, k, sigma, to) as f32, &slope[..]));
         follow(latents, &mix(&terms.collect::<Vec<_>>()), 1.0)

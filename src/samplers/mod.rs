@@ -23,6 +23,7 @@ mod linear;
 mod lms;
 mod numbers;
 mod pndm;
+mod portion;
 mod prediction;
 mod schedule;
 mod solver;
@@ -31,8 +32,11 @@ mod table;
 mod tcd;
 mod unipc;
 
+use std::ops::Range;
+
 pub use config::Config;
 pub use linear::{LinearSampler, LinearStep};
+pub use portion::Portion;
 pub use table::{names, warning, web_ui_name};
 
 use crate::error::{Error, Field, Result};
@@ -57,7 +61,8 @@ struct Setup {
 
 impl Setup {
     fn sampler(self, method: impl Method + 'static) -> Sampler {
-        Sampler { setup: self, method: Box::new(method) }
+        let span = 0..self.schedule.timesteps.len();
+        Sampler { setup: self, method: Box::new(method), span }
     }
 
     /// The picture that a network's output predicts, within the limit, where `alpha^2 + sigma^2 = 1`.
@@ -80,17 +85,19 @@ impl Setup {
 pub struct Sampler {
     setup: Setup,
     method: Box<dyn Method>,
+    /// Which evaluations of the schedule it does; they are counted from its first.
+    span: Range<usize>,
 }
 
 impl Sampler {
     /// The timestep of each network evaluation, in order. Second-order samplers have more of them than steps.
     pub fn timesteps(&self) -> &[f32] {
-        &self.setup.schedule.timesteps
+        &self.setup.schedule.timesteps[self.span.clone()]
     }
 
     /// The noise levels, as diffusers' `sigmas`, where the class counts in them.
     pub fn sigmas(&self) -> Option<&[f32]> {
-        Some(&self.setup.schedule.sigmas[..]).filter(|sigmas| !sigmas.is_empty())
+        self.setup.schedule.sigmas.get(self.span.start..).filter(|sigmas| !sigmas.is_empty())
     }
 
     /// The standard deviation of the first latents.
@@ -100,7 +107,7 @@ impl Sampler {
 
     /// What the latents are multiplied with for the network at evaluation `index`.
     pub fn input_scale(&self, index: usize) -> f32 {
-        self.setup.schedule.scales[index]
+        self.setup.schedule.scales[self.span.start + index]
     }
 
     /// Whether the next latents are a sum of all that `step` is given and was given, with factors that depend on the
@@ -115,7 +122,16 @@ impl Sampler {
     /// # Panics
     /// If `output`, `latents` and the noise differ in length, or `index` is no evaluation's.
     pub fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
-        self.method.step(&self.setup, index, output, latents, noise)
+        self.method.step(&self.setup, self.span.start + index, output, latents, noise)
+    }
+
+    /// The first latents of a run that begins with a picture's: those with noise of unit variance.
+    ///
+    /// # Panics
+    /// If the two differ in length.
+    pub fn noised(&self, picture: &[f32], noise: &[f32]) -> Vec<f32> {
+        let (signal, sigma) = self.setup.schedule.mixes[self.span.start];
+        mix(&[(signal, picture), (sigma, noise)])
     }
 }
 
@@ -134,6 +150,14 @@ pub const SPACINGS: [&str; 3] = ["leading", "trailing", "linspace"];
 /// If there is no such sampler, it cannot take that many steps, an `eta` or a spacing, the config asks for what is not
 /// built, or the numbers of a step would not be finite.
 pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Sampler> {
+    portion(name, config, steps, Portion::Whole)
+}
+
+/// The same for a part of these steps.
+///
+/// # Errors
+/// As [`sampler`], and if the part has no step.
+pub fn portion(name: &str, config: &Config, steps: usize, portion: Portion) -> Result<Sampler> {
     let row = find(name)?;
     config.check_noise(is_class)?;
     if config.eta.is_some() && !row.takes_eta {
@@ -146,7 +170,10 @@ pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Sampler> {
         return Err(Error::usage(what).of(Field::Spacing));
     }
     finite::check(row, config, steps)?;
-    row.sampler(config, steps)
+    let mut sampler = row.sampler(config, steps)?;
+    let train = config.count("num_train_timesteps", 1000)?;
+    sampler.span = portion.span(sampler.timesteps(), [steps, row.order, train])?;
+    Ok(sampler)
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ struct Pndm {
     /// The picture's share of the variance at every training step.
     alphas: Vec<f32>,
     last_alpha: f32,
+    /// Evaluations until now, whichever of the schedule was the first.
+    count: usize,
     /// The last outputs, newest first.
     outputs: VecDeque<Vec<f32>>,
     /// Where the step began that takes several evaluations.
@@ -35,13 +37,15 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
     let skip = config.flag("skip_prk_steps", false)?;
     let evaluations = if skip { multistep(&descending) } else { with_runge_kutta(config, &descending, ratio)? };
     let last_alpha = if config.flag("set_alpha_to_one", false)? { 1.0 } else { training.alphas[0] };
-    let (schedule, prediction) = (Schedule::discrete(&evaluations), Prediction::read(config, &PREDICTIONS[..2])?);
+    let (schedule, prediction) =
+        (Schedule::discrete(&evaluations, training), Prediction::read(config, &PREDICTIONS[..2])?);
     Ok(Setup { schedule, prediction, limit: Limit::None }.sampler(Pndm {
         steps: evaluations,
         runge_kutta: if skip { 0 } else { 12 },
         ratio,
         last_alpha,
         alphas: training.alphas.clone(),
+        count: 0,
         outputs: VecDeque::new(),
         begun: Vec::new(),
         sum: Vec::new(),
@@ -60,29 +64,30 @@ impl Pndm {
     }
 
     fn runge_kutta_step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
-        let down = if index.is_multiple_of(2) { self.ratio / 2 } else { 0 };
+        let count = self.count;
+        let down = if count.is_multiple_of(2) { self.ratio / 2 } else { 0 };
         let to = self.steps[index].checked_sub(down);
-        let from = self.steps[index / 4 * 4];
-        let share = if matches!(index % 4, 0 | 3) { 1.0 / 6.0 } else { 1.0 / 3.0 };
-        if index.is_multiple_of(4) {
+        let from = self.steps[count / 4 * 4];
+        let share = if matches!(count % 4, 0 | 3) { 1.0 / 6.0 } else { 1.0 / 3.0 };
+        if count.is_multiple_of(4) {
             self.outputs.push_front(output.to_vec());
             self.begun = latents.to_vec();
             self.sum = mix(&[(share, output)]);
         } else {
             self.sum = mix(&[(1.0, &self.sum), (share, output)]);
         }
-        let slope = if index % 4 == 3 { &self.sum } else { output };
+        let slope = if count % 4 == 3 { &self.sum } else { output };
         self.transfer(setup, &self.begun, from, to, slope)
     }
 
     fn multistep_step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32]) -> Vec<f32> {
         let t = self.steps[index];
-        if index == 1 {
+        if self.count == 1 {
             // The first step again, with the mean of the outputs at its two ends.
             let mean = mix(&[(0.5, output), (0.5, &self.outputs[0])]);
             return self.transfer(setup, &self.begun, t + self.ratio, Some(t), &mean);
         }
-        if index == 0 {
+        if self.count == 0 {
             self.begun = latents.to_vec();
         }
         self.outputs.push_front(output.to_vec());
@@ -118,11 +123,13 @@ fn with_runge_kutta(config: &Config, descending: &[usize], ratio: usize) -> Resu
 
 impl Method for Pndm {
     fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], _: &mut Noise) -> Vec<f32> {
-        if index < self.runge_kutta {
+        let next = if self.count < self.runge_kutta {
             self.runge_kutta_step(setup, index, output, latents)
         } else {
             self.multistep_step(setup, index, output, latents)
-        }
+        };
+        self.count += 1;
+        next
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Schedule {
     pub start: f32,
     /// What the latents are multiplied with for the network, at each evaluation.
     pub scales: Vec<f32>,
+    /// What a picture and noise of unit variance are multiplied with to be the latents of each evaluation.
+    pub mixes: Vec<(f32, f32)>,
 }
 
 /// What differs from class to class in a descending list of sigmas.
@@ -33,19 +35,21 @@ pub(super) struct Rungs {
 
 impl Schedule {
     /// Of latents that have unit variance at every timestep.
-    pub fn of_unit_variance(timesteps: Vec<f32>, sigmas: Vec<f32>) -> Self {
-        Self { scales: vec![1.0; timesteps.len()], timesteps, sigmas, start: 1.0 }
+    pub fn of_unit_variance(timesteps: Vec<f32>, sigmas: Vec<f32>, mixes: Vec<(f32, f32)>) -> Self {
+        Self { scales: vec![1.0; timesteps.len()], timesteps, sigmas, start: 1.0, mixes }
     }
 
     /// Of latents that have unit variance at every timestep, whose class does not count in sigmas.
-    pub fn discrete(timesteps: &[usize]) -> Self {
-        Self::of_unit_variance(timesteps.iter().map(|t| *t as f32).collect(), Vec::new())
+    pub fn discrete(timesteps: &[usize], training: &Training) -> Self {
+        let mixes = timesteps.iter().map(|t| training.mix(*t)).collect();
+        Self::of_unit_variance(timesteps.iter().map(|t| *t as f32).collect(), Vec::new(), mixes)
     }
 
     /// Of latents that are `picture + sigma * noise`.
     pub fn of_sigmas(timesteps: Vec<f32>, sigmas: Vec<f32>, start: f32) -> Self {
         let scales = sigmas.iter().take(timesteps.len()).map(|sigma| unit_scale(*sigma)).collect();
-        Self { timesteps, sigmas, start, scales }
+        let mixes = sigmas.iter().map(|sigma| (1.0, *sigma)).collect();
+        Self { timesteps, sigmas, start, scales, mixes }
     }
 
     /// A descending list of timesteps with the sigma at each and one more sigma at the end, for latents that are

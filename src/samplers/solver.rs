@@ -77,8 +77,9 @@ impl Layout {
             Last::Smallest => smallest,
             Last::Repeated => sigmas.last().copied().unwrap_or(0.0),
         });
+        let mixes = sigmas.iter().map(|sigma| Level::new(*sigma)).map(|level| (level.alpha, level.sigma)).collect();
         Ok(Setup {
-            schedule: Schedule::of_unit_variance(timesteps.into_iter().map(|t| t as f32).collect(), sigmas),
+            schedule: Schedule::of_unit_variance(timesteps.into_iter().map(|t| t as f32).collect(), sigmas, mixes),
             prediction: Prediction::read(config, PREDICTIONS)?,
             limit: Limit::read(config, None)?,
         })

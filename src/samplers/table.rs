@@ -20,6 +20,8 @@ pub(super) struct Row {
     pub takes_eta: bool,
     /// Whether it takes [`Config::with_spacing`], or spaces its timesteps in its own way.
     pub takes_spacing: bool,
+    /// Evaluations of a step.
+    pub order: usize,
     pub build: Build,
 }
 
@@ -28,7 +30,7 @@ type Build = fn(&Config, &Training, usize) -> Result<Sampler>;
 impl Row {
     const fn new(names: [&'static str; 3], defaults: &'static Defaults, build: Build) -> Self {
         let [name, web_ui, class] = names;
-        Self { name, web_ui, class, defaults, takes_eta: false, takes_spacing: true, build }
+        Self { name, web_ui, class, defaults, takes_eta: false, takes_spacing: true, order: 1, build }
     }
 
     const fn with_eta(self) -> Self {
@@ -37,6 +39,10 @@ impl Row {
 
     const fn with_own_spacing(self) -> Self {
         Self { takes_spacing: false, ..self }
+    }
+
+    const fn of_second_order(self) -> Self {
+        Self { order: 2, ..self }
     }
 
     /// Makes one, for this many steps.
@@ -58,9 +64,9 @@ pub(super) const TABLE: &[Row] = &[
     Row::new(["lms", "LMS", "LMSDiscreteScheduler"], &IGNORED, lms::new),
     Row::new(["euler", "Euler", "EulerDiscreteScheduler"], &FLOORED, euler::new),
     Row::new(["euler-a", "Euler a", "EulerAncestralDiscreteScheduler"], &FLOORED, euler_a::new),
-    Row::new(["heun", "Heun", "HeunDiscreteScheduler"], &heun::DEFAULTS, heun::new),
-    Row::new(["dpm2", "DPM2", "KDPM2DiscreteScheduler"], &heun::NARROW, dpm2::new),
-    Row::new(["dpm2-a", "DPM2 a", "KDPM2AncestralDiscreteScheduler"], &heun::NARROW, dpm2::ancestral),
+    Row::new(["heun", "Heun", "HeunDiscreteScheduler"], &heun::DEFAULTS, heun::new).of_second_order(),
+    Row::new(["dpm2", "DPM2", "KDPM2DiscreteScheduler"], &heun::NARROW, dpm2::new).of_second_order(),
+    Row::new(["dpm2-a", "DPM2 a", "KDPM2AncestralDiscreteScheduler"], &heun::NARROW, dpm2::ancestral).of_second_order(),
     Row::new(["dpm++2m", "DPM++ 2M", "DPMSolverMultistepScheduler"], &FLOORED, |c, t, n| dpmpp_2m::new(c, t, n, false)),
     Row::new(["dpm++2m-sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"], &FLOORED, |c, t, n| {
         dpmpp_2m::new(c, t, n, true)

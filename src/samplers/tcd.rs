@@ -24,7 +24,8 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
     let levels = |(from, to): (&usize, usize)| [*from, below(to), to].map(|t| training.alphas[t]);
     let alphas: Vec<[f32; 3]> = timesteps.iter().zip(next).map(levels).collect();
     let prediction = Prediction::read_with(config, alphas.iter().map(|[from, ..]| *from))?;
-    Ok(Setup { schedule: Schedule::discrete(&timesteps), prediction, limit: Limit::None }.sampler(Tcd { alphas, eta }))
+    Ok(Setup { schedule: Schedule::discrete(&timesteps, training), prediction, limit: Limit::None }
+        .sampler(Tcd { alphas, eta }))
 }
 
 impl Method for Tcd {

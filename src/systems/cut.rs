@@ -56,6 +56,8 @@ pub struct Cut {
     pub pictures: usize,
     /// How often the step runs.
     pub steps: usize,
+    /// For how many pictures the times' part runs: one, if they are told the same, or all.
+    pub timed: usize,
     /// How many rows a picture has (one for each text), and how those become one prediction.
     pub guidance: Guidance,
     /// The sampler's sums that `step` holds, where a device goes from step to step by itself.
@@ -73,7 +75,7 @@ pub struct Given {
     pub beside: Option<Tensor>,
     /// What that is multiplied with at each step; where there is nothing, it stays as it is.
     pub beside_scales: Vec<f32>,
-    /// A row for each text at each step, the first step's first.
+    /// A row for each text at each step, the first step's first; for all [`Cut::timed`] pictures together.
     pub time: Vec<(&'static str, Tensor)>,
     /// Numbers that are the same in all rows: one for each step.
     pub step: Vec<(String, Vec<f32>)>,
@@ -92,6 +94,20 @@ impl Cut {
         [pictures, steps]: [usize; 2],
         guidance: Guidance,
     ) -> Result<Self> {
+        Self::timed([name, component], whole, inputs, [pictures, steps, 1], guidance)
+    }
+
+    /// The same where what changes with the time differs between `timed` pictures: one or all.
+    ///
+    /// # Errors
+    /// As [`Cut::of`].
+    pub fn timed(
+        [name, component]: [&'static str; 2],
+        whole: &dyn Fn(usize) -> Result<Graph>,
+        inputs: &[(String, Changes)],
+        [pictures, steps, timed]: [usize; 3],
+        guidance: Guidance,
+    ) -> Result<Self> {
         let texts = guidance.rows;
         let of = |changes| {
             let of = inputs.iter().filter(move |(_, with)| *with == changes);
@@ -100,7 +116,7 @@ impl Cut {
         let [of_picture, of_text, of_time] = [Changes::Picture, Changes::Text, Changes::Time].map(of);
         let [picture, _] = whole(1)?.hoisted(&of_picture);
         let [text, _] = whole(texts)?.hoisted(&of_text);
-        let [time, _] = whole(steps * texts)?.hoisted(&of_time);
+        let [time, _] = whole(steps * texts * timed)?.hoisted(&of_time);
         let whole = whole(pictures * texts)?;
         let [_, step] = whole.hoisted(&[of_text, of_time, of_picture].concat());
         Ok(Self {
@@ -113,6 +129,7 @@ impl Cut {
             wanted: whole.wanted(),
             pictures,
             steps,
+            timed,
             guidance,
             linear: None,
         })
@@ -148,6 +165,8 @@ pub(super) struct Stepper {
     scaled: Option<((String, Tensor), Vec<f32>)>,
     pictures: usize,
     texts: usize,
+    /// [`Cut::timed`]
+    times: usize,
 }
 
 impl Stepper {
@@ -156,7 +175,7 @@ impl Stepper {
     /// # Errors
     /// If a part cannot be loaded or run.
     pub async fn load(kit: &mut Kit<'_>, cut: Cut, given: Given) -> Result<Self> {
-        let (pictures, texts) = (cut.pictures, cut.guidance.rows);
+        let (pictures, texts, times) = (cut.pictures, cut.guidance.rows, cut.timed);
         let [picture, text, time, step] = cut.into_parts();
         let of_text = kit.once(text, &by_name(&given.text), "the prompt").await?;
         kit.mark(Phase::Denoise, "keys and values of the prompt");
@@ -179,7 +198,7 @@ impl Stepper {
         held.extend(fixed);
         network.network.hold(held)?;
         let scaled = scaled.zip(Some(given.beside_scales));
-        Ok(Self { network, timed, scales: given.step, scaled, pictures, texts })
+        Ok(Self { network, timed, scales: given.step, scaled, pictures, texts, times })
     }
 
     /// The output of that name at a step, for all inputs.
@@ -199,10 +218,13 @@ impl Stepper {
 
     /// What the network is given at a step next to the state.
     pub fn given(&self, step: usize) -> Vec<(String, Tensor)> {
-        let Self { pictures, texts, .. } = *self;
+        let Self { pictures, texts, times, .. } = *self;
         // Cut when they are needed: all steps' rows for a large batch would be more than the state by far.
-        let timed =
-            self.timed.iter().map(|(name, tensor)| (name.clone(), rows_of(tensor, step * texts, texts, pictures)));
+        let count = texts * times;
+        let timed = self
+            .timed
+            .iter()
+            .map(|(name, tensor)| (name.clone(), rows_of(tensor, step * count, count, pictures / times)));
         let rows = texts * pictures;
         let scale =
             |(name, scales): &(String, Vec<f32>)| (name.clone(), Tensor::new([rows, 1], vec![scales[step]; rows]));

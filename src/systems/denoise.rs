@@ -39,12 +39,22 @@ pub struct Loop<'a> {
     pub sampler: NewSampler<'a>,
     /// Of the state of all pictures: `[pictures, ..]`, channels last.
     pub state: Shape,
-    /// What is used instead of noise, of unit variance.
-    pub start: Option<Tensor>,
+    /// What its first state is made of.
+    pub start: Start,
     /// Each picture's own generator, so that a picture does not depend on its batch.
     pub noise: Vec<Generator>,
     /// How many steps are done before this loop's, and how many there are in all.
     pub told: (usize, usize),
+}
+
+/// What a loop's first state is made of.
+pub enum Start {
+    /// Noise: seeded, or this of unit variance.
+    Noise(Option<Tensor>),
+    /// Pictures' own states, with such noise to the level of the first step.
+    Noised(Tensor, Option<Tensor>),
+    /// The state that another loop left.
+    State(Tensor),
 }
 
 impl Cut {
@@ -69,6 +79,14 @@ impl Loop<'_> {
     /// # Errors
     /// If the network cannot be loaded or run, or the call is cancelled.
     pub async fn run(self, kit: &mut Kit<'_>) -> Result<Tensor> {
+        self.run_on(kit).await.map(|(state, _)| state)
+    }
+
+    /// The same, and the generators as they are then, for a loop that goes on.
+    ///
+    /// # Errors
+    /// As [`Loop::run`].
+    pub async fn run_on(self, kit: &mut Kit<'_>) -> Result<(Tensor, Vec<Generator>)> {
         let Self { mut cut, given, sampler, state, start, noise, told } = self;
         let linear = cut.linear.take();
         let guidance = cut.guidance.clone();
@@ -80,8 +98,9 @@ impl Loop<'_> {
             Some(linear) => looped.by_sums(kit, &linear, state).await?,
             None => looped.by_sampler(kit, sampler, state).await?,
         };
-        looped.stepper.release(kit);
-        Ok(made)
+        let Looped { stepper, noise, .. } = looped;
+        stepper.release(kit);
+        Ok((made, noise))
     }
 }
 
@@ -114,12 +133,21 @@ struct Looped {
 }
 
 impl Looped {
-    /// What sampling starts from: seeded or given, times the first sigma.
-    fn start(&mut self, sampler: &Sampler, shape: Shape, given: Option<Tensor>) -> Tensor {
-        let mut state = given.unwrap_or_else(|| noise_of(&mut self.noise, &shape));
-        let sigma = sampler.init_noise_sigma();
-        state.data.iter_mut().for_each(|v| *v *= sigma);
-        state
+    /// What sampling starts from.
+    fn start(&mut self, sampler: &Sampler, shape: Shape, start: Start) -> Tensor {
+        let mut noise = |given: Option<Tensor>| given.unwrap_or_else(|| noise_of(&mut self.noise, &shape));
+        match start {
+            Start::Noise(given) => {
+                let (mut state, sigma) = (noise(given), sampler.init_noise_sigma());
+                state.data.iter_mut().for_each(|v| *v *= sigma);
+                state
+            }
+            Start::Noised(pictures, given) => {
+                let noise = noise(given);
+                Tensor::new(shape, sampler.noised(&pictures.data, &noise.data))
+            }
+            Start::State(state) => state,
+        }
     }
 
     /// This many steps of the loop are done.
@@ -160,7 +188,7 @@ impl Looped {
     }
 
     /// `None` if the network is not whole on the device, or what comes out is not finite.
-    async fn on_device(&self, kit: &mut Kit<'_>, linear: &LinearSampler, state: &Tensor) -> Result<Option<Tensor>> {
+    async fn on_device(&mut self, kit: &mut Kit<'_>, linear: &LinearSampler, state: &Tensor) -> Result<Option<Tensor>> {
         let Some(session) = self.stepper.network().session() else { return Ok(None) };
         kit.holds(session.bytes());
         let mut noise = self.noise.clone();
@@ -182,6 +210,7 @@ impl Looped {
         self.step_done(kit, linear.steps.len())?;
         let made = entry(&runs.read(SLOTS).await?, linear.last());
         if made.first_not_finite().is_none() {
+            self.noise = noise;
             return Ok(Some(made));
         }
         kit.warn("what the steps made is NaN or infinite in the end: all steps again, each checked");
@@ -247,7 +276,7 @@ fn fresh_noise(step: &LinearStep, generators: &mut [Generator], shape: &Shape) -
 }
 
 /// Every picture's own noise, for a state of this shape.
-fn noise_of(generators: &mut [Generator], shape: &Shape) -> Tensor {
+pub(super) fn noise_of(generators: &mut [Generator], shape: &Shape) -> Tensor {
     let one = shape.with_batch(1);
     Tensor::new(shape.clone(), generators.iter_mut().flat_map(|generator| normal(generator, &one)).collect())
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use web_time::Instant;
 
 use super::kept::{Kept, Resident};
-use super::parameters::parameters;
+use super::parameters::{Names, parameters};
 use super::part::{Models, Part};
 use super::request::{Event, Keep, Made, Pictures, Request, Seconds, Settings, Span, Tell};
 use crate::error::{Error, Message, Result};
@@ -156,12 +156,16 @@ impl<'a> Kit<'a> {
     /// # Errors
     /// As [`Network::load`], and if its weights cannot be read.
     pub(super) async fn load(&mut self, executor: &Executor, part: Part) -> Result<Resident> {
-        let made_for = part.made_for(executor, &self.changes);
+        let none = Changes::default();
+        let part = self.models.named(part);
+        // LoRA files are for the model, not for its refiner.
+        let changes = if self.models.role.is_empty() { &self.changes } else { &none };
+        let made_for = part.made_for(executor, changes);
         let kept = self.kept.as_mut().and_then(|kept| kept.take(&part.what, &made_for));
         let network = match kept {
             Some(network) => network,
             None => {
-                let weights = part.weights(self.models, &self.changes)?;
+                let weights = part.weights(self.models, changes)?;
                 let tell = &mut |text: &Message| (self.tell)(Event::Warning(text));
                 Network::load(executor, part.graph, &part.wanted, weights, tell).await?
             }
@@ -198,10 +202,24 @@ impl<'a> Kit<'a> {
     /// # Errors
     /// If it cannot be loaded or run.
     pub(super) async fn once(&mut self, part: Part, inputs: &[(&str, &Tensor)], place: &str) -> Result<Outputs> {
+        self.once_on(self.executor, part, inputs, place).await
+    }
+
+    /// The same on this executor.
+    ///
+    /// # Errors
+    /// As [`Kit::once`].
+    pub(super) async fn once_on(
+        &mut self,
+        executor: &Executor,
+        part: Part,
+        inputs: &[(&str, &Tensor)],
+        place: &str,
+    ) -> Result<Outputs> {
         if part.graph.nodes.is_empty() {
             return Ok(Outputs::new());
         }
-        let mut network = self.load(self.executor, part).await?;
+        let mut network = self.load(executor, part).await?;
         let outputs = self.pass(&mut network, inputs, place).await?;
         self.release(network);
         Ok(outputs)
@@ -249,8 +267,9 @@ impl<'a> Kit<'a> {
         let Settings { width, height, .. } = *self.settings;
         let index = self.pictures.len();
         let controls: Vec<_> = self.models.controls.iter().map(Model::name).collect();
-        let names = (self.models.model.name(), controls);
-        let parameters = Some(parameters(self.request, self.settings, index, (&names.0, &names.1)));
+        let refiner = self.models.refiner.as_ref().map(|refiner| refiner.model.name());
+        let names = Names { model: self.models.model.name(), controls, refiner };
+        let parameters = Some(parameters(self.request, self.settings, index, &names));
         let picture = Picture { width, height, rgb: to_rgb8(pixels), parameters };
         self.mark(Phase::Decode, "decoding");
         let start = Instant::now();

@@ -8,6 +8,7 @@
 pub mod cut;
 pub mod decode;
 pub mod denoise;
+mod encode;
 pub mod families;
 pub mod guidance;
 mod kept;
@@ -30,12 +31,12 @@ pub use studio::{Loaded, Studio};
 pub use system::System;
 
 use crate::error::{Error, Field, Remedy, Result, short};
-use crate::models::{unet, unet2d};
+use crate::models::unet2d;
 use crate::weights::Model;
 use latent_diffusion::{Kind, LatentDiffusion, Under};
 use pixels::{Defaults, Pixels};
-use stable_diffusion::StableDiffusion;
-use stable_diffusion::variant::{SD, SDXL, Variant};
+use stable_diffusion::variant::{REFINER, SD, SDXL, UNCLIP, Variant};
+use stable_diffusion::{StableDiffusion, unet_of};
 
 /// A system that is built.
 pub struct Row {
@@ -58,14 +59,17 @@ impl Row {
     /// # Errors
     /// If it does not: the first field that it does not take, and those that it does.
     fn check(&self, request: &Request) -> Result<()> {
-        match request.given().find(|field| !self.takes.contains(field)) {
-            None => Ok(()),
-            Some(field) => {
-                let taken: Vec<_> = self.takes.iter().map(|field| field.word()).collect();
-                let what = format!("is not for a {}, which takes {}", self.classes[0], taken.join(", "));
-                Err(Error::usage(what).of(field).remedies([Remedy::Without(field)]))
-            }
+        request.given().try_for_each(|field| self.check_field(field))
+    }
+
+    /// Whether it takes this field.
+    fn check_field(&self, field: Field) -> Result<()> {
+        if self.takes.contains(&field) {
+            return Ok(());
         }
+        let taken: Vec<_> = self.takes.iter().map(|field| field.word()).collect();
+        let what = format!("is not for a {}, which takes {}", self.classes[0], taken.join(", "));
+        Err(Error::usage(what).of(field).remedies([Remedy::Without(field)]))
     }
 }
 
@@ -90,15 +94,35 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &[
             "StableDiffusionXLPipeline",
-            "StableDiffusionXLImg2ImgPipeline",
             "StableDiffusionXLControlNetPipeline",
             "StableDiffusionXLControlNetImg2ImgPipeline",
         ],
         about: "text to picture: Stable Diffusion XL",
-        takes: TEXT_TO_PICTURE,
+        takes: TEXT_TO_PICTURE_AND_ON,
         example: &[(Field::Prompt, "a lighthouse at dusk"), (Field::Model, "sdxl")],
         fits: |model| fits(model, &SDXL),
         open: |models| Ok(Box::new(StableDiffusion::open(models, &SDXL)?)),
+    },
+    Row {
+        classes: &["StableDiffusionXLImg2ImgPipeline"],
+        about: "picture to a finer one: Stable Diffusion XL's refiner",
+        takes: TEXT_TO_PICTURE,
+        example: &[
+            (Field::Prompt, "a lighthouse at dusk"),
+            (Field::Model, "sdxl-refiner"),
+            (Field::InitImage, "lighthouse.png"),
+            (Field::Strength, "0.3"),
+        ],
+        fits: |model| fits(model, &REFINER),
+        open: |models| Ok(Box::new(StableDiffusion::open(models, &REFINER)?)),
+    },
+    Row {
+        classes: &["StableUnCLIPImg2ImgPipeline"],
+        about: "picture to others like it: Stable Diffusion 2.1 unCLIP",
+        takes: PICTURE_TO_PICTURE,
+        example: &[(Field::Model, "path/to/stable-diffusion-2-1-unclip"), (Field::InitImage, "lighthouse.png")],
+        fits: |model| fits(model, &UNCLIP),
+        open: |models| Ok(Box::new(StableDiffusion::open(models, &UNCLIP)?)),
     },
     Row {
         classes: &["DDPMPipeline"],
@@ -209,9 +233,50 @@ const TEXT_TO_PICTURE: &[Field] = &[
     Field::Spacing,
     Field::Prediction,
     Field::Eta,
+    Field::InitImage,
+    Field::Strength,
     Field::ClipSkip,
     Field::Lora,
     Field::Control,
+    Field::InitLatents,
+];
+
+const TEXT_TO_PICTURE_AND_ON: &[Field] = &[
+    Field::Prompt,
+    Field::Negative,
+    Field::Width,
+    Field::Height,
+    Field::Steps,
+    Field::Guidance,
+    Field::Sampler,
+    Field::Spacing,
+    Field::Prediction,
+    Field::Eta,
+    Field::InitImage,
+    Field::Strength,
+    Field::Refiner,
+    Field::RefinerStart,
+    Field::ClipSkip,
+    Field::Lora,
+    Field::Control,
+    Field::InitLatents,
+];
+
+const PICTURE_TO_PICTURE: &[Field] = &[
+    Field::InitImage,
+    Field::NoiseLevel,
+    Field::Prompt,
+    Field::Negative,
+    Field::Width,
+    Field::Height,
+    Field::Steps,
+    Field::Guidance,
+    Field::Sampler,
+    Field::Spacing,
+    Field::Prediction,
+    Field::Eta,
+    Field::ClipSkip,
+    Field::Lora,
     Field::InitLatents,
 ];
 
@@ -233,9 +298,7 @@ fn draws_latents(model: &Model, with_picture: bool) -> bool {
 
 /// Whether the model's UNet is of this kind.
 fn fits(model: &Model, variant: &Variant) -> bool {
-    let path = "unet/config.json";
-    let config = model.text(path).and_then(|text| unet::Config::from_json(&text, path));
-    config.is_ok_and(|config| config.text_time.is_some() == variant.pooled)
+    unet_of(model).is_ok_and(|unet| (variant.fits)(&unet))
 }
 
 /// The class that a model's `model_index.json` names, if there is one that can be understood and names any.

@@ -4,16 +4,17 @@ use std::fmt::Write;
 
 use super::request::{Control, Request, Settings};
 use crate::conditioning::Syntax;
-use crate::samplers;
+use crate::samplers::{self, Portion};
 
-/// What made the picture of this place in the batch with the models of these names, ControlNets' included: the prompt,
-/// a line for the negative prompt if there is one, and one line of `key: value`.
-pub(super) fn parameters(
-    request: &Request,
-    settings: &Settings,
-    index: usize,
-    (model, controls): (&str, &[String]),
-) -> String {
+/// What the models are called.
+pub(super) struct Names {
+    pub model: String,
+    pub controls: Vec<String>,
+    pub refiner: Option<String>,
+}
+
+/// What made the picture of this place in the batch with the models of these names: the prompt, a line for the negative prompt if there is one, and one line of `key: value`.
+pub(super) fn parameters(request: &Request, settings: &Settings, index: usize, names: &Names) -> String {
     let prompt = request.shown_prompt.as_ref().unwrap_or(&request.prompt).trim();
     let negative = request.negative.as_deref().unwrap_or_default().trim();
     let Settings { width, height, steps, guidance, spacing, prediction, eta, .. } = settings;
@@ -27,7 +28,7 @@ pub(super) fn parameters(
     }
     text += &format!("Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, Seed: {seed}, Size: {width}x{height}");
     let mut add = |key: &str, value: &dyn std::fmt::Display| _ = write!(text, ", {key}: {value}");
-    add("Model", &quoted(model));
+    add("Model", &quoted(&names.model));
     if let Some(skip) = request.conditioning.clip_skip {
         add("Clip skip", &skip);
     }
@@ -45,8 +46,16 @@ pub(super) fn parameters(
     if is_plain && [prompt, negative].iter().any(|text| text.contains(['(', '['])) {
         add("Emphasis", &"None");
     }
+    match (settings.portion, &names.refiner) {
+        (Portion::Last(strength), _) => add("Denoising strength", &strength),
+        (Portion::Before(start), Some(refiner)) => {
+            add("Refiner", &quoted(refiner));
+            add("Refiner switch at", &start);
+        }
+        _ => {}
+    }
     add("RNG", &request.rng.automatic1111_name());
-    for (index, (model, control)) in controls.iter().zip(&request.controls).enumerate() {
+    for (index, (model, control)) in names.controls.iter().zip(&request.controls).enumerate() {
         add(&format!("ControlNet {index}"), &quoted(&guiding(model, control)));
     }
     add("Version", &format_args!("ornstein {}", env!("CARGO_PKG_VERSION")));
@@ -78,11 +87,29 @@ mod tests {
 
     fn settings(sampler: &str) -> Settings {
         let (sampler, guidance) = (sampler.into(), 4.0);
-        Settings { width: 64, height: 64, steps: 25, guidance, sampler, spacing: None, prediction: None, eta: None }
+        let (spacing, prediction, eta) = (None, None, None);
+        let portion = Portion::Whole;
+        Settings { width: 64, height: 64, steps: 25, portion, guidance, sampler, spacing, prediction, eta }
+    }
+
+    fn names(model: &str) -> Names {
+        Names { model: model.into(), controls: Vec::new(), refiner: None }
     }
 
     fn text(request: &Request) -> String {
-        parameters(request, &settings("ddim"), 0, ("shapes", &[]))
+        parameters(request, &settings("ddim"), 0, &names("shapes"))
+    }
+
+    #[test]
+    fn a_picture_to_start_from_and_a_refiner_are_told() {
+        let text = |portion, refiner: Option<&str>| {
+            let names = Names { refiner: refiner.map(String::from), ..names("shapes") };
+            parameters(&request(), &Settings { portion, ..settings("ddim") }, 0, &names)
+        };
+        let strong = text(Portion::Last(0.75), None);
+        assert!(strong.contains("Model: shapes, Denoising strength: 0.75, RNG"), "{strong}");
+        let refined = text(Portion::Before(0.8), Some("finer"));
+        assert!(refined.contains("Model: shapes, Refiner: finer, Refiner switch at: 0.8, RNG"), "{refined}");
     }
 
     #[test]
@@ -101,7 +128,7 @@ mod tests {
         let text = |sampler| {
             let (spacing, prediction) = (Some("trailing".into()), Some("v".into()));
             let settings = Settings { spacing, prediction, eta: Some(0.3), ..settings(sampler) };
-            parameters(&request(), &settings, 0, ("shapes", &[]))
+            parameters(&request(), &settings, 0, &names("shapes"))
         };
         let said = "Model: shapes, Timestep spacing: trailing, Prediction: v, Eta DDIM: 0.3, RNG";
         assert!(text("ddim").contains(said), "{}", text("ddim"));
@@ -113,8 +140,8 @@ mod tests {
         let image = Picture { width: 1, height: 1, rgb: vec![0; 3], parameters: None };
         let control = Control { image, scale: 0.8, start: 0.0, end: 0.5 };
         let request = Request { controls: vec![control; 2], ..request() };
-        let names = ["canny", "depth"].map(String::from);
-        let text = parameters(&request, &settings("ddim"), 0, ("shapes", &names));
+        let names = Names { controls: ["canny", "depth"].map(String::from).into(), ..names("shapes") };
+        let text = parameters(&request, &settings("ddim"), 0, &names);
         let said = r#"ControlNet 1: "Module: none, Model: depth, Weight: 0.8, Resize Mode: Just Resize, Guidance Start: 0.0, Guidance End: 0.5", Version"#;
         assert!(text.contains(said) && text.contains("ControlNet 0: \"Module: none, Model: canny"), "{text}");
     }
@@ -128,7 +155,7 @@ mod tests {
         assert_eq!(text(&request()), format!("a red circle\n{line}"));
         assert_eq!(text(&Request { prompt: " ".into(), ..request() }), line);
         let request = Request { negative: Some("blurry".into()), ..request() };
-        let text = parameters(&request, &Settings { guidance: 7.5, ..settings("ddim") }, 0, ("a, b", &[]));
+        let text = parameters(&request, &Settings { guidance: 7.5, ..settings("ddim") }, 0, &names("a, b"));
         assert!(text.starts_with("a red circle\nNegative prompt: blurry\nSteps: 25,"), "{text}");
         assert!(text.contains("CFG scale: 7.5") && text.contains(r#"Model: "a, b""#), "{text}");
     }

@@ -32,6 +32,25 @@ pub struct Models {
     pub model: Model,
     /// ControlNets.
     pub controls: Vec<Model>,
+    /// What finishes the pictures.
+    pub refiner: Option<Box<Models>>,
+    /// What its networks' names begin with: nothing, or [`REFINERS`].
+    pub role: &'static str,
+}
+
+/// What the names of a refiner's networks begin with.
+pub const REFINERS: &str = "refiner's ";
+
+impl Models {
+    /// A model alone.
+    pub fn of(model: Model) -> Self {
+        Self { model, controls: Vec::new(), refiner: None, role: "" }
+    }
+
+    /// A part of these models by its name among those of all.
+    pub(super) fn named(&self, part: Part) -> Part {
+        Part { what: format!("{}{}", self.role, part.what), ..part }
+    }
 }
 
 /// A part's weights: its component's with the changes of LoRA files, those of ControlNets, and added rows.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::cut::{Cut, Given};
-use super::denoise::{Loop, given_state};
+use super::denoise::{Loop, Start, given_state};
 use super::guidance::Guidance;
 use super::kit::{Kit, Rest};
 use super::part::{Models, Part};
@@ -14,7 +14,7 @@ use crate::error::{Error, Field, Remedy, Result};
 use crate::models::config::{FORWARD, NetworkConfig};
 use crate::models::unet2d::Config;
 use crate::network::Executor;
-use crate::samplers;
+use crate::samplers::{self, Portion};
 use crate::tensor::{Shape, Tensor};
 
 /// What diffusers' classes differ in.
@@ -122,7 +122,7 @@ impl Pixels {
             cut: self.cut(kit.executor, settings, range.len())?,
             given: Given { time, ..Given::default() },
             sampler: &|| settings.sampler(&self.schedule),
-            start: given_state(kit.request, &state, &range)?,
+            start: Start::Noise(given_state(kit.request, &state, &range)?),
             state,
             noise: kit.noise(range),
             told: (part * steps, parts * steps),
@@ -136,8 +136,10 @@ impl System for Pixels {
         let own = Own {
             model: &models.model,
             size: self.unet.sample_size,
+            as_picture: false,
             factor: 1,
             steps: self.defaults.steps,
+            portion: Portion::Whole,
             guidance: 1.0,
             sampler: self.defaults.sampler,
             schedule: &self.schedule,

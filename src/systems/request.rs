@@ -4,7 +4,7 @@ use crate::conditioning;
 use crate::error::{Error, Field, Message, Remedy, Result};
 use crate::image::Picture;
 use crate::rng;
-use crate::samplers::{self, Sampler};
+use crate::samplers::{self, Portion, Sampler};
 use crate::tensor::Tensor;
 use crate::weights::{Lora, Model};
 
@@ -45,6 +45,8 @@ pub struct Request {
     pub image_guidance: Option<f32>,
     /// The training step whose noise the given picture gets.
     pub noise_level: Option<usize>,
+    /// Which share of the noise is gone when the refiner takes over, from 0 to 1.
+    pub refiner_start: Option<f64>,
     /// Seed of the first picture; the others count up.
     pub seed: u64,
     /// Which generator the noise is of: the latents', and a stochastic sampler's, which goes on drawing from it.
@@ -83,6 +85,7 @@ impl Default for Request {
             strength: None,
             image_guidance: None,
             noise_level: None,
+            refiner_start: None,
             seed: 0,
             rng: rng::NoiseSource::default(),
             batch: 1,
@@ -113,6 +116,7 @@ impl Request {
             (Field::Strength, self.strength.is_some()),
             (Field::ImageGuidance, self.image_guidance.is_some()),
             (Field::NoiseLevel, self.noise_level.is_some()),
+            (Field::RefinerStart, self.refiner_start.is_some()),
             (Field::ClipSkip, self.conditioning.clip_skip.is_some()),
             (Field::Lora, !self.loras.is_empty()),
             (Field::Control, !self.controls.is_empty()),
@@ -166,6 +170,8 @@ pub struct Settings {
     pub height: usize,
     /// Denoising steps.
     pub steps: usize,
+    /// Which of them are done.
+    pub portion: Portion,
     /// [`Request::guidance`]
     pub guidance: f32,
     /// [`Request::sampler`]
@@ -184,10 +190,14 @@ pub struct Own<'a> {
     pub model: &'a Model,
     /// Height and width that its network was trained on, in pixels.
     pub size: Option<[usize; 2]>,
+    /// Whether the request's picture decides the size where the request does not: [`Request::init_image`].
+    pub as_picture: bool,
     /// Pixels to a pixel of the state: sizes are multiples of it.
     pub factor: usize,
     /// [`Settings::steps`]
     pub steps: usize,
+    /// [`Settings::portion`]
+    pub portion: Portion,
     /// [`Settings::guidance`]
     pub guidance: f32,
     /// [`Settings::sampler`]; the schedule's own without it.
@@ -203,7 +213,10 @@ impl Settings {
     /// If a size is missing or not a multiple, or as [`Settings::sampler`].
     pub fn of(request: &Request, own: &Own<'_>) -> Result<Self> {
         let defaults = own.model.entry().map(|entry| entry.defaults.clone()).unwrap_or_default();
-        let size = defaults.size.or(own.size.map(|[height, width]| [width, height]));
+        let whole = |side: usize| side / own.factor * own.factor;
+        let picture = request.init_image.as_ref().filter(|_| own.as_picture);
+        let picture = picture.map(|picture| [picture.width, picture.height].map(whole));
+        let size = picture.or(defaults.size).or(own.size.map(|[height, width]| [width, height]));
         let side = |given: Option<usize>, own_side: Option<usize>, field| {
             let missing = || Error::usage("this model has no size of its own").remedies([Remedy::Give(field)]);
             let pixels = given.or(own_side).ok_or_else(missing)?;
@@ -222,6 +235,7 @@ impl Settings {
             width: side(request.width, size.map(|[width, _]| width), Field::Width)?,
             height: side(request.height, size.map(|[_, height]| height), Field::Height)?,
             steps: request.steps.or(defaults.steps).unwrap_or(own.steps),
+            portion: own.portion,
             guidance: request.guidance.or(defaults.guidance).unwrap_or(own.guidance),
             sampler: sampler.into(),
             spacing: request.spacing.clone(),
@@ -235,11 +249,11 @@ impl Settings {
     /// One picture's sampler, of a model with this schedule.
     ///
     /// # Errors
-    /// As [`samplers::sampler`].
+    /// As [`samplers::portion`].
     pub fn sampler(&self, schedule: &samplers::Config) -> Result<Sampler> {
         let schedule = schedule.clone().with_spacing(self.spacing.as_deref());
         let schedule = schedule.with_prediction(self.prediction.as_deref()).with_eta(self.eta)?;
-        samplers::sampler(&self.sampler, &schedule, self.steps)
+        samplers::portion(&self.sampler, &schedule, self.steps, self.portion)
     }
 }
 
@@ -388,6 +402,7 @@ mod tests {
             width: 8,
             height: 8,
             steps: 1,
+            portion: Portion::Whole,
             guidance: 1.0,
             sampler: String::new(),
             spacing: None,

@@ -8,10 +8,10 @@ use web_time::Instant;
 
 use super::kept::Kept;
 use super::kit::{Caller, Kit};
-use super::part::{Models, Part};
+use super::part::{Models, Part, REFINERS};
 use super::request::{Keep, Pictures, Request, Settings, Tell, check};
 use super::{Row, System, find};
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Result};
 use crate::network::Executor;
 use crate::weights::{Changes, Model};
 
@@ -28,7 +28,7 @@ impl Studio {
     /// # Errors
     /// If a file of the model is missing or asks for something that is not built.
     pub fn open(model: Model) -> Result<Self> {
-        Self::of(Models { model, controls: Vec::new() })
+        Self::of(Models::of(model))
     }
 
     fn of(models: Models) -> Result<Self> {
@@ -47,8 +47,8 @@ impl Studio {
         if !config.exists() {
             return Err(Error::file(&config, "is not there; give a folder of a VAE alone"));
         }
-        let Models { model, controls } = self.models;
-        Self::of(Models { model: model.with_component("vae", folder), controls })
+        let Models { model, .. } = self.models;
+        Self::of(Models { model: model.with_component("vae", folder), ..self.models })
     }
 
     /// The same guided by these ControlNets, whose residuals add up.
@@ -57,6 +57,17 @@ impl Studio {
     /// If one is not a ControlNet, asks for something that is not built, or is for another UNet.
     pub fn with_controls(self, controls: Vec<Model>) -> Result<Self> {
         Self::of(Models { controls, ..self.models })
+    }
+
+    /// The same with another model that finishes the pictures in the same latents.
+    ///
+    /// # Errors
+    /// If the system does not take one, a file of it is missing or asks for something that is not built, or its
+    /// latents are not the model's.
+    pub fn with_refiner(self, model: Model) -> Result<Self> {
+        self.row.check_field(Field::Refiner)?;
+        let refiner = Some(Box::new(Models { role: REFINERS, ..Models::of(model) }));
+        Self::of(Models { refiner, ..self.models })
     }
 
     /// The model itself.

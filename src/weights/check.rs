@@ -6,7 +6,7 @@ use crate::error::{Error, Result, ten};
 use crate::tensor::{Shape, Weights};
 
 /// Compares the weights with every name and shape (PyTorch's order of dimensions) that the component's network has.
-/// A matrix may be stored as a 1x1 convolution and the other way round.
+/// A matrix may be stored as a 1x1 convolution and the other way round, and so may a matrix of one column as a vector.
 ///
 /// # Errors
 /// One error with all that is missing, misshapen and left over.
@@ -16,7 +16,7 @@ pub fn check(weights: &dyn Weights, wanted: &[(String, Shape)]) -> Result<()> {
     for (name, shape) in wanted {
         match weights.shape(name) {
             None => missing.push(name.clone()),
-            Some(found) if same_but_for_1x1(found.dims(), shape.dims()) => {}
+            Some(found) if same_but_for_ones(found.dims(), shape.dims()) => {}
             Some(found) => misshapen.push(format!("{name} is {found}, not {shape}")),
         }
     }
@@ -40,9 +40,9 @@ fn count(n: usize) -> String {
     if n == 1 { "1 tensor".into() } else { format!("{n} tensors") }
 }
 
-fn same_but_for_1x1(found: &[usize], wanted: &[usize]) -> bool {
-    let is_1x1 = |long: &[usize], short: &[usize]| long.strip_prefix(short) == Some(&[1, 1]);
-    found == wanted || is_1x1(found, wanted) || is_1x1(wanted, found)
+fn same_but_for_ones(found: &[usize], wanted: &[usize]) -> bool {
+    let is_longer = |long: &[usize], short: &[usize]| matches!(long.strip_prefix(short), Some(&[1, 1] | &[1]));
+    found == wanted || is_longer(found, wanted) || is_longer(wanted, found)
 }
 
 /// What files carry beside a network's parameters: a buffer that counts positions, and what only training used: the

@@ -2,13 +2,16 @@
 
 use serde_json::json;
 
-use super::TIME_IDS;
 use super::levels::{Extent, Level, Middle, levels};
 use crate::error::Result;
 use crate::models::keys::Keys;
 
 /// No kernel is wider or higher than this: the product of a convolution's four dimensions stays far from overflow.
 const MOST_TAPS: usize = 31;
+
+/// SDXL's time ids, and those of its refiner.
+const TIME_IDS: usize = 6;
+const REFINER_IDS: usize = 5;
 
 /// A UNet's `config.json`, with what diffusers derives from it. Shown, it is what sets a UNet apart.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +24,8 @@ pub struct Config {
     pub sample_size: Option<[usize; 2]>,
     /// Width of the text encoder's tokens.
     pub cross_attention_dim: usize,
+    /// Width of the vector that is embedded as a class (`class_embed_type` `projection`): unCLIP's picture.
+    pub class_width: Option<usize>,
     /// What SDXL adds to the time embedding.
     pub text_time: Option<TextTime>,
     /// Width of the guidance embedding that a network takes which was distilled with guidance (`time_cond_proj_dim`).
@@ -38,11 +43,29 @@ pub struct Config {
     pub(super) freq_shift: f32,
 }
 
+impl TextTime {
+    /// Whether it takes an aesthetic score.
+    pub fn takes_score(&self) -> bool {
+        self.ids == REFINER_IDS
+    }
+
+    /// The same with or without an aesthetic score, whatever the widths suggest; `None` if nothing is left for the
+    /// text.
+    pub fn scored(self, takes_score: bool) -> Option<Self> {
+        let ids = if takes_score { REFINER_IDS } else { TIME_IDS };
+        let text_width = (self.text_width + self.ids * self.id_width).checked_sub(ids * self.id_width)?;
+        (text_width > 0).then_some(Self { text_width, ids, ..self })
+    }
+}
+
 /// SDXL's added embedding (`addition_embed_type` `text_time`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextTime {
     /// Width of the pooled text embedding.
     pub text_width: usize,
+    /// How many time ids there are: 6, original height and width, the crop's top and left, target height and width; or
+    /// 5, a refiner's, with an aesthetic score in the place of the last two.
+    pub ids: usize,
     /// Sines and cosines for each of the time ids.
     pub id_width: usize,
 }
@@ -66,12 +89,14 @@ impl Config {
         refuse_what_is_not_built(keys)?;
         let channels = keys.counts("block_out_channels", &[320, 640, 1280, 1280])?;
         let (levels, mid) = levels(keys, &channels, extent)?;
+        let cross_attention_dim = cross_attention_dim(keys, channels.len())?;
         let config = Self {
             in_channels: keys.count("in_channels", 4)?,
             out_channels: keys.count("out_channels", 4)?,
             sample_size: keys.size("sample_size")?,
-            cross_attention_dim: cross_attention_dim(keys, channels.len())?,
-            text_time: text_time(keys)?,
+            cross_attention_dim,
+            class_width: class_width(keys)?,
+            text_time: text_time(keys, cross_attention_dim)?,
             guidance_width: guidance_width(keys)?,
             levels,
             mid,
@@ -114,7 +139,6 @@ fn refuse_what_is_not_built(keys: &mut Keys) -> Result<()> {
         ("center_input_sample", json!(false)),
         ("mid_block_scale_factor", json!(1)),
         ("dual_cross_attention", json!(false)),
-        ("class_embed_type", json!(null)),
         ("num_class_embeds", json!(null)),
         ("class_embeddings_concat", json!(false)),
         ("encoder_hid_dim", json!(null)),
@@ -156,7 +180,16 @@ fn guidance_width(keys: &mut Keys) -> Result<Option<usize>> {
     }
 }
 
-fn text_time(keys: &mut Keys) -> Result<Option<TextTime>> {
+fn class_width(keys: &mut Keys) -> Result<Option<usize>> {
+    let key = "class_embed_type";
+    match keys.get::<Option<String>>(key, None)?.as_deref() {
+        None => Ok(None),
+        Some("projection") => keys.count("projection_class_embeddings_input_dim", 0).map(Some),
+        Some(other) => Err(keys.error(format!("{key} is {other:?}, supported: null, projection"))),
+    }
+}
+
+fn text_time(keys: &mut Keys, cross_attention_dim: usize) -> Result<Option<TextTime>> {
     let (id_key, all_key) = ("addition_time_embed_dim", "projection_class_embeddings_input_dim");
     let kind: Option<String> = keys.get("addition_embed_type", None)?;
     match kind.as_deref() {
@@ -166,9 +199,12 @@ fn text_time(keys: &mut Keys) -> Result<Option<TextTime>> {
         }
         Some("text_time") => {
             let (id_width, all) = (keys.count(id_key, 0)?, keys.count(all_key, 0)?);
-            match all.checked_sub(TIME_IDS * id_width) {
-                Some(text_width) if text_width > 0 => Ok(Some(TextTime { text_width, id_width })),
-                _ => Err(keys.error(format!("{all_key} is {all}, too little for {TIME_IDS} x {id_key} {id_width}"))),
+            // A refiner reads one text encoder, so its pooled text is as wide as its tokens.
+            let refines = all.checked_sub(REFINER_IDS * id_width) == Some(cross_attention_dim);
+            let ids = if refines { REFINER_IDS } else { TIME_IDS };
+            match all.checked_sub(ids * id_width) {
+                Some(text_width) if text_width > 0 => Ok(Some(TextTime { text_width, ids, id_width })),
+                _ => Err(keys.error(format!("{all_key} is {all}, too little for {ids} x {id_key} {id_width}"))),
             }
         }
         Some(other) => Err(keys.error(format!("addition_embed_type is {other:?}, supported: null, text_time"))),
@@ -233,7 +269,8 @@ mod tests {
     #[test]
     fn a_value_that_changes_the_mathematics_is_named() {
         for (json, part) in [
-            (r#"{"class_embed_type": "projection"}"#, "class_embed_type is \"projection\", supported: null"),
+            (r#"{"class_embed_type": "timestep"}"#, "class_embed_type is \"timestep\", supported: null, projection"),
+            (r#"{"class_embed_type": "projection"}"#, "projection_class_embeddings_input_dim has 0"),
             (r#"{"num_class_embeds": 1000}"#, "num_class_embeds is 1000"),
             (r#"{"resnet_time_scale_shift": "scale_shift"}"#, "resnet_time_scale_shift is \"scale_shift\""),
             (r#"{"only_cross_attention": [true, true, true, false]}"#, "only_cross_attention is true"),
@@ -256,6 +293,25 @@ mod tests {
         ] {
             assert!(message(json).contains(part), "{json}: {}", message(json));
         }
+    }
+
+    #[test]
+    fn a_refiner_is_told_five_ids_beside_a_text_as_wide_as_its_tokens() {
+        let added = |cross: usize, all: usize| {
+            let text = format!(
+                r#"{{"addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+                    "cross_attention_dim": {cross}, "projection_class_embeddings_input_dim": {all}}}"#
+            );
+            config(&text).unwrap().text_time.unwrap()
+        };
+        let (refiner, base) = (added(1280, 2560), added(2048, 2816));
+        assert_eq!(
+            [refiner, base],
+            [(1280, 5), (1280, 6)].map(|(text_width, ids)| TextTime { text_width, ids, id_width: 256 })
+        );
+        assert!(refiner.takes_score() && !base.takes_score());
+        assert_eq!(refiner.scored(false), Some(TextTime { text_width: 1024, ids: 6, id_width: 256 }));
+        assert_eq!(base.scored(false), Some(base));
     }
 
     #[test]

@@ -88,10 +88,12 @@ impl Config {
         };
         let number = |n: usize| n.to_string();
         let pooled = |config: &unet::Config| config.text_time.map_or("none".into(), |added| number(added.text_width));
+        let vector = |config: &unet::Config| if config.class_width.is_some() { "projection" } else { "null" }.into();
         let mut compared = vec![
             ("in_channels", number(own.in_channels), number(unet.in_channels)),
             ("layers x channels", levels(own), levels(unet)),
             ("width of pooled text", pooled(own), pooled(unet)),
+            ("class_embed_type", vector(own), vector(unet)),
             ("pixels to a latent", number(self.factor()), number(factor)),
         ];
         if reads_text {

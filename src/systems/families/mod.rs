@@ -19,9 +19,8 @@ use crate::weights::family::{Component, EPSILON, Families, Family, Kind, Predict
 
 /// Stable Diffusion 1 comes last: its UNet has nothing that others lack.
 pub static FAMILIES: Families = Families {
-    known: &[&sdxl::SDXL, &sd2::SD2, &sd1::SD1],
+    known: &[&sdxl::REFINER, &sdxl::SDXL, &sd2::SD2, &sd1::SD1],
     others: &[
-        (&["conditioner.embedders.0.model."], sdxl::REFINER),
         (&["joint_blocks."], "is Stable Diffusion 3, which is not supported"),
         (&["double_blocks.", "double_stream_blocks."], "is a Flux model, which is not supported"),
         (

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::cut::{Cut, Given};
 use super::decode::{self, Decoder};
-use super::denoise::{Loop, given_state};
+use super::denoise::{Loop, Start, given_state};
 use super::guidance::Guidance;
 use super::kit::{Kit, Rest};
 use super::part::{Models, Part};
@@ -18,7 +18,7 @@ use crate::conditioning::ldm_bert::LdmBertText;
 use crate::error::{Error, Result};
 use crate::models::autoencoder::Autoencoder;
 use crate::network::Executor;
-use crate::samplers;
+use crate::samplers::{self, Portion};
 use crate::tensor::{Shape, Tensor};
 use condition::Condition;
 use unet::Unet;
@@ -130,7 +130,7 @@ impl LatentDiffusion {
                 ..condition.given(range.len(), &first)
             },
             sampler: &sampler,
-            start: given_state(kit.request, &state, &range)?,
+            start: Start::Noise(given_state(kit.request, &state, &range)?),
             state,
             noise: kit.noise(range),
             told: (part * steps, parts * steps),
@@ -171,8 +171,10 @@ impl System for LatentDiffusion {
         let own = Own {
             model: &models.model,
             size: latents.map(|size| size.map(|side| side * factor)),
+            as_picture: false,
             factor,
             steps: self.kind.steps,
+            portion: Portion::Whole,
             guidance: 1.0,
             sampler: None,
             schedule: &self.schedule,

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::models::controlnet::{Config, image_input, scale_input};
 use crate::models::unet;
-use crate::systems::request::{Control, Request, Settings};
+use crate::systems::request::{Control, Settings};
 use crate::tensor::Tensor;
 use crate::weights::Model;
 
@@ -29,15 +29,15 @@ pub(super) fn open(model: &Model, unet: &unet::Config, factor: usize) -> Result<
 }
 
 /// What the ControlNets see, by the names of their inputs, at the picture's size.
-pub(super) fn images(request: &Request, settings: &Settings) -> Vec<(String, Tensor)> {
+pub(super) fn images(controls: &[Control], settings: &Settings) -> Vec<(String, Tensor)> {
     let Settings { width, height, .. } = *settings;
     let image = |(index, control): (usize, &Control)| (image_input(index), control.image.to_tensor(width, height));
-    request.controls.iter().enumerate().map(image).collect()
+    controls.iter().enumerate().map(image).collect()
 }
 
 /// For each ControlNet the name of its scale's input, and the scale at each evaluation of the UNet.
-pub(super) fn scales(request: &Request, evaluations: usize) -> Vec<(String, Vec<f32>)> {
+pub(super) fn scales(controls: &[Control], evaluations: usize) -> Vec<(String, Vec<f32>)> {
     let scales = |control: &Control| (0..evaluations).map(|at| control.scale_at(at, evaluations)).collect();
     let named = |(index, control)| (scale_input(index), scales(control));
-    request.controls.iter().enumerate().map(named).collect()
+    controls.iter().enumerate().map(named).collect()
 }

@@ -1,33 +1,44 @@
 //! Stable Diffusion 1, 2 and XL (Rombach et al. 2022, Podell et al. 2023): noise in a VAE's latents becomes a picture
-//! under the guidance of texts; diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`.
+//! under the guidance of texts; diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`. It may begin with
+//! a picture instead of noise alone (Meng et al. 2021, "SDEdit"; diffusers' `..Img2ImgPipeline`), end with another
+//! model's steps (XL's refiner), or vary a picture (unCLIP).
 
 mod control;
+mod given;
+mod stage;
 mod text;
+mod unclip;
 pub mod variant;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 pub use text::Conditioning;
-use variant::Variant;
+use variant::{Uses, Variant};
 
-use super::cut::{Cut, Given};
+use super::cut::Cut;
 use super::decode::{self, Decoder};
-use super::denoise::{Loop, given_state};
+use super::denoise::{Start, given_state};
+use super::encode::{self, Encoded};
 use super::guidance::Guidance;
 use super::kit::{Kit, Rest};
 use super::part::{Models, Part};
 use super::request::{Own, Request, Settings};
 use super::system::{Drawing, System};
 use crate::conditioning::{ClipText, Options};
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Remedy, Result};
 use crate::models::autoencoder::Autoencoder;
 use crate::models::config::{FORWARD, NetworkConfig};
 use crate::models::ports::Changes;
 use crate::models::{controlnet, unet};
 use crate::network::Executor;
-use crate::samplers;
-use crate::tensor::{Shape, Tensor};
+use crate::rng::Generator;
+use crate::samplers::{self, Portion};
+use crate::tensor::Shape;
+use crate::weights::Model;
+
+/// Where a refiner takes over, if the request does not say so.
+const REFINER_START: f64 = 0.8;
 
 /// A model of the family: its configurations read and understood.
 pub struct StableDiffusion {
@@ -36,8 +47,32 @@ pub struct StableDiffusion {
     vae: Autoencoder,
     schedule: samplers::Config,
     controls: Vec<controlnet::Config>,
+    /// Reads the picture that is varied.
+    reader: Option<unclip::Reader>,
+    /// What goes on with the latents after a part of the steps.
+    refiner: Option<Box<StableDiffusion>>,
     /// The encoders of the last call, and its options.
     encoders: Mutex<Option<(Options, Arc<Vec<ClipText>>)>>,
+}
+
+/// A model's UNet; the model's index may say whether it takes an aesthetic score.
+///
+/// # Errors
+/// If a file cannot be read, or asks for something that is not built.
+pub fn unet_of(model: &Model) -> Result<unet::Config> {
+    let path = "unet/config.json";
+    let mut unet = unet::Config::from_json(&model.text(path)?, &model.path(path).display().to_string())?;
+    if let (Some(added), Some(scored)) = (unet.text_time, index_flag(model, "requires_aesthetics_score")?) {
+        unet.text_time = added.scored(scored).or(unet.text_time);
+    }
+    Ok(unet)
+}
+
+/// Whether a model's `model_index.json` says yes or no to this.
+fn index_flag(model: &Model, key: &str) -> Result<Option<bool>> {
+    let path = "model_index.json";
+    let index: serde_json::Value = if model.has(path) { model.json(path)? } else { serde_json::Value::Null };
+    Ok(index.get(key).and_then(serde_json::Value::as_bool))
 }
 
 impl StableDiffusion {
@@ -46,8 +81,7 @@ impl StableDiffusion {
     pub fn open(models: &Models, variant: &'static Variant) -> Result<Self> {
         let model = &models.model;
         let read = |path: &str| Ok::<_, Error>((model.text(path)?, model.path(path).display().to_string()));
-        let (text, place) = read("unet/config.json")?;
-        let unet = unet::Config::from_json(&text, &place)?;
+        let unet = unet_of(model)?;
         let (text, vae_place) = read("vae/config.json")?;
         let vae = Autoencoder::from_json(&text, &vae_place)?;
         let (text, schedule_place) = read("scheduler/scheduler_config.json")?;
@@ -59,12 +93,15 @@ impl StableDiffusion {
                  upscaling models are not supported",
                 unet.in_channels, unet.out_channels
             );
-            return Err(Error::config(place, what));
+            return Err(Error::config(model.path("unet/config.json").display(), what));
         }
         let factor = vae.factor();
         let controls =
             models.controls.iter().map(|control| control::open(control, &unet, factor)).collect::<Result<_>>()?;
-        Ok(Self { variant, unet, vae, schedule, controls, encoders: Mutex::new(None) })
+        let reader = unet.class_width.map(|width| unclip::Reader::open(model, width)).transpose()?;
+        let own = Self { variant, unet, vae, schedule, controls, reader, refiner: None, encoders: Mutex::new(None) };
+        let refiner = models.refiner.as_deref().map(|refiner| own.open_refiner(refiner)).transpose()?;
+        Ok(Self { refiner: refiner.map(Box::new), ..own })
     }
 
     /// Whether the unconditional pass is needed: not by a network that is told the guidance it was distilled with.
@@ -81,6 +118,11 @@ impl StableDiffusion {
         [settings.height, settings.width].map(|side| side / self.vae.factor())
     }
 
+    /// Whether the VAE overflows f16.
+    fn vae_in_f32(&self) -> bool {
+        self.variant.upcasts && self.vae.force_upcast()
+    }
+
     /// The UNet with its ControlNets, cut for a number of pictures at once, each drawn for texts of the shape `[texts,
     /// tokens, channels]`.
     fn cut(&self, executor: &Executor, settings: &Settings, text: &Shape, pictures: usize) -> Result<Cut> {
@@ -91,74 +133,90 @@ impl StableDiffusion {
         let own = self.unet.ports(FORWARD).into_iter().map(|port| (port.name.to_string(), port.changes));
         let images = (0..self.controls.len()).map(|index| (controlnet::image_input(index), Changes::Picture));
         let inputs: Vec<_> = own.chain(images).collect();
-        let cut = Cut::of(["UNet", "unet"], &whole, &inputs, [pictures, steps], self.guidance(settings))?;
+        // Each picture has its own noise in what it varies.
+        let sizes = [pictures, steps, if self.reader.is_some() { pictures } else { 1 }];
+        let cut = Cut::timed(["UNet", "unet"], &whole, &inputs, sizes, self.guidance(settings))?;
         cut.sampled(executor, &|| settings.sampler(&self.schedule))
     }
 
-    /// What the UNet's parts are given.
-    fn given(&self, request: &Request, settings: &Settings, text: &Conditioning, timesteps: &[f32]) -> Given {
-        let texts = text.context.shape.batch();
-        let rows = texts * timesteps.len();
-        let each = |row: &[f32], count: usize| Tensor::new([count, row.len()], row.repeat(count));
-        let times = timesteps.iter().flat_map(|time| std::iter::repeat_n(*time, texts)).collect();
-        let mut time = vec![("timestep", Tensor::new([rows], times))];
-        if let Some(pooled) = &text.pooled {
-            let all = Tensor::new([rows, pooled.shape.channels()], pooled.data.repeat(timesteps.len()));
-            let (height, width) = (settings.height as f32, settings.width as f32);
-            // The original size, the crop's corner, and the size that is wanted.
-            let sizes: [f32; unet::TIME_IDS] = [height, width, 0.0, 0.0, height, width];
-            time.extend([("text_embeds", all), ("time_ids", each(&sizes, rows))]);
-        }
-        if let Some(embedding) = self.unet.guidance_embedding(settings.guidance) {
-            time.push(("timestep_cond", each(&embedding, rows)));
-        }
-        Given {
-            picture: control::images(request, settings),
-            text: vec![("encoder_hidden_states", text.context.clone())],
-            time,
-            step: control::scales(request, timesteps.len()),
-            ..Given::default()
+    /// Which of the steps are done, by what the request gives to start or to end with.
+    fn portion(&self, request: &Request) -> Result<Portion> {
+        let picture = request.init_image.is_some();
+        let error = |what: &str, remedy| Err(Error::usage(what).remedies([remedy]));
+        match (self.variant.picture, &self.refiner) {
+            (Uses::ToVary, _) if !picture => {
+                error("this model draws variations of a picture", Remedy::Give(Field::InitImage))
+            }
+            (Uses::ToVary, _) => Ok(Portion::Whole),
+            (Uses::ToRefine(_), _) if !picture => {
+                let what = "this model refines a picture, and draws none from a text alone: give it as the refiner of \
+                            an SDXL base model, or";
+                error(what, Remedy::Give(Field::InitImage))
+            }
+            (_, Some(_)) if picture => {
+                let what = "a refiner goes on with what was drawn from a text alone";
+                error(what, Remedy::Without(Field::InitImage))
+            }
+            (_, Some(_)) => Ok(Portion::Before(request.refiner_start.unwrap_or(REFINER_START))),
+            (_, None) if request.refiner_start.is_some() => Err(Error::usage("is for a model with a refiner")
+                .of(Field::RefinerStart)
+                .remedies([Remedy::Give(Field::Refiner)])),
+            (Uses::ToStart(strength) | Uses::ToRefine(strength), _) if picture => {
+                Ok(Portion::Last(request.strength.unwrap_or(strength)))
+            }
+            _ if request.strength.is_some() => {
+                let error = Error::usage("is that of the noise on a picture to start from").of(Field::Strength);
+                Err(error.remedies([Remedy::Give(Field::InitImage)]))
+            }
+            _ => Ok(Portion::Whole),
         }
     }
 
-    /// The latents of these pictures, which are part number `part` of `parts`: channels last.
-    async fn latents(
+    /// The picture that these latents start from, in latents, if there is one.
+    async fn encoded(&self, kit: &mut Kit<'_>) -> Result<Option<Encoded>> {
+        let Settings { width, height, portion: Portion::Last(_), .. } = *kit.settings else { return Ok(None) };
+        let Some(picture) = &kit.request.init_image else { return Ok(None) };
+        Encoded::of(kit, &self.vae, self.vae_in_f32(), picture, [height, width]).await.map(Some)
+    }
+
+    /// What these pictures start from.
+    fn start(
         &self,
-        kit: &mut Kit<'_>,
-        text: &Conditioning,
-        range: Range<usize>,
-        (part, parts): (usize, usize),
-    ) -> Result<Tensor> {
-        let (request, settings) = (kit.request, kit.settings);
-        let [height, width] = self.size(settings);
-        let sampler = || settings.sampler(&self.schedule);
-        let first = sampler()?;
-        let steps = first.timesteps().len();
-        let state = Shape::from([range.len(), height, width, self.unet.in_channels]);
-        let denoise = Loop {
-            cut: self.cut(kit.executor, settings, &text.context.shape, range.len())?,
-            given: self.given(request, settings, text, first.timesteps()),
-            sampler: &sampler,
-            start: given_state(request, &state, &range)?,
-            state,
-            noise: kit.noise(range),
-            told: (part * steps, parts * steps),
-        };
-        denoise.run(kit).await
+        kit: &Kit<'_>,
+        picture: Option<&Encoded>,
+        range: &Range<usize>,
+        noise: &mut [Generator],
+    ) -> Result<Start> {
+        let [height, width] = self.size(kit.settings);
+        let given = given_state(kit.request, &[range.len(), height, width, self.unet.in_channels].into(), range)?;
+        Ok(match picture {
+            None => Start::Noise(given),
+            Some(picture) => Start::Noised(picture.drawn(&self.vae, noise), given),
+        })
     }
 
-    /// Prompt to embeddings, noise to latents, latents to pixels: of all pictures at once or, where those do not fit,
-    /// of as many as do.
-    async fn drawn(&self, kit: &mut Kit<'_>) -> Result<()> {
-        if let Some(warning) = samplers::warning(&kit.settings.sampler, &self.schedule)? {
-            kit.warn(warning);
+    /// Prompt and picture to embeddings, noise to latents, latents to pixels: of all pictures at once or, where those
+    /// do not fit, of as many as do.
+    async fn drawn<'k>(&self, kit: &mut Kit<'k>) -> Result<()> {
+        let mut stages = Vec::new();
+        for stage in self.stages(kit.models, kit.request, kit.settings)? {
+            if let Some(warning) = samplers::warning(&stage.settings.sampler, &stage.system.schedule)? {
+                kit.warn(warning);
+            }
+            stages.push(stage.conditioned(kit).await?);
         }
-        let texts = self.texts(kit.models, kit.request, kit.settings)?;
-        let text = self.condition(kit, texts).await?;
-        let mut decoder = Decoder::new(&self.vae, "vae", self.variant.upcasts && self.vae.force_upcast());
+        let picture = self.encoded(kit).await?;
+        let varied = match &self.reader {
+            Some(reader) => Some(reader.read(kit).await?),
+            None => None,
+        };
+        let mut decoder = Decoder::new(&self.vae, "vae", self.vae_in_f32());
         let mut rest = Rest::new(kit.request.batch);
         while let Some((range, part)) = rest.next_part() {
-            let latents = match self.latents(kit, &text, range, part).await {
+            let mut noise = kit.noise(range.clone());
+            let classes = varied.as_ref().map(|varied| varied.noised(&mut noise));
+            let start = self.start(kit, picture.as_ref(), &range, &mut noise)?;
+            let latents = match stage::all(kit, &stages, start, classes.as_ref(), noise, part).await {
                 Err(error) => {
                     rest.halve_for(kit, error)?;
                     continue;
@@ -180,20 +238,37 @@ impl System for StableDiffusion {
         let own = Own {
             model: &models.model,
             size: self.unet.sample_size.map(|size| size.map(|side| side * factor)),
+            as_picture: self.variant.picture != Uses::ToVary,
             factor,
-            steps: 25,
+            steps: self.variant.steps,
+            portion: self.portion(request)?,
             guidance: self.variant.guidance,
             sampler: None,
             schedule: &self.schedule,
         };
-        Settings::of(request, &own)
+        let settings = Settings::of(request, &own)?;
+        self.reader.iter().try_for_each(|reader| reader.check(request))?;
+        // Also that there are steps for a refiner.
+        self.stages(models, request, &settings)?;
+        Ok(settings)
     }
 
     fn parts(&self, models: &Models, executor: &Executor, request: &Request, settings: &Settings) -> Result<Vec<Part>> {
-        let texts = self.texts(models, request, settings)?;
-        let cut = self.cut(executor, settings, &texts.shape(), request.batch)?;
+        let (mut parts, mut cuts) = (Vec::new(), Vec::new());
+        for stage in self.stages(models, request, settings)? {
+            let named = |part| stage.models.named(part);
+            let cut = stage.system.cut(executor, &stage.settings, &stage.text.shape(), request.batch)?;
+            cuts.extend(cut.parts().into_iter().map(named));
+            parts.extend(stage.text.parts.into_iter().map(named));
+        }
+        if let Portion::Last(_) = settings.portion {
+            parts.push(encode::part(&self.vae, [settings.height, settings.width])?);
+        }
+        if let Some(reader) = &self.reader {
+            parts.push(reader.part()?);
+        }
         let decoder = decode::part(&self.vae, "vae", self.size(settings), request.batch)?;
-        Ok(texts.parts.into_iter().chain(cut.parts()).chain([decoder]).collect())
+        Ok(parts.into_iter().chain(cuts).chain([decoder]).collect())
     }
 
     fn draw<'a, 'k: 'a>(&'a self, kit: &'a mut Kit<'k>) -> Drawing<'a> {
@@ -220,13 +295,16 @@ mod tests {
             vae: Autoencoder::from_json(crate::lab::published::VAE, "vae").unwrap(),
             schedule: samplers::Config::from_json("{}", "scheduler").unwrap(),
             controls: controls.iter().map(control).collect(),
+            reader: None,
+            refiner: None,
             encoders: Mutex::new(None),
         }
     }
 
     fn settings(side: usize) -> Settings {
-        let (sampler, guidance) = ("ddim".into(), 7.5);
-        Settings { width: side, height: side, steps: 25, guidance, sampler, spacing: None, prediction: None, eta: None }
+        let (sampler, guidance, portion) = ("ddim".into(), 7.5, Portion::Whole);
+        let (spacing, prediction, eta) = (None, None, None);
+        Settings { width: side, height: side, steps: 25, portion, guidance, sampler, spacing, prediction, eta }
     }
 
     /// The parts of its UNet for a picture of 512 x 512 with guidance.

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use web_time::Instant;
 
-use super::StableDiffusion;
+use super::{StableDiffusion, index_flag};
 use crate::conditioning::clip::Wanted;
 use crate::conditioning::{Chunks, ClipText, join_channels};
 use crate::error::{Error, Result};
@@ -102,7 +102,9 @@ impl StableDiffusion {
     /// If an encoder cannot be loaded or run.
     pub(super) async fn condition(&self, kit: &mut Kit<'_>, texts: Texts) -> Result<Conditioning> {
         let (model, both) = (&kit.models.model, texts.count > 1);
-        let zero = self.variant.pooled && both && kit.request.negative.is_none() && zero_when_empty(model)?;
+        // Without a negative prompt the unconditional embeddings are 0, unless the model says no.
+        let zero = || Ok::<_, Error>(index_flag(model, "force_zeros_for_empty_prompt")?.unwrap_or(true));
+        let zero = self.variant.pooled && both && kit.request.negative.is_none() && zero()?;
         let encoded = encode(kit, &texts.encoders, texts.parts, &texts.chunks).await?;
         let (mut contexts, mut pooled) = (Vec::new(), None);
         for of_one in encoded {
@@ -122,14 +124,6 @@ impl StableDiffusion {
         }
         Ok(Conditioning { context, pooled })
     }
-}
-
-/// `force_zeros_for_empty_prompt` of `model_index.json`: without a negative prompt the unconditional embeddings are 0.
-fn zero_when_empty(model: &Model) -> Result<bool> {
-    let path = "model_index.json";
-    let index: serde_json::Value = if model.has(path) { model.json(path)? } else { serde_json::Value::Null };
-    // StableDiffusionXLPipeline's own default.
-    Ok(index.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool).unwrap_or(true))
 }
 
 fn clear_first_row(tensor: &mut Tensor) {

@@ -1,0 +1,158 @@
+//! The stages of a picture: the model's own steps, and then those of its refiner, if it has one (diffusers' "ensemble
+//! of expert denoisers", `denoising_end` and `denoising_start`).
+
+use super::text::{Conditioning, Texts};
+use super::variant::{REFINER, SDXL};
+use super::{StableDiffusion, unet_of};
+use crate::error::{Error, Result};
+use crate::rng::Generator;
+use crate::samplers::Portion;
+use crate::systems::denoise::{Loop, Start};
+use crate::systems::kit::Kit;
+use crate::systems::part::Models;
+use crate::systems::request::{Request, Settings};
+use crate::tensor::{Shape, Tensor};
+
+/// One model's steps.
+pub(super) struct Stage<'s, 'm, T> {
+    pub system: &'s StableDiffusion,
+    pub models: &'m Models,
+    pub settings: Settings,
+    /// The texts, or what they became.
+    pub text: T,
+    /// Evaluations of its UNet.
+    pub steps: usize,
+}
+
+impl StableDiffusion {
+    /// Opens what goes on with this model's latents.
+    ///
+    /// # Errors
+    /// If it is of another family, as [`StableDiffusion::open`], or its latents are others.
+    pub(super) fn open_refiner(&self, models: &Models) -> Result<Self> {
+        let unet = unet_of(&models.model)?;
+        let place = || models.model.path("unet/config.json");
+        let fitting = [&REFINER, &SDXL].into_iter().find(|variant| (variant.fits)(&unet));
+        let variant = fitting.ok_or_else(|| {
+            Error::config(
+                place().display(),
+                "is not of Stable Diffusion XL: give its refiner, or another of its family",
+            )
+        })?;
+        let refiner = Self::open(models, variant)?;
+        let [own, wanted] = [&refiner, self].map(|system| (system.unet.in_channels, system.vae.factor()));
+        if own == wanted {
+            return Ok(refiner);
+        }
+        let what = format!("its latents (channels, pixels to one) are {own:?}, the model's {wanted:?}");
+        Err(Error::config(place().display(), what))
+    }
+
+    /// The stages, in order, with their texts.
+    ///
+    /// # Errors
+    /// If a tokenizer or an encoder's configuration is missing or does not fit, or a stage has no step.
+    pub(super) fn stages<'s, 'm>(
+        &'s self,
+        models: &'m Models,
+        request: &Request,
+        settings: &Settings,
+    ) -> Result<Vec<Stage<'s, 'm, Texts>>> {
+        let mut stages = vec![self.stage(models, request, settings.clone())?];
+        if let (Some(refiner), Some(models), Portion::Before(share)) =
+            (self.refiner.as_deref(), models.refiner.as_deref(), settings.portion)
+        {
+            let sampler = match &request.sampler {
+                Some(name) => name.clone(),
+                None => refiner.schedule.default_sampler()?.into(),
+            };
+            let portion = Portion::From(share);
+            let settings = Settings { portion, sampler, prediction: None, ..settings.clone() };
+            stages.push(refiner.stage(models, request, settings)?);
+        }
+        Ok(stages)
+    }
+
+    fn stage<'s, 'm>(
+        &'s self,
+        models: &'m Models,
+        request: &Request,
+        settings: Settings,
+    ) -> Result<Stage<'s, 'm, Texts>> {
+        let (text, steps) =
+            (self.texts(models, request, &settings)?, settings.sampler(&self.schedule)?.timesteps().len());
+        Ok(Stage { system: self, models, settings, text, steps })
+    }
+}
+
+impl<'s, 'k> Stage<'s, 'k, Texts> {
+    /// Texts to embeddings.
+    ///
+    /// # Errors
+    /// If an encoder cannot be loaded or run.
+    pub async fn conditioned(self, kit: &mut Kit<'k>) -> Result<Stage<'s, 'k, Conditioning>> {
+        let Self { system, models, settings, text, steps } = self;
+        let own = std::mem::replace(&mut kit.models, models);
+        let text = system.condition(kit, text).await;
+        kit.models = own;
+        Ok(Stage { system, models, settings, text: text?, steps })
+    }
+}
+
+impl<'k> Stage<'_, 'k, Conditioning> {
+    /// The latents after its steps, channels last, and the generators as they are then. `told` is how many steps are
+    /// done before, and how many there are in all.
+    ///
+    /// # Errors
+    /// If the UNet cannot be loaded or run, or the call is cancelled.
+    pub async fn run(
+        &self,
+        kit: &mut Kit<'k>,
+        start: Start,
+        classes: Option<&Tensor>,
+        noise: Vec<Generator>,
+        told: (usize, usize),
+    ) -> Result<(Tensor, Vec<Generator>)> {
+        let Self { system, settings, text, .. } = self;
+        let sampler = || settings.sampler(&system.schedule);
+        let [height, width] = system.size(settings);
+        let denoise = Loop {
+            cut: system.cut(kit.executor, settings, &text.context.shape, noise.len())?,
+            given: system.given(kit.request, settings, text, sampler()?.timesteps(), classes),
+            sampler: &sampler,
+            start,
+            state: Shape::from([noise.len(), height, width, system.unet.in_channels]),
+            noise,
+            told,
+        };
+        let own = std::mem::replace(&mut kit.models, self.models);
+        let made = denoise.run_on(kit).await;
+        kit.models = own;
+        made
+    }
+}
+
+/// The latents that all stages make of these pictures, which are part number `part` of `parts`.
+///
+/// # Errors
+/// As [`Stage::run`].
+pub(super) async fn all<'k>(
+    kit: &mut Kit<'k>,
+    stages: &[Stage<'_, 'k, Conditioning>],
+    mut start: Start,
+    classes: Option<&Tensor>,
+    mut noise: Vec<Generator>,
+    (part, parts): (usize, usize),
+) -> Result<Tensor> {
+    let steps: usize = stages.iter().map(|stage| stage.steps).sum();
+    let mut done = part * steps;
+    for stage in stages {
+        let (state, rest) = stage.run(kit, start, classes, noise, (done, parts * steps)).await?;
+        (start, noise) = (Start::State(state), rest);
+        done += stage.steps;
+    }
+    match start {
+        Start::State(state) => Ok(state),
+        _ => Err(Error::shape("there is no stage")),
+    }
+}
