@@ -1,5 +1,5 @@
-//! Latent diffusion of 2021 against diffusers (`data/make_latent_diffusion.py`): its networks alone, whole pictures, and
-//! its texts' tokens.
+//! Latent diffusion of 2021 against diffusers (`data/make_latent_diffusion.py`): its networks alone, whole pictures,
+//! and its texts' tokens.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

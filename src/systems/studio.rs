@@ -48,7 +48,9 @@ impl Studio {
             return Err(Error::file(&config, "is not there; give a folder of a VAE alone"));
         }
         let Models { model, .. } = self.models;
-        Self::of(Models { model: model.with_component("vae", folder), ..self.models })
+        // Latent diffusion calls its own so, of whichever class it is.
+        let component = if model.has("vqvae") { "vqvae" } else { "vae" };
+        Self::of(Models { model: model.with_component(component, folder), ..self.models })
     }
 
     /// The same guided by these ControlNets, whose residuals add up.

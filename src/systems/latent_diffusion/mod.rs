@@ -1,5 +1,6 @@
-//! Latent diffusion (Rombach et al. 2021): noise in an autoencoder's latents becomes a picture, under nothing, a text, or
-//! a small picture that it enlarges; diffusers' `LDMPipeline`, `LDMTextToImagePipeline`, `LDMSuperResolutionPipeline`.
+//! Latent diffusion (Rombach et al. 2021): noise in an autoencoder's latents becomes a picture, under nothing, a text,
+//! or a small picture that it enlarges; diffusers' `LDMPipeline`, `LDMTextToImagePipeline`,
+//! `LDMSuperResolutionPipeline`.
 
 mod condition;
 mod unet;
