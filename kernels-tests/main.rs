@@ -26,6 +26,7 @@ mod parity;
 mod pixels;
 mod prompts;
 mod race;
+mod refiner;
 mod rng;
 mod samplers;
 mod session;
@@ -33,6 +34,7 @@ mod shaders;
 mod support;
 mod tokenizer;
 mod translate;
+mod unclip;
 mod validate;
 
 use std::collections::BTreeMap;
