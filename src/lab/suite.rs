@@ -286,6 +286,8 @@ mod tests {
             (&SDXL, "unet", 2567.46),
             (&SDXL, "text_encoder_2", 694.66),
             (&SD15, "vae", 49.49),
+            (&SDXL_REFINER, "unet", 2259.53),
+            (&SD21_UNCLIP, "unet", 870.17),
             (&SD21_UNCLIP, "image_encoder", 632.08),
             (&SD21_UNCLIP_SMALL, "image_encoder", 303.97),
         ] {

@@ -154,9 +154,13 @@ impl StableDiffusion {
             }
             (Uses::ToVary, _) => Ok(Portion::Whole),
             (Uses::ToRefine(_), _) if !picture => {
-                let what = "this model refines a picture, and draws none from a text alone: give it as the refiner of \
-                            an SDXL base model, or";
+                let what = "this model refines a picture, or finishes that of an SDXL base model as its refiner, and \
+                            draws none from a text alone";
                 error(what, Remedy::Give(Field::InitImage))
+            }
+            _ if request.strength.is_some() && !picture => {
+                let error = Error::usage("is that of the noise on a picture to start from").of(Field::Strength);
+                Err(error.remedies([Remedy::Give(Field::InitImage)]))
             }
             (_, Some(_)) if picture => {
                 let what = "a refiner goes on with what was drawn from a text alone";
@@ -168,10 +172,6 @@ impl StableDiffusion {
                 .remedies([Remedy::Give(Field::Refiner)])),
             (Uses::ToStart(strength) | Uses::ToRefine(strength), _) if picture => {
                 Ok(Portion::Last(request.strength.unwrap_or(strength)))
-            }
-            _ if request.strength.is_some() => {
-                let error = Error::usage("is that of the noise on a picture to start from").of(Field::Strength);
-                Err(error.remedies([Remedy::Give(Field::InitImage)]))
             }
             _ => Ok(Portion::Whole),
         }
