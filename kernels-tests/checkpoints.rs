@@ -25,7 +25,7 @@ use crate::networks::{NETWORK, on_each_executor, within};
 use crate::support::test;
 use kept::{Kept, Tensors, reference, write};
 
-const FAMILIES: [&str; 4] = ["sd1", "sd1-inpaint", "sd2", "sdxl"];
+const FAMILIES: [&str; 5] = ["sd1", "sd1-inpaint", "sd2", "sdxl", "sdxl-refiner"];
 
 #[distributed_slice(crate::TRIALS)]
 fn trials() -> Vec<Trial> {
@@ -37,7 +37,8 @@ fn trials() -> Vec<Trial> {
             }));
         }
         trials.push(test(format!("checkpoints::{family}::configurations"), move || configurations(family)));
-        if family != "sd1-inpaint" {
+        // A refiner draws no picture from a text alone: kernels-tests/refiner.rs.
+        if !["sd1-inpaint", "sdxl-refiner"].contains(&family) {
             trials.push(test(format!("checkpoints::{family}::pictures"), move || pictures(family)));
             let on_each = on_each_executor(&format!("checkpoints::{family}::networks"), move |executor, kind| {
                 networks(family, DType::F16, executor, NETWORK[kind])

@@ -27,6 +27,7 @@ mod parity;
 mod pixels;
 mod prompts;
 mod race;
+mod refiner;
 mod rng;
 mod samplers;
 mod session;
@@ -34,6 +35,7 @@ mod shaders;
 mod support;
 mod tokenizer;
 mod translate;
+mod unclip;
 mod validate;
 
 use std::collections::BTreeMap;

@@ -15,6 +15,7 @@ use ornstein::ops::case::compare;
 use ornstein::weights::{Model, check, read_tensors};
 
 use crate::checkpoints::kept::Kept;
+use crate::unclip;
 
 /// The contract's largest relative error of a network on the CPU.
 const TOLERANCE: f64 = 2e-5;
@@ -106,7 +107,8 @@ fn every_class() -> Result<(), Failed> {
     .map(|family| cases.join(family));
     let models = folders.iter().map(|folder| Model::open(folder));
     let control = Kept::of("controlnet-sd1")?.write_folder(controls.path())?;
-    for model in models.collect::<Result<Vec<_>, _>>()?.into_iter().chain([control]) {
+    let varies = unclip::model("h", &serde_json::json!({}), &controls.path().join("unclip"))?;
+    for model in models.collect::<Result<Vec<_>, _>>()?.into_iter().chain([control, varies]) {
         let inspected: Vec<_> = inspect(&model)?.components.into_iter().map(|part| part.component).collect();
         let mut verified = Vec::new();
         verify(&model, &mut |part| verified.push(part.component.clone()))?;

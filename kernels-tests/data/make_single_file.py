@@ -23,7 +23,8 @@ import tempfile
 import numpy as np
 import torch
 from diffusers import (AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler, StableDiffusionPipeline,
-                       StableDiffusionInpaintPipeline, StableDiffusionXLPipeline, UNet2DConditionModel)
+                       StableDiffusionInpaintPipeline, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline,
+                       UNet2DConditionModel)
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -192,9 +193,9 @@ def unet_config(channels, cross, heads, layers, depths, sample_size, **more):
                 sample_size=sample_size, **more)
 
 
-def sdxl_added(pooled):
+def sdxl_added(pooled, ids=6):
     return dict(use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
-                projection_class_embeddings_input_dim=pooled + 6 * 256)
+                projection_class_embeddings_input_dim=pooled + ids * 256)
 
 
 def vae_config(channels, layers, scaling):
@@ -207,6 +208,7 @@ SD1_PREFIX = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "te
 SD2_PREFIX = SD1_PREFIX | {"text_encoder": "cond_stage_model.model."}
 SDXL_PREFIX = SD1_PREFIX | {"text_encoder": "conditioner.embedders.0.transformer.",
                             "text_encoder_2": "conditioner.embedders.1.model."}
+REFINER_PREFIX = SD1_PREFIX | {"text_encoder_2": "conditioner.embedders.0.model."}
 PNDM = (PNDMScheduler, dict(skip_prk_steps=True, set_alpha_to_one=False, **BETAS))
 # The keys of the scheduler_config.json that are published with each family, by its class: some are of other classes, and
 # what is not there takes the default of the class that reads it.
@@ -263,6 +265,14 @@ FAMILIES = {
                    unet_config((64, 64, 128), 192, [1, 1, 2], 1, [0, 1, 2], 128, **sdxl_added(96)),
                    vae_config(SMALL_VAE, 1, 0.13025), (EulerDiscreteScheduler, dict(timestep_spacing="leading", **BETAS)),
                    open_clip=("text_encoder_2",)),
+    # diffusers knows it by the tenth layer of its text encoder.
+    "sdxl-refiner": Family(StableDiffusionXLImg2ImgPipeline, REFINER_PREFIX,
+                           {"text_encoder_2": (CLIPTextModelWithProjection, text_config(128, 10, "gelu", proj=128))},
+                           unet_config((64, 64, 128, 128), 128, [1, 1, 2, 2], 1, [0, 1, 1, 0], 128, **sdxl_added(128, 5))
+                           | dict(transformer_layers_per_block=2),
+                           vae_config(SMALL_VAE, 1, 0.13025),
+                           (EulerDiscreteScheduler, dict(timestep_spacing="leading", **BETAS)),
+                           open_clip=("text_encoder_2",)),
 }
 REAL_VAE = (128, 256, 512, 512)
 FULL = {
@@ -300,7 +310,9 @@ def confirm(family, modules, file):
         if f"text_encoder{suffix}" in modules:
             pad = "!" if f"text_encoder{suffix}" in family.open_clip else "<|endoftext|>"
             parts[f"tokenizer{suffix}"] = tokenizer(pad)
-    if family.pipeline is not StableDiffusionXLPipeline:
+    if family.pipeline is StableDiffusionXLImg2ImgPipeline:
+        parts |= dict(text_encoder=None, tokenizer=None, requires_aesthetics_score=True)
+    elif family.pipeline is not StableDiffusionXLPipeline:
         parts |= dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     with tempfile.TemporaryDirectory() as folder:
         # Configurations alone, so that every weight is the file's.
@@ -332,8 +344,11 @@ def forward(modules, g, size, unet_only=False):
               "encoder_hidden_states": torch.randn((2, 77, c.cross_attention_dim), generator=g)}
     added = {}
     if c.addition_embed_type:
-        added["text_embeds"] = torch.randn((2, c.projection_class_embeddings_input_dim - 6 * 256), generator=g)
-        added["time_ids"] = torch.tensor([[1024.0, 768.0, 0.0, 16.0, 1024.0, 1024.0]] * 2)
+        refines = c.projection_class_embeddings_input_dim == c.cross_attention_dim + 5 * 256
+        ids = [1024.0, 768.0, 0.0, 16.0, *([6.0] if refines else [1024.0, 1024.0])]
+        width = c.projection_class_embeddings_input_dim - len(ids) * 256
+        added["text_embeds"] = torch.randn((2, width), generator=g)
+        added["time_ids"] = torch.tensor([ids] * 2)
     with torch.no_grad():
         y = unet(*inputs.values(), added_cond_kwargs=added).sample
         put("unet", inputs | added, {"sample": y})

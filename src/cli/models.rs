@@ -7,7 +7,8 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::{flag, print, print_json};
-use crate::error::{Error, Result, message, short, ten};
+use crate::error::{Error, Field, Result, message, short, ten};
+use crate::image::Picture;
 use crate::inspect::{Inspection, inspect, verify};
 use crate::network::Executor;
 use crate::systems::{Part, Request, Settings, Studio};
@@ -138,9 +139,15 @@ fn show(progress: Progress, bar: &ProgressBar) {
 /// What a picture by the model's defaults runs, if it draws any.
 fn drawing(model: Model) -> String {
     let draws = model.has("unet");
-    let request = Request::default();
     let open = || {
         let studio = Studio::open(model)?;
+        let mut request = Request::default();
+        if studio.settings(&request).is_err() && studio.row().takes.contains(&Field::InitImage) {
+            // What works on a picture is shown one.
+            let side = 512;
+            request.init_image =
+                Some(Picture { width: side, height: side, rgb: vec![0; 3 * side * side], parameters: None });
+        }
         let Settings { width, height, steps, sampler, .. } = studio.settings(&request)?;
         let parts = studio.parts(&Executor::Cpu, &request)?;
         Ok::<_, Error>((studio.row().classes[0], format!("{width}x{height}, {steps} steps of {sampler}"), parts))

@@ -62,6 +62,65 @@ pub static SDXL: Published = Published {
     parts: &[("text_encoder", CLIP_L), ("text_encoder_2", OPEN_CLIP_BIG_G), ("unet", SDXL_UNET), ("vae", VAE)],
 };
 
+/// SDXL's refiner 1.0.
+static SDXL_REFINER: Published = Published {
+    name: "sdxl-refiner",
+    latent: 128,
+    parts: &[
+        ("text_encoder_2", OPEN_CLIP_BIG_G),
+        (
+            "unet",
+            r#"{"block_out_channels": [384, 768, 1536, 1536], "attention_head_dim": [6, 12, 24, 24],
+                "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+                "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+                "transformer_layers_per_block": 4, "cross_attention_dim": 1280, "use_linear_projection": true,
+                "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+                "projection_class_embeddings_input_dim": 2560}"#,
+        ),
+        ("vae", VAE),
+    ],
+};
+
+/// Stable Diffusion 2.1 unCLIP, with OpenCLIP's ViT-H, at 768 x 768.
+static SD21_UNCLIP: Published = Published {
+    name: "sd21-unclip",
+    latent: 96,
+    parts: &[
+        ("text_encoder", OPEN_CLIP_H),
+        (
+            "image_encoder",
+            r#"{"hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 16, "num_hidden_layers": 32,
+                "patch_size": 14, "projection_dim": 1024, "hidden_act": "gelu"}"#,
+        ),
+        (
+            "unet",
+            r#"{"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": true,
+                "class_embed_type": "projection", "projection_class_embeddings_input_dim": 2048}"#,
+        ),
+        ("vae", VAE),
+    ],
+};
+
+/// The smaller one, with OpenAI's ViT-L.
+static SD21_UNCLIP_SMALL: Published = Published {
+    name: "sd21-unclip-small",
+    latent: 96,
+    parts: &[
+        ("text_encoder", OPEN_CLIP_H),
+        (
+            "image_encoder",
+            r#"{"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+                "patch_size": 14, "projection_dim": 768}"#,
+        ),
+        (
+            "unet",
+            r#"{"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": true,
+                "class_embed_type": "projection", "projection_class_embeddings_input_dim": 1536}"#,
+        ),
+        ("vae", VAE),
+    ],
+};
+
 /// SSD-1B, SDXL with fewer transformers (Gupta et al. 2024): its UNet alone, the rest is SDXL's. The depths are those
 /// whose count of parameters is that of the published file.
 static SSD_1B: Published = Published {
@@ -169,6 +228,9 @@ pub static PUBLISHED: &[&Published] = &[
     &SD15,
     &SD21,
     &SDXL,
+    &SDXL_REFINER,
+    &SD21_UNCLIP,
+    &SD21_UNCLIP_SMALL,
     &SSD_1B,
     &VEGA,
     &TINY_SD,
@@ -237,6 +299,10 @@ mod tests {
             (&SD15, "vae", 49.49),
             // Without `to_logits`, which no picture needs.
             (&LDM_TEXT, "bert", 542.90),
+            (&SDXL_REFINER, "unet", 2259.53),
+            (&SD21_UNCLIP, "unet", 870.17),
+            (&SD21_UNCLIP, "image_encoder", 632.08),
+            (&SD21_UNCLIP_SMALL, "image_encoder", 303.97),
             (&SSD_1B, "unet", 1331.33),
             (&VEGA, "unet", 745.23),
             (&TINY_SD, "unet", 323.38),

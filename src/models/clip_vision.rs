@@ -101,7 +101,9 @@ impl Config {
         // A row of patches above the picture sees nothing and is 0: what the class's token begins with.
         let conv = Conv { out: width, kernel: patch, stride: patch, padding: [patch, 0, 0, 0] };
         let patches = m.conv_without_bias("patch_embedding", pixels, conv)?;
-        let row = |i: usize| i / tokens * side * (side + 1) + if i % tokens == 0 { 0 } else { side - 1 + i % tokens };
+        let row = |i: usize| {
+            i / tokens * side * (side + 1) + if i.is_multiple_of(tokens) { 0 } else { side - 1 + i % tokens }
+        };
         let rows = m.graph().constant(Kind::U32, ids([batch, tokens], row));
         let positions = m.table("position_embedding", tokens, width);
         let x = m.node("tokens", Embedding { positions: true }, &[rows, patches, positions])?;

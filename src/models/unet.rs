@@ -52,8 +52,9 @@ impl Config {
     /// The forward pass on latents of any size, `height` x `width`, and `tokens` tokens of text.
     ///
     /// Inputs: `sample` `[B, H, W, C]`, `timestep` `[B]` in training steps, `encoder_hidden_states` `[B, T, D]`; SDXL
-    /// also `text_embeds` `[B, P]` and `time_ids` `[B, N]`, unCLIP `class_labels` `[B, V]`, and a network with [`Config::guidance_width`]
-    /// `timestep_cond` `[B, G]`, rows of [`Config::guidance_embedding`]. Output: `sample` `[B, H, W, C]`.
+    /// also `text_embeds` `[B, P]` and `time_ids` `[B, N]`, unCLIP `class_labels` `[B, V]`, and a network with
+    /// [`Config::guidance_width`] `timestep_cond` `[B, G]`, rows of [`Config::guidance_embedding`]. Output: `sample`
+    /// `[B, H, W, C]`.
     ///
     /// # Errors
     /// If the configuration contradicts itself (heads or groups that do not divide the channels), naming the node.

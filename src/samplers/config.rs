@@ -3,8 +3,6 @@
 
 use serde_json::{Map, Value};
 
-use super::betas::Training;
-use super::ddpm;
 use crate::error::{Error, Field, Remedy, Result, short};
 
 /// The parsed keys of a `scheduler_config.json`. The default has none, so that every sampler takes its class's
@@ -70,20 +68,6 @@ impl Config {
             self.keys.insert(PREDICTION.into(), kind.into());
         }
         self
-    }
-
-    /// What a picture and noise of unit variance are multiplied with to be the picture with the noise of a training
-    /// step, as `DDPMScheduler.add_noise` has them.
-    ///
-    /// # Errors
-    /// If the model was not trained on that step, or the config asks for what is not built.
-    pub fn noise_level(&self, level: usize) -> Result<(f32, f32)> {
-        let training = Training::new(self, &ddpm::DEFAULTS)?;
-        let known = training.alphas.len();
-        if level < known {
-            return Ok(training.mix(level));
-        }
-        Err(Error::usage(format!("{level}, but the model knows 0 to {}", known - 1)).of(Field::NoiseLevel))
     }
 
     /// An error that names a key and its value.

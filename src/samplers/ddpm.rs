@@ -5,7 +5,7 @@
 use super::betas::{CURVES, Curve, Defaults, EXACT};
 use super::spacing::discrete_timesteps;
 use super::{Config, Limit, Method, Noise, Prediction, Sampler, Schedule, Setup, Training, mix};
-use crate::error::Result;
+use crate::error::{Error, Field, Result};
 
 const ALL_CURVES: &[(&str, Curve)] =
     &[CURVES[0], CURVES[1], CURVES[2], ("laplace", Curve::Laplace), ("sigmoid", Curve::Sigmoid)];
@@ -45,6 +45,22 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
     let limit = Limit::read(config, Some(true))?;
     Ok(Setup { schedule: Schedule::discrete(&timesteps, training), prediction, limit }
         .sampler(Ddpm { alphas, variance }))
+}
+
+impl Config {
+    /// What a picture and noise of unit variance are multiplied with to be the picture with the noise of a training
+    /// step, as `DDPMScheduler.add_noise` has them.
+    ///
+    /// # Errors
+    /// If the model was not trained on that step, or the config asks for what is not built.
+    pub fn noise_level(&self, level: usize) -> Result<(f32, f32)> {
+        let training = Training::new(self, &DEFAULTS)?;
+        let known = training.alphas.len();
+        if level < known {
+            return Ok(training.mix(level));
+        }
+        Err(Error::usage(format!("{level}, but the model knows 0 to {}", known - 1)).of(Field::NoiseLevel))
+    }
 }
 
 impl Method for Ddpm {

@@ -303,6 +303,11 @@ impl Rest {
         Self { batch, done: 0, at_once: batch }
     }
 
+    /// Parts of no more pictures than this.
+    pub fn at_most(&mut self, pictures: usize) {
+        self.at_once = self.at_once.min(pictures);
+    }
+
     /// The next part's pictures, its number, and how many parts there are.
     pub fn next_part(&self) -> Option<(Range<usize>, (usize, usize))> {
         let range = self.done..self.batch.min(self.done + self.at_once);

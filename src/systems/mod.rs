@@ -120,7 +120,7 @@ pub static TABLE: &[Row] = &[
         classes: &["StableUnCLIPImg2ImgPipeline"],
         about: "picture to others like it: Stable Diffusion 2.1 unCLIP",
         takes: PICTURE_TO_PICTURE,
-        example: &[(Field::Model, "path/to/stable-diffusion-2-1-unclip"), (Field::InitImage, "lighthouse.png")],
+        example: &[(Field::Model, "sd21-unclip"), (Field::InitImage, "lighthouse.png")],
         fits: |model| fits(model, &UNCLIP),
         open: |models| Ok(Box::new(StableDiffusion::open(models, &UNCLIP)?)),
     },

@@ -13,7 +13,8 @@ pub(super) struct Names {
     pub refiner: Option<String>,
 }
 
-/// What made the picture of this place in the batch with the models of these names: the prompt, a line for the negative prompt if there is one, and one line of `key: value`.
+/// What made the picture of this place in the batch with the models of these names: the prompt, a line for the negative
+/// prompt if there is one, and one line of `key: value`.
 pub(super) fn parameters(request: &Request, settings: &Settings, index: usize, names: &Names) -> String {
     let prompt = request.shown_prompt.as_ref().unwrap_or(&request.prompt).trim();
     let negative = request.negative.as_deref().unwrap_or_default().trim();

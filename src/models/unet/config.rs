@@ -43,6 +43,18 @@ pub struct Config {
     pub(super) freq_shift: f32,
 }
 
+/// SDXL's added embedding (`addition_embed_type` `text_time`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextTime {
+    /// Width of the pooled text embedding.
+    pub text_width: usize,
+    /// How many time ids there are: 6, original height and width, the crop's top and left, target height and width; or
+    /// 5, a refiner's, with an aesthetic score in the place of the last two.
+    pub ids: usize,
+    /// Sines and cosines for each of the time ids.
+    pub id_width: usize,
+}
+
 impl TextTime {
     /// Whether it takes an aesthetic score.
     pub fn takes_score(&self) -> bool {
@@ -56,18 +68,6 @@ impl TextTime {
         let text_width = (self.text_width + self.ids * self.id_width).checked_sub(ids * self.id_width)?;
         (text_width > 0).then_some(Self { text_width, ids, ..self })
     }
-}
-
-/// SDXL's added embedding (`addition_embed_type` `text_time`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TextTime {
-    /// Width of the pooled text embedding.
-    pub text_width: usize,
-    /// How many time ids there are: 6, original height and width, the crop's top and left, target height and width; or
-    /// 5, a refiner's, with an aesthetic score in the place of the last two.
-    pub ids: usize,
-    /// Sines and cosines for each of the time ids.
-    pub id_width: usize,
 }
 
 impl Config {

@@ -39,6 +39,8 @@ use crate::weights::Model;
 
 /// Where a refiner takes over, if the request does not say so.
 const REFINER_START: f64 = 0.8;
+/// How many pictures are made at once of a given one.
+const MOST_AT_ONCE: usize = 16;
 
 /// A model of the family: its configurations read and understood.
 pub struct StableDiffusion {
@@ -63,7 +65,10 @@ pub fn unet_of(model: &Model) -> Result<unet::Config> {
     let path = "unet/config.json";
     let mut unet = unet::Config::from_json(&model.text(path)?, &model.path(path).display().to_string())?;
     if let (Some(added), Some(scored)) = (unet.text_time, index_flag(model, "requires_aesthetics_score")?) {
-        unet.text_time = added.scored(scored).or(unet.text_time);
+        let key = "requires_aesthetics_score";
+        let what = format!("{key} is {scored}, which leaves the UNet's projection_class_embeddings_input_dim no text");
+        let fail = || Error::config(model.path("model_index.json").display(), what);
+        unet.text_time = Some(added.scored(scored).ok_or_else(fail)?);
     }
     Ok(unet)
 }
@@ -149,9 +154,13 @@ impl StableDiffusion {
             }
             (Uses::ToVary, _) => Ok(Portion::Whole),
             (Uses::ToRefine(_), _) if !picture => {
-                let what = "this model refines a picture, and draws none from a text alone: give it as the refiner of \
-                            an SDXL base model, or";
+                let what = "this model refines a picture, or finishes that of an SDXL base model as its refiner, and \
+                            draws none from a text alone";
                 error(what, Remedy::Give(Field::InitImage))
+            }
+            _ if request.strength.is_some() && !picture => {
+                let error = Error::usage("is that of the noise on a picture to start from").of(Field::Strength);
+                Err(error.remedies([Remedy::Give(Field::InitImage)]))
             }
             (_, Some(_)) if picture => {
                 let what = "a refiner goes on with what was drawn from a text alone";
@@ -163,10 +172,6 @@ impl StableDiffusion {
                 .remedies([Remedy::Give(Field::Refiner)])),
             (Uses::ToStart(strength) | Uses::ToRefine(strength), _) if picture => {
                 Ok(Portion::Last(request.strength.unwrap_or(strength)))
-            }
-            _ if request.strength.is_some() => {
-                let error = Error::usage("is that of the noise on a picture to start from").of(Field::Strength);
-                Err(error.remedies([Remedy::Give(Field::InitImage)]))
             }
             _ => Ok(Portion::Whole),
         }
@@ -212,6 +217,10 @@ impl StableDiffusion {
         };
         let mut decoder = Decoder::new(&self.vae, "vae", self.vae_in_f32());
         let mut rest = Rest::new(kit.request.batch);
+        if picture.is_some() || varied.is_some() {
+            // What each begins with is made before anything can say that it does not fit.
+            rest.at_most(MOST_AT_ONCE);
+        }
         while let Some((range, part)) = rest.next_part() {
             let mut noise = kit.noise(range.clone());
             let classes = varied.as_ref().map(|varied| varied.noised(&mut noise));
@@ -248,8 +257,9 @@ impl System for StableDiffusion {
         };
         let settings = Settings::of(request, &own)?;
         self.reader.iter().try_for_each(|reader| reader.check(request))?;
-        // Also that there are steps for a refiner.
-        self.stages(models, request, &settings)?;
+        if let Some((refiner, refining)) = self.refining(request, &settings)? {
+            refining.sampler(&refiner.schedule)?;
+        }
         Ok(settings)
     }
 

@@ -48,6 +48,22 @@ impl StableDiffusion {
         Err(Error::config(place().display(), what))
     }
 
+    /// The refiner, if there is one, and its settings: the rest of the steps, by the request's sampler or its own.
+    ///
+    /// # Errors
+    /// If its schedule is of a sampler that is not built.
+    pub(super) fn refining(&self, request: &Request, settings: &Settings) -> Result<Option<(&Self, Settings)>> {
+        let (Some(refiner), Portion::Before(share)) = (self.refiner.as_deref(), settings.portion) else {
+            return Ok(None);
+        };
+        let sampler = match &request.sampler {
+            Some(name) => name.clone(),
+            None => refiner.schedule.default_sampler()?.into(),
+        };
+        let portion = Portion::From(share);
+        Ok(Some((refiner, Settings { portion, sampler, prediction: None, ..settings.clone() })))
+    }
+
     /// The stages, in order, with their texts.
     ///
     /// # Errors
@@ -59,15 +75,7 @@ impl StableDiffusion {
         settings: &Settings,
     ) -> Result<Vec<Stage<'s, 'm, Texts>>> {
         let mut stages = vec![self.stage(models, request, settings.clone())?];
-        if let (Some(refiner), Some(models), Portion::Before(share)) =
-            (self.refiner.as_deref(), models.refiner.as_deref(), settings.portion)
-        {
-            let sampler = match &request.sampler {
-                Some(name) => name.clone(),
-                None => refiner.schedule.default_sampler()?.into(),
-            };
-            let portion = Portion::From(share);
-            let settings = Settings { portion, sampler, prediction: None, ..settings.clone() };
+        if let (Some((refiner, settings)), Some(models)) = (self.refining(request, settings)?, &models.refiner) {
             stages.push(refiner.stage(models, request, settings)?);
         }
         Ok(stages)
