@@ -49,7 +49,7 @@ fn entry() -> Entry {
     Entry {
         name: "small".into(),
         about: "a test".into(),
-        family: "sd1".into(),
+        family: Some("sd1".into()),
         kind: Kind::Folder,
         repository: Some("owner/small".into()),
         revision: Some("v1".into()),
