@@ -33,6 +33,7 @@ mod shaders;
 mod support;
 mod tokenizer;
 mod translate;
+mod upscale;
 mod validate;
 
 use std::collections::BTreeMap;

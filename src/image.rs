@@ -12,6 +12,7 @@ mod resize;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 pub use decode::decode_png;
+pub use resize::Filter;
 
 const KEYWORD: &str = "parameters";
 
@@ -73,8 +74,13 @@ impl Picture {
     /// Its pixels from 0 to 1, `[1, height, width, 3]`. A picture of another size is resized, each side by itself, as
     /// diffusers' `VaeImageProcessor` does by default: with Lanczos' filter.
     pub fn to_tensor(&self, width: usize, height: usize) -> Tensor {
-        let bytes = resize::resize(&self.rgb, [self.width, self.height], [width, height]);
+        let bytes = self.resized(Filter::Lanczos, [width, height]);
         Tensor::new([1, height, width, 3], bytes.into_iter().map(|byte| f32::from(byte) / 255.0).collect())
+    }
+
+    /// Its pixels at this width and height, each side resized by itself: Pillow's bytes.
+    pub fn resized(&self, filter: Filter, to: [usize; 2]) -> Vec<u8> {
+        resize::resize(filter, &self.rgb, [self.width, self.height], to)
     }
 }
 

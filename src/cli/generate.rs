@@ -53,7 +53,7 @@ pub(super) struct Generate {
     /// Pixels, a multiple of the VAE's factor [default: the model's]
     #[arg(short = 'H', long, value_name = "PIXELS")]
     height: Option<usize>,
-    /// Denoising steps [default: 25]
+    /// Denoising steps [default: the model's, 25 for most]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
     /// How closely to follow the prompt; 1 or less skips the unconditional pass [default: 7.5, SDXL 5, built-in model

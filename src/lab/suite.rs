@@ -58,6 +58,37 @@ pub static SD21: Published = Published {
     ],
 };
 
+/// InstructPix2Pix.
+pub static PIX2PIX: Published = Published {
+    name: "pix2pix",
+    latent: 64,
+    parts: &[("text_encoder", CLIP_L), ("unet", r#"{"cross_attention_dim": 768, "in_channels": 8}"#), ("vae", VAE)],
+};
+
+/// The x4 upscaler, of pictures of 128 x 128.
+pub static X4: Published = Published {
+    name: "x4",
+    latent: 128,
+    parts: &[
+        ("text_encoder", OPEN_CLIP_H),
+        (
+            "unet",
+            r#"{"block_out_channels": [256, 512, 512, 1024], "cross_attention_dim": 1024, "in_channels": 7,
+                "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D",
+                                     "CrossAttnDownBlock2D"],
+                "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+                "num_class_embeds": 1000, "only_cross_attention": [true, true, true, false],
+                "use_linear_projection": true}"#,
+        ),
+        (
+            "vae",
+            r#"{"block_out_channels": [128, 256, 512], "layers_per_block": 2, "scaling_factor": 0.08333,
+                "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+                "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#,
+        ),
+    ],
+};
+
 /// SDXL base 1.0.
 pub static SDXL: Published = Published {
     name: "sdxl",
@@ -79,7 +110,7 @@ pub static SDXL: Published = Published {
 };
 
 /// A published family of models, whose shapes are timed without its weights.
-pub static PUBLISHED: [&Published; 3] = [&SD15, &SD21, &SDXL];
+pub static PUBLISHED: [&Published; 5] = [&SD15, &SD21, &SDXL, &PIX2PIX, &X4];
 
 /// The published models of that name.
 pub fn published(name: &str) -> Option<&'static Published> {
@@ -227,6 +258,9 @@ mod tests {
             (&SDXL, "unet", 2567.46),
             (&SDXL, "text_encoder_2", 694.66),
             (&SD15, "vae", 49.49),
+            (&PIX2PIX, "unet", 859.53),
+            (&X4, "unet", 473.40),
+            (&X4, "vae", 32.97),
         ] {
             let graphs = family.networks(8, 1).unwrap();
             let graph = graphs.iter().find(|graph| graph.network == network).unwrap();

@@ -75,6 +75,12 @@ impl Training {
         Ok(Self { alphas, steps })
     }
 
+    /// What a picture and noise of unit variance are multiplied with to be the latents of a training step.
+    pub fn mix(&self, timestep: usize) -> (f32, f32) {
+        let alpha = self.alphas[timestep];
+        (alpha.sqrt(), (1.0 - alpha).sqrt())
+    }
+
     /// Noise over signal for each training step: `sqrt((1 - alpha) / alpha)`.
     pub fn sigmas(&self) -> Vec<f32> {
         self.alphas.iter().map(|alpha| ((1.0 - alpha) / alpha).sqrt()).collect()

@@ -112,6 +112,20 @@ pub(super) fn is_class(class: &str) -> bool {
 }
 
 impl Config {
+    /// What a picture and noise of unit variance are multiplied with to be the picture with the noise of a training
+    /// step, as `DDPMScheduler.add_noise` has them.
+    ///
+    /// # Errors
+    /// If the model was not trained on that step, or the config asks for what is not built.
+    pub fn noise_level(&self, level: usize) -> Result<(f32, f32)> {
+        let training = Training::new(self, &ddpm::DEFAULTS)?;
+        let known = training.alphas.len();
+        if level < known {
+            return Ok(training.mix(level));
+        }
+        Err(Error::usage(format!("{level}, but the model knows 0 to {}", known - 1)).of(Field::NoiseLevel))
+    }
+
     /// The name of the sampler that the file was written for, by its `_class_name` and `algorithm_type`; of one that
     /// honours the file's `rescale_betas_zero_snr`, where that class does not.
     ///

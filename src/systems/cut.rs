@@ -11,8 +11,30 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::models::ports::Changes;
 use crate::network::{Network, Outputs};
+use crate::ops::Ty;
+use crate::ops::concat::Concat;
 use crate::samplers::LinearSampler;
 use crate::tensor::{Shape, Tensor};
+
+/// The network's input and output that are the state.
+pub(super) const SAMPLE: &str = "sample";
+/// The input that [`joined`] makes.
+const BESIDE: &str = "beside";
+
+/// The graph of a network whose input is the state and, in its last `channels`, what is the same at every step: that
+/// becomes an input of its own, [`Given::beside`].
+///
+/// # Errors
+/// If the network takes no state with more channels.
+pub fn joined(mut graph: Graph, channels: usize) -> Result<Graph> {
+    let missing = || Error::shape(format!("the network has no input {SAMPLE} of more than {channels} channels"));
+    let whole = graph.input_named(SAMPLE).map(|id| graph.shape(id).clone()).ok_or_else(missing)?;
+    let own = whole.channels().checked_sub(channels).filter(|own| *own > 0).ok_or_else(missing)?;
+    let parts =
+        [(SAMPLE, own), (BESIDE, channels)].map(|(name, channels)| (name, Ty::act(whole.with_channels(channels))));
+    graph.compute_input(SAMPLE, BESIDE, Concat, &parts)?;
+    Ok(graph)
+}
 
 /// The graphs of the parts: of pictures, of texts, of all steps' times, and of one step.
 pub struct Cut {
@@ -47,6 +69,8 @@ pub struct Given {
     pub picture: Vec<(String, Tensor)>,
     /// A row for each text.
     pub text: Vec<(&'static str, Tensor)>,
+    /// What is [`joined`] to the state: a row for each text of each picture, the first text's of all pictures first.
+    pub beside: Option<Tensor>,
     /// A row for each text at each step, the first step's first.
     pub time: Vec<(&'static str, Tensor)>,
     /// Numbers that are the same in all rows: one for each step.
@@ -146,6 +170,7 @@ impl Stepper {
         kit.mark(Phase::Denoise, "embeddings of the times");
 
         let mut network = kit.load(kit.executor, step).await?;
+        held.extend(given.beside.map(|tensor| (BESIDE.to_string(), tensor)));
         network.network.hold(held)?;
         Ok(Self { network, timed, scales: given.step, pictures, texts })
     }

@@ -198,10 +198,24 @@ impl<'a> Kit<'a> {
     /// # Errors
     /// If it cannot be loaded or run.
     pub(super) async fn once(&mut self, part: Part, inputs: &[(&str, &Tensor)], place: &str) -> Result<Outputs> {
+        self.once_on(self.executor, part, inputs, place).await
+    }
+
+    /// The same on this executor.
+    ///
+    /// # Errors
+    /// As [`Kit::once`].
+    pub(super) async fn once_on(
+        &mut self,
+        executor: &Executor,
+        part: Part,
+        inputs: &[(&str, &Tensor)],
+        place: &str,
+    ) -> Result<Outputs> {
         if part.graph.nodes.is_empty() {
             return Ok(Outputs::new());
         }
-        let mut network = self.load(self.executor, part).await?;
+        let mut network = self.load(executor, part).await?;
         let outputs = self.pass(&mut network, inputs, place).await?;
         self.release(network);
         Ok(outputs)

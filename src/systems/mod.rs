@@ -8,6 +8,7 @@
 pub mod cut;
 pub mod decode;
 pub mod denoise;
+mod encode;
 pub mod families;
 pub mod guidance;
 mod kept;
@@ -21,6 +22,7 @@ pub mod stable_diffusion;
 mod studio;
 pub mod system;
 pub mod text;
+mod tiles;
 
 pub use loras::Loras;
 pub use part::{Models, Part};
@@ -33,7 +35,7 @@ use crate::models::{unet, unet2d};
 use crate::weights::Model;
 use pixels::{Defaults, Pixels};
 use stable_diffusion::StableDiffusion;
-use stable_diffusion::variant::{SD, SDXL, Variant};
+use stable_diffusion::variant::{EDITOR, SD, SDXL, UPSCALER, Variant};
 
 /// A system that is built.
 pub struct Row {
@@ -99,6 +101,32 @@ pub static TABLE: &[Row] = &[
         open: |models| Ok(Box::new(StableDiffusion::open(models, &SDXL)?)),
     },
     Row {
+        classes: &["StableDiffusionInstructPix2PixPipeline"],
+        about: "text and picture to picture: InstructPix2Pix edits as it is told",
+        takes: EDIT,
+        example: &[
+            (Field::Prompt, "make the mountains snowy"),
+            (Field::Model, "pix2pix"),
+            (Field::InitImage, "photo.png"),
+            (Field::ImageGuidance, "1.5"),
+        ],
+        fits: |model| fits(model, &EDITOR),
+        open: |models| Ok(Box::new(StableDiffusion::open(models, &EDITOR)?)),
+    },
+    Row {
+        classes: &["StableDiffusionUpscalePipeline"],
+        about: "text and picture to a picture four times as large: Stable Diffusion's x4 upscaler",
+        takes: UPSCALE,
+        example: &[
+            (Field::Prompt, "a white cat"),
+            (Field::Model, "x4"),
+            (Field::InitImage, "small.png"),
+            (Field::NoiseLevel, "20"),
+        ],
+        fits: |model| fits(model, &UPSCALER),
+        open: |models| Ok(Box::new(StableDiffusion::open(models, &UPSCALER)?)),
+    },
+    Row {
         classes: &["DDPMPipeline"],
         about: "noise to picture, in pixels, as the model was trained: 1000 steps",
         takes: NOISE_TO_PICTURE,
@@ -145,6 +173,38 @@ const TEXT_TO_PICTURE: &[Field] = &[
     Field::InitLatents,
 ];
 
+const EDIT: &[Field] = &[
+    Field::Prompt,
+    Field::Negative,
+    Field::InitImage,
+    Field::Steps,
+    Field::Guidance,
+    Field::ImageGuidance,
+    Field::Sampler,
+    Field::Spacing,
+    Field::Prediction,
+    Field::Eta,
+    Field::ClipSkip,
+    Field::Lora,
+    Field::InitLatents,
+];
+
+const UPSCALE: &[Field] = &[
+    Field::Prompt,
+    Field::Negative,
+    Field::InitImage,
+    Field::NoiseLevel,
+    Field::Steps,
+    Field::Guidance,
+    Field::Sampler,
+    Field::Spacing,
+    Field::Prediction,
+    Field::Eta,
+    Field::ClipSkip,
+    Field::Lora,
+    Field::InitLatents,
+];
+
 /// Whether the model's UNet is an unconditional one.
 fn is_in_pixels(model: &Model) -> bool {
     let path = "unet/config.json";
@@ -157,7 +217,11 @@ fn is_in_pixels(model: &Model) -> bool {
 fn fits(model: &Model, variant: &Variant) -> bool {
     let path = "unet/config.json";
     let config = model.text(path).and_then(|text| unet::Config::from_json(&text, path));
-    config.is_ok_and(|config| config.text_time.is_some() == variant.pooled)
+    config.is_ok_and(|config| {
+        let latents = config.out_channels;
+        config.text_time.is_some() == variant.pooled
+            && config.in_channels == latents + variant.picture.channels(latents)
+    })
 }
 
 /// The class that a model's `model_index.json` names, if there is one that can be understood and names any.

@@ -45,6 +45,13 @@ pub(super) fn parameters(
     if is_plain && [prompt, negative].iter().any(|text| text.contains(['(', '['])) {
         add("Emphasis", &"None");
     }
+    if let Some(guidance) = request.image_guidance {
+        // As the web UI has it.
+        add("Image CFG scale", &guidance);
+    }
+    if let Some(level) = request.noise_level {
+        add("Noise level", &level);
+    }
     add("RNG", &request.rng.automatic1111_name());
     for (index, (model, control)) in controls.iter().zip(&request.controls).enumerate() {
         add(&format!("ControlNet {index}"), &quoted(&guiding(model, control)));

@@ -87,17 +87,15 @@ pub fn levels(keys: &mut Keys, channels: &[usize], extent: Extent) -> Result<(Ve
             true => Ok(depth_of(keys, depths, layers)?.into_iter().map(Some).collect()),
             false => Ok(vec![None; layers]),
         };
-        Ok(Level {
-            channels: channels[i],
-            heads: heads[i],
-            only_cross: only_cross[i],
-            down: transformers(down_types[i] == CROSS_DOWN, &down_depths[i], layers[i])?,
-            // The way up is listed from the deepest level.
-            up: match &up_types {
-                Some(types) => transformers(types[n - 1 - i] == CROSS_UP, &up_depths[n - 1 - i], layers[i] + 1)?,
-                None => Vec::new(),
-            },
-        })
+        let down = transformers(down_types[i] == CROSS_DOWN, &down_depths[i], layers[i])?;
+        // The way up is listed from the deepest level.
+        let up = match &up_types {
+            Some(types) => transformers(types[n - 1 - i] == CROSS_UP, &up_depths[n - 1 - i], layers[i] + 1)?,
+            None => Vec::new(),
+        };
+        // Of a level without transformers it says nothing.
+        let only_cross = only_cross[i] && down.iter().chain(&up).any(Option::is_some);
+        Ok(Level { channels: channels[i], heads: heads[i], only_cross, down, up })
     });
     Ok((levels.collect::<Result<_>>()?, mid))
 }

@@ -39,6 +39,7 @@ pub static SDXL: Family = Family {
             ..TEXT_ENCODER
         },
     ],
+    leftovers: &[],
     architectures: &[],
     prediction: noise,
     side: |_| 128,

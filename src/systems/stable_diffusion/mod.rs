@@ -1,6 +1,8 @@
 //! Stable Diffusion 1, 2 and XL (Rombach et al. 2022, Podell et al. 2023): noise in a VAE's latents becomes a picture
-//! under the guidance of texts; diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`.
+//! under the guidance of texts; diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`. Two kinds work on
+//! a picture, which their UNets see next to the latents ([`beside`]).
 
+mod beside;
 mod control;
 mod text;
 pub mod variant;
@@ -8,12 +10,15 @@ pub mod variant;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use beside::Noising;
+use serde_json::Value;
 pub use text::Conditioning;
-use variant::Variant;
+use variant::{Uses, Variant};
 
-use super::cut::{Cut, Given};
+use super::cut::{Cut, Given, joined};
 use super::decode::{self, Decoder};
 use super::denoise::{Loop, given_state};
+use super::encode;
 use super::guidance::Guidance;
 use super::kit::{Kit, Rest};
 use super::part::{Models, Part};
@@ -28,6 +33,10 @@ use crate::models::{controlnet, unet};
 use crate::network::Executor;
 use crate::samplers;
 use crate::tensor::{Shape, Tensor};
+use crate::weights::Model;
+
+/// The `scaling_factor` of an upscaler's VAE, whatever its file says.
+const UPSCALER_SCALING: f32 = 0.08333;
 
 /// A model of the family: its configurations read and understood.
 pub struct StableDiffusion {
@@ -36,6 +45,8 @@ pub struct StableDiffusion {
     vae: Autoencoder,
     schedule: samplers::Config,
     controls: Vec<controlnet::Config>,
+    /// Of an upscaler's picture.
+    noising: Option<Noising>,
     /// The encoders of the last call, and its options.
     encoders: Mutex<Option<(Options, Arc<Vec<ClipText>>)>>,
 }
@@ -50,30 +61,38 @@ impl StableDiffusion {
         let unet = unet::Config::from_json(&text, &place)?;
         let (text, vae_place) = read("vae/config.json")?;
         let vae = Autoencoder::from_json(&text, &vae_place)?;
+        // As diffusers does, since the first files do not say it.
+        let vae = if variant.picture == Uses::ToEnlarge { vae.with_scaling(UPSCALER_SCALING) } else { vae };
         let (text, schedule_place) = read("scheduler/scheduler_config.json")?;
         let schedule = samplers::Config::from_json(&text, &schedule_place)?;
-        let channels = vae.latent_channels();
-        if [unet.in_channels, unet.out_channels] != [channels; 2] {
-            let what = format!(
-                "in_channels {} and out_channels {} do not fit the VAE's {channels} latent channels: inpainting and \
-                 upscaling models are not supported",
-                unet.in_channels, unet.out_channels
-            );
-            return Err(Error::config(place, what));
-        }
+        beside::check(&unet, &vae, variant).map_err(|what| Error::config(place, what))?;
+        let noising = (variant.picture == Uses::ToEnlarge).then(|| Noising::open(model, &unet)).transpose()?;
         let factor = vae.factor();
         let controls =
             models.controls.iter().map(|control| control::open(control, &unet, factor)).collect::<Result<_>>()?;
-        Ok(Self { variant, unet, vae, schedule, controls, encoders: Mutex::new(None) })
+        Ok(Self { variant, unet, vae, schedule, controls, noising, encoders: Mutex::new(None) })
     }
 
     /// Whether the unconditional pass is needed: not by a network that is told the guidance it was distilled with.
-    fn guided(&self, settings: &Settings) -> bool {
-        settings.guidance > 1.0 && self.unet.guidance_width.is_none()
+    fn guided(&self, request: &Request, settings: &Settings) -> bool {
+        let by_picture = self.variant.picture != Uses::ToEdit || beside::image_guidance(request) >= 1.0;
+        settings.guidance > 1.0 && self.unet.guidance_width.is_none() && by_picture
     }
 
-    fn guidance(&self, settings: &Settings) -> Guidance {
-        if self.guided(settings) { Guidance::by_text(settings.guidance) } else { Guidance::none() }
+    /// By the text and, of a picture that is edited, by that: nothing, the picture, the picture and the text.
+    fn guidance(&self, request: &Request, settings: &Settings) -> Guidance {
+        match self.variant.picture {
+            _ if !self.guided(request, settings) => Guidance::none(),
+            Uses::ToEdit => {
+                Guidance { rows: 3, terms: vec![(beside::image_guidance(request), 1, 0), (settings.guidance, 2, 1)] }
+            }
+            _ => Guidance::by_text(settings.guidance),
+        }
+    }
+
+    /// Whether the VAE overflows f16.
+    fn upcasts(&self) -> bool {
+        self.variant.upcasts && self.vae.force_upcast()
     }
 
     /// Height and width of the latents.
@@ -83,20 +102,33 @@ impl StableDiffusion {
 
     /// The UNet with its ControlNets, cut for a number of pictures at once, each drawn for texts of the shape `[texts,
     /// tokens, channels]`.
-    fn cut(&self, executor: &Executor, settings: &Settings, text: &Shape, pictures: usize) -> Result<Cut> {
+    fn cut(
+        &self,
+        executor: &Executor,
+        (request, settings): (&Request, &Settings),
+        text: &Shape,
+        pictures: usize,
+    ) -> Result<Cut> {
         let [height, width] = self.size(settings);
         let tokens = text.rows() / text.batch();
         let steps = settings.sampler(&self.schedule)?.timesteps().len();
-        let whole = |rows| self.unet.controlled_graph(&self.controls, rows, height, width, tokens);
+        let more = self.variant.picture.channels(self.vae.latent_channels());
+        let whole = |rows| {
+            let graph = self.unet.controlled_graph(&self.controls, rows, height, width, tokens)?;
+            if more == 0 { Ok(graph) } else { joined(graph, more) }
+        };
         let own = self.unet.ports(FORWARD).into_iter().map(|port| (port.name.to_string(), port.changes));
         let images = (0..self.controls.len()).map(|index| (controlnet::image_input(index), Changes::Picture));
         let inputs: Vec<_> = own.chain(images).collect();
-        let cut = Cut::of(["UNet", "unet"], &whole, &inputs, [pictures, steps], self.guidance(settings))?;
+        let cut = Cut::of(["UNet", "unet"], &whole, &inputs, [pictures, steps], self.guidance(request, settings))?;
         cut.sampled(executor, &|| settings.sampler(&self.schedule))
     }
 
     /// What the UNet's parts are given.
-    fn given(&self, request: &Request, settings: &Settings, text: &Conditioning, timesteps: &[f32]) -> Given {
+    ///
+    /// # Errors
+    /// If the request's noise level is more than the model knows.
+    fn given(&self, request: &Request, settings: &Settings, text: &Conditioning, timesteps: &[f32]) -> Result<Given> {
         let texts = text.context.shape.batch();
         let rows = texts * timesteps.len();
         let each = |row: &[f32], count: usize| Tensor::new([count, row.len()], row.repeat(count));
@@ -112,19 +144,23 @@ impl StableDiffusion {
         if let Some(embedding) = self.unet.guidance_embedding(settings.guidance) {
             time.push(("timestep_cond", each(&embedding, rows)));
         }
-        Given {
+        if let (Some(noising), Some(_)) = (&self.noising, self.unet.classes) {
+            time.push(("class_labels", Tensor::new([rows], vec![noising.level(request)? as f32; rows])));
+        }
+        Ok(Given {
             picture: control::images(request, settings),
             text: vec![("encoder_hidden_states", text.context.clone())],
             time,
+            beside: None,
             step: control::scales(request, timesteps.len()),
-        }
+        })
     }
 
     /// The latents of these pictures, which are part number `part` of `parts`: channels last.
     async fn latents(
         &self,
         kit: &mut Kit<'_>,
-        text: &Conditioning,
+        (text, seen): (&Conditioning, Option<&Tensor>),
         range: Range<usize>,
         (part, parts): (usize, usize),
     ) -> Result<Tensor> {
@@ -133,14 +169,16 @@ impl StableDiffusion {
         let sampler = || settings.sampler(&self.schedule);
         let first = sampler()?;
         let steps = first.timesteps().len();
-        let state = Shape::from([range.len(), height, width, self.unet.in_channels]);
+        let state = Shape::from([range.len(), height, width, self.unet.out_channels]);
+        let mut noise = kit.noise(range.clone());
+        let beside = self.beside(request, seen, &mut noise, text.context.shape.batch())?;
         let denoise = Loop {
-            cut: self.cut(kit.executor, settings, &text.context.shape, range.len())?,
-            given: self.given(request, settings, text, first.timesteps()),
+            cut: self.cut(kit.executor, (request, settings), &text.context.shape, range.len())?,
+            given: Given { beside, ..self.given(request, settings, text, first.timesteps())? },
             sampler: &sampler,
             start: given_state(request, &state, &range)?,
             state,
-            noise: kit.noise(range),
+            noise,
             told: (part * steps, parts * steps),
         };
         denoise.run(kit).await
@@ -154,10 +192,11 @@ impl StableDiffusion {
         }
         let texts = self.texts(kit.models, kit.request, kit.settings)?;
         let text = self.condition(kit, texts).await?;
-        let mut decoder = Decoder::new(&self.vae, self.variant.upcasts && self.vae.force_upcast());
+        let seen = self.look(kit).await?;
+        let mut decoder = Decoder::new(&self.vae, self.upcasts());
         let mut rest = Rest::new(kit.request.batch);
         while let Some((range, part)) = rest.next_part() {
-            let latents = match self.latents(kit, &text, range, part).await {
+            let latents = match self.latents(kit, (&text, seen.as_ref()), range, part).await {
                 Err(error) => {
                     rest.halve_for(kit, error)?;
                     continue;
@@ -173,26 +212,37 @@ impl StableDiffusion {
     }
 }
 
+/// `model_index.json`; null if there is none.
+fn index(model: &Model) -> Result<Value> {
+    let path = "model_index.json";
+    if model.has(path) { model.json(path) } else { Ok(Value::Null) }
+}
+
 impl System for StableDiffusion {
     fn settings(&self, models: &Models, request: &Request) -> Result<Settings> {
         let factor = self.vae.factor();
         let own = Own {
             model: &models.model,
-            size: self.unet.sample_size.map(|size| size.map(|side| side * factor)),
+            size: self.size_by_seen(request)?.or(self.unet.sample_size.map(|size| size.map(|side| side * factor))),
             factor,
-            steps: 25,
+            steps: self.variant.steps,
             guidance: self.variant.guidance,
             sampler: None,
             schedule: &self.schedule,
         };
+        if let Some(noising) = &self.noising {
+            noising.level(request)?;
+        }
         Settings::of(request, &own)
     }
 
     fn parts(&self, models: &Models, executor: &Executor, request: &Request, settings: &Settings) -> Result<Vec<Part>> {
         let texts = self.texts(models, request, settings)?;
-        let cut = self.cut(executor, settings, &texts.shape(), request.batch)?;
+        let size = [settings.height, settings.width];
+        let encoder = (self.variant.picture == Uses::ToEdit).then(|| encode::part(&self.vae, size)).transpose()?;
+        let cut = self.cut(executor, (request, settings), &texts.shape(), request.batch)?;
         let decoder = decode::part(&self.vae, self.size(settings), request.batch)?;
-        Ok(texts.parts.into_iter().chain(cut.parts()).chain([decoder]).collect())
+        Ok(texts.parts.into_iter().chain(encoder).chain(cut.parts()).chain([decoder]).collect())
     }
 
     fn draw<'a, 'k: 'a>(&'a self, kit: &'a mut Kit<'k>) -> Drawing<'a> {
@@ -219,6 +269,7 @@ mod tests {
             vae: Autoencoder::from_json(crate::lab::suite::VAE, "vae").unwrap(),
             schedule: samplers::Config::from_json("{}", "scheduler").unwrap(),
             controls: controls.iter().map(control).collect(),
+            noising: None,
             encoders: Mutex::new(None),
         }
     }
@@ -230,7 +281,7 @@ mod tests {
 
     /// The parts of its UNet for a picture of 512 x 512 with guidance.
     fn cut(controls: &[&str]) -> Cut {
-        sd15(controls).cut(&Executor::Cpu, &settings(512), &[2, 77, 768].into(), 1).unwrap()
+        sd15(controls).cut(&Executor::Cpu, (&Request::default(), &settings(512)), &[2, 77, 768].into(), 1).unwrap()
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl StableDiffusion {
     pub(super) fn texts(&self, models: &Models, request: &Request, settings: &Settings) -> Result<Texts> {
         let encoders = self.encoders(&models.model, request)?;
         let both = [request.negative.as_deref().unwrap_or(""), &request.prompt];
-        let texts = if self.guided(settings) { &both[..] } else { &both[1..] };
+        let texts = if self.guided(request, settings) { &both[..] } else { &both[1..] };
         let chunks = Chunks::of(&encoders, texts)?;
         let skip = request.conditioning.clip_skip.unwrap_or(self.variant.skip);
         let wanted = Wanted { state: self.variant.state, skip };
@@ -111,6 +111,10 @@ impl StableDiffusion {
         }
         let context = contexts.into_iter().reduce(|a, b| join_channels(&a, &b));
         let mut context = context.ok_or_else(|| Error::shape("there is no text encoder"))?;
+        // More rows than texts: the first text's with and without a picture.
+        let more = self.guidance(kit.request, kit.settings).rows - context.shape.batch();
+        let first = context.data[..context.data.len() / context.shape.batch()].repeat(more);
+        context = Tensor::new(context.shape.with_batch(context.shape.batch() + more), [first, context.data].concat());
         let mut pooled = pooled.filter(|_| self.variant.pooled);
         if self.variant.pooled && pooled.is_none() {
             let what = format!("{} needs a text encoder with a projection", self.variant.class);
@@ -126,10 +130,8 @@ impl StableDiffusion {
 
 /// `force_zeros_for_empty_prompt` of `model_index.json`: without a negative prompt the unconditional embeddings are 0.
 fn zero_when_empty(model: &Model) -> Result<bool> {
-    let path = "model_index.json";
-    let index: serde_json::Value = if model.has(path) { model.json(path)? } else { serde_json::Value::Null };
     // StableDiffusionXLPipeline's own default.
-    Ok(index.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool).unwrap_or(true))
+    Ok(super::index(model)?["force_zeros_for_empty_prompt"].as_bool().unwrap_or(true))
 }
 
 fn clear_first_row(tensor: &mut Tensor) {
