@@ -36,6 +36,7 @@ mod support;
 mod tokenizer;
 mod translate;
 mod unclip;
+mod upscale;
 mod validate;
 
 use std::collections::BTreeMap;

@@ -99,7 +99,7 @@ impl Kept {
             write_tensors(&folder.join(component).join("model.safetensors"), &tensors)?;
         }
         for (component, config) in &self.configs {
-            let file = if component == "scheduler" { "scheduler_config.json" } else { "config.json" };
+            let file = if component.ends_with("scheduler") { "scheduler_config.json" } else { "config.json" };
             std::fs::create_dir_all(folder.join(component))?;
             std::fs::write(folder.join(component).join(file), config.to_string())?;
             if let Some(suffix) = component.strip_prefix("text_encoder") {

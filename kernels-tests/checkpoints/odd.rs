@@ -155,6 +155,7 @@ fn leftovers() -> Result<(), Failed> {
         "alphas_cumprod",
         "global_step",
         "first_stage_model.loss.logvar",
+        "low_scale_model.sqrt_alphas_cumprod",
         "model_ema.diffusion_modelout2bias",
     ];
     all.extend(ones(&left));

@@ -22,9 +22,10 @@ import tempfile
 
 import numpy as np
 import torch
-from diffusers import (AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler, StableDiffusionPipeline,
-                       StableDiffusionInpaintPipeline, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline,
-                       UNet2DConditionModel)
+from diffusers import (AutoencoderKL, DDIMScheduler, DDPMScheduler, EulerAncestralDiscreteScheduler,
+                       EulerDiscreteScheduler, PNDMScheduler, StableDiffusionInpaintPipeline,
+                       StableDiffusionInstructPix2PixPipeline, StableDiffusionPipeline, StableDiffusionUpscalePipeline,
+                       StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline, UNet2DConditionModel)
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -77,7 +78,7 @@ RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_
           "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
 UNET = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0",
         "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2", "conv_norm_out": "out.0",
-        "conv_out": "out.2"}
+        "conv_out": "out.2", "class_embedding": "label_emb"}
 
 
 def unet_key(name, config):
@@ -218,15 +219,23 @@ PUBLISHED = {
     DDIMScheduler: SHARED | dict(prediction_type="v_prediction"),
     EulerDiscreteScheduler: SHARED | dict(prediction_type="epsilon", timestep_spacing="leading",
                                           interpolation_type="linear", sample_max_value=1.0),
+    EulerAncestralDiscreteScheduler: SHARED,
 }
+UPSCALER_BETAS = dict(beta_start=0.0001, beta_end=0.02, beta_schedule="scaled_linear")
+UPSCALER_NOISE = UPSCALER_BETAS | dict(num_train_timesteps=1000, clip_sample=True, prediction_type="epsilon",
+                                       variance_type="fixed_small")
 SMALL_VAE = (32, 64, 64)
 
 
 class Family:
-    def __init__(self, pipeline, prefixes, texts, unet, vae, scheduler, open_clip=(), metadata=None, extra_text_layers=0):
+    def __init__(self, pipeline, prefixes, texts, unet, vae, scheduler, open_clip=(), metadata=None, extra_text_layers=0,
+                 published=None, more=None):
         self.pipeline, self.prefixes, self.texts, self.open_clip = pipeline, prefixes, texts, open_clip
         self.unet, self.vae, self.scheduler, self.metadata = unet, vae, scheduler, metadata or {}
         self.extra_text_layers = extra_text_layers
+        self.published = published or PUBLISHED.get(scheduler[0])
+        # Other schedulers of the pipeline, by component.
+        self.more = more or {}
 
     def modules(self):
         texts = {name: cls(config) for name, (cls, config) in self.texts.items()}
@@ -273,6 +282,21 @@ FAMILIES = {
                            vae_config(SMALL_VAE, 1, 0.13025),
                            (EulerDiscreteScheduler, dict(timestep_spacing="leading", **BETAS)),
                            open_clip=("text_encoder_2",)),
+    "pix2pix": Family(StableDiffusionInstructPix2PixPipeline, SD1_PREFIX,
+                      {"text_encoder": (CLIPTextModel, text_config(128, 2, "quick_gelu"))},
+                      unet_config((32, 64, 64, 64), 128, 8, 1, [1, 1, 1, 0], 64, in_channels=8),
+                      vae_config(SMALL_VAE, 1, 0.18215),
+                      (EulerAncestralDiscreteScheduler, BETAS)),
+    # As in the published one, the last level's channels are as many as the text's.
+    "x4": Family(StableDiffusionUpscalePipeline, SD2_PREFIX, {"text_encoder": (CLIPTextModel, text_config(128, 23, "gelu"))},
+                 unet_config((32, 64, 64, 128), 128, 8, 1, [0, 1, 1, 1], 128, in_channels=7, num_class_embeds=1000,
+                             only_cross_attention=[True, True, True, False], use_linear_projection=True),
+                 vae_config(SMALL_VAE, 1, 0.08333),
+                 (DDIMScheduler, dict(clip_sample=False, set_alpha_to_one=False, prediction_type="v_prediction",
+                                      steps_offset=1, **UPSCALER_BETAS)),
+                 open_clip=("text_encoder",), extra_text_layers=1,
+                 published=SHARED | UPSCALER_BETAS | dict(prediction_type="v_prediction"),
+                 more={"low_res_scheduler": (DDPMScheduler, UPSCALER_NOISE)}),
 }
 REAL_VAE = (128, 256, 512, 512)
 FULL = {
@@ -302,17 +326,21 @@ def tokenizer(pad):
                              model_max_length=77)
 
 
+def others(family):
+    return {component: scheduler(**options) for component, (scheduler, options) in family.more.items()}
+
+
 def confirm(family, modules, file):
     """diffusers must read the same pipeline from the file that the file was made of."""
     scheduler, options = family.scheduler
-    parts = modules | {"scheduler": scheduler(**options)}
+    parts = modules | {"scheduler": scheduler(**options)} | others(family)
     for suffix in ["", "_2"]:
         if f"text_encoder{suffix}" in modules:
             pad = "!" if f"text_encoder{suffix}" in family.open_clip else "<|endoftext|>"
             parts[f"tokenizer{suffix}"] = tokenizer(pad)
     if family.pipeline is StableDiffusionXLImg2ImgPipeline:
         parts |= dict(text_encoder=None, tokenizer=None, requires_aesthetics_score=True)
-    elif family.pipeline is not StableDiffusionXLPipeline:
+    elif family.pipeline not in (StableDiffusionXLPipeline, StableDiffusionUpscalePipeline):
         parts |= dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     with tempfile.TemporaryDirectory() as folder:
         # Configurations alone, so that every weight is the file's.
@@ -342,7 +370,9 @@ def forward(modules, g, size, unet_only=False):
     c = unet.config
     inputs = {"sample": torch.randn((2, c.in_channels, *size), generator=g), "timestep": torch.tensor([801, 21]),
               "encoder_hidden_states": torch.randn((2, 77, c.cross_attention_dim), generator=g)}
-    added = {}
+    added, labels = {}, {}
+    if c.num_class_embeds:
+        labels["class_labels"] = torch.tensor([20, 350])
     if c.addition_embed_type:
         refines = c.projection_class_embeddings_input_dim == c.cross_attention_dim + 5 * 256
         ids = [1024.0, 768.0, 0.0, 16.0, *([6.0] if refines else [1024.0, 1024.0])]
@@ -350,8 +380,8 @@ def forward(modules, g, size, unet_only=False):
         added["text_embeds"] = torch.randn((2, width), generator=g)
         added["time_ids"] = torch.tensor([ids] * 2)
     with torch.no_grad():
-        y = unet(*inputs.values(), added_cond_kwargs=added).sample
-        put("unet", inputs | added, {"sample": y})
+        y = unet(*inputs.values(), added_cond_kwargs=added, **labels).sample
+        put("unet", inputs | added | labels, {"sample": y})
         if unet_only:
             return found
         z = torch.randn((1, 4, 8, 12), generator=g)
@@ -389,7 +419,8 @@ def small(name, family):
     for component in configs:
         if component.startswith("text"):
             configs[component]["architectures"] = [type(modules[component]).__name__]
-    configs["scheduler"] = PUBLISHED[scheduler] | {"_class_name": scheduler.__name__}
+    configs["scheduler"] = family.published | {"_class_name": scheduler.__name__}
+    configs |= {component: options | {"_class_name": cls.__name__} for component, (cls, options) in family.more.items()}
     doc = {"tensors": keys, "configs": configs, "metadata": family.metadata}
     text = json.dumps(doc, separators=(",", ":"), default=list, sort_keys=True)
     with open(os.path.join(OUT, f"{name}.json.gz"), "wb") as f:
@@ -433,12 +464,13 @@ def full(name, path):
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--full", nargs=2, metavar=("FAMILY", "FILE"))
+    a.add_argument("--only", nargs="+", metavar="FAMILY", default=list(FAMILIES))
     args = a.parse_args()
     if args.full:
         return full(*args.full)
     os.makedirs(OUT, exist_ok=True)
-    for name, family in FAMILIES.items():
-        small(name, family)
+    for name in args.only:
+        small(name, FAMILIES[name])
 
 
 if __name__ == "__main__":

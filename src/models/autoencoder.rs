@@ -52,6 +52,22 @@ impl Autoencoder {
         }
     }
 
+    /// The same full autoencoder with another `scaling_factor` than its file's.
+    pub fn with_scaling(mut self, scaling_factor: f32) -> Self {
+        if let Self::Full(config) = &mut self {
+            config.latents.scaling_factor = scaling_factor;
+        }
+        self
+    }
+
+    /// Sides of the tiles that a picture may be decoded in, in latents.
+    pub fn tile(&self) -> usize {
+        match self {
+            Self::Full(config) => config.tile(),
+            Self::Tiny(_) => vae::TILE,
+        }
+    }
+
     /// The file's note that f16 overflows.
     pub fn force_upcast(&self) -> bool {
         matches!(self, Self::Full(config) if config.force_upcast)

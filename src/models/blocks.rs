@@ -4,6 +4,7 @@ use super::nn::{Conv, Groups, Module};
 use crate::error::Result;
 use crate::graph::ValueId;
 use crate::ops::attention::Attention;
+use crate::ops::embedding::Embedding;
 use crate::ops::geglu::Geglu;
 use crate::ops::upsample::Upsample;
 
@@ -52,6 +53,8 @@ pub struct Transformer {
     pub groups: usize,
     /// The projections are stored as linear layers, otherwise as 1x1 convolutions: the same product.
     pub linear_projection: bool,
+    /// The first attention of each block is to the context too, instead of to the other pixels.
+    pub only_cross: bool,
 }
 
 /// `Transformer2DModel`: every pixel of `x` a token, which attends to the others and to `context` `[B, T, D]`.
@@ -64,7 +67,7 @@ pub fn transformer(m: &mut Module, x: ValueId, context: ValueId, spec: Transform
     let h = m.group_norm("norm", x, Groups { groups: spec.groups, eps: TRANSFORMER_GROUP_NORM_EPS })?;
     let mut h = project(m, "proj_in", h)?;
     for i in 0..spec.depth {
-        h = transformer_block(&mut m.child(format!("transformer_blocks.{i}")), h, context, spec.heads)?;
+        h = transformer_block(&mut m.child(format!("transformer_blocks.{i}")), h, context, spec)?;
     }
     let h = project(m, "proj_out", h)?;
     m.add("add", x, h)
@@ -72,9 +75,10 @@ pub fn transformer(m: &mut Module, x: ValueId, context: ValueId, spec: Transform
 
 /// `BasicTransformerBlock`: self-attention, cross-attention, and a feed-forward layer with GEGLU of four times the
 /// width.
-fn transformer_block(m: &mut Module, x: ValueId, context: ValueId, heads: usize) -> Result<ValueId> {
+fn transformer_block(m: &mut Module, x: ValueId, context: ValueId, spec: Transformer) -> Result<ValueId> {
+    let heads = spec.heads;
     let h = m.layer_norm("norm1", x, LAYER_NORM_EPS)?;
-    let x = attention(&mut m.child("attn1"), x, h, h, heads, false)?;
+    let x = attention(&mut m.child("attn1"), x, h, if spec.only_cross { context } else { h }, heads, false)?;
     let h = m.layer_norm("norm2", x, LAYER_NORM_EPS)?;
     let x = attention(&mut m.child("attn2"), x, h, context, heads, false)?;
     let h = m.layer_norm("norm3", x, LAYER_NORM_EPS)?;
@@ -105,6 +109,13 @@ fn attention(
     let h = m.attention(Attention { heads, causal: false }, &inputs)?;
     let h = m.linear("to_out.0", h, channels)?;
     m.add("add", x, h)
+}
+
+/// The embedding `emb` `[B, E]` with a row of the table `class_embedding` added for each of the labels `[B]`.
+pub fn class_embedding(m: &mut Module, emb: ValueId, labels: ValueId, classes: usize) -> Result<ValueId> {
+    let table = m.table("class_embedding", classes, m.channels(emb));
+    let class = m.node("class_embedding", Embedding { positions: false }, &[labels, table])?;
+    m.add("class_embedding.add", emb, class)
 }
 
 /// `Attention` over all pixels, with a group norm before it, as VAEs and unconditional UNets have it.

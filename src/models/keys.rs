@@ -48,6 +48,11 @@ impl<'a> Keys<'a> {
         self.left.get(key).is_none_or(Value::is_null)
     }
 
+    /// Whether a key has this value.
+    pub fn is(&self, key: &str, value: &Value) -> bool {
+        self.left.get(key) == Some(value)
+    }
+
     /// The value of a key, or the default of diffusers or transformers if the file does not have it.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ pub use config::Config;
 
 use levels::{Level, Middle};
 
-use super::blocks::{Transformer, downsample, resnet, transformer, upsample};
+use super::blocks::{Transformer, class_embedding, downsample, resnet, transformer, upsample};
 use super::config::NetworkConfig;
 use super::nn::{Conv, Groups, Module};
 use super::ports::{Changes, Dim, Fill, Port, Sizes};
@@ -34,6 +34,8 @@ struct Inputs {
     added: Option<[ValueId; 2]>,
     /// What a network is told that was distilled with guidance, `[B, G]`.
     guidance: Option<ValueId>,
+    /// `[B]`
+    class: Option<ValueId>,
 }
 
 /// What every block is given beside the picture.
@@ -52,9 +54,9 @@ impl Config {
     /// The forward pass on latents of any size, `height` x `width`, and `tokens` tokens of text.
     ///
     /// Inputs: `sample` `[B, H, W, C]`, `timestep` `[B]` in training steps, `encoder_hidden_states` `[B, T, D]`; SDXL
-    /// also `text_embeds` `[B, P]` and `time_ids` `[B, N]`, unCLIP `class_labels` `[B, V]`, and a network with
-    /// [`Config::guidance_width`] `timestep_cond` `[B, G]`, rows of [`Config::guidance_embedding`]. Output: `sample`
-    /// `[B, H, W, C]`.
+    /// also `text_embeds` `[B, P]` and `time_ids` `[B, N]`, unCLIP `class_labels` `[B, V]`, a network with
+    /// [`Config::classes`] `class_labels` `[B]`, and one with [`Config::guidance_width`] `timestep_cond` `[B, G]`, rows
+    /// of [`Config::guidance_embedding`]. Output: `sample` `[B, H, W, C]`.
     ///
     /// # Errors
     /// If the configuration contradicts itself (heads or groups that do not divide the channels), naming the node.
@@ -113,7 +115,8 @@ impl Config {
         };
         let mut guidance = |width| root.input("timestep_cond", Kind::Act, [batch, width]);
         let guidance = self.guidance_width.map(&mut guidance).transpose()?;
-        Ok(Inputs { sample, timestep, context, vector, added, guidance })
+        let class = self.classes.map(|_| root.input("class_labels", Kind::U32, [batch])).transpose()?;
+        Ok(Inputs { sample, timestep, context, vector, added, guidance, class })
     }
 
     /// The sines and cosines that tell a network the guidance it was distilled with; none if it takes none. In f32 as
@@ -136,8 +139,8 @@ impl Config {
         Groups { groups: self.groups, eps: self.norm_eps }
     }
 
-    /// The embedding of the timestep and, in SDXL, of the pooled text and the picture's sizes, or in unCLIP of another
-    /// picture, `[B, E]`, and the text.
+    /// The embedding of the timestep and of a class where one is told, in SDXL of the pooled text and the picture's
+    /// sizes, and in unCLIP of another picture, `[B, E]`, and the text.
     /// Every block applies SiLU to the embedding first, so it is done here, once.
     fn condition(&self, m: &mut Module, inputs: &Inputs) -> Result<Condition> {
         let mut t = self.sinusoids(m, "time_proj", inputs.timestep, self.levels[0].channels)?;
@@ -147,6 +150,9 @@ impl Config {
             t = m.add("add", t, told)?;
         }
         let mut emb = self.two_layers(&mut m.child("time_embedding"), t)?;
+        if let (Some(classes), Some(class)) = (self.classes, inputs.class) {
+            emb = class_embedding(m, emb, class, classes)?;
+        }
         if let (Some(added), Some([text, ids])) = (self.text_time, inputs.added) {
             let ids = self.sinusoids(m, "add_time_proj", ids, added.id_width)?;
             let mut m = m.child("add_embedding");
@@ -189,11 +195,16 @@ impl Config {
     ) -> Result<ValueId> {
         let x = resnet(&mut block.child(format!("resnets.{j}")), x, Some(condition.emb), level.channels, self.norm())?;
         let Some(depth) = depth else { return Ok(x) };
-        transformer(&mut block.child(format!("attentions.{j}")), x, condition.context, self.spec(level.heads, depth))
+        transformer(
+            &mut block.child(format!("attentions.{j}")),
+            x,
+            condition.context,
+            self.spec(level.heads, depth, level.only_cross),
+        )
     }
 
-    fn spec(&self, heads: usize, depth: usize) -> Transformer {
-        Transformer { heads, depth, groups: self.groups, linear_projection: self.linear_projection }
+    fn spec(&self, heads: usize, depth: usize, only_cross: bool) -> Transformer {
+        Transformer { heads, depth, groups: self.groups, linear_projection: self.linear_projection, only_cross }
     }
 
     /// `DownBlock2D`s and `CrossAttnDownBlock2D`s; what each layer returns is handed to `keep`.
@@ -215,12 +226,12 @@ impl Config {
 
     /// `UNetMidBlock2DCrossAttn`, or without a transformer `UNetMidBlock2D`.
     fn middle(&self, root: &mut Module, x: ValueId, at: Condition) -> Result<ValueId> {
-        let Some(Middle { heads, depth }) = self.mid else { return Ok(x) };
+        let Some(Middle { heads, depth, only_cross }) = self.mid else { return Ok(x) };
         let channels = root.channels(x);
         let mut block = root.child("mid_block");
         let x = resnet(&mut block.child("resnets.0"), x, Some(at.emb), channels, self.norm())?;
         let Some(depth) = depth else { return Ok(x) };
-        let x = transformer(&mut block.child("attentions.0"), x, at.context, self.spec(heads, depth))?;
+        let x = transformer(&mut block.child("attentions.0"), x, at.context, self.spec(heads, depth, only_cross))?;
         resnet(&mut block.child("resnets.1"), x, Some(at.emb), channels, self.norm())
     }
 
@@ -273,6 +284,9 @@ impl NetworkConfig for Config {
         if let Some(row) = self.guidance_embedding(8.5) {
             let dims = [Dim::Batch, Dim::Is(row.len())];
             ports.push(Port::new("timestep_cond", dims, Changes::Time, Fill::Repeat(row)));
+        }
+        if let Some(classes) = self.classes {
+            ports.push(Port::new("class_labels", [Dim::Batch], Changes::Time, Fill::Ids(classes, None)));
         }
         ports
     }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::blocks::{downsample, pixel_attention, resnet, upsample};
+use super::blocks::{class_embedding, downsample, pixel_attention, resnet, upsample};
 use super::config::{FORWARD, NetworkConfig};
 use super::keys::Keys;
 use super::nn::{Conv, Groups, Module};
@@ -12,7 +12,6 @@ use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
 use crate::ops::concat::Concat;
-use crate::ops::embedding::Embedding;
 use crate::ops::timestep_embedding::{TimestepEmbedding, frequencies};
 use crate::tensor::Shape;
 
@@ -115,9 +114,7 @@ impl Config {
         let x = embedding.silu("act", x)?;
         let mut x = embedding.linear("linear_2", x, 4 * width)?;
         if let (Some(class), Some(classes)) = (class, self.classes) {
-            let table = m.table("class_embedding", classes, 4 * width);
-            let class = m.node("class_embedding", Embedding { positions: false }, &[class, table])?;
-            x = m.add("class_embedding.add", x, class)?;
+            x = class_embedding(m, x, class, classes)?;
         }
         m.silu("time_embedding.silu", x)
     }

@@ -19,6 +19,9 @@ use crate::tensor::Tensor;
 /// Epsilon of all its group norms, which the configuration does not tell.
 const EPS: f32 = 1e-6;
 
+/// Sides of tiles in latents, of an autoencoder that names no size: those of the first published one.
+pub(super) const TILE: usize = 64;
+
 /// The encoder's output.
 pub(super) const MOMENTS: &str = "moments";
 
@@ -33,6 +36,8 @@ pub struct Config {
     pub latents: Latents,
     /// The file's note that f16 overflows in this VAE.
     pub force_upcast: bool,
+    /// Pixels of a side that it was trained on.
+    sample_size: Option<usize>,
     channels: Vec<usize>,
     layers: usize,
     groups: usize,
@@ -55,7 +60,6 @@ impl Config {
         let mut keys = Keys::parse(text, place)?;
         let quantized = keys.one_of("_class_name", KL, &[KL, VQ])? == VQ;
         keys.one_of("act_fn", "silu", &["silu", "swish"])?;
-        keys.ignore(&["sample_size"]);
         let down = keys.names("down_block_types", &["DownEncoderBlock2D"], &["DownEncoderBlock2D"])?;
         let up = keys.names("up_block_types", &["UpDecoderBlock2D"], &["UpDecoderBlock2D"])?;
         let mut latents = Latents::read(&mut keys, if quantized { 3 } else { 4 }, 0.18215)?;
@@ -67,6 +71,7 @@ impl Config {
         let config = Self {
             latents,
             force_upcast: keys.get("force_upcast", !quantized)?,
+            sample_size: keys.size("sample_size")?.map(|[side, _]| side),
             channels: keys.counts("block_out_channels", &[64])?,
             layers: keys.count("layers_per_block", 1)?,
             groups: keys.count("norm_num_groups", 32)?,
@@ -91,6 +96,11 @@ impl Config {
     /// Pixels to one latent in height and in width.
     pub fn factor(&self) -> usize {
         1 << (self.channels.len() - 1)
+    }
+
+    /// Sides of tiles that are as large as the pictures that it was trained on, in latents.
+    pub fn tile(&self) -> usize {
+        self.sample_size.map_or(TILE, |side| side / self.factor())
     }
 
     fn norm(&self) -> Groups {

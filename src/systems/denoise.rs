@@ -13,7 +13,7 @@ use crate::gpu::session::Carry;
 use crate::graph::Graph;
 use crate::network::Executor;
 use crate::ops::sampler_input::SamplerInput;
-use crate::ops::sampler_step::{FACTORS, SamplerStep};
+use crate::ops::sampler_step::SamplerStep;
 use crate::ops::{Kind, Ty};
 use crate::rng::Generator;
 use crate::samplers::{LinearSampler, LinearStep, Sampler};
@@ -63,7 +63,7 @@ impl Cut {
     /// # Errors
     /// If the network does not take and give a state.
     pub fn sampled(mut self, executor: &Executor, sampler: NewSampler<'_>) -> Result<Self> {
-        if let (Executor::Gpu(..), Some(_)) = (executor, self.guidance.single()) {
+        if let (Executor::Gpu(..), Some(_)) = (executor, self.guidance.chained()) {
             self.linear = LinearSampler::of(sampler()?);
         }
         if let Some(linear) = &self.linear {
@@ -238,8 +238,8 @@ impl Looped {
     fn given(&self, index: usize, step: &LinearStep) -> Vec<(String, Tensor)> {
         let mut input = vec![0.0; step.sum.len()];
         input[step.latents] = step.scale;
-        let guidance = self.guidance.single().unwrap_or(1.0);
-        let step = [&[guidance, step.output], &step.sum[..]].concat();
+        let guidance = self.guidance.chained().unwrap_or_default();
+        let step = [&guidance[..], &[step.output], &step.sum].concat();
         let factors = [(INPUT_FACTORS, input), (STEP_FACTORS, step)];
         let factors = factors.map(|(name, factors)| (name.to_string(), Tensor::new([factors.len()], factors)));
         self.stepper.given(index).into_iter().chain(factors).collect()
@@ -257,8 +257,8 @@ pub(super) fn sampling(mut graph: Graph, slots: usize, pictures: usize, texts: u
     let factors = |count: usize| Ty::new(Kind::F32, [count]);
     let given = [(SLOTS, Ty::new(Kind::F32, shape)), (INPUT_FACTORS, factors(slots))];
     let slots_given = graph.compute_input(SAMPLE, "sampler.input", SamplerInput { texts }, &given)?[0];
-    let step_factors = graph.input(STEP_FACTORS, Kind::F32, [FACTORS + slots]);
-    let step = SamplerStep { guided: texts == 2 };
+    let step = SamplerStep { rows: texts };
+    let step_factors = graph.input(STEP_FACTORS, Kind::F32, [step.factors(slots)]);
     let next = graph.node("sampler.step", step, &[output, slots_given, step_factors])?;
     graph.outputs = vec![(NEXT.to_string(), next)];
     Ok(graph)
@@ -306,7 +306,9 @@ fn put(tensor: &mut Tensor, index: usize, entry: &Tensor) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::unet;
     use crate::rng::NoiseSource;
+    use crate::systems::cut::joined;
 
     #[test]
     fn a_given_state_is_that_of_the_parts_own_pictures() {
@@ -316,6 +318,17 @@ mod tests {
         assert_eq!((part.shape.dims(), part.data), (&[1, 1, 1, 4][..], vec![4.0, 5.0, 6.0, 7.0]));
         let error = given_state(&request, &[1, 2, 2, 4].into(), &(1..2)).unwrap_err().to_string();
         assert!(error.contains("init latents hold [3, 4, 1, 1]") && error.contains("needs [3, 4, 2, 2]"), "{error}");
+    }
+
+    #[test]
+    fn what_is_joined_to_the_state_is_an_input_of_its_own_before_and_after_a_samplers_sums() {
+        let unet = unet::Config::from_json(r#"{"in_channels": 7, "cross_attention_dim": 8}"#, "unet").unwrap();
+        let joined = joined(unet.graph(6, 8, 8, 7).unwrap(), 3).unwrap();
+        let shape = |graph: &Graph, name: &str| graph.input_named(name).map(|id| graph.shape(id).clone());
+        assert_eq!(shape(&joined, SAMPLE), Some([6, 8, 8, 4].into()));
+        let step = sampling(joined, 2, 2, 3).unwrap();
+        assert_eq!((shape(&step, SAMPLE), shape(&step, SLOTS)), (None, Some([2, 2, 8, 8, 4].into())));
+        assert_eq!(shape(&step, "beside"), Some([6, 8, 8, 3].into()));
     }
 
     #[test]

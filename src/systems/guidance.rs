@@ -21,13 +21,11 @@ impl Guidance {
         Self { rows: 2, terms: vec![(scale, 1, 0)] }
     }
 
-    /// The scale, if it is that of one text or none: what a device can do by itself.
-    pub(super) fn single(&self) -> Option<f32> {
-        match self.terms[..] {
-            [] if self.rows == 1 => Some(1.0),
-            [(scale, 1, 0)] if self.rows == 2 => Some(scale),
-            _ => None,
-        }
+    /// The scales, if each row but the first has one, against the row before it: what a device can do by itself.
+    pub(super) fn chained(&self) -> Option<Vec<f32>> {
+        let scale = |(row, term): (usize, &(f32, usize, usize))| (term.1, term.2) == (row + 1, row);
+        let is_chain = self.terms.len() + 1 == self.rows && self.terms.iter().enumerate().all(scale);
+        is_chain.then(|| self.terms.iter().map(|(scale, ..)| *scale).collect())
     }
 
     /// The predictions of pictures from those of their rows, which stand row by row: the first row of every picture,
@@ -62,6 +60,13 @@ mod tests {
         // InstructPix2Pix: nothing, the picture alone, the picture and the text.
         let guidance = Guidance { rows: 3, terms: vec![(2.0, 1, 0), (10.0, 2, 1)] };
         assert_eq!(guidance.of(vec![1.0, 1.5, 1.75]), [1.0 + 2.0 * 0.5 + 10.0 * 0.25]);
-        assert_eq!((guidance.single(), Guidance::by_text(2.0).single()), (None, Some(2.0)));
+    }
+
+    #[test]
+    fn differences_to_the_row_before_are_a_chain() {
+        assert_eq!(Guidance::none().chained(), Some(vec![]));
+        assert_eq!(Guidance { rows: 3, terms: vec![(2.0, 1, 0), (10.0, 2, 1)] }.chained(), Some(vec![2.0, 10.0]));
+        assert_eq!(Guidance { rows: 3, terms: vec![(2.0, 1, 0), (10.0, 2, 0)] }.chained(), None);
+        assert_eq!(Guidance { rows: 2, terms: vec![] }.chained(), None);
     }
 }

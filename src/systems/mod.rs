@@ -23,6 +23,7 @@ pub mod stable_diffusion;
 mod studio;
 pub mod system;
 pub mod text;
+mod tiles;
 
 pub use loras::Loras;
 pub use part::{Models, Part};
@@ -35,7 +36,7 @@ use crate::models::unet2d;
 use crate::weights::Model;
 use latent_diffusion::{Kind, LatentDiffusion, Under};
 use pixels::{Defaults, Pixels};
-use stable_diffusion::variant::{REFINER, SD, SDXL, UNCLIP, Variant};
+use stable_diffusion::variant::{EDITOR, REFINER, SD, SDXL, UNCLIP, UPSCALER, Variant};
 use stable_diffusion::{StableDiffusion, unet_of};
 
 /// A system that is built.
@@ -123,6 +124,32 @@ pub static TABLE: &[Row] = &[
         example: &[(Field::Model, "sd21-unclip"), (Field::InitImage, "lighthouse.png")],
         fits: |model| fits(model, &UNCLIP),
         open: |models| Ok(Box::new(StableDiffusion::open(models, &UNCLIP)?)),
+    },
+    Row {
+        classes: &["StableDiffusionInstructPix2PixPipeline"],
+        about: "text and picture to picture: InstructPix2Pix edits as it is told",
+        takes: EDIT,
+        example: &[
+            (Field::Prompt, "make the mountains snowy"),
+            (Field::Model, "pix2pix"),
+            (Field::InitImage, "photo.png"),
+            (Field::ImageGuidance, "1.5"),
+        ],
+        fits: |model| fits(model, &EDITOR),
+        open: |models| Ok(Box::new(StableDiffusion::open(models, &EDITOR)?)),
+    },
+    Row {
+        classes: &["StableDiffusionUpscalePipeline"],
+        about: "text and picture to a picture four times as large: Stable Diffusion's x4 upscaler",
+        takes: UPSCALE,
+        example: &[
+            (Field::Prompt, "a white cat"),
+            (Field::Model, "x4"),
+            (Field::InitImage, "small.png"),
+            (Field::NoiseLevel, "20"),
+        ],
+        fits: |model| fits(model, &UPSCALER),
+        open: |models| Ok(Box::new(StableDiffusion::open(models, &UPSCALER)?)),
     },
     Row {
         classes: &["DDPMPipeline"],
@@ -280,6 +307,38 @@ const PICTURE_TO_PICTURE: &[Field] = &[
     Field::InitLatents,
 ];
 
+const EDIT: &[Field] = &[
+    Field::Prompt,
+    Field::Negative,
+    Field::InitImage,
+    Field::Steps,
+    Field::Guidance,
+    Field::ImageGuidance,
+    Field::Sampler,
+    Field::Spacing,
+    Field::Prediction,
+    Field::Eta,
+    Field::ClipSkip,
+    Field::Lora,
+    Field::InitLatents,
+];
+
+const UPSCALE: &[Field] = &[
+    Field::Prompt,
+    Field::Negative,
+    Field::InitImage,
+    Field::NoiseLevel,
+    Field::Steps,
+    Field::Guidance,
+    Field::Sampler,
+    Field::Spacing,
+    Field::Prediction,
+    Field::Eta,
+    Field::ClipSkip,
+    Field::Lora,
+    Field::InitLatents,
+];
+
 /// Whether the model's UNet is an unconditional one.
 fn is_in_pixels(model: &Model) -> bool {
     let path = "unet/config.json";
@@ -298,7 +357,10 @@ fn draws_latents(model: &Model, with_picture: bool) -> bool {
 
 /// Whether the model's UNet is of this kind.
 fn fits(model: &Model, variant: &Variant) -> bool {
-    unet_of(model).is_ok_and(|unet| (variant.fits)(&unet))
+    unet_of(model).is_ok_and(|unet| {
+        let latents = unet.out_channels;
+        (variant.fits)(&unet) && unet.in_channels == latents + variant.picture.channels(latents)
+    })
 }
 
 /// The class that a model's `model_index.json` names, if there is one that can be understood and names any.

@@ -55,6 +55,13 @@ pub(super) fn parameters(request: &Request, settings: &Settings, index: usize, n
         }
         _ => {}
     }
+    if let Some(guidance) = request.image_guidance {
+        // As the web UI has it.
+        add("Image CFG scale", &guidance);
+    }
+    if let Some(level) = request.noise_level {
+        add("Noise level", &level);
+    }
     add("RNG", &request.rng.automatic1111_name());
     for (index, (model, control)) in names.controls.iter().zip(&request.controls).enumerate() {
         add(&format!("ControlNet {index}"), &quoted(&guiding(model, control)));

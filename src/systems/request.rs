@@ -340,6 +340,9 @@ pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> 
     if !settings.guidance.is_finite() {
         return Err(Error::usage(format!("{} is not a number", settings.guidance)).of(Field::Guidance));
     }
+    if let Some(guidance) = request.image_guidance.filter(|guidance| !guidance.is_finite()) {
+        return Err(Error::usage(format!("{guidance} is not a number")).of(Field::ImageGuidance));
+    }
     check_size(settings.width, settings.height, request.batch)?;
     let images = request.controls.len();
     if networks != images {

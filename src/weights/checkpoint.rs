@@ -201,7 +201,8 @@ fn sort(file: TensorFile, families: &Families) -> Checkpoint {
             tensors.insert(name, Location { file: 0, name: format!("{start}{stored}"), view });
         }
     }
-    let (leftovers, unknown): (Vec<_>, Vec<_>) = left.into_iter().partition(|name| refuse::is_leftover(name));
+    let is_leftover = |name: &&str| refuse::is_leftover(name) || families.is_leftover(name);
+    let (leftovers, unknown): (Vec<_>, Vec<_>) = left.into_iter().partition(is_leftover);
     left_out += leftovers.len();
     let unknown = unknown.into_iter().map(String::from).collect();
     Checkpoint { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown }

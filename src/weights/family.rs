@@ -33,6 +33,8 @@ pub struct Family {
     pub untold: Untold,
     /// Its networks.
     pub components: &'static [Component],
+    /// How names begin of what its files hold next to its networks, knowingly left out.
+    pub leftovers: &'static [&'static str],
     /// What the ModelSpec standard calls its models (the beginning), and what those predict.
     pub architectures: &'static [(&'static str, Kind)],
     /// What a UNet predicts whose file does not say so, and how that is known. The number is of the steps that it was
@@ -90,6 +92,11 @@ impl Families {
     /// The family of a network, if it tells one.
     pub fn of(&self, network: &Seen) -> Option<&'static Family> {
         self.known.iter().copied().find(|family| (family.recognises)(network))
+    }
+
+    /// Whether a name is of what files of one of the families hold next to their networks.
+    pub fn is_leftover(&self, name: &str) -> bool {
+        self.known.iter().any(|family| family.leftovers.iter().any(|start| name.starts_with(start)))
     }
 
     /// The networks of every family; one that several have is there for each.

@@ -30,6 +30,8 @@ pub struct Config {
     pub text_time: Option<TextTime>,
     /// Width of the guidance embedding that a network takes which was distilled with guidance (`time_cond_proj_dim`).
     pub guidance_width: Option<usize>,
+    /// Rows of its table of class embeddings (`num_class_embeds`): the classes, or noise levels, that it knows.
+    pub classes: Option<usize>,
     pub(super) levels: Vec<Level>,
     pub(super) mid: Option<Middle>,
     pub(super) groups: usize,
@@ -98,6 +100,7 @@ impl Config {
             class_width: class_width(keys)?,
             text_time: text_time(keys, cross_attention_dim)?,
             guidance_width: guidance_width(keys)?,
+            classes: keys.optional_count("num_class_embeds")?,
             levels,
             mid,
             groups: keys.count("norm_num_groups", 32)?,
@@ -129,7 +132,8 @@ impl std::fmt::Display for Config {
         };
         let (channels, heads) = (list(|level| level.channels), list(|level| level.heads));
         let (inputs, text) = (self.in_channels, self.cross_attention_dim);
-        write!(f, "{channels} channels, {heads} heads, {inputs} inputs, text {text} wide")
+        let classes = self.classes.map(|classes| format!(", {classes} classes")).unwrap_or_default();
+        write!(f, "{channels} channels, {heads} heads, {inputs} inputs, text {text} wide{classes}")
     }
 }
 
@@ -139,7 +143,6 @@ fn refuse_what_is_not_built(keys: &mut Keys) -> Result<()> {
         ("center_input_sample", json!(false)),
         ("mid_block_scale_factor", json!(1)),
         ("dual_cross_attention", json!(false)),
-        ("num_class_embeds", json!(null)),
         ("class_embeddings_concat", json!(false)),
         ("encoder_hid_dim", json!(null)),
         ("encoder_hid_dim_type", json!(null)),
@@ -150,7 +153,6 @@ fn refuse_what_is_not_built(keys: &mut Keys) -> Result<()> {
         ("time_embedding_act_fn", json!(null)),
         ("timestep_post_act", json!(null)),
         ("attention_type", json!("default")),
-        ("mid_block_only_cross_attention", json!(false)),
         ("cross_attention_norm", json!(null)),
     ])?;
     keys.one_of("act_fn", "silu", &["silu", "swish"])?;
@@ -230,7 +232,7 @@ mod tests {
         assert_eq!(c.levels.iter().map(|l| l.heads).collect::<Vec<_>>(), [8; 4]);
         assert_eq!(c.levels[0].down, [Some(1); 2]);
         assert_eq!(c.levels[3].up, [None; 3]);
-        assert_eq!(c.mid, Some(Middle { heads: 8, depth: Some(1) }));
+        assert_eq!(c.mid, Some(Middle { heads: 8, depth: Some(1), only_cross: false }));
     }
 
     #[test]
@@ -252,7 +254,18 @@ mod tests {
         assert_eq!(c.levels[0].down, [None; 2]);
         assert_eq!(c.levels[1].down, [Some(4), Some(2)]);
         assert_eq!(c.levels[1].up, [Some(4), Some(4), Some(10)]);
-        assert_eq!(c.mid, Some(Middle { heads: 8, depth: Some(4) }));
+        assert_eq!(c.mid, Some(Middle { heads: 8, depth: Some(4), only_cross: false }));
+    }
+
+    #[test]
+    fn the_middle_attends_to_pixels_unless_all_blocks_or_it_alone_attend_to_text_only() {
+        let middle = |text: &str| config(text).unwrap().mid.unwrap().only_cross;
+        assert!(!middle(r#"{"only_cross_attention": [true, true, true, false]}"#));
+        assert!(middle(r#"{"only_cross_attention": true}"#));
+        assert!(middle(r#"{"mid_block_only_cross_attention": true}"#));
+        assert!(!middle(r#"{"only_cross_attention": true, "mid_block_only_cross_attention": false}"#));
+        let c = config(r#"{"only_cross_attention": [true, false, false, false]}"#).unwrap();
+        assert_eq!(c.levels.iter().map(|l| l.only_cross).collect::<Vec<_>>(), [true, false, false, false]);
     }
 
     #[test]
@@ -271,9 +284,9 @@ mod tests {
         for (json, part) in [
             (r#"{"class_embed_type": "timestep"}"#, "class_embed_type is \"timestep\", supported: null, projection"),
             (r#"{"class_embed_type": "projection"}"#, "projection_class_embeddings_input_dim has 0"),
-            (r#"{"num_class_embeds": 1000}"#, "num_class_embeds is 1000"),
+            (r#"{"num_class_embeds": 0}"#, "num_class_embeds has 0"),
             (r#"{"resnet_time_scale_shift": "scale_shift"}"#, "resnet_time_scale_shift is \"scale_shift\""),
-            (r#"{"only_cross_attention": [true, true, true, false]}"#, "only_cross_attention is true"),
+            (r#"{"only_cross_attention": [true, false]}"#, "only_cross_attention has 2 entries"),
             (r#"{"act_fn": "gelu"}"#, "act_fn has \"gelu\""),
             (r#"{"norm_num_groups": null}"#, "norm_num_groups is null, expected a whole number"),
             (r#"{"addition_embed_type": "text"}"#, "addition_embed_type is \"text\""),

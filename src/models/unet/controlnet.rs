@@ -64,9 +64,13 @@ impl Config {
             ("controlnet_conditioning_channel_order", json!("rgb")),
             ("global_pool_conditions", json!(false)),
             ("time_cond_proj_dim", json!(null)),
+            ("num_class_embeds", json!(null)),
         ])?;
         let stages = keys.counts("conditioning_embedding_out_channels", &[16, 32, 96, 256])?;
         let unet = unet::Config::read(&mut keys, Extent::Down)?;
+        if unet.levels.iter().any(|level| level.only_cross) || unet.mid.is_some_and(|mid| mid.only_cross) {
+            return Err(keys.error("only_cross_attention is true, supported: false"));
+        }
         keys.finish()?;
         Ok(Self { unet, stages })
     }

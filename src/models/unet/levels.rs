@@ -1,5 +1,7 @@
 //! The UNet's levels: which blocks the configuration puts at each resolution, and how deep they are.
 
+use serde_json::json;
+
 use crate::error::Result;
 use crate::models::keys::{Keys, OneOrMany};
 
@@ -8,6 +10,8 @@ use crate::models::keys::{Keys, OneOrMany};
 pub struct Level {
     pub channels: usize,
     pub heads: usize,
+    /// Whether its transformers attend to the text alone.
+    pub only_cross: bool,
     /// For each layer on the way down the depth of its transformer, if it has one.
     pub down: Vec<Option<usize>>,
     /// The same on the way up; empty in a network without one.
@@ -20,6 +24,8 @@ pub struct Level {
 pub struct Middle {
     pub heads: usize,
     pub depth: Option<usize>,
+    /// Whether its transformer attends to the text alone.
+    pub only_cross: bool,
 }
 
 /// How far a network goes: a UNet down and up again, a ControlNet down and through the middle.
@@ -56,9 +62,10 @@ pub fn levels(keys: &mut Keys, channels: &[usize], extent: Extent) -> Result<(Ve
             down_types.len(),
         )));
     }
-    if keys.per_block("only_cross_attention", false, n)?.contains(&true) {
-        return Err(keys.error("only_cross_attention is true, supported: false"));
-    }
+    // One value for all blocks is the middle's too.
+    let all = keys.is("only_cross_attention", &json!(true));
+    let only_cross = keys.per_block("only_cross_attention", false, n)?;
+    let mid_only: Option<bool> = keys.get("mid_block_only_cross_attention", None)?;
     let heads = heads(keys, n)?;
     let layers = keys.count_per_block("layers_per_block", 2, n)?;
     if layers.iter().any(|layers| *layers > MOST_LAYERS) {
@@ -66,9 +73,10 @@ pub fn levels(keys: &mut Keys, channels: &[usize], extent: Extent) -> Result<(Ve
     }
     let (down_depths, up_depths) = depths(keys, n, extent)?;
     let mid: Option<String> = keys.get("mid_block_type", Some(MID.to_string()))?;
+    let middle = |depth| Some(Middle { heads: heads[n - 1], depth, only_cross: mid_only.unwrap_or(all) });
     let mid = match mid.as_deref() {
-        Some(MID) => Some(Middle { heads: heads[n - 1], depth: Some(depth_of(keys, &down_depths[n - 1], 1)?[0]) }),
-        Some(PLAIN_MID) => Some(Middle { heads: heads[n - 1], depth: None }),
+        Some(MID) => middle(Some(depth_of(keys, &down_depths[n - 1], 1)?[0])),
+        Some(PLAIN_MID) => middle(None),
         Some(other) => {
             return Err(keys.error(format!("mid_block_type is {other:?}, supported: {MID}, {PLAIN_MID}, null")));
         }
@@ -79,16 +87,15 @@ pub fn levels(keys: &mut Keys, channels: &[usize], extent: Extent) -> Result<(Ve
             true => Ok(depth_of(keys, depths, layers)?.into_iter().map(Some).collect()),
             false => Ok(vec![None; layers]),
         };
-        Ok(Level {
-            channels: channels[i],
-            heads: heads[i],
-            down: transformers(down_types[i] == CROSS_DOWN, &down_depths[i], layers[i])?,
-            // The way up is listed from the deepest level.
-            up: match &up_types {
-                Some(types) => transformers(types[n - 1 - i] == CROSS_UP, &up_depths[n - 1 - i], layers[i] + 1)?,
-                None => Vec::new(),
-            },
-        })
+        let down = transformers(down_types[i] == CROSS_DOWN, &down_depths[i], layers[i])?;
+        // The way up is listed from the deepest level.
+        let up = match &up_types {
+            Some(types) => transformers(types[n - 1 - i] == CROSS_UP, &up_depths[n - 1 - i], layers[i] + 1)?,
+            None => Vec::new(),
+        };
+        // Of a level without transformers it says nothing.
+        let only_cross = only_cross[i] && down.iter().chain(&up).any(Option::is_some);
+        Ok(Level { channels: channels[i], heads: heads[i], only_cross, down, up })
     });
     Ok((levels.collect::<Result<_>>()?, mid))
 }

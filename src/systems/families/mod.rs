@@ -1,9 +1,11 @@
 //! The families of models that are recognised, one file and one row of [`FAMILIES`] each: what [`Family`] asks for, as
 //! the published models have it.
 
+mod pix2pix;
 mod sd1;
 mod sd2;
 mod sdxl;
+mod x4;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -15,11 +17,11 @@ use crate::weights::Model;
 use crate::weights::checkpoint::infer::{self, Trainer, Untold};
 use crate::weights::checkpoint::keys::Layout;
 use crate::weights::checkpoint::seen::Seen;
-use crate::weights::family::{Component, EPSILON, Families, Family, Kind, Prediction};
+use crate::weights::family::{Component, EPSILON, Families, Family, Kind, Prediction, VELOCITY};
 
 /// Stable Diffusion 1 comes last: its UNet has nothing that others lack.
 pub static FAMILIES: Families = Families {
-    known: &[&sdxl::REFINER, &sdxl::SDXL, &sd2::SD2, &sd1::SD1],
+    known: &[&sdxl::REFINER, &sdxl::SDXL, &x4::X4, &sd2::SD2, &pix2pix::PIX2PIX, &sd1::SD1],
     others: &[
         (&["joint_blocks."], "is Stable Diffusion 3, which is not supported"),
         (&["double_blocks.", "double_stream_blocks."], "is a Flux model, which is not supported"),

@@ -19,6 +19,7 @@ pub static SD1: Family = Family {
         trainer: Trainer::OpenAi,
     },
     components: &[CONTROLNET, UNET, VAE, TEXT_ENCODER],
+    leftovers: &[],
     architectures: &[],
     prediction: noise,
     side: |_| 64,

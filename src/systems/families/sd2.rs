@@ -3,8 +3,7 @@
 use serde_json::json;
 
 use super::sd1::SD1;
-use super::{EPSILON, Family, Kind, Seen, Trainer, Untold, files};
-use crate::weights::family::VELOCITY;
+use super::{EPSILON, Family, Kind, Seen, Trainer, Untold, VELOCITY, files};
 
 pub static SD2: Family = Family {
     name: "sd2",
@@ -13,6 +12,7 @@ pub static SD2: Family = Family {
     refuses: |_| None,
     untold: Untold { heads: None, linear_projection: true, trainer: Trainer::OpenClip, ..SD1.untold },
     components: SD1.components,
+    leftovers: &[],
     architectures: &[("stable-diffusion-v2-768-v", VELOCITY), ("stable-diffusion-v2-512", EPSILON)],
     prediction,
     side: |prediction| if prediction.kind == VELOCITY { 96 } else { 64 },

@@ -30,6 +30,7 @@ pub static SDXL: Family = Family {
         TEXT_ENCODER,
         Component { parts: &[("conditioner.embedders.1.model.", Layout::OpenClip)], ..TEXT_ENCODER_2 },
     ],
+    leftovers: &[],
     architectures: &[],
     prediction: noise,
     side: |_| 128,

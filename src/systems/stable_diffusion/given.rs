@@ -1,8 +1,10 @@
 //! What Stable Diffusion's UNet is given beside the state.
 
+use super::stage::Shown;
 use super::text::Conditioning;
 use super::{StableDiffusion, control};
 use crate::conditioning::repeat_rows;
+use crate::error::Result;
 use crate::systems::cut::Given;
 use crate::systems::request::{Request, Settings};
 use crate::tensor::Tensor;
@@ -11,17 +13,20 @@ use crate::tensor::Tensor;
 const SCORES: [f32; 2] = [6.0, 2.5];
 
 impl StableDiffusion {
-    /// What the UNet's parts are given; `classes` are vectors in the place of classes, one for each picture.
+    /// What the UNet's parts are given.
+    ///
+    /// # Errors
+    /// If the request's noise level is more than the model knows.
     pub(super) fn given(
         &self,
         request: &Request,
         settings: &Settings,
         text: &Conditioning,
         timesteps: &[f32],
-        classes: Option<&Tensor>,
-    ) -> Given {
+        shown: &Shown,
+    ) -> Result<Given> {
         let (texts, steps) = (text.context.shape.batch(), timesteps.len());
-        let pictures = classes.map_or(1, |classes| classes.shape.batch());
+        let pictures = shown.classes.as_ref().map_or(1, |classes| classes.shape.batch());
         let rows = texts * pictures;
         // Of the rows of one step those of all.
         let of_steps =
@@ -35,20 +40,25 @@ impl StableDiffusion {
         if let Some(embedding) = self.unet.guidance_embedding(settings.guidance) {
             time.push(("timestep_cond", of_steps(Tensor::new([rows, embedding.len()], embedding.repeat(rows)))));
         }
-        if let Some(classes) = classes {
+        if let Some(classes) = &shown.classes {
             // Without the text there is no picture either.
             let none = vec![0.0; (texts - 1) * classes.data.len()];
             let all = [&none, &classes.data[..]].concat();
             time.push(("class_labels", of_steps(Tensor::new(classes.shape.with_batch(rows), all))));
         }
+        if let (Some(noising), Some(_)) = (&self.noising, self.unet.classes) {
+            let level = noising.level(request)? as f32;
+            time.push(("class_labels", Tensor::new([rows * steps], vec![level; rows * steps])));
+        }
         let controls = &request.controls[..self.controls.len()];
-        Given {
+        Ok(Given {
             picture: control::images(controls, settings),
             text: vec![("encoder_hidden_states", text.context.clone())],
             time,
             step: control::scales(controls, steps),
+            beside: shown.beside.clone(),
             ..Given::default()
-        }
+        })
     }
 
     /// `[texts, ids]`: the original size, the crop's corner, and the size that is wanted or a score.

@@ -1,8 +1,10 @@
 //! Stable Diffusion 1, 2 and XL (Rombach et al. 2022, Podell et al. 2023): noise in a VAE's latents becomes a picture
 //! under the guidance of texts; diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`. It may begin with
 //! a picture instead of noise alone (Meng et al. 2021, "SDEdit"; diffusers' `..Img2ImgPipeline`), end with another
-//! model's steps (XL's refiner), or vary a picture (unCLIP).
+//! model's steps (XL's refiner), or vary a picture (unCLIP). Two kinds work on a picture that their UNets see next to the
+//! latents ([`beside`]).
 
+mod beside;
 mod control;
 mod given;
 mod stage;
@@ -13,10 +15,13 @@ pub mod variant;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use beside::Noising;
+use serde_json::Value;
+use stage::Shown;
 pub use text::Conditioning;
 use variant::{Uses, Variant};
 
-use super::cut::Cut;
+use super::cut::{Cut, joined};
 use super::decode::{self, Decoder};
 use super::denoise::{Start, given_state};
 use super::encode::{self, Encoded};
@@ -39,6 +44,8 @@ use crate::weights::Model;
 
 /// Where a refiner takes over, if the request does not say so.
 const REFINER_START: f64 = 0.8;
+/// The `scaling_factor` of an upscaler's VAE, whatever its file says.
+const UPSCALER_SCALING: f32 = 0.08333;
 /// How many pictures are made at once of a given one.
 const MOST_AT_ONCE: usize = 16;
 
@@ -49,6 +56,8 @@ pub struct StableDiffusion {
     vae: Autoencoder,
     schedule: samplers::Config,
     controls: Vec<controlnet::Config>,
+    /// Of an upscaler's picture.
+    noising: Option<Noising>,
     /// Reads the picture that is varied.
     reader: Option<unclip::Reader>,
     /// What goes on with the latents after a part of the steps.
@@ -73,11 +82,15 @@ pub fn unet_of(model: &Model) -> Result<unet::Config> {
     Ok(unet)
 }
 
+/// `model_index.json`; null if there is none.
+fn index(model: &Model) -> Result<Value> {
+    let path = "model_index.json";
+    if model.has(path) { model.json(path) } else { Ok(Value::Null) }
+}
+
 /// Whether a model's `model_index.json` says yes or no to this.
 fn index_flag(model: &Model, key: &str) -> Result<Option<bool>> {
-    let path = "model_index.json";
-    let index: serde_json::Value = if model.has(path) { model.json(path)? } else { serde_json::Value::Null };
-    Ok(index.get(key).and_then(serde_json::Value::as_bool))
+    Ok(index(model)?[key].as_bool())
 }
 
 impl StableDiffusion {
@@ -89,33 +102,38 @@ impl StableDiffusion {
         let unet = unet_of(model)?;
         let (text, vae_place) = read("vae/config.json")?;
         let vae = Autoencoder::from_json(&text, &vae_place)?;
+        // As diffusers does, since the first files do not say it.
+        let vae = if variant.picture == Uses::ToEnlarge { vae.with_scaling(UPSCALER_SCALING) } else { vae };
         let (text, schedule_place) = read("scheduler/scheduler_config.json")?;
         let schedule = samplers::Config::from_json(&text, &schedule_place)?;
-        let channels = vae.latent_channels();
-        if [unet.in_channels, unet.out_channels] != [channels; 2] {
-            let what = format!(
-                "in_channels {} and out_channels {} do not fit the VAE's {channels} latent channels: inpainting and \
-                 upscaling models are not supported",
-                unet.in_channels, unet.out_channels
-            );
-            return Err(Error::config(model.path("unet/config.json").display(), what));
-        }
+        let misfit = |what| Error::config(model.path("unet/config.json").display(), what);
+        beside::check(&unet, &vae, variant).map_err(misfit)?;
+        let noising = (variant.picture == Uses::ToEnlarge).then(|| Noising::open(model, &unet)).transpose()?;
         let factor = vae.factor();
         let controls =
             models.controls.iter().map(|control| control::open(control, &unet, factor)).collect::<Result<_>>()?;
         let reader = unet.class_width.map(|width| unclip::Reader::open(model, width)).transpose()?;
-        let own = Self { variant, unet, vae, schedule, controls, reader, refiner: None, encoders: Mutex::new(None) };
+        let (refiner, encoders) = (None, Mutex::new(None));
+        let own = Self { variant, unet, vae, schedule, controls, noising, reader, refiner, encoders };
         let refiner = models.refiner.as_deref().map(|refiner| own.open_refiner(refiner)).transpose()?;
         Ok(Self { refiner: refiner.map(Box::new), ..own })
     }
 
     /// Whether the unconditional pass is needed: not by a network that is told the guidance it was distilled with.
-    fn guided(&self, settings: &Settings) -> bool {
-        settings.guidance > 1.0 && self.unet.guidance_width.is_none()
+    fn guided(&self, request: &Request, settings: &Settings) -> bool {
+        let by_picture = self.variant.picture != Uses::ToEdit || beside::image_guidance(request) >= 1.0;
+        settings.guidance > 1.0 && self.unet.guidance_width.is_none() && by_picture
     }
 
-    fn guidance(&self, settings: &Settings) -> Guidance {
-        if self.guided(settings) { Guidance::by_text(settings.guidance) } else { Guidance::none() }
+    /// By the text and, of a picture that is edited, by that: nothing, the picture, the picture and the text.
+    fn guidance(&self, request: &Request, settings: &Settings) -> Guidance {
+        match self.variant.picture {
+            _ if !self.guided(request, settings) => Guidance::none(),
+            Uses::ToEdit => {
+                Guidance { rows: 3, terms: vec![(beside::image_guidance(request), 1, 0), (settings.guidance, 2, 1)] }
+            }
+            _ => Guidance::by_text(settings.guidance),
+        }
     }
 
     /// Height and width of the latents.
@@ -130,17 +148,27 @@ impl StableDiffusion {
 
     /// The UNet with its ControlNets, cut for a number of pictures at once, each drawn for texts of the shape `[texts,
     /// tokens, channels]`.
-    fn cut(&self, executor: &Executor, settings: &Settings, text: &Shape, pictures: usize) -> Result<Cut> {
+    fn cut(
+        &self,
+        executor: &Executor,
+        (request, settings): (&Request, &Settings),
+        text: &Shape,
+        pictures: usize,
+    ) -> Result<Cut> {
         let [height, width] = self.size(settings);
         let tokens = text.rows() / text.batch();
         let steps = settings.sampler(&self.schedule)?.timesteps().len();
-        let whole = |rows| self.unet.controlled_graph(&self.controls, rows, height, width, tokens);
+        let more = self.variant.picture.channels(self.vae.latent_channels());
+        let whole = |rows| {
+            let graph = self.unet.controlled_graph(&self.controls, rows, height, width, tokens)?;
+            if more == 0 { Ok(graph) } else { joined(graph, more) }
+        };
         let own = self.unet.ports(FORWARD).into_iter().map(|port| (port.name.to_string(), port.changes));
         let images = (0..self.controls.len()).map(|index| (controlnet::image_input(index), Changes::Picture));
         let inputs: Vec<_> = own.chain(images).collect();
         // Each picture has its own noise in what it varies.
         let sizes = [pictures, steps, if self.reader.is_some() { pictures } else { 1 }];
-        let cut = Cut::timed(["UNet", "unet"], &whole, &inputs, sizes, self.guidance(settings))?;
+        let cut = Cut::timed(["UNet", "unet"], &whole, &inputs, sizes, self.guidance(request, settings))?;
         cut.sampled(executor, &|| settings.sampler(&self.schedule))
     }
 
@@ -152,7 +180,7 @@ impl StableDiffusion {
             (Uses::ToVary, _) if !picture => {
                 error("this model draws variations of a picture", Remedy::Give(Field::InitImage))
             }
-            (Uses::ToVary, _) => Ok(Portion::Whole),
+            (Uses::ToVary | Uses::ToEdit | Uses::ToEnlarge, _) => Ok(Portion::Whole),
             (Uses::ToRefine(_), _) if !picture => {
                 let what = "this model refines a picture, or finishes that of an SDXL base model as its refiner, and \
                             draws none from a text alone";
@@ -193,7 +221,7 @@ impl StableDiffusion {
         noise: &mut [Generator],
     ) -> Result<Start> {
         let [height, width] = self.size(kit.settings);
-        let given = given_state(kit.request, &[range.len(), height, width, self.unet.in_channels].into(), range)?;
+        let given = given_state(kit.request, &[range.len(), height, width, self.unet.out_channels].into(), range)?;
         Ok(match picture {
             None => Start::Noise(given),
             Some(picture) => Start::Noised(picture.drawn(&self.vae, noise), given),
@@ -215,17 +243,22 @@ impl StableDiffusion {
             Some(reader) => Some(reader.read(kit).await?),
             None => None,
         };
+        let seen = self.look(kit).await?;
         let mut decoder = Decoder::new(&self.vae, "vae", self.vae_in_f32());
         let mut rest = Rest::new(kit.request.batch);
-        if picture.is_some() || varied.is_some() {
+        if picture.is_some() || varied.is_some() || seen.is_some() {
             // What each begins with is made before anything can say that it does not fit.
             rest.at_most(MOST_AT_ONCE);
         }
         while let Some((range, part)) = rest.next_part() {
             let mut noise = kit.noise(range.clone());
-            let classes = varied.as_ref().map(|varied| varied.noised(&mut noise));
+            let rows = stages[0].text.context.shape.batch();
+            let shown = Shown {
+                classes: varied.as_ref().map(|varied| varied.noised(&mut noise)),
+                beside: self.beside(kit.request, seen.as_ref(), &mut noise, rows)?,
+            };
             let start = self.start(kit, picture.as_ref(), &range, &mut noise)?;
-            let latents = match stage::all(kit, &stages, start, classes.as_ref(), noise, part).await {
+            let latents = match stage::all(kit, &stages, start, &shown, noise, part).await {
                 Err(error) => {
                     rest.halve_for(kit, error)?;
                     continue;
@@ -246,8 +279,8 @@ impl System for StableDiffusion {
         let factor = self.vae.factor();
         let own = Own {
             model: &models.model,
-            size: self.unet.sample_size.map(|size| size.map(|side| side * factor)),
-            as_picture: self.variant.picture != Uses::ToVary,
+            size: self.size_by_seen(request)?.or(self.unet.sample_size.map(|size| size.map(|side| side * factor))),
+            as_picture: matches!(self.variant.picture, Uses::ToStart(_) | Uses::ToRefine(_)),
             factor,
             steps: self.variant.steps,
             portion: self.portion(request)?,
@@ -256,6 +289,9 @@ impl System for StableDiffusion {
             schedule: &self.schedule,
         };
         let settings = Settings::of(request, &own)?;
+        if let Some(noising) = &self.noising {
+            noising.level(request)?;
+        }
         self.reader.iter().try_for_each(|reader| reader.check(request))?;
         if let Some((refiner, refining)) = self.refining(request, &settings)? {
             refining.sampler(&refiner.schedule)?;
@@ -267,11 +303,11 @@ impl System for StableDiffusion {
         let (mut parts, mut cuts) = (Vec::new(), Vec::new());
         for stage in self.stages(models, request, settings)? {
             let named = |part| stage.models.named(part);
-            let cut = stage.system.cut(executor, &stage.settings, &stage.text.shape(), request.batch)?;
+            let cut = stage.system.cut(executor, (request, &stage.settings), &stage.text.shape(), request.batch)?;
             cuts.extend(cut.parts().into_iter().map(named));
             parts.extend(stage.text.parts.into_iter().map(named));
         }
-        if let Portion::Last(_) = settings.portion {
+        if self.variant.picture == Uses::ToEdit || matches!(settings.portion, Portion::Last(_)) {
             parts.push(encode::part(&self.vae, [settings.height, settings.width])?);
         }
         if let Some(reader) = &self.reader {
@@ -305,6 +341,7 @@ mod tests {
             vae: Autoencoder::from_json(crate::lab::published::VAE, "vae").unwrap(),
             schedule: samplers::Config::from_json("{}", "scheduler").unwrap(),
             controls: controls.iter().map(control).collect(),
+            noising: None,
             reader: None,
             refiner: None,
             encoders: Mutex::new(None),
@@ -319,7 +356,7 @@ mod tests {
 
     /// The parts of its UNet for a picture of 512 x 512 with guidance.
     fn cut(controls: &[&str]) -> Cut {
-        sd15(controls).cut(&Executor::Cpu, &settings(512), &[2, 77, 768].into(), 1).unwrap()
+        sd15(controls).cut(&Executor::Cpu, (&Request::default(), &settings(512)), &[2, 77, 768].into(), 1).unwrap()
     }
 
     #[test]

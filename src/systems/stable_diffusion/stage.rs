@@ -13,6 +13,14 @@ use crate::systems::part::Models;
 use crate::systems::request::{Request, Settings};
 use crate::tensor::{Shape, Tensor};
 
+/// What the steps of some pictures are shown of the request's picture.
+pub(super) struct Shown {
+    /// Vectors in the place of classes, a row for each picture.
+    pub classes: Option<Tensor>,
+    /// What the UNet sees next to the latents ([`Given::beside`]).
+    pub beside: Option<Tensor>,
+}
+
 /// One model's steps.
 pub(super) struct Stage<'s, 'm, T> {
     pub system: &'s StableDiffusion,
@@ -117,7 +125,7 @@ impl<'k> Stage<'_, 'k, Conditioning> {
         &self,
         kit: &mut Kit<'k>,
         start: Start,
-        classes: Option<&Tensor>,
+        shown: &Shown,
         noise: Vec<Generator>,
         told: (usize, usize),
     ) -> Result<(Tensor, Vec<Generator>)> {
@@ -125,11 +133,11 @@ impl<'k> Stage<'_, 'k, Conditioning> {
         let sampler = || settings.sampler(&system.schedule);
         let [height, width] = system.size(settings);
         let denoise = Loop {
-            cut: system.cut(kit.executor, settings, &text.context.shape, noise.len())?,
-            given: system.given(kit.request, settings, text, sampler()?.timesteps(), classes),
+            cut: system.cut(kit.executor, (kit.request, settings), &text.context.shape, noise.len())?,
+            given: system.given(kit.request, settings, text, sampler()?.timesteps(), shown)?,
             sampler: &sampler,
             start,
-            state: Shape::from([noise.len(), height, width, system.unet.in_channels]),
+            state: Shape::from([noise.len(), height, width, system.unet.out_channels]),
             noise,
             told,
         };
@@ -148,14 +156,14 @@ pub(super) async fn all<'k>(
     kit: &mut Kit<'k>,
     stages: &[Stage<'_, 'k, Conditioning>],
     mut start: Start,
-    classes: Option<&Tensor>,
+    shown: &Shown,
     mut noise: Vec<Generator>,
     (part, parts): (usize, usize),
 ) -> Result<Tensor> {
     let steps: usize = stages.iter().map(|stage| stage.steps).sum();
     let mut done = part * steps;
     for stage in stages {
-        let (state, rest) = stage.run(kit, start, classes, noise, (done, parts * steps)).await?;
+        let (state, rest) = stage.run(kit, start, shown, noise, (done, parts * steps)).await?;
         (start, noise) = (Start::State(state), rest);
         done += stage.steps;
     }

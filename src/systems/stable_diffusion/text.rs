@@ -52,7 +52,7 @@ impl StableDiffusion {
     pub(super) fn texts(&self, models: &Models, request: &Request, settings: &Settings) -> Result<Texts> {
         let encoders = self.encoders(&models.model, request)?;
         let both = [request.negative.as_deref().unwrap_or(""), &request.prompt];
-        let texts = if self.guided(settings) { &both[..] } else { &both[1..] };
+        let texts = if self.guided(request, settings) { &both[..] } else { &both[1..] };
         let chunks = Chunks::of(&encoders, texts)?;
         let skip = request.conditioning.clip_skip.unwrap_or(self.variant.skip);
         let wanted = Wanted { state: self.variant.state, skip };
@@ -113,6 +113,10 @@ impl StableDiffusion {
         }
         let context = contexts.into_iter().reduce(|a, b| join_channels(&a, &b));
         let mut context = context.ok_or_else(|| Error::shape("there is no text encoder"))?;
+        // More rows than texts: the first text's with and without a picture.
+        let more = self.guidance(kit.request, kit.settings).rows - context.shape.batch();
+        let first = context.data[..context.data.len() / context.shape.batch()].repeat(more);
+        context = Tensor::new(context.shape.with_batch(context.shape.batch() + more), [first, context.data].concat());
         let mut pooled = pooled.filter(|_| self.variant.pooled);
         if self.variant.pooled && pooled.is_none() {
             let what = format!("{} needs a text encoder with a projection", self.variant.class);

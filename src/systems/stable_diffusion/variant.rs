@@ -1,4 +1,4 @@
-//! In what the kinds of Stable Diffusion differ: 1 and 2, XL, XL's refiner, and unCLIP.
+//! In what the kinds of Stable Diffusion differ: 1 and 2, XL, XL's refiner, and those that work on a picture.
 
 use crate::models::clip::State;
 use crate::models::unet;
@@ -37,6 +37,21 @@ pub enum Uses {
     ToRefine(f64),
     /// To draw others like it.
     ToVary,
+    /// To edit it: the UNet sees its latents next to its own, as the VAE's encoder gives them.
+    ToEdit,
+    /// To enlarge it: the UNet sees its pixels next to the latents, under noise of a level that it is told.
+    ToEnlarge,
+}
+
+impl Uses {
+    /// The channels that a UNet sees of it, next to this number of the latents'.
+    pub fn channels(self, latents: usize) -> usize {
+        match self {
+            Self::ToEdit => latents,
+            Self::ToEnlarge => 3,
+            Self::ToStart(_) | Self::ToRefine(_) | Self::ToVary => 0,
+        }
+    }
 }
 
 /// Stable Diffusion 1 and 2.
@@ -60,6 +75,20 @@ pub static UNCLIP: Variant = Variant {
     steps: 20,
     guidance: 10.0,
     picture: Uses::ToVary,
+    ..SD
+};
+
+/// InstructPix2Pix.
+pub static EDITOR: Variant =
+    Variant { class: "StableDiffusionInstructPix2PixPipeline", steps: 100, picture: Uses::ToEdit, ..SD };
+
+/// The x4 upscaler, whose VAE overflows f16 in earnest.
+pub static UPSCALER: Variant = Variant {
+    class: "StableDiffusionUpscalePipeline",
+    steps: 75,
+    guidance: 9.0,
+    picture: Uses::ToEnlarge,
+    upcasts: true,
     ..SD
 };
 

@@ -56,7 +56,7 @@ pub fn unet(unet: &Seen, untold: &Untold) -> Value {
     let mut config = json!({
         "_class_name": "UNet2DConditionModel",
         "attention_head_dim": channels.iter().map(heads).collect::<Vec<_>>(),
-        "block_out_channels": channels,
+        "block_out_channels": &channels,
         "layers_per_block": layers,
         "down_block_types": down_types,
         "up_block_types": types("up", ["CrossAttnUpBlock2D", "UpBlock2D"]),
@@ -69,9 +69,18 @@ pub fn unet(unet: &Seen, untold: &Untold) -> Value {
     } else if !unet.has("mid_block.attentions.") {
         config["mid_block_type"] = "UNetMidBlock2D".into();
     }
+    // The first attention reads texts where it is as wide as those are, unless its own level is as wide too.
+    let text_width = unet.dims_of_any("attn2.to_k.weight").and_then(|dims| dims.get(1).copied());
+    let only_cross = |i: usize, own: &usize| {
+        let key = format!("down_blocks.{i}.attentions.0.transformer_blocks.0.attn1.to_k.weight");
+        unet.dim(&key, 1).is_some_and(|width| width != *own && Some(width) == text_width)
+    };
+    let only_cross: Vec<_> = channels.iter().enumerate().map(|(i, own)| only_cross(i, own)).collect();
+    if only_cross.contains(&true) {
+        config["only_cross_attention"] = only_cross.into();
+    }
     put(&mut config, "in_channels", unet.dim("conv_in.weight", 1));
     put(&mut config, "out_channels", unet.dim("conv_out.weight", 0));
-    let text_width = unet.dims_of_any("attn2.to_k.weight").and_then(|dims| dims.get(1).copied());
     put(&mut config, "cross_attention_dim", text_width.or(untold.text_width));
     put(&mut config, "time_cond_proj_dim", unet.dim("time_embedding.cond_proj.weight", 1));
     put(&mut config, "num_class_embeds", unet.dim("class_embedding.weight", 0));
