@@ -177,7 +177,7 @@ fn refused() -> Result<(), Failed> {
         ("both-euler", |r| r.refiner_start = Some(1.0), "refiner start 1 leaves none of 10 steps"),
         ("both-euler", |r| r.refiner_start = Some(-0.5), "refiner start -0.5 does not lie from 0 to 1"),
         ("both-euler", |r| r.strength = Some(0.5), "strength is that of the noise on a picture to start from"),
-        ("sd1-pndm", |r| r.strength = Some(0.0), "strength 0 leaves none of 8 steps"),
+        ("sd1-lms", |r| r.strength = Some(0.0), "strength 0 leaves none of 9 steps"),
         ("sd1-pndm", |r| r.refiner_start = Some(0.5), "refiner start is not for a StableDiffusionPipeline"),
         ("sdxl-euler", |r| r.refiner_start = Some(0.5), "refiner start is for a model with a refiner; give refiner"),
         ("sdxl-euler", |r| r.noise_level = Some(5), "noise level is not for a StableDiffusionXLPipeline"),

@@ -18,7 +18,7 @@ import os
 
 import numpy as np
 import torch
-from diffusers import (AutoencoderKL, DDIMScheduler, DDPMScheduler, EulerAncestralDiscreteScheduler, PNDMScheduler,
+from diffusers import (AutoencoderKL, DDIMScheduler, DDPMScheduler, EulerAncestralDiscreteScheduler,
                        StableUnCLIPImg2ImgPipeline, UNet2DConditionModel)
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from PIL import Image
@@ -41,10 +41,9 @@ MODELS = {
 }
 DDIM = (DDIMScheduler, BETAS | dict(clip_sample=False, set_alpha_to_one=False, prediction_type="v_prediction"))
 EULER_A = (EulerAncestralDiscreteScheduler, BETAS | dict(prediction_type="v_prediction"))
-PNDM = (PNDMScheduler, BETAS | dict(skip_prk_steps=True, prediction_type="v_prediction"))
 CASES = {
     "h-plain": dict(model="h", scheduler=DDIM, steps=4, guidance=10.0),
-    "h-noisy": dict(model="h", scheduler=PNDM, steps=5, guidance=10.0, noise_level=700, prompt="a cat", batch=2),
+    "h-noisy": dict(model="h", scheduler=DDIM, steps=5, guidance=6.0, noise_level=700, prompt="a cat", batch=2),
     "h-unguided": dict(model="h", scheduler=DDIM, steps=3, guidance=1.0, eta=0.5, noise_level=20),
     "l-negative": dict(model="l", scheduler=EULER_A, steps=4, guidance=4.0, prompt="a cat", negative="blurry, dark",
                        size=(40, 24), batch=2),
