@@ -101,12 +101,14 @@ impl Config {
         // A row of patches above the picture sees nothing and is 0: what the class's token begins with.
         let conv = Conv { out: width, kernel: patch, stride: patch, padding: [patch, 0, 0, 0] };
         let patches = m.conv_without_bias("patch_embedding", pixels, conv)?;
-        let row = |i: usize| i / tokens * side * (side + 1) + if i % tokens == 0 { 0 } else { side - 1 + i % tokens };
+        let row = |i: usize| {
+            i / tokens * side * (side + 1) + if i.is_multiple_of(tokens) { 0 } else { side - 1 + i % tokens }
+        };
         let rows = m.graph().constant(Kind::U32, ids([batch, tokens], row));
         let positions = m.table("position_embedding", tokens, width);
         let x = m.node("tokens", Embedding { positions: true }, &[rows, patches, positions])?;
         // The class's own vector, for its token alone.
-        let is_class = (0..batch * tokens).map(|i| f32::from(u8::from(i % tokens == 0))).collect();
+        let is_class = (0..batch * tokens).map(|i| f32::from(u8::from(i.is_multiple_of(tokens)))).collect();
         let is_class = m.graph().constant(Kind::Act, Tensor::new([batch, tokens, 1], is_class));
         let class = m.matrix("class_embedding", [width, 1], Pack::Linear);
         let class = m.node("class_embedding", MatMul::new(false), &[is_class, class])?;
