@@ -108,7 +108,7 @@ impl Config {
         let positions = m.table("position_embedding", tokens, width);
         let x = m.node("tokens", Embedding { positions: true }, &[rows, patches, positions])?;
         // The class's own vector, for its token alone.
-        let is_class = (0..batch * tokens).map(|i| f32::from(u8::from(i % tokens == 0))).collect();
+        let is_class = (0..batch * tokens).map(|i| f32::from(u8::from(i.is_multiple_of(tokens)))).collect();
         let is_class = m.graph().constant(Kind::Act, Tensor::new([batch, tokens, 1], is_class));
         let class = m.matrix("class_embedding", [width, 1], Pack::Linear);
         let class = m.node("class_embedding", MatMul::new(false), &[is_class, class])?;
