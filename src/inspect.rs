@@ -65,7 +65,7 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
     let components = built.iter().map(|component| part(model, component)).collect::<Result<Vec<_>>>()?;
     let class = class_of(model);
     // Families are of models that LoRA files are made for.
-    let has_families = row_of(class.as_deref()).is_none_or(|row| row.takes.contains(&Field::Lora));
+    let has_families = row_of(class.as_deref()).is_none_or(|row| row.takes(Field::Lora));
     let family = components.iter().find_map(|part| part.family).filter(|_| has_families);
     let scheduler = "scheduler/scheduler_config.json";
     let scheduler: Value = if model.has(scheduler) { model.json(scheduler)? } else { Value::Null };

@@ -142,7 +142,7 @@ fn drawing(model: Model) -> String {
     let open = || {
         let studio = Studio::open(model)?;
         let mut request = Request::default();
-        if studio.settings(&request).is_err() && studio.row().takes.contains(&Field::InitImage) {
+        if studio.settings(&request).is_err() && studio.row().takes(Field::InitImage) {
             // What works on a picture is shown one.
             let side = 512;
             request.init_image =

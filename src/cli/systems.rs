@@ -28,7 +28,7 @@ impl Systems {
 }
 
 fn takes(row: &Row) -> Vec<String> {
-    row.takes.iter().map(|field| flag(*field)).collect()
+    row.taken().map(flag).collect()
 }
 
 /// A command that draws by it.

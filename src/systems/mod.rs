@@ -45,8 +45,8 @@ pub struct Row {
     pub classes: &'static [&'static str],
     /// What it does, in a few words.
     pub about: &'static str,
-    /// The fields of a [`Request`] that it takes, of those that a system may not take ([`Request::given`]).
-    pub takes: &'static [Field],
+    /// The fields of a [`Request`] that it takes, of those that a system may not take ([`Request::given`]): lists of them.
+    takes: &'static [&'static [Field]],
     /// The fields that an example request sets.
     pub example: &'static [(Field, &'static str)],
     /// Whether a model's networks are such a system's.
@@ -55,6 +55,16 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether it takes this field.
+    pub fn takes(&self, field: Field) -> bool {
+        self.taken().any(|taken| taken == field)
+    }
+
+    /// The fields that it takes, in order.
+    pub fn taken(&self) -> impl Iterator<Item = Field> {
+        self.takes.iter().flat_map(|fields| fields.iter().copied())
+    }
+
     /// Whether the system takes all that a request sets.
     ///
     /// # Errors
@@ -63,12 +73,12 @@ impl Row {
         request.given().try_for_each(|field| self.check_field(field))
     }
 
-    /// Whether it takes this field.
+    /// Refuses a field that it does not take.
     fn check_field(&self, field: Field) -> Result<()> {
-        if self.takes.contains(&field) {
+        if self.takes(field) {
             return Ok(());
         }
-        let taken: Vec<_> = self.takes.iter().map(|field| field.word()).collect();
+        let taken: Vec<_> = self.taken().map(Field::word).collect();
         let what = format!("is not for a {}, which takes {}", self.classes[0], taken.join(", "));
         Err(Error::usage(what).of(field).remedies([Remedy::Without(field)]))
     }
@@ -87,7 +97,7 @@ pub static TABLE: &[Row] = &[
             "LatentConsistencyModelImg2ImgPipeline",
         ],
         about: "text to picture: Stable Diffusion 1 and 2",
-        takes: TEXT_TO_PICTURE,
+        takes: &[TEXT, SIZE, STEPS, START, &[Field::Control]],
         example: &[(Field::Prompt, "a red circle on a blue background"), (Field::Model, "sd15")],
         fits: |model| fits(model, &SD),
         open: |models| Ok(Box::new(StableDiffusion::open(models, &SD)?)),
@@ -99,7 +109,7 @@ pub static TABLE: &[Row] = &[
             "StableDiffusionXLControlNetImg2ImgPipeline",
         ],
         about: "text to picture: Stable Diffusion XL",
-        takes: TEXT_TO_PICTURE_AND_ON,
+        takes: &[TEXT, SIZE, STEPS, START, &[Field::Refiner, Field::RefinerStart, Field::Control]],
         example: &[(Field::Prompt, "a lighthouse at dusk"), (Field::Model, "sdxl")],
         fits: |model| fits(model, &SDXL),
         open: |models| Ok(Box::new(StableDiffusion::open(models, &SDXL)?)),
@@ -107,7 +117,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["StableDiffusionXLImg2ImgPipeline"],
         about: "picture to a finer one: Stable Diffusion XL's refiner",
-        takes: TEXT_TO_PICTURE,
+        takes: &[TEXT, SIZE, STEPS, START, &[Field::Control]],
         example: &[
             (Field::Prompt, "a lighthouse at dusk"),
             (Field::Model, "sdxl-refiner"),
@@ -120,7 +130,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["StableUnCLIPImg2ImgPipeline"],
         about: "picture to others like it: Stable Diffusion 2.1 unCLIP",
-        takes: PICTURE_TO_PICTURE,
+        takes: &[PICTURE, &[Field::NoiseLevel], TEXT, SIZE, STEPS],
         example: &[(Field::Model, "sd21-unclip"), (Field::InitImage, "lighthouse.png")],
         fits: |model| fits(model, &UNCLIP),
         open: |models| Ok(Box::new(StableDiffusion::open(models, &UNCLIP)?)),
@@ -128,7 +138,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["StableDiffusionInstructPix2PixPipeline"],
         about: "text and picture to picture: InstructPix2Pix edits as it is told",
-        takes: EDIT,
+        takes: &[PICTURE, TEXT, &[Field::ImageGuidance], STEPS],
         example: &[
             (Field::Prompt, "make the mountains snowy"),
             (Field::Model, "pix2pix"),
@@ -141,7 +151,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["StableDiffusionUpscalePipeline"],
         about: "text and picture to a picture four times as large: Stable Diffusion's x4 upscaler",
-        takes: UPSCALE,
+        takes: &[PICTURE, TEXT, &[Field::NoiseLevel], STEPS],
         example: &[
             (Field::Prompt, "a white cat"),
             (Field::Model, "x4"),
@@ -154,7 +164,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["DDPMPipeline"],
         about: "noise to picture, in pixels, as the model was trained: 1000 steps",
-        takes: NOISE_TO_PICTURE,
+        takes: &[SIZE, STEPS, &[Field::Class]],
         example: &[(Field::Model, "path/to/ddpm-cifar10-32"), (Field::Seed, "1")],
         fits: is_in_pixels,
         open: |models| Ok(Box::new(Pixels::open(models, &Defaults { steps: 1000, sampler: None })?)),
@@ -162,7 +172,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["DDIMPipeline"],
         about: "noise to picture, in pixels, in few steps: 50",
-        takes: NOISE_TO_PICTURE,
+        takes: &[SIZE, STEPS, &[Field::Class]],
         example: &[(Field::Model, "path/to/ddpm-cifar10-32"), (Field::Sampler, "ddim"), (Field::Steps, "50")],
         fits: is_in_pixels,
         open: |models| Ok(Box::new(Pixels::open(models, &Defaults { steps: 50, sampler: Some("ddim") })?)),
@@ -170,7 +180,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["LDMPipeline"],
         about: "noise to picture, in latents",
-        takes: NOISE_TO_LATENTS,
+        takes: &[SIZE, STEPS],
         example: &[(Field::Model, "path/to/ldm-celebahq-256"), (Field::Steps, "50")],
         fits: |model| draws_latents(model, false),
         open: |models| Ok(Box::new(LatentDiffusion::open(models, &Kind { under: Under::Nothing, steps: 50 })?)),
@@ -178,7 +188,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["LDMTextToImagePipeline"],
         about: "text to picture: latent diffusion of 2021",
-        takes: TEXT_TO_LATENTS,
+        takes: &[&[Field::Prompt, Field::Guidance], SIZE, STEPS],
         example: &[
             (Field::Prompt, "a painting of a squirrel eating a burger"),
             (Field::Model, "path/to/ldm-text2im-large-256"),
@@ -191,7 +201,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["LDMSuperResolutionPipeline"],
         about: "picture to a larger picture: latent diffusion of 2021",
-        takes: PICTURE_TO_LATENTS,
+        takes: &[PICTURE, STEPS],
         example: &[
             (Field::Model, "path/to/ldm-super-resolution-4x"),
             (Field::InitImage, "small.png"),
@@ -202,142 +212,13 @@ pub static TABLE: &[Row] = &[
     },
 ];
 
-const NOISE_TO_PICTURE: &[Field] = &[
-    Field::Width,
-    Field::Height,
-    Field::Steps,
-    Field::Sampler,
-    Field::Spacing,
-    Field::Prediction,
-    Field::Eta,
-    Field::Class,
-    Field::InitLatents,
-];
-
-/// Of latent diffusion without a text and with a picture, whose size decides.
-const NOISE_TO_LATENTS: &[Field] = &[
-    Field::Width,
-    Field::Height,
-    Field::Steps,
-    Field::Sampler,
-    Field::Spacing,
-    Field::Prediction,
-    Field::Eta,
-    Field::InitLatents,
-];
-
-const PICTURE_TO_LATENTS: &[Field] = &[
-    Field::InitImage,
-    Field::Steps,
-    Field::Sampler,
-    Field::Spacing,
-    Field::Prediction,
-    Field::Eta,
-    Field::InitLatents,
-];
-
-const TEXT_TO_LATENTS: &[Field] = &[
-    Field::Prompt,
-    Field::Width,
-    Field::Height,
-    Field::Steps,
-    Field::Guidance,
-    Field::Sampler,
-    Field::Spacing,
-    Field::Prediction,
-    Field::Eta,
-    Field::InitLatents,
-];
-
-const TEXT_TO_PICTURE: &[Field] = &[
-    Field::Prompt,
-    Field::Negative,
-    Field::Width,
-    Field::Height,
-    Field::Steps,
-    Field::Guidance,
-    Field::Sampler,
-    Field::Spacing,
-    Field::Prediction,
-    Field::Eta,
-    Field::InitImage,
-    Field::Strength,
-    Field::ClipSkip,
-    Field::Lora,
-    Field::Control,
-    Field::InitLatents,
-];
-
-const TEXT_TO_PICTURE_AND_ON: &[Field] = &[
-    Field::Prompt,
-    Field::Negative,
-    Field::Width,
-    Field::Height,
-    Field::Steps,
-    Field::Guidance,
-    Field::Sampler,
-    Field::Spacing,
-    Field::Prediction,
-    Field::Eta,
-    Field::InitImage,
-    Field::Strength,
-    Field::Refiner,
-    Field::RefinerStart,
-    Field::ClipSkip,
-    Field::Lora,
-    Field::Control,
-    Field::InitLatents,
-];
-
-const PICTURE_TO_PICTURE: &[Field] = &[
-    Field::InitImage,
-    Field::NoiseLevel,
-    Field::Prompt,
-    Field::Negative,
-    Field::Width,
-    Field::Height,
-    Field::Steps,
-    Field::Guidance,
-    Field::Sampler,
-    Field::Spacing,
-    Field::Prediction,
-    Field::Eta,
-    Field::ClipSkip,
-    Field::Lora,
-    Field::InitLatents,
-];
-
-const EDIT: &[Field] = &[
-    Field::Prompt,
-    Field::Negative,
-    Field::InitImage,
-    Field::Steps,
-    Field::Guidance,
-    Field::ImageGuidance,
-    Field::Sampler,
-    Field::Spacing,
-    Field::Prediction,
-    Field::Eta,
-    Field::ClipSkip,
-    Field::Lora,
-    Field::InitLatents,
-];
-
-const UPSCALE: &[Field] = &[
-    Field::Prompt,
-    Field::Negative,
-    Field::InitImage,
-    Field::NoiseLevel,
-    Field::Steps,
-    Field::Guidance,
-    Field::Sampler,
-    Field::Spacing,
-    Field::Prediction,
-    Field::Eta,
-    Field::ClipSkip,
-    Field::Lora,
-    Field::InitLatents,
-];
+// Fields that systems take together.
+const TEXT: &[Field] = &[Field::Prompt, Field::Negative, Field::Guidance, Field::ClipSkip, Field::Lora];
+const SIZE: &[Field] = &[Field::Width, Field::Height];
+const STEPS: &[Field] =
+    &[Field::Steps, Field::Sampler, Field::Spacing, Field::Prediction, Field::Eta, Field::InitLatents];
+const PICTURE: &[Field] = &[Field::InitImage];
+const START: &[Field] = &[Field::InitImage, Field::Strength];
 
 /// Whether the model's UNet is an unconditional one.
 fn is_in_pixels(model: &Model) -> bool {
@@ -396,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_field_that_a_system_does_not_take_is_refused_with_those_that_it_takes() {
-        let row = Row { takes: &[Field::Prompt, Field::Steps], ..TABLE[0] };
+        let row = Row { takes: &[&[Field::Prompt, Field::Steps]], ..TABLE[0] };
         let request = Request { prompt: "x".into(), steps: Some(2), ..Request::default() };
         assert!(row.check(&request).is_ok());
         let error = row.check(&Request { eta: Some(0.5), ..request }).unwrap_err().to_string();

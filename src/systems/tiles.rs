@@ -19,7 +19,8 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
-    /// Of latents of this size, each of `side` x `side` or, at the ends, of what is left. One of the whole size is alone.
+    /// Of latents of this size, each of `side` x `side` or, at the ends, of what is left. One of the whole size is
+    /// alone.
     pub fn new(size: [usize; 2], side: usize) -> Self {
         let stride = if side >= size[0].max(size[1]) { side } else { side - side / 4 };
         Self { size, side, stride, decoded: BTreeMap::new() }

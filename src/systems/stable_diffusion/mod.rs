@@ -1,8 +1,8 @@
 //! Stable Diffusion 1, 2 and XL (Rombach et al. 2022, Podell et al. 2023): noise in a VAE's latents becomes a picture
 //! under the guidance of texts; diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`. It may begin with
 //! a picture instead of noise alone (Meng et al. 2021, "SDEdit"; diffusers' `..Img2ImgPipeline`), end with another
-//! model's steps (XL's refiner), or vary a picture (unCLIP). Two kinds work on a picture that their UNets see next to the
-//! latents ([`beside`]).
+//! model's steps (XL's refiner), or vary a picture (unCLIP). Two kinds work on a picture that their UNets see next to
+//! the latents ([`beside`]).
 
 mod beside;
 mod control;

@@ -53,8 +53,8 @@ impl Reader {
         let wide = encoder.projection;
         if normalizer.width != wide || width != 2 * wide {
             let what = format!(
-                "projection_dim is {wide}, but image_normalizer's embedding_dim {}, and the UNet takes {width}, not twice \
-                 that",
+                "projection_dim is {wide}, but image_normalizer's embedding_dim {}, and the UNet takes {width}, not \
+                 twice that",
                 normalizer.width
             );
             return Err(Error::config(place, what));
