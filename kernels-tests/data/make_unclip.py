@@ -113,7 +113,8 @@ def main():
         side = model["vision"]["image_size"]
         pixels = torch.randn((2, 3, side, side), generator=g)
         out = made["image_encoder"](pixels)
-        inputs = {"sample": torch.randn((2, 4, 6, 7), generator=g), "timestep": torch.tensor([801, 41]),
+        # Large enough for groups of a dozen values at the lowest level: two of them are 1 and -1 whatever rounding does.
+        inputs = {"sample": torch.randn((2, 4, 13, 18), generator=g), "timestep": torch.tensor([801, 41]),
                   "encoder_hidden_states": torch.randn((2, 5, 128), generator=g),
                   "class_labels": torch.randn((2, model["width"]), generator=g)}
         tensors |= {f"{name}.image-encoder.in.pixel_values": pixels,
