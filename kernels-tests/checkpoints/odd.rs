@@ -234,8 +234,8 @@ fn other_kinds() -> Result<(), Failed> {
         ("emb_params", "textual inversion"),
         (
             "layers.0.weight",
-            "holds no network of Stable Diffusion XL's refiner, Stable Diffusion XL, Stable Diffusion 2, Stable Diffusion \
-             1 under a name that is known; it has layers.0.weight",
+            "holds no network of Stable Diffusion XL's refiner, Stable Diffusion XL, Stable Diffusion x4 upscaler, \
+             Stable Diffusion 2, InstructPix2Pix, Stable Diffusion 1 under a name that is known; it has layers.0.weight",
         ),
     ] {
         let text = message(opened(&ones(&[name]), &[]));

@@ -3,10 +3,9 @@
 //! A network's configuration is the one of its published `config.json`, as far as it differs from diffusers' and
 //! transformers' defaults. Text encoders and UNets run at a batch of two, as guidance runs them, VAEs at one.
 
-use super::suite::rows;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::models::config::ENCODER;
+use crate::models::config::{DECODER, ENCODER};
 use crate::models::ports::Sizes;
 use crate::models::table;
 
@@ -263,6 +262,11 @@ impl Published {
         }
         Ok(graphs)
     }
+}
+
+/// Decoders run at one picture, whose activations are the largest of all.
+pub(super) fn rows(way: &str, sizes: Sizes) -> Sizes {
+    if way == DECODER { Sizes { batch: 1, ..sizes } } else { sizes }
 }
 
 #[cfg(test)]

@@ -6,17 +6,10 @@ use std::sync::Arc;
 use super::published::Published;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::models::config::DECODER;
-use crate::models::ports::Sizes;
 use crate::ops::case::Fill;
 use crate::ops::{Case, Kind, Op, Row, TABLE, Ty};
 use crate::rng::Generator;
 use crate::tensor::Tensor;
-
-/// Decoders run at one picture, whose activations are the largest of all.
-pub(super) fn rows(way: &str, sizes: Sizes) -> Sizes {
-    if way == DECODER { Sizes { batch: 1, ..sizes } } else { sizes }
-}
 
 /// An op at one set of shapes, and where it runs so.
 #[derive(Debug)]
