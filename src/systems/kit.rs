@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use web_time::Instant;
 
 use super::kept::{Kept, Resident};
+use super::made::{Event, Keep, Made, Pictures, Seconds, Span, Tell};
 use super::parameters::{Names, parameters};
 use super::part::{Models, Part};
-use super::request::{Event, Keep, Made, Pictures, Request, Seconds, Settings, Span, Tell};
+use super::request::Request;
+use super::settings::Settings;
 use crate::error::{Error, Message, Result};
 use crate::image::{Picture, to_rgb8};
 use crate::network::{Executor, Network, Outputs};

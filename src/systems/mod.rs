@@ -1,9 +1,9 @@
 //! Systems: what a model as a whole does, from a request to pictures, one row for each.
 //!
-//! A system is plain code over what all of them share, from the ground up: [`request`] (plain values), [`part`] (the
-//! networks it runs, as a list), [`kit`] (networks loaded, kept and released; telling, cancelling, timing), [`cut`] (a
-//! network cut by how often its inputs change), [`denoise`] (the step loop), [`text`] and [`decode`]. [`Studio`] is a
-//! model opened with its system.
+//! A system is plain code over what all of them share, from the ground up: [`request`], [`settings`] and [`made`] (plain
+//! values), [`part`] (the networks it runs, as a list), [`kit`] (networks loaded, kept and released; telling,
+//! cancelling, timing), [`cut`] (a network cut by how often its inputs change), [`denoise`] (the step loop), [`text`],
+//! `encode` and [`decode`]. [`Studio`] is a model opened with its system.
 
 pub mod cut;
 pub mod decode;
@@ -15,10 +15,12 @@ mod kept;
 pub mod kit;
 pub mod latent_diffusion;
 mod loras;
+pub mod made;
 mod parameters;
 pub mod part;
 pub mod pixels;
 pub mod request;
+pub mod settings;
 pub mod stable_diffusion;
 mod studio;
 pub mod system;
@@ -26,8 +28,10 @@ pub mod text;
 mod tiles;
 
 pub use loras::Loras;
+pub use made::{Event, Keep, Made, Pictures, Seconds, Span, Tell};
 pub use part::{Models, Part};
-pub use request::{Control, Event, Keep, Made, Pictures, Request, Seconds, Settings, Span, Tell};
+pub use request::{Control, Request};
+pub use settings::Settings;
 pub use studio::{Loaded, Studio};
 pub use system::System;
 

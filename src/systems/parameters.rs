@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::request::{Control, Request, Settings};
+use super::request::{Control, Request};
+use super::settings::Settings;
 use crate::conditioning::Syntax;
 use crate::samplers::{self, Portion};
 

@@ -1,12 +1,11 @@
-//! What is asked of a system and what comes of it, as plain values.
+//! What is asked of a system, as plain values.
 
 use crate::conditioning;
-use crate::error::{Error, Field, Message, Remedy, Result};
+use crate::error::{Error, Field, Remedy, Result};
 use crate::image::Picture;
 use crate::rng;
-use crate::samplers::{self, Portion, Sampler};
 use crate::tensor::Tensor;
-use crate::weights::{Lora, Model};
+use crate::weights::Lora;
 
 /// What to draw. Absent values are the model's defaults.
 #[derive(Debug, Clone)]
@@ -147,7 +146,9 @@ impl Control {
         if share(index) < self.start || share(index + 1) > self.end { 0.0 } else { self.scale }
     }
 
-    fn check(&self) -> Result<()> {
+    /// # Errors
+    /// If its scale is not a number or its part of the steps is not one.
+    pub(super) fn check(&self) -> Result<()> {
         let Self { scale, start, end, .. } = self;
         if !scale.is_finite() {
             return Err(Error::usage(format!("{scale} is not a number")).of(Field::ControlScale));
@@ -159,217 +160,6 @@ impl Control {
         }
         Ok(())
     }
-}
-
-/// A request with every default filled in.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Pixels.
-    pub width: usize,
-    /// Pixels.
-    pub height: usize,
-    /// Denoising steps.
-    pub steps: usize,
-    /// Which of them are done.
-    pub portion: Portion,
-    /// [`Request::guidance`]
-    pub guidance: f32,
-    /// [`Request::sampler`]
-    pub sampler: String,
-    /// [`Request::spacing`]; the model's own without it.
-    pub spacing: Option<String>,
-    /// [`Request::prediction`]; the model's own without it.
-    pub prediction: Option<String>,
-    /// [`Request::eta`]; the sampler's own without it.
-    pub eta: Option<f64>,
-}
-
-/// What a model and its system say where a request says nothing.
-pub struct Own<'a> {
-    /// The model, whose entry in the manifest comes first.
-    pub model: &'a Model,
-    /// Height and width that its network was trained on, in pixels.
-    pub size: Option<[usize; 2]>,
-    /// Whether the request's picture decides the size where the request does not: [`Request::init_image`].
-    pub as_picture: bool,
-    /// Pixels to a pixel of the state: sizes are multiples of it.
-    pub factor: usize,
-    /// [`Settings::steps`]
-    pub steps: usize,
-    /// [`Settings::portion`]
-    pub portion: Portion,
-    /// [`Settings::guidance`]
-    pub guidance: f32,
-    /// [`Settings::sampler`]; the schedule's own without it.
-    pub sampler: Option<&'static str>,
-    /// The model's.
-    pub schedule: &'a samplers::Config,
-}
-
-impl Settings {
-    /// Fills in a request's defaults.
-    ///
-    /// # Errors
-    /// If a size is missing or not a multiple, or as [`Settings::sampler`].
-    pub fn of(request: &Request, own: &Own<'_>) -> Result<Self> {
-        let defaults = own.model.entry().map(|entry| entry.defaults.clone()).unwrap_or_default();
-        let whole = |side: usize| side / own.factor * own.factor;
-        let picture = request.init_image.as_ref().filter(|_| own.as_picture);
-        let picture = picture.map(|picture| [picture.width, picture.height].map(whole));
-        let size = picture.or(defaults.size).or(own.size.map(|[height, width]| [width, height]));
-        let side = |given: Option<usize>, own_side: Option<usize>, field| {
-            let missing = || Error::usage("this model has no size of its own").remedies([Remedy::Give(field)]);
-            let pixels = given.or(own_side).ok_or_else(missing)?;
-            if pixels == 0 || pixels % own.factor != 0 {
-                let nearest = (pixels / own.factor).max(1) * own.factor;
-                let what = format!("{pixels} is not a positive multiple of {}", own.factor);
-                return Err(Error::usage(what).of(field).remedies([Remedy::set(field, nearest)]));
-            }
-            Ok(pixels)
-        };
-        let sampler = match request.sampler.as_deref().or(defaults.sampler.as_deref()).or(own.sampler) {
-            Some(name) => name,
-            None => own.schedule.default_sampler()?,
-        };
-        let settings = Self {
-            width: side(request.width, size.map(|[width, _]| width), Field::Width)?,
-            height: side(request.height, size.map(|[_, height]| height), Field::Height)?,
-            steps: request.steps.or(defaults.steps).unwrap_or(own.steps),
-            portion: own.portion,
-            guidance: request.guidance.or(defaults.guidance).unwrap_or(own.guidance),
-            sampler: sampler.into(),
-            spacing: request.spacing.clone(),
-            prediction: request.prediction.clone(),
-            eta: request.eta,
-        };
-        settings.sampler(own.schedule)?;
-        Ok(settings)
-    }
-
-    /// One picture's sampler, of a model with this schedule.
-    ///
-    /// # Errors
-    /// As [`samplers::portion`].
-    pub fn sampler(&self, schedule: &samplers::Config) -> Result<Sampler> {
-        let schedule = schedule.clone().with_spacing(self.spacing.as_deref());
-        let schedule = schedule.with_prediction(self.prediction.as_deref()).with_eta(self.eta)?;
-        samplers::portion(&self.sampler, &schedule, self.steps, self.portion)
-    }
-}
-
-/// What happens while pictures are made.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// What a user should know.
-    Warning(&'a Message),
-    /// This many of all steps are done.
-    Step(usize, usize),
-}
-
-/// What a call has made, for a caller that keeps it at once.
-#[derive(Debug)]
-pub enum Made<'a> {
-    /// [`Pictures::latents`], before the last of them are decoded.
-    Latents(&'a Tensor),
-    /// The picture of this place in the batch, as in [`Pictures::pictures`].
-    Picture(usize, &'a Picture),
-}
-
-/// Shows what happens.
-pub type Tell<'a> = dyn FnMut(Event<'_>) + Send + 'a;
-/// Keeps what is made.
-pub type Keep<'a> = dyn FnMut(Made<'_>) -> Result<()> + Send + 'a;
-
-/// Wall-clock seconds of each part.
-#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
-pub struct Seconds {
-    /// Reading and uploading weights, planning, compiling kernels: of all networks.
-    pub load: f64,
-    /// Encoding the prompt.
-    pub text: f64,
-    /// All steps.
-    pub denoise: f64,
-    /// Latents to pixels.
-    pub decode: f64,
-    /// From the call to its end, less what keeping the pictures took.
-    pub total: f64,
-}
-
-impl std::ops::AddAssign for Seconds {
-    fn add_assign(&mut self, other: Self) {
-        self.load += other.load;
-        self.text += other.text;
-        self.denoise += other.denoise;
-        self.decode += other.decode;
-        self.total += other.total;
-    }
-}
-
-/// The pictures and what they cost.
-#[derive(Debug)]
-pub struct Pictures {
-    /// One per seed, with its parameters.
-    pub pictures: Vec<Picture>,
-    /// After the last step, before the VAE's scaling is undone, as files hold them:
-    /// `[batch, channels, height, width]`.
-    pub latents: Tensor,
-    /// What they were made with.
-    pub settings: Settings,
-    /// How long it took.
-    pub seconds: Seconds,
-    /// The most device memory that was held at one time.
-    pub peak_device_bytes: u64,
-    /// Where the wall-clock time went, in order: `seconds.total` together.
-    pub spans: Vec<Span>,
-}
-
-/// A part of a picture's making.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Span {
-    /// What was done.
-    pub what: String,
-    /// Wall-clock time.
-    pub seconds: f64,
-}
-
-/// Checks what is the same for every system; `networks` is the number of ControlNets.
-///
-/// # Errors
-/// If they do not.
-pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> Result<()> {
-    if !settings.guidance.is_finite() {
-        return Err(Error::usage(format!("{} is not a number", settings.guidance)).of(Field::Guidance));
-    }
-    if let Some(guidance) = request.image_guidance.filter(|guidance| !guidance.is_finite()) {
-        return Err(Error::usage(format!("{guidance} is not a number")).of(Field::ImageGuidance));
-    }
-    check_size(settings.width, settings.height, request.batch)?;
-    let images = request.controls.len();
-    if networks != images {
-        return Err(Error::usage(format!("{networks} ControlNets and {images} pictures for them: give one for each")));
-    }
-    request.controls.iter().try_for_each(Control::check)
-}
-
-/// Refuses what no machine holds, so that later sizes in bytes can be computed at all; whether a smaller one fits is
-/// for the executor to say.
-fn check_size(width: usize, height: usize, batch: usize) -> Result<()> {
-    const MOST_PICTURES: usize = 1 << 16;
-    const MOST_PIXELS: u128 = 1 << 36;
-    if batch == 0 {
-        return Err(Error::usage("0 makes no picture: at least 1").of(Field::Batch));
-    }
-    if batch > MOST_PICTURES {
-        return Err(Error::usage(format!("{batch} is more than {MOST_PICTURES}"))
-            .of(Field::Batch)
-            .remedies([Remedy::Less(Field::Batch), Remedy::Other(Field::Seed)]));
-    }
-    let pixels = [width, height, batch].iter().try_fold(1u128, |product, n| product.checked_mul(*n as u128));
-    if pixels.is_none_or(|pixels| pixels > MOST_PIXELS) {
-        return Err(Error::usage(format!("{width}x{height} pixels fit no machine"))
-            .remedies([Field::Width, Field::Height, Field::Batch].map(Remedy::Less)));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -397,23 +187,5 @@ mod tests {
             assert!(error.contains("control start") && error.contains("expected 0 <= start"), "{error}");
         }
         assert!(Control { scale: f32::NAN, ..control(0.0, 1.0) }.check().is_err());
-    }
-
-    #[test]
-    fn a_picture_without_a_network_is_refused() {
-        let settings = Settings {
-            width: 8,
-            height: 8,
-            steps: 1,
-            portion: Portion::Whole,
-            guidance: 1.0,
-            sampler: String::new(),
-            spacing: None,
-            prediction: None,
-            eta: None,
-        };
-        let request = Request { controls: vec![control(0.0, 1.0)], ..Request::default() };
-        let error = check(&request, &settings, 0).unwrap_err().to_string();
-        assert_eq!(error, "0 ControlNets and 1 pictures for them: give one for each");
     }
 }

@@ -8,8 +8,10 @@ use web_time::Instant;
 
 use super::kept::Kept;
 use super::kit::{Caller, Kit};
+use super::made::{Keep, Pictures, Tell};
 use super::part::{Models, Part, REFINERS};
-use super::request::{Keep, Pictures, Request, Settings, Tell, check};
+use super::request::Request;
+use super::settings::{Settings, check};
 use super::{Row, System, find};
 use crate::error::{Error, Field, Result};
 use crate::network::Executor;

@@ -4,7 +4,8 @@ use std::pin::Pin;
 
 use super::kit::Kit;
 use super::part::{Models, Part};
-use super::request::{Request, Settings};
+use super::request::Request;
+use super::settings::Settings;
 use crate::error::Result;
 use crate::network::Executor;
 

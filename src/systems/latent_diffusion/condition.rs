@@ -9,7 +9,8 @@ use crate::samplers::Sampler;
 use crate::systems::cut::Given;
 use crate::systems::kit::{Kit, Phase};
 use crate::systems::part::Part;
-use crate::systems::request::{Request, Settings};
+use crate::systems::request::Request;
+use crate::systems::settings::Settings;
 use crate::tensor::Tensor;
 
 /// The sides of a picture that is enlarged are cut to multiples of this.

@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use crate::models::controlnet::{Config, image_input, scale_input};
 use crate::models::unet;
-use crate::systems::request::{Control, Settings};
+use crate::systems::request::Control;
+use crate::systems::settings::Settings;
 use crate::tensor::Tensor;
 use crate::weights::Model;
 

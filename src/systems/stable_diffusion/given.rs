@@ -6,7 +6,8 @@ use super::{StableDiffusion, control};
 use crate::conditioning::repeat_rows;
 use crate::error::Result;
 use crate::systems::cut::Given;
-use crate::systems::request::{Request, Settings};
+use crate::systems::request::Request;
+use crate::systems::settings::Settings;
 use crate::tensor::Tensor;
 
 /// What diffusers tells a refiner: how good the picture should look, and how good what it should not be like.

@@ -10,7 +10,8 @@ use crate::samplers::Portion;
 use crate::systems::denoise::{Loop, Start};
 use crate::systems::kit::Kit;
 use crate::systems::part::Models;
-use crate::systems::request::{Request, Settings};
+use crate::systems::request::Request;
+use crate::systems::settings::Settings;
 use crate::tensor::{Shape, Tensor};
 
 /// What the steps of some pictures are shown of the request's picture.

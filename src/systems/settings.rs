@@ -1,0 +1,168 @@
+//! What is drawn with, once every default is filled in, as plain values.
+
+use super::request::{Control, Request};
+use crate::error::{Error, Field, Remedy, Result};
+use crate::samplers::{self, Portion, Sampler};
+use crate::weights::Model;
+
+/// A request with every default filled in.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// Denoising steps.
+    pub steps: usize,
+    /// Which of them are done.
+    pub portion: Portion,
+    /// [`Request::guidance`]
+    pub guidance: f32,
+    /// [`Request::sampler`]
+    pub sampler: String,
+    /// [`Request::spacing`]; the model's own without it.
+    pub spacing: Option<String>,
+    /// [`Request::prediction`]; the model's own without it.
+    pub prediction: Option<String>,
+    /// [`Request::eta`]; the sampler's own without it.
+    pub eta: Option<f64>,
+}
+
+/// What a model and its system say where a request says nothing.
+pub struct Own<'a> {
+    /// The model, whose entry in the manifest comes first.
+    pub model: &'a Model,
+    /// Height and width that its network was trained on, in pixels.
+    pub size: Option<[usize; 2]>,
+    /// Whether the request's picture decides the size where the request does not: [`Request::init_image`].
+    pub as_picture: bool,
+    /// Pixels to a pixel of the state: sizes are multiples of it.
+    pub factor: usize,
+    /// [`Settings::steps`]
+    pub steps: usize,
+    /// [`Settings::portion`]
+    pub portion: Portion,
+    /// [`Settings::guidance`]
+    pub guidance: f32,
+    /// [`Settings::sampler`]; the schedule's own without it.
+    pub sampler: Option<&'static str>,
+    /// The model's.
+    pub schedule: &'a samplers::Config,
+}
+
+impl Settings {
+    /// Fills in a request's defaults.
+    ///
+    /// # Errors
+    /// If a size is missing or not a multiple, or as [`Settings::sampler`].
+    pub fn of(request: &Request, own: &Own<'_>) -> Result<Self> {
+        let defaults = own.model.entry().map(|entry| entry.defaults.clone()).unwrap_or_default();
+        let whole = |side: usize| side / own.factor * own.factor;
+        let picture = request.init_image.as_ref().filter(|_| own.as_picture);
+        let picture = picture.map(|picture| [picture.width, picture.height].map(whole));
+        let size = picture.or(defaults.size).or(own.size.map(|[height, width]| [width, height]));
+        let side = |given: Option<usize>, own_side: Option<usize>, field| {
+            let missing = || Error::usage("this model has no size of its own").remedies([Remedy::Give(field)]);
+            let pixels = given.or(own_side).ok_or_else(missing)?;
+            if pixels == 0 || pixels % own.factor != 0 {
+                let nearest = (pixels / own.factor).max(1) * own.factor;
+                let what = format!("{pixels} is not a positive multiple of {}", own.factor);
+                return Err(Error::usage(what).of(field).remedies([Remedy::set(field, nearest)]));
+            }
+            Ok(pixels)
+        };
+        let sampler = match request.sampler.as_deref().or(defaults.sampler.as_deref()).or(own.sampler) {
+            Some(name) => name,
+            None => own.schedule.default_sampler()?,
+        };
+        let settings = Self {
+            width: side(request.width, size.map(|[width, _]| width), Field::Width)?,
+            height: side(request.height, size.map(|[_, height]| height), Field::Height)?,
+            steps: request.steps.or(defaults.steps).unwrap_or(own.steps),
+            portion: own.portion,
+            guidance: request.guidance.or(defaults.guidance).unwrap_or(own.guidance),
+            sampler: sampler.into(),
+            spacing: request.spacing.clone(),
+            prediction: request.prediction.clone(),
+            eta: request.eta,
+        };
+        settings.sampler(own.schedule)?;
+        Ok(settings)
+    }
+
+    /// One picture's sampler, of a model with this schedule.
+    ///
+    /// # Errors
+    /// As [`samplers::portion`].
+    pub fn sampler(&self, schedule: &samplers::Config) -> Result<Sampler> {
+        let schedule = schedule.clone().with_spacing(self.spacing.as_deref());
+        let schedule = schedule.with_prediction(self.prediction.as_deref()).with_eta(self.eta)?;
+        samplers::portion(&self.sampler, &schedule, self.steps, self.portion)
+    }
+}
+
+/// Checks what is the same for every system; `networks` is the number of ControlNets.
+///
+/// # Errors
+/// If they do not.
+pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> Result<()> {
+    if !settings.guidance.is_finite() {
+        return Err(Error::usage(format!("{} is not a number", settings.guidance)).of(Field::Guidance));
+    }
+    if let Some(guidance) = request.image_guidance.filter(|guidance| !guidance.is_finite()) {
+        return Err(Error::usage(format!("{guidance} is not a number")).of(Field::ImageGuidance));
+    }
+    check_size(settings.width, settings.height, request.batch)?;
+    let images = request.controls.len();
+    if networks != images {
+        return Err(Error::usage(format!("{networks} ControlNets and {images} pictures for them: give one for each")));
+    }
+    request.controls.iter().try_for_each(Control::check)
+}
+
+/// Refuses what no machine holds, so that later sizes in bytes can be computed at all; whether a smaller one fits is
+/// for the executor to say.
+fn check_size(width: usize, height: usize, batch: usize) -> Result<()> {
+    const MOST_PICTURES: usize = 1 << 16;
+    const MOST_PIXELS: u128 = 1 << 36;
+    if batch == 0 {
+        return Err(Error::usage("0 makes no picture: at least 1").of(Field::Batch));
+    }
+    if batch > MOST_PICTURES {
+        return Err(Error::usage(format!("{batch} is more than {MOST_PICTURES}"))
+            .of(Field::Batch)
+            .remedies([Remedy::Less(Field::Batch), Remedy::Other(Field::Seed)]));
+    }
+    let pixels = [width, height, batch].iter().try_fold(1u128, |product, n| product.checked_mul(*n as u128));
+    if pixels.is_none_or(|pixels| pixels > MOST_PIXELS) {
+        return Err(Error::usage(format!("{width}x{height} pixels fit no machine"))
+            .remedies([Field::Width, Field::Height, Field::Batch].map(Remedy::Less)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Picture;
+
+    #[test]
+    fn a_picture_without_a_network_is_refused() {
+        let settings = Settings {
+            width: 8,
+            height: 8,
+            steps: 1,
+            portion: Portion::Whole,
+            guidance: 1.0,
+            sampler: String::new(),
+            spacing: None,
+            prediction: None,
+            eta: None,
+        };
+        let image = Picture { width: 1, height: 1, rgb: vec![0; 3], parameters: None };
+        let control = Control { image, scale: 0.5, start: 0.0, end: 1.0 };
+        let request = Request { controls: vec![control], ..Request::default() };
+        let error = check(&request, &settings, 0).unwrap_err().to_string();
+        assert_eq!(error, "0 ControlNets and 1 pictures for them: give one for each");
+    }
+}
