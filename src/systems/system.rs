@@ -9,11 +9,8 @@ use super::settings::Settings;
 use crate::error::Result;
 use crate::network::Executor;
 
-/// A drawing under way; it can move between threads, except in a browser.
-#[cfg(not(target_arch = "wasm32"))]
+/// A drawing under way, which can move between threads.
 pub type Drawing<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
-#[cfg(target_arch = "wasm32")]
-pub type Drawing<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// What a model as a whole does, from a request to pictures: its configurations read and understood.
 pub trait System: Send + Sync {

@@ -79,6 +79,7 @@ impl TensorFile {
     }
 
     /// How many bytes lie behind all that the header describes.
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "downloads are checked by it"))]
     pub fn left_over(&self) -> usize {
         self.header.end.map_or(0, |end| self.data().len().saturating_sub(end))
     }
