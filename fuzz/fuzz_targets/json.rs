@@ -3,29 +3,17 @@
 
 use libfuzzer_sys::fuzz_target;
 use ornstein::graph::Graph;
-use ornstein::models::autoencoder::Autoencoder;
-use ornstein::models::config::NetworkConfig;
-use ornstein::models::clip::{self, State};
-use ornstein::models::{controlnet, unet};
+use ornstein::models::ports::Sizes;
+use ornstein::models::table;
 use ornstein::samplers;
 
 fuzz_target!(|text: &str| {
-    if let Ok(config) = unet::Config::from_json(text, "config") {
-        look(config.graph(2, 9, 8, 77));
-        assert!(!config.to_string().is_empty());
-    }
-    if let Ok(config) = controlnet::Config::from_json(text, "config") {
-        look(config.graph(1, 8, 8, 77));
-    }
-    if let Ok(config) = Autoencoder::from_json(text, "config") {
-        drop(config.wanted("vae"));
-        look(config.decoder(1, 8, 9));
-        let side = 8 * config.factor();
-        look(config.encoder(1, side, side));
-    }
-    if let Ok(config) = clip::Config::from_json(text, "config") {
-        look(config.graph("text_encoder", 2, config.max_tokens));
-        look(config.conditioning("text_encoder", 1, config.max_tokens, 1, State::Raw));
+    if let Ok(value @ serde_json::Value::Object(_)) = serde_json::from_str(text) {
+        for class in table::classes() {
+            // As diffusers and as transformers name it.
+            network(value.clone(), "_class_name", class.into());
+            network(value.clone(), "architectures", vec![class].into());
+        }
     }
     if let Ok(config) = samplers::Config::from_json(text, "config") {
         drop(config.default_sampler());
@@ -34,6 +22,19 @@ fuzz_target!(|text: &str| {
         }
     }
 });
+
+/// A configuration as that of this class, and all its passes.
+fn network(mut value: serde_json::Value, key: &str, class: serde_json::Value) {
+    value[key] = class;
+    let Ok(Some(config)) = table::open("network", &value.to_string(), "config") else { return };
+    assert!(!config.about().is_empty());
+    drop(config.wanted("network"));
+    let mut sizes = Sizes { batch: 2, height: 9, width: 8, tokens: 77 };
+    config.own_sizes(&mut sizes);
+    for way in config.ways() {
+        look(config.graph("network", way, &config.pass_sizes(way, sizes)));
+    }
+}
 
 /// What is made of a graph before any weights are read.
 fn look(graph: ornstein::error::Result<Graph>) {
