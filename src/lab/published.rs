@@ -54,6 +54,37 @@ pub static SD15: Published = Published {
 static SD21: Published =
     Published { name: "sd21", latent: 96, parts: &[("text_encoder", OPEN_CLIP_H), ("unet", SD21_UNET), ("vae", VAE)] };
 
+/// InstructPix2Pix.
+static PIX2PIX: Published = Published {
+    name: "pix2pix",
+    latent: 64,
+    parts: &[("text_encoder", CLIP_L), ("unet", r#"{"cross_attention_dim": 768, "in_channels": 8}"#), ("vae", VAE)],
+};
+
+/// The x4 upscaler, of pictures of 128 x 128.
+static X4: Published = Published {
+    name: "x4",
+    latent: 128,
+    parts: &[
+        ("text_encoder", OPEN_CLIP_H),
+        (
+            "unet",
+            r#"{"block_out_channels": [256, 512, 512, 1024], "cross_attention_dim": 1024, "in_channels": 7,
+                "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D",
+                                     "CrossAttnDownBlock2D"],
+                "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+                "num_class_embeds": 1000, "only_cross_attention": [true, true, true, false],
+                "use_linear_projection": true}"#,
+        ),
+        (
+            "vae",
+            r#"{"block_out_channels": [128, 256, 512], "layers_per_block": 2, "scaling_factor": 0.08333,
+                "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+                "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#,
+        ),
+    ],
+};
+
 /// SDXL base 1.0.
 pub static SDXL: Published = Published {
     name: "sdxl",
@@ -227,6 +258,8 @@ pub static PUBLISHED: &[&Published] = &[
     &SD15,
     &SD21,
     &SDXL,
+    &PIX2PIX,
+    &X4,
     &SDXL_REFINER,
     &SD21_UNCLIP,
     &SD21_UNCLIP_SMALL,
@@ -303,6 +336,9 @@ mod tests {
             (&SD15, "vae", 49.49),
             // Without `to_logits`, which no picture needs.
             (&LDM_TEXT, "bert", 542.90),
+            (&PIX2PIX, "unet", 859.53),
+            (&X4, "unet", 473.40),
+            (&X4, "vae", 32.97),
             (&SDXL_REFINER, "unet", 2259.53),
             (&SD21_UNCLIP, "unet", 870.17),
             (&SD21_UNCLIP, "image_encoder", 632.08),
