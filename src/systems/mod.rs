@@ -1,7 +1,7 @@
 //! Systems: what a model as a whole does, from a request to pictures, one row for each.
 //!
-//! A system is plain code over what all of them share, from the ground up: [`request`], [`settings`] and [`made`] (plain
-//! values), [`part`] (the networks it runs, as a list), [`kit`] (networks loaded, kept and released; telling,
+//! A system is plain code over what all of them share, from the ground up: [`request`], [`settings`] and [`made`]
+//! (plain values), [`part`] (the networks it runs, as a list), [`kit`] (networks loaded, kept and released; telling,
 //! cancelling, timing), [`cut`] (a network cut by how often its inputs change), [`denoise`] (the step loop), [`text`],
 //! `encode` and [`decode`]. [`Studio`] is a model opened with its system.
 
@@ -49,7 +49,7 @@ pub struct Row {
     pub classes: &'static [&'static str],
     /// What it does, in a few words.
     pub about: &'static str,
-    /// The fields of a [`Request`] that it takes, of those that a system may not take ([`Request::given`]): lists of them.
+    /// Groups of the optional fields of a [`Request`] ([`Request::given`]) that it takes.
     takes: &'static [&'static [Field]],
     /// The fields that an example request sets.
     pub example: &'static [(Field, &'static str)],
