@@ -52,6 +52,7 @@ fn entry() -> Entry {
         family: Some("sd1".into()),
         kind: Kind::Folder,
         repository: Some("owner/small".into()),
+        folder: None,
         revision: Some("v1".into()),
         defaults: Defaults::default(),
         files: vec![file],

@@ -76,10 +76,15 @@ impl Models {
     }
 }
 
-/// Whether the model is part of the program, or its files are in the folder of models.
+/// Whether the model is part of the program or of the repository that it runs in, or its files are in the folder of
+/// models.
 fn is_here(entry: &Entry) -> bool {
     let in_folder = || manifest::models_folder().is_some_and(|folder| fetch::is_here(entry, &folder.join(&entry.name)));
-    entry.kind == Kind::BuiltIn || in_folder()
+    match entry.kind {
+        Kind::BuiltIn => true,
+        Kind::Repository => Model::resolve(Some(entry.name.as_ref())).is_ok(),
+        Kind::Folder | Kind::File => in_folder(),
+    }
 }
 
 fn list(as_json: bool) -> Result<()> {
@@ -99,8 +104,12 @@ fn fetch_named(name: &str) -> Result<()> {
         let names: Vec<&str> = manifest::entries().iter().map(|entry| entry.name.as_str()).collect();
         Error::usage(format!("no model is called {name}; known are {}", names.join(", ")))
     })?;
-    if entry.kind == Kind::BuiltIn {
-        super::tell(&format!("{name} is part of the program: there is nothing to fetch"));
+    if entry.repository.is_none() {
+        let place = entry
+            .folder
+            .as_ref()
+            .map_or("part of the program".into(), |f| format!("in Ornstein's repository, {}", f.display()));
+        super::tell(&format!("{name} is {place}: there is nothing to fetch"));
         return Ok(());
     }
     let folder = manifest::models_folder().ok_or_else(|| {

@@ -17,6 +17,8 @@ pub enum Kind {
     Folder,
     /// One checkpoint file with every component in it.
     File,
+    /// A folder in the diffusers layout in this program's own repository, at [`Entry::folder`].
+    Repository,
 }
 
 /// What a picture is drawn with where a user says nothing else. `None` leaves it to the model's configuration.
@@ -63,6 +65,8 @@ pub struct Entry {
     pub kind: Kind,
     /// `owner/name` on Hugging Face.
     pub repository: Option<String>,
+    /// Where it lies in this program's own repository.
+    pub folder: Option<PathBuf>,
     /// The commit that the sums are of; `main` where it is not known.
     pub revision: Option<String>,
     /// What it was made to be drawn with.
@@ -124,7 +128,8 @@ mod tests {
         assert_eq!(names.len(), entries().len(), "a name stands twice");
         for entry in entries() {
             assert!(is_one_part(&entry.name) && !entry.about.is_empty(), "{}", entry.name);
-            let published = entry.kind != Kind::BuiltIn;
+            let published = matches!(entry.kind, Kind::Folder | Kind::File);
+            assert_eq!(entry.folder.is_some(), entry.kind == Kind::Repository, "{}", entry.name);
             assert!(entry.repository.is_some() == published && entry.files.is_empty() != published, "{}", entry.name);
             assert!(entry.kind != Kind::File || entry.files.len() == 1, "{}", entry.name);
             let repository =

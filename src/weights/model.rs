@@ -125,6 +125,17 @@ impl Model {
                         folder that holds your models";
             return Err(Error::file(&entry.name, what));
         };
+        if let Some(folder) = entry.folder.as_ref().filter(|_| !path.exists()) {
+            if !folder.exists() {
+                let what = format!(
+                    "lies in Ornstein's repository: run from a clone of it, or copy its {} to {}",
+                    folder.display(),
+                    path.display()
+                );
+                return Err(Error::file(&entry.name, what));
+            }
+            path.clone_from(folder);
+        }
         let is_file = entry.kind == Kind::File;
         if let Some(file) = entry.files.first().filter(|_| is_file) {
             path.push(&file.path);
@@ -301,6 +312,20 @@ mod tests {
         fs::create_dir_all(models.path().join("sd15/unet")).unwrap();
         let model = Model::known(&FAMILIES, manifest::find("sd15").unwrap(), Some(models.path().into())).unwrap();
         assert_eq!((model.name().as_str(), model.path("unet")), ("sd15", models.path().join("sd15/unet")));
+    }
+
+    #[test]
+    fn a_model_in_the_repository_is_opened_there_unless_the_models_have_it() {
+        let (models, entry) = (tempfile::tempdir().unwrap(), manifest::find("shapes-ddpm").unwrap());
+        let own = models.path().join("shapes-ddpm");
+        let opened = || Model::known(&FAMILIES, entry, Some(models.path().into()));
+        // Tests run in the repository.
+        assert_eq!(opened().unwrap().path(""), *entry.folder.as_ref().unwrap());
+        fs::create_dir_all(own.join("unet")).unwrap();
+        assert_eq!(opened().unwrap().path(""), own);
+        let elsewhere = manifest::Entry { folder: Some("assets/nonesuch".into()), ..entry.clone() };
+        let text = message(Model::known(&FAMILIES, Box::leak(Box::new(elsewhere)), Some("/models".into())));
+        assert!(text.contains("run from a clone of it, or copy its assets/nonesuch to /models/shapes-ddpm"), "{text}");
     }
 
     #[test]

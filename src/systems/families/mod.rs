@@ -196,7 +196,8 @@ mod tests {
             let is_known = |name: &String| FAMILIES.known.iter().any(|family| family.name == name);
             assert!(entry.family.iter().all(is_known), "{}: {:?}", entry.name, entry.family);
             // Only a folder can say by itself what it is.
-            assert!(entry.family.is_some() || entry.kind == manifest::Kind::Folder, "{}", entry.name);
+            let is_folder = matches!(entry.kind, manifest::Kind::Folder | manifest::Kind::Repository);
+            assert!(entry.family.is_some() || is_folder, "{}", entry.name);
         }
     }
 }
