@@ -33,6 +33,10 @@ pub(super) struct Shader {
     /// The language: as given to the device or the browser, or as its driver sees it
     #[arg(long, default_value = "wgsl")]
     to: To,
+    /// Edited text without the checks of indices, divisions and loops that it keeps when it runs: as it would be
+    /// given to a driver if it were built in
+    #[arg(long, requires = "name")]
+    trusted: bool,
     /// Where to write it [default: stdout]
     #[arg(short, long, value_name = "FILE", requires = "name")]
     output: Option<PathBuf>,
@@ -75,7 +79,7 @@ impl Shader {
         let dialect = self.dialect()?;
         let to_stdout = self.output.as_deref().is_none_or(|path| path == Path::new("-"));
         if self.to == To::Spirv && to_stdout && std::io::stdout().is_terminal() {
-            return Err(Error::usage("SPIR-V is no text for a terminal: name a file with --output, or pipe it"));
+            return Err(Error::usage("SPIR-V is binary; give --output FILE, or pipe it"));
         }
         if let Some(path) = self.output.as_deref().filter(|_| !to_stdout) {
             check_writable(path)?;
@@ -99,10 +103,13 @@ impl Shader {
     fn print(&self, name: &str, sources: &Sources, dialect: Dialect) -> Result<Vec<u8>> {
         let example = example(name, self.variant.as_deref(), dialect)?;
         let source = sources.of_launch(&example.launch, dialect)?;
-        let prepared = prepare(&source, &example.launch, dialect.native_f16)?;
+        let mut prepared = prepare(&source, &example.launch, dialect.native_f16)?;
+        prepared.trusted |= self.trusted;
         let text = match self.to {
             To::Wgsl => source.text,
-            To::Spirv if self.json => return Err(Error::usage("SPIR-V is no text: leave out --json")),
+            To::Spirv if self.json => {
+                return Err(Error::usage("SPIR-V is binary and cannot be part of a JSON document: leave out --json"));
+            }
             To::Spirv => return spirv(&prepared),
             To::Msl => msl(&prepared)?,
             To::Hlsl => hlsl(&prepared)?,

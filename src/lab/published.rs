@@ -327,6 +327,16 @@ mod tests {
     }
 
     #[test]
+    fn the_tensors_of_every_published_network_can_be_listed() {
+        for published in PUBLISHED {
+            for (folder, config) in published.parts {
+                let network = table::open(folder, config, published.name).unwrap().unwrap();
+                assert!(!network.wanted(folder).unwrap().is_empty(), "{} {folder}", published.name);
+            }
+        }
+    }
+
+    #[test]
     fn the_parameters_are_those_of_the_published_models() {
         for (family, network, millions) in [
             (&SD15, "unet", 859.52),

@@ -39,8 +39,9 @@ pub trait NetworkConfig: fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`NetworkConfig::graph`].
     fn wanted(&self, network: &str) -> Result<Vec<(String, Shape)>> {
-        let small = Sizes { batch: 1, height: 8, width: 8, tokens: 1 };
-        let of = |way: &&str| Ok(self.graph(network, way, &self.pass_sizes(way, small))?.wanted());
+        // Large enough to be halved as often as any network does; none of its tensors depends on it.
+        let sizes = Sizes { batch: 1, height: 256, width: 256, tokens: 1 };
+        let of = |way: &&str| Ok(self.graph(network, way, &self.pass_sizes(way, sizes))?.wanted());
         Ok(self.ways().iter().map(of).collect::<Result<Vec<_>>>()?.concat())
     }
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::blocks::{class_embedding, downsample, pixel_attention, resnet, upsample};
-use super::config::{FORWARD, NetworkConfig};
+use super::config::NetworkConfig;
 use super::keys::Keys;
 use super::nn::{Conv, Groups, Module};
 use super::ports::{Changes, Dim, Fill, Port, Sizes};
@@ -13,7 +13,6 @@ use crate::graph::{Graph, ValueId};
 use crate::ops::Kind;
 use crate::ops::concat::Concat;
 use crate::ops::timestep_embedding::{TimestepEmbedding, frequencies};
-use crate::tensor::Shape;
 
 /// A network's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
@@ -258,9 +257,5 @@ impl NetworkConfig for Config {
 
     fn graph(&self, _: &str, _: &str, sizes: &Sizes) -> Result<Graph> {
         self.graph(sizes.batch, sizes.height, sizes.width)
-    }
-
-    fn wanted(&self, network: &str) -> Result<Vec<(String, Shape)>> {
-        Ok(NetworkConfig::graph(self, network, FORWARD, &Sizes { batch: 1, height: 8, width: 8, tokens: 1 })?.wanted())
     }
 }

@@ -20,6 +20,8 @@ pub struct Prepared {
     pub module: Module,
     /// What naga's validator found of it.
     pub info: ModuleInfo,
+    /// Whether the text is the crate's own, which devices run without checks of indices, divisions and loops.
+    pub trusted: bool,
 }
 
 /// Parses and validates a kernel, checks it against a launch and puts the launch's constants into it.
@@ -47,7 +49,7 @@ pub fn prepare(source: &Source, launch: &Launch, native_f16: bool) -> Result<Pre
         PipelineConstantError::ValidationError(e) => invalid(source, &e),
         other => Error::config(&source.path, chain(&other)),
     })?;
-    Ok(Prepared { module: resolved.into_owned(), info: info.into_owned() })
+    Ok(Prepared { module: resolved.into_owned(), info: info.into_owned(), trusted: source.builtin })
 }
 
 /// The first of the places that is one; naga leaves some out.

@@ -1,4 +1,5 @@
-//! What a driver will see: naga's translations, with the options that wgpu passes to naga on each platform.
+//! What a driver will see: naga's translations, with the options that wgpu passes to naga on each platform. Trusted text
+//! gets no checks, a user's own keeps those that wgpu adds.
 
 use naga::back::{hlsl as dx, msl as metal, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
@@ -20,33 +21,31 @@ pub fn spirv(prepared: &Prepared) -> Result<Vec<u8>> {
     Ok(spirv_words(prepared)?.into_iter().flat_map(u32::to_le_bytes).collect())
 }
 
-/// The same as words. Kernels of cooperative matrices have no checks of their own, and share workgroup memory by the
-/// rules of Vulkan's memory model.
+/// The same as words. Trusted kernels of cooperative matrices share workgroup memory by the rules of Vulkan's memory
+/// model.
 ///
 /// # Errors
 /// If SPIR-V cannot express the kernel.
-pub fn spirv_words(Prepared { module, info }: &Prepared) -> Result<Vec<u32>> {
-    let with_matrices = matrices(module).next().is_some();
-    let index = if with_matrices { BoundsCheckPolicy::Unchecked } else { BoundsCheckPolicy::Restrict };
+pub fn spirv_words(Prepared { module, info, trusted }: &Prepared) -> Result<Vec<u32>> {
     let options = spv::Options {
         lang_version: (1, 6),
         flags: spv::WriterFlags::LABEL_VARYINGS,
         // Buffers are left to the driver's robustBufferAccess2.
         bounds_check_policies: BoundsCheckPolicies {
-            index,
+            index: index_checks(*trusted),
             buffer: BoundsCheckPolicy::Unchecked,
             ..Default::default()
         },
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
-        force_loop_bounding: !with_matrices,
-        emit_int_div_checks: !with_matrices,
+        force_loop_bounding: !trusted,
+        emit_int_div_checks: !trusted,
         // Not every device has f16 between stages, and no kernel needs it.
         use_storage_input_output_16: false,
         ..Default::default()
     };
     let entry = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: ENTRY_POINT.into() };
     let words = spv::write_vec(module, info, &options, Some(&entry)).map_err(|e| failed("SPIR-V", e))?;
-    Ok(if with_matrices { with_visible_workgroup_memory(&words) } else { words })
+    Ok(if *trusted && matrices(module).next().is_some() { with_visible_workgroup_memory(&words) } else { words })
 }
 
 /// Metal's shading language 2.4, for macOS 12 and iOS 15. Buffers are numbered in the order of their bindings; a last
@@ -55,7 +54,7 @@ pub fn spirv_words(Prepared { module, info }: &Prepared) -> Result<Vec<u32>> {
 /// # Errors
 /// If the language cannot express the kernel.
 pub fn msl(prepared: &Prepared) -> Result<String> {
-    let Prepared { module, info } = prepared;
+    let Prepared { module, info, trusted } = prepared;
     if matrices(module).any(|side| side != CooperativeSize::Eight) {
         return Err(failed("MSL", "Metal's cooperative matrices are 8 x 8"));
     }
@@ -75,11 +74,13 @@ pub fn msl(prepared: &Prepared) -> Result<String> {
         per_entry_point_map: [(ENTRY_POINT.to_string(), resources)].into(),
         fake_missing_bindings: false,
         bounds_check_policies: BoundsCheckPolicies {
-            index: BoundsCheckPolicy::Restrict,
-            buffer: BoundsCheckPolicy::Restrict,
+            index: index_checks(*trusted),
+            buffer: index_checks(*trusted),
             ..Default::default()
         },
         zero_initialize_workgroup_memory: false,
+        force_loop_bounding: !trusted,
+        emit_int_div_checks: !trusted,
         ..Default::default()
     };
     let entry = Some((ShaderStage::Compute, ENTRY_POINT.to_string()));
@@ -94,7 +95,7 @@ pub fn msl(prepared: &Prepared) -> Result<String> {
 ///
 /// # Errors
 /// If the language cannot express the kernel.
-pub fn hlsl(Prepared { module, info }: &Prepared) -> Result<String> {
+pub fn hlsl(Prepared { module, info, trusted }: &Prepared) -> Result<String> {
     // naga would panic.
     if matrices(module).next().is_some() {
         return Err(failed("HLSL", "it has no cooperative matrices"));
@@ -115,6 +116,8 @@ pub fn hlsl(Prepared { module, info }: &Prepared) -> Result<String> {
         binding_map: registers,
         fake_missing_bindings: false,
         special_constants_binding: uniforms.next().map(target),
+        restrict_indexing: !trusted,
+        force_loop_bounding: !trusted,
         zero_initialize_workgroup_memory: false,
         ..Default::default()
     };
@@ -126,6 +129,11 @@ pub fn hlsl(Prepared { module, info }: &Prepared) -> Result<String> {
     Ok(text)
 }
 
+/// What becomes of an index that may be too large.
+fn index_checks(trusted: bool) -> BoundsCheckPolicy {
+    if trusted { BoundsCheckPolicy::Unchecked } else { BoundsCheckPolicy::Restrict }
+}
+
 /// Sides of the cooperative matrices of a kernel.
 fn matrices(module: &Module) -> impl Iterator<Item = CooperativeSize> {
     module.types.iter().filter_map(|(_, ty)| match ty.inner {
@@ -134,7 +142,7 @@ fn matrices(module: &Module) -> impl Iterator<Item = CooperativeSize> {
     })
 }
 
-fn loads_matrices_from_vectors(Prepared { module, info }: &Prepared) -> bool {
+fn loads_matrices_from_vectors(Prepared { module, info, .. }: &Prepared) -> bool {
     let helpers = module.functions.iter().map(|(handle, function)| (function, &info[handle]));
     let entries = module.entry_points.iter().enumerate().map(|(i, e)| (&e.function, info.get_entry_point(i)));
     helpers.chain(entries).any(|(function, info)| {
