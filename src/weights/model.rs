@@ -340,7 +340,10 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
         let text = message(Model::resolve(Some("nonesuch".as_ref())));
-        assert!(text.starts_with("nonesuch: no such file or folder") && text.contains("shapes, sd15"), "{text}");
+        assert!(
+            text.starts_with("nonesuch: no such file or folder") && text.contains("shapes, shapes-ddpm, sd15"),
+            "{text}"
+        );
         assert!(message(Model::resolve(Some("".as_ref()))).contains("no such file or folder"));
     }
 
