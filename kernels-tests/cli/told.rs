@@ -23,6 +23,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a_shader_is_printed_for_each_target", a_shader_is_printed_for_each_target),
     ("a_shaders_variants_differ_in_their_constants", a_shaders_variants_differ),
     ("spirv_goes_to_a_file_as_words", spirv_goes_to_a_file),
+    ("an_edited_kernel_is_printed_with_the_checks_that_it_keeps", an_edited_kernel_keeps_its_checks),
     ("every_listed_kernel_is_a_file", every_listed_kernel_is_a_file),
     ("tokens_are_a_json_list", tokens_are_a_json_list),
     ("a_schedule_is_json", a_schedule_is_json),
@@ -153,6 +154,22 @@ fn spirv_goes_to_a_file(at: &Path) -> Result<(), Failed> {
     // The magic number, in the byte order of the file.
     ensure(words.len() % 4 == 0 && words.starts_with(&0x0723_0203u32.to_le_bytes()), "no SPIR-V")?;
     ensure(words == shader(at, &["conv2d", "--to", "spirv"])?, "stdout is given something else")
+}
+
+fn an_edited_kernel_keeps_its_checks(at: &Path) -> Result<(), Failed> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/matmul.wgsl");
+    std::fs::create_dir(at.join("edited"))?;
+    std::fs::copy(own, at.join("edited/matmul.wgsl"))?;
+    let printed = |to: &str, more: &[&str]| {
+        shader(at, &[&["matmul", "--variant", "tile16", "--to", to], more].concat()).map(|text| text.len())
+    };
+    for to in ["spirv", "msl", "hlsl"] {
+        let built_in = printed(to, &[])?;
+        let [edited, trusted] = [&["--shaders", "edited"][..], &["--shaders", "edited", "--trusted"]];
+        let [edited, trusted] = [printed(to, edited)?, printed(to, trusted)?];
+        ensure(edited > built_in && trusted == built_in, format!("{to}: {built_in}, {edited}, {trusted}"))?;
+    }
+    Ok(())
 }
 
 fn every_listed_kernel_is_a_file(at: &Path) -> Result<(), Failed> {
