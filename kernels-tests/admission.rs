@@ -19,6 +19,7 @@ use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::network::{Executor, IfWrong, Network};
 use ornstein::ops::activation::{Act, Activation};
+use ornstein::ops::attention::Attention;
 use ornstein::ops::case::round_to;
 use ornstein::ops::product::conv2d::Conv2d;
 use ornstein::ops::product::matmul::MatMul;
@@ -286,17 +287,16 @@ async fn a_wrong_count_is_found() -> Result<(), Failed> {
     // Verdicts on this made-up device are of no other.
     context.caps.driver.push_str(" with a wrong count");
     let storage = Storage { act: DType::F16, weight: DType::F16 };
-    let mut graph = Graph::new("product");
-    let x = graph.input("x", Kind::Act, [256, 64]);
-    let w = graph.constant(Kind::Weight, Tensor::new([64, 64], vec![0.1; 64 * 64]));
-    let y = graph.node("product", MatMul::new(false), &[x, w])?;
+    let mut graph = Graph::new("heads");
+    let x = graph.input("x", Kind::Act, [1, 64, 32]);
+    let y = graph.node("attention", Attention { heads: 1, causal: false }, &[x, x, x])?;
     graph.output("y", y);
     // Every variant is tried where variants are timed.
     let mut said = Vec::new();
     admit_tuning(&gpu, &graph, storage, true, &mut |text| said.push(text.to_string())).await?;
-    let told = said.iter().any(|line| line.contains("matmul coop") && line.contains("is wrong"));
+    let told = said.iter().any(|line| line.contains("attention coop") && line.contains("is wrong"));
     let known = Verdicts::load(&gpu.caps);
-    let kept = known.kernels.iter().any(|(kernel, why)| kernel.starts_with("matmul coop") && why.is_some());
+    let kept = known.kernels.iter().any(|(kernel, why)| kernel.starts_with("attention coop") && why.is_some());
     ensure(told || kept, "no cooperative kernel was refused", &said.join("\n"))
 }
 
