@@ -8,23 +8,25 @@ use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
 use std::sync::Arc;
 
+use ornstein::caps::Caps;
 use ornstein::error::Message;
 use ornstein::gpu::Gpu;
 use ornstein::gpu::adapter::{Choice, select, without_gl};
-use ornstein::gpu::admission::admit_tuning;
+use ornstein::gpu::admission::{Verdicts, admit_tuning};
 use ornstein::gpu::check::Check;
 use ornstein::gpu::shader::Sources;
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::network::{Executor, IfWrong, Network};
 use ornstein::ops::activation::{Act, Activation};
+use ornstein::ops::attention::Attention;
 use ornstein::ops::case::round_to;
 use ornstein::ops::product::conv2d::Conv2d;
 use ornstein::ops::product::matmul::MatMul;
 use ornstein::ops::{Case, Kind, Ty};
 use ornstein::tensor::{DType, NoWeights, Tensor};
 
-use crate::support::{ADAPTER, on_gpu};
+use crate::support::{ADAPTER, on_gpu, with_matrices};
 
 /// What a planted fault changes in a shader: file, text to find, text instead.
 type Fault = [&'static str; 3];
@@ -60,6 +62,12 @@ fn trials() -> Vec<Trial> {
         on_gpu("admission::verdicts_are_kept_and_shown".into(), |_| verdicts_are_kept_and_shown()),
         on_gpu("admission::the_fastest_right_variant_is_found_once".into(), |gpu| {
             pollster::block_on(the_fastest_is_found_once(gpu))
+        }),
+        on_gpu("admission::the_lanes_of_a_range_are_counted".into(), |gpu| {
+            pollster::block_on(the_lanes_are_counted(&gpu.caps))
+        }),
+        with_matrices("admission::a_wrong_count_of_lanes_is_found".into(), |_| {
+            pollster::block_on(a_wrong_count_is_found())
         }),
     ]
 }
@@ -251,6 +259,45 @@ async fn the_fastest_is_found_once(gpu: &Arc<Gpu>) -> Result<(), Failed> {
     )?;
     admit_tuning(gpu, &graph, storage, true, &mut |_| ()).await?;
     ensure(tuned(gpu) == found, "it was measured again", "")
+}
+
+/// The tests' adapter, opened as if its driver told a range: so many lanes, or twice or half as many.
+async fn with_a_range(lanes: u32) -> Result<Arc<Gpu>, Failed> {
+    let adapters = without_gl().await;
+    let mut adapter = select(&Choice::from(adapter().as_str()), &adapters)?.ok_or("no adapter")?.clone();
+    adapter.caps.subgroups = Some([lanes / 2, 2 * lanes]);
+    Ok(Gpu::open(&adapter, Sources::default()).await?)
+}
+
+/// Only where the driver names one number are there two to compare.
+async fn the_lanes_are_counted(caps: &Caps) -> Result<(), Failed> {
+    let Some([lanes, most]) = caps.subgroups.filter(|[least, most]| least == most) else { return Ok(()) };
+    let counted = with_a_range(lanes).await?.caps.subgroup_size();
+    ensure(counted == Some(most), "counted", &format!("{counted:?}, not {most}"))
+}
+
+/// A driver that gives cooperative kernels other subgroups than it gave the one that counted them.
+async fn a_wrong_count_is_found() -> Result<(), Failed> {
+    let adapters = without_gl().await;
+    let adapter = select(&Choice::from(adapter().as_str()), &adapters)?.ok_or("no adapter")?;
+    let Some([lanes, _]) = adapter.caps.subgroups.filter(|[least, most]| least == most) else { return Ok(()) };
+    let mut gpu = with_a_range(lanes).await?;
+    let context = &mut Arc::get_mut(&mut gpu).ok_or("the device is shared")?.context;
+    context.caps.lanes = Some(2 * lanes);
+    // Verdicts on this made-up device are of no other.
+    context.caps.driver.push_str(" with a wrong count");
+    let storage = Storage { act: DType::F16, weight: DType::F16 };
+    let mut graph = Graph::new("heads");
+    let x = graph.input("x", Kind::Act, [1, 64, 32]);
+    let y = graph.node("attention", Attention { heads: 1, causal: false }, &[x, x, x])?;
+    graph.output("y", y);
+    // Every variant is tried where variants are timed.
+    let mut said = Vec::new();
+    admit_tuning(&gpu, &graph, storage, true, &mut |text| said.push(text.to_string())).await?;
+    let told = said.iter().any(|line| line.contains("attention coop") && line.contains("is wrong"));
+    let known = Verdicts::load(&gpu.caps);
+    let kept = known.kernels.iter().any(|(kernel, why)| kernel.starts_with("attention coop") && why.is_some());
+    ensure(told || kept, "no cooperative kernel was refused", &said.join("\n"))
 }
 
 fn verdicts_are_kept_and_shown() -> Result<(), Failed> {

@@ -35,6 +35,32 @@ pub struct CoopMatrix {
     pub cr: String,
 }
 
+/// Threads of a subgroup that a kernel is written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lanes {
+    /// So many or more: the kernel uses those alone.
+    AtLeast(u32),
+    /// So many, neither more nor fewer.
+    Exactly(u32),
+}
+
+/// What a kernel needs beyond what every device has ([`Caps::webgpu_default`]). Where [`Caps::meets`] does not hold, it
+/// is not offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// Threads of a subgroup.
+    pub lanes: Lanes,
+    /// Threads of a workgroup.
+    pub threads: u32,
+    /// Workgroup memory, in bytes.
+    pub workgroup_memory: u32,
+    /// Side of its cooperative matrices, if it multiplies any.
+    pub matrix: Option<u32>,
+}
+
+/// Of the cores that hand one lane's load to the others (`shaders/shared/broadcast.wgsl`).
+pub const BROADCAST: Needs = Needs { lanes: Lanes::AtLeast(8), threads: 8, workgroup_memory: 0, matrix: None };
+
 /// An adapter's facts and limits. Sizes are bytes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Caps {
@@ -50,6 +76,9 @@ pub struct Caps {
     pub f16: bool,
     /// Smallest and largest subgroup, where subgroup operations exist.
     pub subgroups: Option<[u32; 2]>,
+    /// Threads of the subgroups that a kernel really gets, where [`Self::subgroups`] is a range and a kernel that counts
+    /// them has been run.
+    pub lanes: Option<u32>,
     /// Cooperative matrix products that kernels may use; empty where there are none.
     pub coop_matrix: Vec<CoopMatrix>,
     /// Whether the device measures times by itself.
@@ -110,7 +139,7 @@ impl Caps {
     /// Whether a subgroup is the SIMD lanes of one processor thread: there one lane's load, handed to the others by
     /// subgroup operations, replaces a tile in workgroup memory, whose barriers are expensive.
     pub fn broadcasts(&self) -> bool {
-        self.on_processor() && self.subgroups.is_some()
+        self.on_processor() && self.meets(&BROADCAST)
     }
 
     /// Whether products are bound by arithmetic even at the size of a tile, so that Winograd's algorithm, which trades
@@ -148,9 +177,23 @@ impl Caps {
         self.coop_matrix.iter().filter(fits).map(|c| c.k).filter(|side| sides.contains(side)).max()
     }
 
-    /// Threads of a subgroup, where it is one number that no kernel can change.
+    /// Threads of a subgroup, where that is known: it is one number, or was counted.
     pub fn subgroup_size(&self) -> Option<u32> {
-        self.subgroups.and_then(|[least, most]| (least == most).then_some(most))
+        self.subgroups.and_then(|[least, most]| if least == most { Some(most) } else { self.lanes })
+    }
+
+    /// Whether the device has what a kernel needs. (A driver may still choose other subgroups for one kernel of many:
+    /// that is found when the kernel is checked.)
+    pub fn meets(&self, needs: &Needs) -> bool {
+        let least = self.subgroup_size().or(self.subgroups.map(|[least, _]| least));
+        let lanes = match needs.lanes {
+            Lanes::AtLeast(lanes) => least.is_some_and(|least| least >= lanes),
+            Lanes::Exactly(lanes) => self.subgroup_size() == Some(lanes),
+        };
+        lanes
+            && needs.threads <= self.max_invocations
+            && needs.workgroup_memory <= self.workgroup_memory
+            && (needs.matrix.is_none() || needs.matrix == self.matrix())
     }
 
     /// What every WebGPU implementation offers: the limits that the portable kernels must stay inside.
@@ -162,6 +205,7 @@ impl Caps {
             device_type: DeviceType::Other,
             f16: false,
             subgroups: None,
+            lanes: None,
             coop_matrix: Vec::new(),
             timestamps: false,
             max_binding: 128 << 20,

@@ -115,6 +115,7 @@ fn caps(adapter: &wgpu::Adapter) -> Caps {
         },
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP).then(|| subgroups(&info)),
+        lanes: None,
         coop_matrix: adapter.cooperative_matrix_properties().into_iter().map(coop_matrix).collect(),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         max_binding: limits.max_storage_buffer_binding_size,

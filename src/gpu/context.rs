@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::adapter::Adapter;
+use super::lanes;
 use super::pipelines::Pipelines;
 use super::shader::Sources;
 use crate::caps::Caps;
@@ -55,7 +56,9 @@ impl Context {
         });
         let caps = adapter.caps.clone();
         let pipelines = Pipelines::open(&device, &caps);
-        Ok(Self { caps, device, queue, pipelines, sources, failure })
+        let mut context = Self { caps, device, queue, pipelines, sources, failure };
+        context.caps.lanes = lanes::counted(&context).await;
+        Ok(context)
     }
 
     /// The first error since the last look, if there was one.
@@ -87,6 +90,19 @@ impl Context {
         let waited = self.device.poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None });
         waited.map_err(|e| Error::device(format!("{}: {e}", self.caps.name)))?;
         self.check()
+    }
+
+    /// The bytes of a buffer that can be mapped, when all that was submitted is done.
+    pub(super) async fn read_back(&self, readback: &wgpu::Buffer) -> Result<Vec<u8>> {
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        // The receiver lives until the end of this function; a failed send means that nobody waits any more.
+        readback.map_async(wgpu::MapMode::Read, .., move |result| drop(sender.send(result)));
+        self.wait()?;
+        let failed = |what: &dyn std::fmt::Display| Error::device(format!("{}: reading back: {what}", self.caps.name));
+        receiver.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+        let bytes = readback.get_mapped_range(..).map_err(|e| failed(&e))?.to_vec();
+        readback.unmap();
+        Ok(bytes)
     }
 }
 

@@ -8,6 +8,7 @@ pub mod check;
 pub mod context;
 pub mod device;
 pub mod kernels;
+mod lanes;
 pub mod memory;
 mod pipelines;
 pub mod session;

@@ -16,7 +16,7 @@ use web_time::Instant;
 
 use super::shader::Dialect;
 use super::{Gpu, memory};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::plan::{Plan, Storage, device_bytes};
 use crate::graph::{Graph, Node, Outputs, ValueId};
 use crate::ops::Launch;
@@ -221,19 +221,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    async fn read_back(&self, readback: &wgpu::Buffer) -> Result<Vec<u8>> {
-        let (sender, receiver) = futures_channel::oneshot::channel();
-        // The receiver lives until the end of this function; a failed send means that nobody waits any more.
-        readback.map_async(wgpu::MapMode::Read, .., move |result| drop(sender.send(result)));
-        self.gpu.wait()?;
-        let failed =
-            |what: &dyn std::fmt::Display| Error::device(format!("{}: reading back: {what}", self.gpu.caps.name));
-        receiver.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
-        let bytes = readback.get_mapped_range(..).map_err(|e| failed(&e))?.to_vec();
-        readback.unmap();
-        Ok(bytes)
     }
 }
 

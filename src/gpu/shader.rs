@@ -6,6 +6,8 @@ use crate::graph::plan::Storage;
 use crate::ops::{Kind, Launch, Ty};
 use crate::tensor::DType;
 
+#[cfg(test)]
+mod offered;
 mod prepare;
 mod sources;
 mod translate;

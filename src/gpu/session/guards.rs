@@ -46,7 +46,7 @@ impl Session {
             offset += len;
         }
         self.gpu.queue.submit([encoder.finish()]);
-        let bytes = self.read_back(&readback).await?;
+        let bytes = self.gpu.read_back(&readback).await?;
         match bytes[..offset as usize].iter().filter(|b| **b != GUARD_BYTE).count() {
             0 => Ok(()),
             changed => Err(Error::device(format!("{changed} bytes behind the end of an output were overwritten"))),

@@ -37,7 +37,7 @@ impl Submission<'_> {
     pub async fn read_as<T>(self, convert: fn(&[u8], &Ty, DType) -> T) -> Result<Vec<T>> {
         let Session { gpu, graph, storage, .. } = self.session;
         gpu.queue.submit([self.encoder.finish()]);
-        let bytes = self.session.read_back(self.readback).await?;
+        let bytes = self.session.gpu.read_back(self.readback).await?;
         let value = |(id, range): &(ValueId, Range<u64>)| {
             convert(&bytes[range.start as usize..range.end as usize], graph.ty(*id), storage.act)
         };

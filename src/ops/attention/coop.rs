@@ -1,6 +1,6 @@
 //! The tiles of attention's core for cooperative matrices (`shaders/cores/attention_coop.wgsl`), and where they fit.
 
-use crate::caps::{Caps, MatrixLoad};
+use crate::caps::{Caps, Lanes, MatrixLoad, Needs};
 use crate::ops::Launch;
 
 /// How a head is cut into matrices.
@@ -62,6 +62,15 @@ impl Coop {
         2 * tiles + 4 * self.queries() * (self.stage_pieces() * side + STAGE_GAP) + 4 * SUBGROUPS
     }
 
+    fn needs(&self, lanes: u32) -> Needs {
+        Needs {
+            lanes: Lanes::Exactly(lanes),
+            threads: SUBGROUPS as u32 * lanes,
+            workgroup_memory: self.workgroup_bytes() as u32,
+            matrix: Some(self.side as u32),
+        }
+    }
+
     /// Rounds of a thread's loops over so many keys, at most.
     pub(super) fn rounds(&self, keys: usize, lanes: u32) -> usize {
         let Self { side, step, steps, .. } = *self;
@@ -87,7 +96,7 @@ impl Coop {
 pub(super) fn offered(d: usize, caps: &Caps) -> Option<(Vec<Coop>, u32)> {
     let (side, lanes) = (caps.matrix()?, caps.subgroup_size()?);
     // A row of a matrix is shared out among whole lanes.
-    if !lanes.is_multiple_of(side) || SUBGROUPS as u32 * lanes > caps.max_invocations {
+    if !lanes.is_multiple_of(side) {
         return None;
     }
     let side = side as usize;
@@ -99,7 +108,7 @@ pub(super) fn offered(d: usize, caps: &Caps) -> Option<(Vec<Coop>, u32)> {
         }
     });
     let coops = tiles.map(|(name, core, keys)| Coop::new(name, core, side, d, keys));
-    Some((coops.filter(|coop| coop.workgroup_bytes() <= caps.workgroup_memory as usize).collect(), lanes))
+    Some((coops.filter(|coop| caps.meets(&coop.needs(lanes))).collect(), lanes))
 }
 
 #[cfg(test)]

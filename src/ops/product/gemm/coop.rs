@@ -1,7 +1,7 @@
 //! The tiles of the core for cooperative matrices (`shaders/cores/gemm_coop.wgsl`), and where they fit.
 
 use super::{Launch, Size};
-use crate::caps::{Caps, MatrixLoad};
+use crate::caps::{Caps, Lanes, MatrixLoad, Needs};
 
 /// How the subgroups of a workgroup share a tile.
 #[derive(Debug, Clone, Copy)]
@@ -76,10 +76,13 @@ impl Coop {
             let loads = elements / 8;
             loads.is_multiple_of(threads) && loads <= MOST_LOADS * threads
         };
-        threads <= caps.max_invocations as usize
-            && self.workgroup_bytes() <= caps.workgroup_memory as usize
-            && even(rows * self.step)
-            && even(self.step * columns)
+        let needs = Needs {
+            lanes: Lanes::Exactly(lanes as u32),
+            threads: threads as u32,
+            workgroup_memory: self.workgroup_bytes() as u32,
+            matrix: Some(self.side as u32),
+        };
+        caps.meets(&needs) && even(rows * self.step) && even(self.step * columns)
     }
 
     /// Whether it gives a device enough to do without multiplying mostly rows that are not there.
