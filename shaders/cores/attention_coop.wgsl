@@ -259,7 +259,8 @@ fn main(
     @builtin(subgroup_invocation_id) lane: u32,
     @builtin(subgroup_size) lanes: u32,
 ) {
-    // The driver took subgroups of another size: rows would have no owner, or two. Admission finds that nothing is stored.
+    // The driver took subgroups of another size: rows would have no owner, or two. Nothing is stored, which admission
+    // finds.
     if lanes != LANES {
         return;
     }
