@@ -257,7 +257,13 @@ fn main(
     @builtin(local_invocation_index) thread: u32,
     @builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_invocation_id) lane: u32,
+    @builtin(subgroup_size) lanes: u32,
 ) {
+    // The driver took subgroups of another size: rows would have no owner, or two. Nothing is stored, which admission
+    // finds.
+    if lanes != LANES {
+        return;
+    }
     let head = head_of(id.y);
     let query = (params.first_tile + id.x) * QUERIES;
     let first_row = subgroup * MATRIX; // of the subgroup

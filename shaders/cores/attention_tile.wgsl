@@ -1,16 +1,25 @@
-// The core of attention for any device: keys in tiles of 32. The 8 x 8 threads hold 4 x 4 scores each: thread (tx, ty)
-// queries 4ty.. and keys 4tx.., and later the same queries and channels 4tx.. of every 32 of the output. A vector of four
-// runs over queries in `q_tile`, `p_tile`, `top` and `total`.
+// The core of attention for any device: keys in tiles of 32, two halves of 8 x 8 threads. Thread (tx, ty) of a half has
+// the scores of queries ty, ty + 8, .. with keys tx, tx + 8, .., summed over every second vector of channels. The halves
+// exchange them: each then has two of the four queries. Later it sums up the same four queries' channels 4tx.. of its
+// half of every 64 of the output. Sums have names and no index, so that they stay in registers.
 
-override CHUNKS: u32 = 5u; // of 32 output channels in one workgroup, 1..5
+override CHUNKS: u32 = 3u; // of 64 output channels in one workgroup, 1..3
+override Q_PARTS: u32 = 1u; // of 32 channels of the queries that are in workgroup memory at once, 1..2
 
 const SIDE: u32 = 8u; // TILE / 4, and threads in a row
-const STRIDE: u32 = 9u; // one more than SIDE, so that threads of a column meet different memory banks
+const HALF: u32 = 64u; // threads
+const PART: u32 = 256u; // vectors: 32 tokens of 32 channels, or 16 of 64
+// Derived, and not to be set. It has a name because naga 30 fails on an unnamed size before a later override.
+override Q_LEN: u32 = Q_PARTS * PART;
 
-var<workgroup> q_tile: array<vec4f, 288>; // [channel][query/4]
-var<workgroup> kv_tile: array<vec4f, 288>; // [channel][key/4], then [key][channel/4]
-var<workgroup> p_tile: array<vec4f, 288>; // [key][query/4]
-var<workgroup> row_part: array<vec4f, 64>; // [query/4][tx]
+var<workgroup> q_tile: array<vec4f, Q_LEN>; // [part][query][channel/4]
+var<workgroup> kv_tile: array<vec4f, PART>; // [key][channel/4]
+var<workgroup> p_tile: array<vec2f, 512>; // [key][ty][half]: its two queries
+
+// Where a tile has the vector `column` of a row, so that threads of a row and of a column meet different memory banks.
+fn place(row: u32, column: u32) -> u32 {
+    return row * SIDE + (column ^ (row % SIDE));
+}
 
 fn query_vector(first: u32, token: u32, vector: u32) -> vec4f {
     if token >= params.queries || vector >= params.head_vectors {
@@ -33,48 +42,53 @@ fn value_vector(first: u32, token: u32, vector: u32) -> vec4f {
     return load(v[first + token * params.kv_row + vector]);
 }
 
-// Column j is a * b[j]. The loops below take four of these a round, so that a device that ends loops after some rounds
-// (see `Caps::loop_rounds`) gets through the VAE's 4096 keys of 512 channels.
+// A part of the queries' channels, to where it stands in the tile.
+fn load_queries(first: u32, query: u32, part: u32, thread: u32) {
+    let row = thread / SIDE;
+    let vector = part * SIDE + thread % SIDE;
+    let at = part % Q_PARTS * PART + place(row, thread % SIDE);
+    q_tile[at] = query_vector(first, query + row, vector);
+    q_tile[at + PART / 2u] = query_vector(first, query + row + TILE / 2u, vector);
+}
+
+// Four tokens' four channels, turned around: vector i has channel i.
+fn four_queries(part: u32, ty: u32, column: u32) -> mat4x4f {
+    let at = part % Q_PARTS * PART + place(ty, column);
+    return transpose(mat4x4f(q_tile[at], q_tile[at + HALF], q_tile[at + 2u * HALF], q_tile[at + 3u * HALF]));
+}
+
+fn four_keys(tx: u32, column: u32) -> mat4x4f {
+    let at = place(tx, column);
+    return transpose(mat4x4f(kv_tile[at], kv_tile[at + HALF], kv_tile[at + 2u * HALF], kv_tile[at + 3u * HALF]));
+}
+
+// Column j is a * b[j].
 fn outer(a: vec4f, b: vec4f) -> mat4x4f {
     return mat4x4f(a * b.x, a * b.y, a * b.z, a * b.w);
 }
 
-// The scores of this thread's four queries (rows) with its four keys (columns).
-fn scores(q_first: u32, k_first: u32, query: u32, key: u32, tx: u32, ty: u32) -> mat4x4f {
+// The scores of a thread's four queries (rows) with its four keys (columns), summed over its half of the channels.
+fn scores(head: Head, query: u32, key: u32, thread: u32) -> mat4x4f {
+    let tx = thread % SIDE;
+    let ty = thread / SIDE % SIDE;
+    let row = thread / SIDE;
     var s = mat4x4f();
-    for (var chunk = 0u; chunk < params.head_vectors; chunk += SIDE) {
-        // Each thread turns a block of 4 tokens x 4 channels around, so that no vector has two writers.
-        let t = query + 4u * ty;
-        let u = key + 4u * ty;
-        let c = chunk + tx;
-        let q_block = transpose(mat4x4f(
-            query_vector(q_first, t, c),
-            query_vector(q_first, t + 1u, c),
-            query_vector(q_first, t + 2u, c),
-            query_vector(q_first, t + 3u, c),
-        ));
-        let k_block = transpose(mat4x4f(
-            key_vector(k_first, u, c),
-            key_vector(k_first, u + 1u, c),
-            key_vector(k_first, u + 2u, c),
-            key_vector(k_first, u + 3u, c),
-        ));
-        let place = 4u * tx * STRIDE + ty;
-        q_tile[place] = q_block[0];
-        q_tile[place + STRIDE] = q_block[1];
-        q_tile[place + 2u * STRIDE] = q_block[2];
-        q_tile[place + 3u * STRIDE] = q_block[3];
-        kv_tile[place] = k_block[0];
-        kv_tile[place + STRIDE] = k_block[1];
-        kv_tile[place + 2u * STRIDE] = k_block[2];
-        kv_tile[place + 3u * STRIDE] = k_block[3];
+    for (var part = 0u; part * SIDE < params.head_vectors; part++) {
+        if params.head_vectors > Q_PARTS * SIDE || key == 0u {
+            load_queries(head.q, query, part, thread);
+        }
+        let at = place(row, tx);
+        kv_tile[at] = key_vector(head.k, key + row, part * SIDE + tx);
+        kv_tile[at + PART / 2u] = key_vector(head.k, key + row + TILE / 2u, part * SIDE + tx);
         workgroupBarrier();
-        let channels = 4u * min(SIDE, params.head_vectors - chunk);
-        for (var i = 0u; i < channels; i += 4u) {
-            s += outer(q_tile[i * STRIDE + ty], kv_tile[i * STRIDE + tx]);
-            s += outer(q_tile[(i + 1u) * STRIDE + ty], kv_tile[(i + 1u) * STRIDE + tx]);
-            s += outer(q_tile[(i + 2u) * STRIDE + ty], kv_tile[(i + 2u) * STRIDE + tx]);
-            s += outer(q_tile[(i + 3u) * STRIDE + ty], kv_tile[(i + 3u) * STRIDE + tx]);
+        let columns = min(SIDE, params.head_vectors - part * SIDE);
+        for (var column = thread / HALF; column < columns; column += 2u) {
+            let a = four_queries(part, ty, column);
+            let b = four_keys(tx, column);
+            s += outer(a[0], b[0]);
+            s += outer(a[1], b[1]);
+            s += outer(a[2], b[2]);
+            s += outer(a[3], b[3]);
         }
         // The tiles are about to be overwritten.
         workgroupBarrier();
@@ -82,89 +96,129 @@ fn scores(q_first: u32, k_first: u32, query: u32, key: u32, tx: u32, ty: u32) ->
     return s;
 }
 
-// A thread's four queries see this key: it exists, and is not in the future.
-fn visible(query: u32, key: u32) -> vec4<bool> {
-    let t = vec4u(query) + vec4u(0u, 1u, 2u, 3u);
-    let seen = (t >= vec4u(key)) | vec4<bool>(!CAUSAL);
-    return seen & vec4<bool>(key < params.keys);
+// Of a thread's four queries those that belong to a half.
+fn pair(four: vec4f, half: u32) -> vec2f {
+    return select(four.xy, four.zw, half == 1u);
 }
 
-@compute @workgroup_size(SIDE, SIDE)
-fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_id) local: vec3u) {
-    let tx = local.x;
-    let ty = local.y;
+// A half's two queries see this key: it exists, and is not in the future.
+fn visible(query: u32, key: u32) -> vec2<bool> {
+    let seen = (vec2u(query, query + SIDE) >= vec2u(key)) | vec2<bool>(!CAUSAL);
+    return seen & vec2<bool>(key < params.keys);
+}
+
+// Both halves' vectors of the place.
+fn both(at: u32) -> vec4f {
+    return vec4f(p_tile[2u * at], p_tile[2u * at + 1u]);
+}
+
+// Adds the tile's values, 16 tokens at a time, of `vector`, the first of 16. Column i of the sums is query i's.
+fn add_values(before: mat4x4f, first: u32, key: u32, end: u32, vector: u32, thread: u32) -> mat4x4f {
+    let ty = thread / SIDE % SIDE;
+    let column = thread % SIDE + thread / HALF * SIDE;
+    let row = thread / 16u;
+    var sums = before;
+    for (var part = key; part < end; part += 16u) {
+        kv_tile[thread] = value_vector(first, part + row, vector + thread % 16u);
+        kv_tile[thread + PART / 2u] = value_vector(first, part + row + SIDE, vector + thread % 16u);
+        // The weights are whole as well.
+        workgroupBarrier();
+        // By four a round (see `Caps::loop_rounds`): past the last key, up to a multiple of four, weights are zero.
+        let first_row = part - key;
+        let rows = min(16u, end - part);
+        for (var i = 0u; i < rows; i += 4u) {
+            sums += outer(kv_tile[i * 16u + column], both(place(first_row + i, ty)));
+            sums += outer(kv_tile[i * 16u + 16u + column], both(place(first_row + i + 1u, ty)));
+            sums += outer(kv_tile[i * 16u + 32u + column], both(place(first_row + i + 2u, ty)));
+            sums += outer(kv_tile[i * 16u + 48u + column], both(place(first_row + i + 3u, ty)));
+        }
+        // The tiles are about to be overwritten.
+        workgroupBarrier();
+    }
+    return sums;
+}
+
+fn scaled(sums: mat4x4f, by: vec4f) -> mat4x4f {
+    return mat4x4f(sums[0] * by.x, sums[1] * by.y, sums[2] * by.z, sums[3] * by.w);
+}
+
+// A thread's four queries' sums over the 16 vectors from `first` on.
+fn store_values(sums: mat4x4f, start: u32, query: u32, vector: u32) {
+    for (var i = 0u; i < 4u; i++) {
+        let token = query + i * SIDE;
+        if token < params.queries && vector < params.head_vectors {
+            y[start + token * y_row() + vector] = store(sums[i]);
+        }
+    }
+}
+
+@compute @workgroup_size(128)
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) thread: u32) {
+    let tx = thread % SIDE;
+    let ty = thread / SIDE % SIDE;
+    let half = thread / HALF;
     let head = head_of(id.y);
     let query = (params.first_tile + id.x) * TILE;
-    let vector = id.z * CHUNKS * SIDE + tx;
+    let vector = id.z * CHUNKS * 16u;
     let keys = select(params.keys, min(params.keys, query + TILE), CAUSAL);
 
     var top = vec4f(LOWEST);
-    var total = vec4f(); // of this thread's keys alone, until the end
-    var sums: array<vec4f, 20>; // [chunk][query]
+    var total = vec2f(); // of this thread's keys alone, until the end
+    var sums0 = mat4x4f();
+    var sums1 = mat4x4f();
+    var sums2 = mat4x4f();
     for (var key = 0u; key < keys; key += TILE) {
-        var s = scores(head.q, head.k, query, key, tx, ty);
-        var tile_top = vec4f(LOWEST);
+        var s = scores(head, query, key, thread);
         for (var j = 0u; j < 4u; j++) {
-            s[j] = select(vec4f(LOWEST), s[j], visible(query + 4u * ty, key + 4u * tx + j));
-            tile_top = max(tile_top, s[j]);
+            p_tile[2u * place(tx + j * SIDE, ty) + 1u - half] = pair(s[j], 1u - half);
         }
-        row_part[ty * SIDE + tx] = tile_top;
         workgroupBarrier();
-        for (var i = 0u; i < SIDE; i++) {
-            tile_top = max(tile_top, row_part[ty * SIDE + i]);
+        var mine = array<vec2f, 4>();
+        var tile_top = vec2f(LOWEST);
+        for (var j = 0u; j < 4u; j++) {
+            let score = pair(s[j], half) + p_tile[2u * place(tx + j * SIDE, ty) + half];
+            mine[j] = select(vec2f(LOWEST), score, visible(query + ty + 2u * half * SIDE, key + tx + j * SIDE));
+            tile_top = max(tile_top, mine[j]);
         }
-        let new_top = max(top, tile_top);
+        // Nobody else reads this place before.
+        p_tile[2u * place(tx, ty) + half] = tile_top;
+        workgroupBarrier();
+        var new_top = top;
+        for (var i = 0u; i < SIDE; i++) {
+            new_top = max(new_top, both(place(i, ty)));
+        }
         let shrink = exp(top - new_top);
         top = new_top;
-        total *= shrink;
+        workgroupBarrier();
+        total *= pair(shrink, half);
         for (var j = 0u; j < 4u; j++) {
-            // Not by exp alone: where a query has seen no key yet, `top` is as low as the masked scores.
-            let seen = visible(query + 4u * ty, key + 4u * tx + j);
-            let p = select(vec4f(), exp(s[j] - top), seen);
-            p_tile[(4u * tx + j) * STRIDE + ty] = p;
+            // Zero where a score is as low as none is: `top` never is, since every query sees the first key.
+            let p = exp(mine[j] - pair(top, half));
+            p_tile[2u * place(tx + j * SIDE, ty) + half] = p;
             total += p;
         }
-        let tile_keys = min(TILE, keys - key);
-        for (var chunk = 0u; chunk < CHUNKS; chunk++) {
-            for (var i = 0u; i < 4u; i++) {
-                kv_tile[(4u * ty + i) * STRIDE + tx] = value_vector(head.v, key + 4u * ty + i, vector + chunk * SIDE);
-            }
-            workgroupBarrier();
-            var sum = mat4x4f(
-                sums[4u * chunk] * shrink.x,
-                sums[4u * chunk + 1u] * shrink.y,
-                sums[4u * chunk + 2u] * shrink.z,
-                sums[4u * chunk + 3u] * shrink.w,
-            );
-            // Past the last key, up to a multiple of four, p is zero.
-            for (var i = 0u; i < tile_keys; i += 4u) {
-                sum += outer(kv_tile[i * STRIDE + tx], p_tile[i * STRIDE + ty]);
-                sum += outer(kv_tile[(i + 1u) * STRIDE + tx], p_tile[(i + 1u) * STRIDE + ty]);
-                sum += outer(kv_tile[(i + 2u) * STRIDE + tx], p_tile[(i + 2u) * STRIDE + ty]);
-                sum += outer(kv_tile[(i + 3u) * STRIDE + tx], p_tile[(i + 3u) * STRIDE + ty]);
-            }
-            sums[4u * chunk] = sum[0];
-            sums[4u * chunk + 1u] = sum[1];
-            sums[4u * chunk + 2u] = sum[2];
-            sums[4u * chunk + 3u] = sum[3];
-            // The tiles are about to be overwritten.
-            workgroupBarrier();
+        let end = min(key + TILE, keys);
+        sums0 = add_values(scaled(sums0, shrink), head.v, key, end, vector, thread);
+        if CHUNKS > 1u {
+            sums1 = add_values(scaled(sums1, shrink), head.v, key, end, vector + 16u, thread);
+        }
+        if CHUNKS > 2u {
+            sums2 = add_values(scaled(sums2, shrink), head.v, key, end, vector + 32u, thread);
         }
     }
 
-    row_part[ty * SIDE + tx] = total;
+    p_tile[2u * place(tx, ty) + half] = total;
     workgroupBarrier();
-    total = vec4f();
+    var totals = vec4f();
     for (var i = 0u; i < SIDE; i++) {
-        total += row_part[ty * SIDE + i];
+        totals += both(place(i, ty));
     }
-    for (var chunk = 0u; chunk < CHUNKS; chunk++) {
-        let column = vector + chunk * SIDE;
-        for (var i = 0u; i < 4u; i++) {
-            let token = query + 4u * ty + i;
-            if token < params.queries && column < params.head_vectors {
-                y[head.y + token * y_row() + column] = store(sums[4u * chunk + i] / total[i]);
-            }
-        }
+    let column = vector + tx + half * SIDE;
+    store_values(scaled(sums0, 1.0 / totals), head.y, query + ty, column);
+    if CHUNKS > 1u {
+        store_values(scaled(sums1, 1.0 / totals), head.y, query + ty, column + 16u);
+    }
+    if CHUNKS > 2u {
+        store_values(scaled(sums2, 1.0 / totals), head.y, query + ty, column + 32u);
     }
 }

@@ -25,10 +25,13 @@ pub struct Attention {
     pub causal: bool,
 }
 
-/// Queries of a workgroup, and output channels that its threads sum up at a time.
+/// Queries of a workgroup, keys of a tile, and channels that scores are summed over at once.
 const TILE: usize = 32;
-/// How often TILE output channels fit a thread's registers.
-const MOST_CHUNKS: usize = 5;
+/// Output channels that the portable core's threads sum up at a time, and how often their sums fit registers.
+const CHUNK: usize = 64;
+const MOST_CHUNKS: usize = 3;
+/// How often TILE channels of the queries fit workgroup memory.
+const MOST_Q_PARTS: usize = 2;
 /// Output channels of a workgroup of the core for software devices, whose compiler takes minutes for more.
 const BROADCAST_CHANNELS: usize = 80;
 
@@ -152,11 +155,14 @@ impl Op for Attention {
                 .constant("CHUNK_VECTORS", d.div_ceil(4 * chunks) as u32);
             variants.push(Variant { name: "broadcast", launch: broadcast });
         }
-        let chunks = d.div_ceil(TILE * MOST_CHUNKS);
-        let width = d.div_ceil(TILE * chunks);
-        // A tile of keys: its scores 32 channels at a time, the softmax, and the output's parts.
-        if ends(keys.div_ceil(TILE) * (9 * d.div_ceil(TILE) + 24 + 13 * width)) {
-            let tile = launch(TILE, chunks).core("attention_tile").constant("CHUNKS", width as u32);
+        let chunks = d.div_ceil(CHUNK * MOST_CHUNKS);
+        let (width, parts) = (d.div_ceil(CHUNK * chunks), d.div_ceil(TILE));
+        // A tile of keys: its scores TILE channels at a time, the softmax, and the output's parts by two times 16 keys.
+        if ends(keys.div_ceil(TILE) * (5 * parts + 22 + 10 * width)) {
+            let tile = launch(TILE, chunks)
+                .core("attention_tile")
+                .constant("CHUNKS", width as u32)
+                .constant("Q_PARTS", if parts <= MOST_Q_PARTS { parts as u32 } else { 1 });
             variants.push(Variant { name: "portable", launch: tile });
         }
         if let Some((coops, lanes)) = coop::offered(d, caps) {
@@ -315,7 +321,7 @@ mod tests {
         };
         assert_eq!(launch(160).unwrap().workgroups, [2, 1, 1]);
         let wide = launch(512).unwrap();
-        assert_eq!((wide.workgroups, wide.constants[1]), ([2, 1, 4], ("CHUNKS", 4.0)));
+        assert_eq!((wide.workgroups, wide.constants[1]), ([2, 1, 3], ("CHUNKS", 3.0)));
         assert!(launch(42).unwrap_err().to_string().contains("heads of 42 channels"));
     }
 
