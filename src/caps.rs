@@ -125,6 +125,13 @@ impl Caps {
         !self.on_processor()
     }
 
+    /// Whether a thread may have some 150 registers (64 sums, what they are multiplied with, what is on its way) while
+    /// the others of its processor still hide latency: a card with subgroups of 32 or more. Where subgroups may be of 8
+    /// or 16, as Intel's, a thread has 128 at most; integrated GPUs run fewer such threads, or spill.
+    pub fn many_registers(&self) -> bool {
+        self.device_type == DeviceType::Discrete && self.subgroups.is_some_and(|[least, _]| least >= 32)
+    }
+
     /// More bytes than its caches hold.
     pub fn beyond_caches(&self) -> u64 {
         if self.on_processor() { 64 << 20 } else { 256 << 20 }
@@ -187,7 +194,8 @@ impl Caps {
             max_invocations: 1024,
             ..portable.clone()
         };
-        let [vulkan, metal] = [coop("vulkan", 16, 48 << 10), coop("metal", 8, 32 << 10)];
+        let vulkan = Self { device_type: DeviceType::Discrete, ..coop("vulkan", 16, 48 << 10) };
+        let metal = coop("metal", 8, 32 << 10);
         let lavapipe =
             Self { device_type: DeviceType::Software, subgroups: software.subgroups, ..coop("vulkan", 8, 32 << 10) };
         [portable, software, vulkan, metal, lavapipe].map(|caps| caps.storing(act, weight)).into()

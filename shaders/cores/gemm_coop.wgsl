@@ -98,7 +98,12 @@ fn read_w(tap: u32, c: u32, n4: u32) -> w_vector {
 // This thread's share of both tiles, at channel `c` of a tap.
 fn fetch(loads: ptr<function, Loads>, places: ptr<function, array<Place, MOST_LOADS>>, at: Stand, tap: u32, c: u32) {
     for (var i = 0u; i < X_LOADS; i++) {
-        (*loads).x[i] = read_x(run_x((*places)[i], tap), (c + x_column(at.thread)) / 4u);
+        let run = run_x((*places)[i], tap);
+        let c4 = (c + x_column(at.thread)) / 4u;
+        (*loads).x[i] = x_vector();
+        if has_x(run, c4) {
+            (*loads).x[i] = read_x(run, c4);
+        }
     }
     let n4 = at.first_n4 + w_column(at.thread) / 4u;
     for (var i = 0u; i < W_LOADS; i++) {
