@@ -44,10 +44,9 @@ struct Place {
     column: u32,
 }
 
-struct Run {
-    inside: bool,
-    first: u32, // the pixel's first vector
-}
+// The pixel's first vector; OUTSIDE if it is beyond the edges. One word, for it lives in a register through the product.
+alias Run = u32;
+const OUTSIDE: u32 = 0x80000000u; // x has fewer vectors
 
 // Rows beyond the last repeat it: what they give is not stored.
 fn place_x(row: u32) -> Place {
@@ -68,12 +67,13 @@ fn run_x(place: Place, tap: u32) -> Run {
         row = nearest(row, params.y_scale, params.in_height);
         column = nearest(column, params.x_scale, params.in_width);
     }
-    return Run(inside, (place.image + row * params.in_width + column) * params.c4);
+    return select(OUTSIDE, (place.image + row * params.in_width + column) * params.c4, inside);
+}
+
+fn has_x(run: Run, c4: u32) -> bool {
+    return run < OUTSIDE && c4 < params.c4;
 }
 
 fn read_x(run: Run, c4: u32) -> x_vector {
-    if !run.inside || c4 >= params.c4 {
-        return x_vector();
-    }
-    return x[(run.first + c4) / VECTOR_FOURS];
+    return x[((run & ~OUTSIDE) + min(c4, params.c4 - 1u)) / VECTOR_FOURS];
 }

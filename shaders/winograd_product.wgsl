@@ -35,11 +35,12 @@ fn run_x(place: Place, tap: u32) -> Run {
     return place;
 }
 
+fn has_x(run: Run, c4: u32) -> bool {
+    return c4 < params.c4;
+}
+
 fn read_x(run: Run, c4: u32) -> x_vector {
-    if c4 >= params.c4 {
-        return x_vector();
-    }
-    return x[run + c4];
+    return x[run + min(c4, params.c4 - 1u)];
 }
 
 fn first_w(row: u32, n4: u32) -> u32 {

@@ -154,6 +154,13 @@ impl Caps {
         !self.on_processor()
     }
 
+    /// Whether a thread may have some 150 registers (64 sums, what they are multiplied with, what is on its way) while
+    /// the others of its processor still hide latency: a card with subgroups of 32 or more. Where subgroups may be of 8
+    /// or 16, as Intel's, a thread has 128 at most; integrated GPUs run fewer such threads, or spill.
+    pub fn many_registers(&self) -> bool {
+        self.device_type == DeviceType::Discrete && self.subgroups.is_some_and(|[least, _]| least >= 32)
+    }
+
     /// More bytes than its caches hold.
     pub fn beyond_caches(&self) -> u64 {
         if self.on_processor() { 64 << 20 } else { 256 << 20 }
@@ -231,9 +238,48 @@ impl Caps {
             max_invocations: 1024,
             ..portable.clone()
         };
-        let [vulkan, metal] = [coop("vulkan", 16, 48 << 10), coop("metal", 8, 32 << 10)];
+        let vulkan = Self { device_type: DeviceType::Discrete, ..coop("vulkan", 16, 48 << 10) };
+        let metal = coop("metal", 8, 32 << 10);
         let lavapipe =
             Self { device_type: DeviceType::Software, subgroups: software.subgroups, ..coop("vulkan", 8, 32 << 10) };
         [portable, software, vulkan, metal, lavapipe].map(|caps| caps.storing(act, weight)).into()
+    }
+
+    /// Devices with every combination of these abilities, and the limits that WebGPU has at least.
+    #[cfg(test)]
+    pub fn made_up() -> Vec<Self> {
+        let fixed = (0..8).map(|power| ([1 << power; 2], None));
+        let ranges = [[4, 32], [8, 32], [16, 64], [32, 64], [4, 128]];
+        let ranges = ranges.into_iter().flat_map(|[least, most]| {
+            [None, Some(least), Some(2 * least), Some(most)].map(|counted| ([least, most], counted))
+        });
+        let subgroups = fixed.chain(ranges).map(|(range, counted)| (Some(range), counted)).chain([(None, None)]);
+        let mut devices = Vec::new();
+        for (subgroups, lanes) in subgroups {
+            for (f16, side) in [(false, None), (true, None), (true, Some(8)), (true, Some(16))] {
+                for (device_type, backend) in [
+                    (DeviceType::Software, "vulkan"),
+                    (DeviceType::Discrete, "vulkan"),
+                    (DeviceType::Integrated, "metal"),
+                ] {
+                    for (workgroup_memory, max_invocations) in [(16 << 10, 256), (32 << 10, 1024), (64 << 10, 512)] {
+                        let matrix =
+                            |side| CoopMatrix { m: side, n: side, k: side, ab: "f16".into(), cr: "f32".into() };
+                        devices.push(Self {
+                            backend: backend.into(),
+                            device_type,
+                            f16,
+                            subgroups,
+                            lanes,
+                            coop_matrix: side.map(matrix).into_iter().collect(),
+                            workgroup_memory,
+                            max_invocations,
+                            ..Self::webgpu_default()
+                        });
+                    }
+                }
+            }
+        }
+        devices
     }
 }

@@ -20,9 +20,10 @@ override COLUMN_GROUPS: u32 = 2u; // along its columns
 override K_GROUPS: u32 = 1u; // that share the channels of a step: the parts are added in the end
 override ROW_PIECES: u32 = 4u; // matrices of y of a subgroup, along its rows: 1, 2 or 4
 override COLUMN_PIECES: u32 = 4u; // along its columns: 1, 2 or 4
-override STEP: u32 = 32u; // channels, K_GROUPS MATRIX of them at least
+override STEP: u32 = 32u; // channels: K_GROUPS MATRIX of them, twice or four times as many
 // Derived, and not to be set. They have names because naga 30 fails on an unnamed size before a later override.
 override TILE_GROUPS: u32 = ROW_GROUPS * COLUMN_GROUPS;
+override K_STEPS: u32 = STEP / (K_GROUPS * MATRIX);
 override THREADS: u32 = LANES * K_GROUPS * TILE_GROUPS;
 override TILE_ROWS: u32 = ROW_GROUPS * ROW_PIECES * MATRIX;
 override TILE_COLUMNS: u32 = COLUMN_GROUPS * COLUMN_PIECES * MATRIX;
@@ -70,6 +71,13 @@ struct Sums {
     c3: MatrixC,
 }
 
+struct Rows {
+    r0: Sums,
+    r1: Sums,
+    r2: Sums,
+    r3: Sums,
+}
+
 fn x_row(thread: u32, load: u32) -> u32 {
     return (thread + load * THREADS) / (STEP / 8u);
 }
@@ -87,22 +95,35 @@ fn w_column(thread: u32) -> u32 {
     return thread % (TILE_COLUMNS / 8u) * 8u;
 }
 
-// Row `c` of a tap of w.
+// Row `c` of a tap of w, at a column that it has. Behind the last row it is repeated: x is zero there.
 fn read_w(tap: u32, c: u32, n4: u32) -> w_vector {
-    if c >= 4u * params.c4 || n4 >= params.n4 {
-        return w_vector();
-    }
-    return w[((tap * 4u * params.c4 + c) * params.n4 + n4) / VECTOR_FOURS];
+    let channels = 4u * params.c4;
+    return w[((tap * channels + min(c, channels - 1u)) * params.n4 + n4) / VECTOR_FOURS];
 }
 
-// This thread's share of both tiles, at channel `c` of a tap.
-fn fetch(loads: ptr<function, Loads>, places: ptr<function, array<Place, MOST_LOADS>>, at: Stand, tap: u32, c: u32) {
+// This thread's share of both tiles, at channel `c` of a tap. No load has a condition: what x does not have is replaced
+// by `keep`, so that nobody waits for them earlier.
+fn fetch(loads: ptr<function, Loads>, runs: ptr<function, array<Run, MOST_LOADS>>, at: Stand, tap: u32, c: u32) {
     for (var i = 0u; i < X_LOADS; i++) {
-        (*loads).x[i] = read_x(run_x((*places)[i], tap), (c + x_column(at.thread)) / 4u);
+        (*loads).x[i] = read_x((*runs)[i], (c + x_column(at.thread)) / 4u);
     }
-    let n4 = at.first_n4 + w_column(at.thread) / 4u;
+    // Threads beyond the last column repeat it: what they give is not stored.
+    let n4 = min(at.first_n4 + w_column(at.thread) / 4u, params.n4 - VECTOR_FOURS);
     for (var i = 0u; i < W_LOADS; i++) {
         (*loads).w[i] = read_w(tap, c + w_row(at.thread, i), n4);
+    }
+}
+
+// What `fetch` loaded, to the tiles.
+fn keep(loads: ptr<function, Loads>, runs: ptr<function, array<Run, MOST_LOADS>>, thread: u32, c: u32) {
+    for (var i = 0u; i < X_LOADS; i++) {
+        let has = has_x((*runs)[i], (c + x_column(thread)) / 4u);
+        let v = (*loads).x[i];
+        let masked = x_vector(select(vec4h(), v[0], has), select(vec4h(), v[1], has));
+        put_x(x_row(thread, i) * X_STRIDE + x_column(thread), masked);
+    }
+    for (var i = 0u; i < W_LOADS; i++) {
+        put_w(w_row(thread, i) * W_STRIDE + w_column(thread), (*loads).w[i]);
     }
 }
 
@@ -138,6 +159,21 @@ fn multiply(sums: Sums, a: MatrixA, b: Columns) -> Sums {
     if COLUMN_PIECES > 2u {
         next.c2 = coopMultiplyAdd(a, b.c2, sums.c2);
         next.c3 = coopMultiplyAdd(a, b.c3, sums.c3);
+    }
+    return next;
+}
+
+// MATRIX channels of all of a subgroup's matrices, whose first row, column and channel in the tiles these are.
+fn multiply_rows(sums: Rows, row: u32, column: u32, k: u32) -> Rows {
+    let b = load_columns(k, column);
+    var next = sums;
+    next.r0 = multiply(sums.r0, piece_a(row, k), b);
+    if ROW_PIECES > 1u {
+        next.r1 = multiply(sums.r1, piece_a(row + MATRIX, k), b);
+    }
+    if ROW_PIECES > 2u {
+        next.r2 = multiply(sums.r2, piece_a(row + 2u * MATRIX, k), b);
+        next.r3 = multiply(sums.r3, piece_a(row + 3u * MATRIX, k), b);
     }
     return next;
 }
@@ -182,51 +218,52 @@ fn main(
     @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) thread: u32,
     @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_size) lanes: u32,
 ) {
+    // The driver took subgroups of another size: what there would be to store is wrong, and admission finds that it is
+    // missing.
+    if lanes != LANES {
+        return;
+    }
     let first_row = tile_of(group, groups) * TILE_ROWS;
     let at = Stand(thread, subgroup, first_row, group.x * (TILE_COLUMNS / 4u));
     let group_row = subgroup % TILE_GROUPS / COLUMN_GROUPS * ROW_PIECES * MATRIX;
     let group_column = subgroup % COLUMN_GROUPS * SPAN;
     let group_k = subgroup / TILE_GROUPS * (STEP / K_GROUPS);
     var places: array<Place, MOST_LOADS>;
+    var runs: array<Run, MOST_LOADS>;
     for (var i = 0u; i < X_LOADS; i++) {
         places[i] = place_x(first_row + x_row(thread, i));
+        runs[i] = run_x(places[i], 0u);
     }
-    var sums0 = Sums();
-    var sums1 = Sums();
-    var sums2 = Sums();
-    var sums3 = Sums();
+    var sums = Rows();
     var loads = Loads();
-    fetch(&loads, &places, at, 0u, 0u);
+    fetch(&loads, &runs, at, 0u, 0u);
     var tap = 0u;
     var c = 0u;
     while tap < params.taps {
-        for (var i = 0u; i < X_LOADS; i++) {
-            put_x(x_row(thread, i) * X_STRIDE + x_column(thread), loads.x[i]);
-        }
-        for (var i = 0u; i < W_LOADS; i++) {
-            put_w(w_row(thread, i) * W_STRIDE + w_column(thread), loads.w[i]);
-        }
+        keep(&loads, &runs, thread, c);
         // The tiles are whole before anyone multiplies, ...
         workgroupBarrier();
         c += STEP;
         if c >= 4u * params.c4 {
             c = 0u;
             tap++;
+            for (var i = 0u; i < X_LOADS; i++) {
+                runs[i] = run_x(places[i], tap);
+            }
         }
         if tap < params.taps {
-            fetch(&loads, &places, at, tap, c);
+            fetch(&loads, &runs, at, tap, c);
         }
-        for (var k = group_k; k < group_k + STEP / K_GROUPS; k += MATRIX) {
-            let b = load_columns(k, group_column);
-            sums0 = multiply(sums0, piece_a(group_row, k), b);
-            if ROW_PIECES > 1u {
-                sums1 = multiply(sums1, piece_a(group_row + MATRIX, k), b);
-            }
-            if ROW_PIECES > 2u {
-                sums2 = multiply(sums2, piece_a(group_row + 2u * MATRIX, k), b);
-                sums3 = multiply(sums3, piece_a(group_row + 3u * MATRIX, k), b);
-            }
+        // Written out, since compilers that leave a loop in place spill the sums around it (NVK 186 registers).
+        sums = multiply_rows(sums, group_row, group_column, group_k);
+        if K_STEPS > 1u {
+            sums = multiply_rows(sums, group_row, group_column, group_k + MATRIX);
+        }
+        if K_STEPS > 2u {
+            sums = multiply_rows(sums, group_row, group_column, group_k + 2u * MATRIX);
+            sums = multiply_rows(sums, group_row, group_column, group_k + 3u * MATRIX);
         }
         // ... and everyone has multiplied before they are overwritten.
         workgroupBarrier();
@@ -234,13 +271,13 @@ fn main(
     // The elements of a matrix can be reached in memory alone.
     for (var row = 0u; row < ROW_PIECES; row++) {
         if row == 0u {
-            stage_row(sums0, subgroup);
+            stage_row(sums.r0, subgroup);
         } else if row == 1u {
-            stage_row(sums1, subgroup);
+            stage_row(sums.r1, subgroup);
         } else if row == 2u {
-            stage_row(sums2, subgroup);
+            stage_row(sums.r2, subgroup);
         } else {
-            stage_row(sums3, subgroup);
+            stage_row(sums.r3, subgroup);
         }
         // The sums of a row are whole before anyone reads them, ...
         workgroupBarrier();

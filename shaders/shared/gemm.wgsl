@@ -7,6 +7,9 @@ alias w_vector = weight4;
 const VECTOR_FOURS: u32 = 1u;
 
 fn load_x(run: Run, c4: u32) -> vec4f {
+    if !has_x(run, c4) {
+        return vec4f(0.0);
+    }
     return load(read_x(run, c4));
 }
 

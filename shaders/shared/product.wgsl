@@ -4,7 +4,8 @@
 // two count vectors of four), and says what x is:
 //     place_x(row) -> Place       what is to know of a row, computed once
 //     run_x(place, tap) -> Run    where that row's c4 vectors of a tap stand
-//     read_x(run, c4) -> x_vector one of them; zeros where x has none
+//     has_x(run, c4) -> bool      whether x has that one of them; else zeros take its place
+//     read_x(run, c4) -> x_vector that one, or whatever a load that needs no condition finds
 // and where w stands: first_w(row, n4) and step_w() (see `one_w`, to which cores for cooperative matrices keep); and how
 // a finished sum is kept: store_y(sum, row, n4), which leaves out what is beyond y.
 // A core has `main`, how a device's threads share the work, and says what they read at once: `x_vector` and `w_vector`, of

@@ -42,12 +42,14 @@ fn run_x(place: Place, tap: u32) -> Run {
     return place;
 }
 
+fn has_x(run: Run, c4: u32) -> bool {
+    return c4 < params.c4;
+}
+
 fn read_x(run: Run, c4: u32) -> x_vector {
-    if c4 >= params.c4 {
-        return x_vector();
+    let at = min(c4, params.c4 - 1u);
+    if JOINED && at >= params.x_vectors {
+        return x_tail[(run.tail + at) / VECTOR_FOURS];
     }
-    if JOINED && c4 >= params.x_vectors {
-        return x_tail[(run.tail + c4) / VECTOR_FOURS];
-    }
-    return x[(run.first + c4) / VECTOR_FOURS];
+    return x[(run.first + at) / VECTOR_FOURS];
 }

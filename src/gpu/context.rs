@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 
 use super::adapter::Adapter;
-use super::lanes;
 use super::pipelines::Pipelines;
 use super::shader::Sources;
 use crate::caps::Caps;
@@ -56,9 +55,7 @@ impl Context {
         });
         let caps = adapter.caps.clone();
         let pipelines = Pipelines::open(&device, &caps);
-        let mut context = Self { caps, device, queue, pipelines, sources, failure };
-        context.caps.lanes = lanes::counted(&context).await;
-        Ok(context)
+        Ok(Self { caps, device, queue, pipelines, sources, failure })
     }
 
     /// The first error since the last look, if there was one.

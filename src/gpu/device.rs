@@ -7,6 +7,7 @@ use super::adapter::Adapter;
 use super::admission::Admission;
 use super::context::Context;
 use super::kernels::Kernels;
+use super::lanes;
 use super::shader::Sources;
 use crate::error::Result;
 
@@ -22,12 +23,13 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Opens a device, as [`Context::open`] does.
+    /// Opens a device, as [`Context::open`] does, and counts the lanes of its subgroups.
     ///
     /// # Errors
     /// If the driver refuses.
     pub async fn open(adapter: &Adapter, sources: Sources) -> Result<Arc<Self>> {
-        let context = Context::open(adapter, sources).await?;
+        let mut context = Context::open(adapter, sources).await?;
+        context.caps.lanes = lanes::counted(&context).await;
         Ok(Arc::new(Self { context, kernels: Kernels::default(), admission: Admission::default() }))
     }
 }

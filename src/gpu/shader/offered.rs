@@ -7,7 +7,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module};
 
 use super::{Dialect, Sources, prepare};
-use crate::caps::{Caps, CoopMatrix, DeviceType};
+use crate::caps::Caps;
 use crate::graph::plan::Storage;
 use crate::ops::{TABLE, Variant};
 use crate::tensor::DType;
@@ -62,40 +62,6 @@ fn lanes(module: &Module) -> u32 {
     }
 }
 
-/// Every combination of these abilities, with the limits that WebGPU has at least.
-fn devices() -> Vec<Caps> {
-    let fixed = (0..8).map(|power| ([1 << power; 2], None));
-    let ranges = [[4, 32], [8, 32], [16, 64], [32, 64], [4, 128]];
-    let ranges = ranges.into_iter().flat_map(|[least, most]| {
-        [None, Some(least), Some(2 * least), Some(most)].map(|counted| ([least, most], counted))
-    });
-    let subgroups = fixed.chain(ranges).map(|(range, counted)| (Some(range), counted)).chain([(None, None)]);
-    let mut devices = Vec::new();
-    for (subgroups, lanes) in subgroups {
-        for (f16, side) in [(false, None), (true, None), (true, Some(8)), (true, Some(16))] {
-            for (device_type, backend) in
-                [(DeviceType::Software, "vulkan"), (DeviceType::Discrete, "vulkan"), (DeviceType::Integrated, "metal")]
-            {
-                for (workgroup_memory, max_invocations) in [(16 << 10, 256), (32 << 10, 1024), (64 << 10, 512)] {
-                    let matrix = |side| CoopMatrix { m: side, n: side, k: side, ab: "f16".into(), cr: "f32".into() };
-                    devices.push(Caps {
-                        backend: backend.into(),
-                        device_type,
-                        f16,
-                        subgroups,
-                        lanes,
-                        coop_matrix: side.map(matrix).into_iter().collect(),
-                        workgroup_memory,
-                        max_invocations,
-                        ..Caps::webgpu_default()
-                    });
-                }
-            }
-        }
-    }
-    devices
-}
-
 #[test]
 fn no_variant_is_offered_that_its_own_text_cannot_run_on() {
     let sources = Sources::default();
@@ -103,7 +69,7 @@ fn no_variant_is_offered_that_its_own_text_cannot_run_on() {
     let mut with_lanes = 0;
     let cases: Vec<_> = TABLE.iter().flat_map(|row| row.cases()).collect();
     for (device, act) in
-        devices().into_iter().flat_map(|device| [DType::F32, DType::F16].map(|act| (device.clone(), act)))
+        Caps::made_up().into_iter().flat_map(|device| [DType::F32, DType::F16].map(|act| (device.clone(), act)))
     {
         let storage = Storage { act, weight: act };
         let caps = device.storing(act, act);

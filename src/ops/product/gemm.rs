@@ -14,28 +14,44 @@ use crate::ops::{Launch, Tiles, Variant, fold_groups};
 struct Tile {
     name: &'static str,
     core: &'static str,
-    /// The core's override that sets the number of rows, and its value, if it has one.
-    constant: Option<(&'static str, u32)>,
+    /// The core's overrides that make up the tile, the number of rows first.
+    constants: &'static [(&'static str, u32)],
     /// Of y.
     rows: usize,
     columns: usize,
 }
 
-/// What any device can run.
+/// What any device can run. A thread has 8 x 4 or 4 x 4 sums: the more, the fewer bytes of workgroup memory each
+/// multiply-add takes, which is what bounds a GPU (1.5 and 2 bytes). Compiled by Mesa for RDNA2 to 4, Turing, Ampere,
+/// M1, Arc and Adreno, no thread of either spills registers.
 const PORTABLE: [Tile; 2] = [
-    Tile { name: "tile64", core: "gemm_tile", constant: Some(("TILE_ROWS", 64)), rows: 64, columns: 64 },
-    Tile { name: "tile16", core: "gemm_tile", constant: Some(("TILE_ROWS", 16)), rows: 16, columns: 64 },
+    Tile { name: "tile64", core: "gemm_tile", constants: &[("TILE_ROWS", 64), ("ROWS", 8)], rows: 64, columns: 64 },
+    Tile { name: "tile16", core: "gemm_tile", constants: &[("TILE_ROWS", 16), ("ROWS", 4)], rows: 16, columns: 64 },
 ];
+
+/// What devices with [many registers](Caps::many_registers) can run besides: 8 x 8 sums a thread, 1 byte each.
+const WIDE: Tile = Tile {
+    name: "tile64-wide",
+    core: "gemm_tile",
+    constants: &[("TILE_ROWS", 64), ("ROWS", 8), ("COLUMNS4", 2)],
+    rows: 64,
+    columns: 128,
+};
 
 /// What software devices run many times faster than that.
 const BROADCAST: [Tile; 3] = [
-    Tile { name: "broadcast32", core: "gemm_broadcast", constant: Some(("ROW_GROUPS", 4)), rows: 32, columns: 32 },
-    Tile { name: "broadcast16", core: "gemm_broadcast", constant: Some(("ROW_GROUPS", 2)), rows: 16, columns: 32 },
-    Tile { name: "broadcast8", core: "gemm_broadcast", constant: Some(("ROW_GROUPS", 1)), rows: 8, columns: 32 },
+    Tile { name: "broadcast32", core: "gemm_broadcast", constants: &[("ROW_GROUPS", 4)], rows: 32, columns: 32 },
+    Tile { name: "broadcast16", core: "gemm_broadcast", constants: &[("ROW_GROUPS", 2)], rows: 16, columns: 32 },
+    Tile { name: "broadcast8", core: "gemm_broadcast", constants: &[("ROW_GROUPS", 1)], rows: 8, columns: 32 },
 ];
 
 /// The last resort of any device.
-const NAIVE: Tile = Tile { name: "naive", core: "gemm_naive", constant: None, rows: 16, columns: 64 };
+const NAIVE: Tile = Tile { name: "naive", core: "gemm_naive", constants: &[], rows: 16, columns: 64 };
+
+/// Workgroups that a large device is busy with: about one for each of its multiprocessors.
+const BUSY: usize = 128;
+/// A tile of so few rows is worth filling in part.
+const FEW_ROWS: usize = 32;
 
 /// The sizes of a product: y `[rows, n]`, the sum of `taps` products over `c` channels each. Or of so many of them,
 /// each with such rows and a w of its own.
@@ -46,6 +62,15 @@ pub(crate) struct Size {
     pub(crate) c: usize,
     pub(crate) taps: usize,
     pub(crate) n: usize,
+}
+
+impl Size {
+    /// Whether tiles of so many rows and columns give a device enough to do without multiplying mostly rows that are
+    /// not there.
+    fn keeps_busy(self, [rows, columns]: [usize; 2]) -> bool {
+        let tiles = (self.matrices * self.rows).div_ceil(rows) * self.n.div_ceil(columns);
+        tiles >= BUSY && (rows <= FEW_ROWS || self.rows > rows / 2)
+    }
 }
 
 /// The launches of a shader that imports a core, for one with its own bindings and constants; `finish` adds its
@@ -60,14 +85,19 @@ pub(crate) fn variants(shader: &Launch, size: Size, caps: &Caps, finish: impl Fn
     let plain = |tile: Tile| {
         variant(tile.name, [tile.rows, tile.columns], &|launch| {
             let launch = launch.core(tile.core);
-            tile.constant.into_iter().fold(launch, |launch, (name, value)| launch.constant(name, value))
+            tile.constants.iter().fold(launch, |launch, &(name, value)| launch.constant(name, value))
         })
     };
     let coop = |coop: Coop| variant(coop.name, coop.tile(), &|launch| coop.launch(launch, caps));
     let coops = coop::offered(size, caps).into_iter().map(coop);
     // A tile does not reach from one matrix into the next; threads that share nothing may.
     let fits = |tile: &Tile| size.matrices == 1 || size.rows.is_multiple_of(tile.rows);
-    let portable = ordered(&PORTABLE, size.rows).filter(fits).chain([NAIVE]).map(plain);
+    let mut portable: Vec<Tile> = ordered(&PORTABLE, size.rows).collect();
+    if caps.many_registers() || caps.on_processor() {
+        let first = caps.many_registers() && size.keeps_busy([WIDE.rows, WIDE.columns]);
+        portable.insert(if first { 0 } else { portable.len() }, WIDE);
+    }
+    let portable = portable.into_iter().filter(fits).chain([NAIVE]).map(plain);
     if caps.fast_matrices() {
         return coops.chain(portable).collect();
     }
@@ -86,6 +116,7 @@ fn ordered(tiles: &[Tile], rows: usize) -> impl Iterator<Item = Tile> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caps::DeviceType;
     use crate::tensor::DType;
 
     /// Names of the variants in f16 on a device with matrices of 16, changed so.
@@ -106,6 +137,21 @@ mod tests {
         assert_eq!(first(128, 1280), "coop16-split");
         assert_eq!(first(2, 1280), "coop16-split");
         assert_eq!(first(2, 10_240), "coop16-32");
+    }
+
+    #[test]
+    fn the_wide_tile_is_for_many_registers_and_comes_first_where_it_keeps_them_busy() {
+        let portable = |size, change: &dyn Fn(&mut Caps)| {
+            let mut names = names(size, change);
+            names.retain(|name| name.starts_with("tile"));
+            names
+        };
+        assert_eq!(portable(LARGE, &|_| {}), ["tile64-wide", "tile64", "tile16"]);
+        assert_eq!(portable(Size { rows: 64, ..LARGE }, &|_| {}), ["tile64", "tile16", "tile64-wide"]);
+        assert_eq!(portable(Size { rows: 16, n: 65_536, ..LARGE }, &|_| {}), ["tile16", "tile64", "tile64-wide"]);
+        let without = ["tile64", "tile16"];
+        assert_eq!(portable(LARGE, &|caps| caps.subgroups = Some([8, 32])), without, "threads in subgroups of 8");
+        assert_eq!(portable(LARGE, &|caps| caps.device_type = DeviceType::Integrated), without, "an integrated GPU");
     }
 
     #[test]

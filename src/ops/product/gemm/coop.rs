@@ -47,11 +47,6 @@ const MOST_LOADS: usize = 8;
 /// Elements f16 behind each row of a tile.
 const ROW_GAP: usize = 8;
 
-/// Workgroups that a large device is busy with: about one for each of its multiprocessors.
-const BUSY: usize = 128;
-/// A tile of so few rows is worth filling in part.
-const FEW_ROWS: usize = 32;
-
 impl Coop {
     /// Rows and columns of y.
     pub(super) fn tile(&self) -> [usize; 2] {
@@ -85,13 +80,6 @@ impl Coop {
         caps.meets(&needs) && even(rows * self.step) && even(self.step * columns)
     }
 
-    /// Whether it gives a device enough to do without multiplying mostly rows that are not there.
-    fn suits(&self, size: Size) -> bool {
-        let [rows, columns] = self.tile();
-        let tiles = size.rows.div_ceil(rows) * size.n.div_ceil(columns);
-        tiles >= BUSY && (rows <= FEW_ROWS || size.rows > rows / 2)
-    }
-
     /// Names the core and sets its overrides.
     pub(super) fn launch(&self, launch: Launch, caps: &Caps) -> Launch {
         let counts = [self.groups[0], self.groups[1], self.groups[2], self.pieces[0], self.pieces[1], self.step];
@@ -116,7 +104,7 @@ pub(super) fn offered(size: Size, caps: &Caps) -> Vec<Coop> {
         (MatrixLoad::Scalar, _) => &SIDE_8_SCALAR,
     });
     let mut all: Vec<Coop> = loads.copied().filter(|coop| coop.fits(lanes as usize, caps)).collect();
-    let first = all.iter().position(|coop| coop.suits(size)).unwrap_or(all.len().saturating_sub(1));
+    let first = all.iter().position(|coop| size.keeps_busy(coop.tile())).unwrap_or(all.len().saturating_sub(1));
     all.rotate_left(first);
     all
 }
