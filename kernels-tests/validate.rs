@@ -35,7 +35,7 @@ const FAULTS: &[Fault] = &[
         op: "matmul",
         act: DType::F32,
         file: "cores/gemm_tile.wgsl",
-        right: "before anyone multiplies, ...\n            workgroupBarrier();",
+        right: "before anyone multiplies, ...\n        workgroupBarrier();",
         wrong: "\n",
     },
     Fault {
@@ -43,7 +43,7 @@ const FAULTS: &[Fault] = &[
         op: "matmul",
         act: DType::F32,
         file: "cores/gemm_tile.wgsl",
-        right: "before they are overwritten.\n            workgroupBarrier();",
+        right: "before they are overwritten.\n        workgroupBarrier();",
         wrong: "\n",
     },
     Fault {
@@ -51,8 +51,8 @@ const FAULTS: &[Fault] = &[
         op: "matmul",
         act: DType::F32,
         file: "cores/gemm_tile.wgsl",
-        right: "c4 < params.c4; c4 += TILE_C4",
-        wrong: "c4 + 1u < params.c4; c4 += TILE_C4",
+        right: "if c4 >= params.c4 {",
+        wrong: "if c4 + 1u >= params.c4 {",
     },
     Fault {
         name: "a_swapped_stride",

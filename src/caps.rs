@@ -5,7 +5,7 @@
 use crate::tensor::DType;
 
 /// The kind of hardware behind an adapter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceType {
     /// A GPU with memory of its own.
@@ -21,7 +21,7 @@ pub enum DeviceType {
 }
 
 /// One shape of cooperative matrix product that the adapter offers: `[m, k] x [k, n]`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CoopMatrix {
     /// Rows of the first factor and of the result.
     pub m: u32,
@@ -61,8 +61,9 @@ pub struct Needs {
 /// Of the cores that hand one lane's load to the others (`shaders/shared/broadcast.wgsl`).
 pub const BROADCAST: Needs = Needs { lanes: Lanes::AtLeast(8), threads: 8, workgroup_memory: 0, matrix: None };
 
-/// An adapter's facts and limits. Sizes are bytes.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+/// An adapter's facts and limits. Sizes are bytes. What is read without one of them has that of WebGPU.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default = "Caps::webgpu_default", deny_unknown_fields)]
 pub struct Caps {
     /// The adapter's name, as its driver gives it.
     pub name: String,

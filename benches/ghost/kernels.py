@@ -6,6 +6,8 @@
         loop that multiplies (the columns are explained in README.md)
     kernels.py [--gpu ..] [--op ..] compare BEFORE AFTER
         the same of two folders of shaders, as built-in text would be compiled
+    kernels.py [--op matmul,conv2d,matmul_geglu,attention] bounds > ../../src/lab/predict/bounds.toml
+        of each variant with a loop that multiplies, the share of the peak that its instructions and workgroup memory allow
     kernels.py [--gpu ..] check
         compiles every kernel that the devices are offered. Fails if a kernel spills registers or uses scratch memory
         that spills.toml does not list, if one that it lists no longer does, and if `ornstein shader --to spirv` prints
@@ -45,7 +47,9 @@ def statistics(gpu, module):
 
 def captured(args, gpu, folder, *which):
     """The modules that reach the driver when `validate` checks these kernels."""
-    validate = ["validate", *which, "--all-variants", "--dtype", args.dtype, "--device", "vulkan"]
+    # wgpu finds no f16 on Qualcomm's GPUs, which lack some of its types.
+    dtype = "f32" if gpu.startswith("adreno") else args.dtype
+    validate = ["validate", *which, "--all-variants", "--dtype", dtype, "--device", "vulkan"]
     ran = ghost(gpu, args.binary, *validate, GHOST_CAPTURE=str(folder))
     # 1: all rows failed, as they must here. 2: the device is not offered the variant that was asked for.
     if ran.returncode not in ((0, 1, 2) if "--variant" in which else (0, 1)):
@@ -77,15 +81,31 @@ def longest(rows):
     return max(rows, key=lambda row: row.get("instructions") or 0, default=None)
 
 
+def longest_of(args, gpu):
+    """Of each variant that the device is offered, the row of its longest kernel."""
+    for op, variant in variants(args):
+        with tempfile.TemporaryDirectory() as folder:
+            modules = captured(args, gpu, folder, op, "--variant", variant)
+            with ThreadPoolExecutor() as pool:
+                rows = list(pool.map(lambda module: statistics(gpu, module), modules))
+        if row := longest(rows):
+            yield f"{op} {variant}", row
+
+
 def table(args):
     for gpu in args.gpu:
-        for op, variant in variants(args):
-            with tempfile.TemporaryDirectory() as folder:
-                modules = captured(args, gpu, folder, op, "--variant", variant)
-                with ThreadPoolExecutor() as pool:
-                    rows = list(pool.map(lambda module: statistics(gpu, module), modules))
-            if row := longest(rows):
-                print(hot.describe(f"{op} {variant}", row), flush=True)
+        for name, row in longest_of(args, gpu):
+            print(hot.describe(name, row), flush=True)
+
+
+def bounds(args):
+    print("# What the compilers' instructions and workgroup memory leave of the peak. Made by `kernels.py bounds`.")
+    for gpu in args.gpu:
+        print(f"\n[{gpu}]", flush=True)
+        for name, row in longest_of(args, gpu):
+            # A kernel without workgroup memory waits for memory, which is not counted.
+            if row.get("lds_bytes") and (bound := hot.bound(row)):
+                print(f'"{name}" = {bound:.2f}', flush=True)
 
 
 def compare(args):
@@ -139,7 +159,8 @@ def check(args):
                 wrong.append(f"{gpu}: {len(spilling)} kernels of {op} spill; `--gpu {gpu} --op {op} table` shows which")
             if known and not spilling:
                 wrong.append(f"{gpu}: no kernel of {op} spills any more: take it out of spills.toml")
-        wrong += [f"{gpu}: `shader conv2d --variant {v} --to spirv` is not what runs" for v in misprinted(args, gpu)]
+        if gpu.startswith("nv"):  # cooperative kernels are printed for subgroups of 32
+            wrong += [f"{gpu}: `shader conv2d --variant {v} --to spirv` is not what runs" for v in misprinted(args, gpu)]
         print(f"{gpu}: {compiled} kernels compiled", flush=True)
         if not compiled:
             wrong.append(f"{gpu}: no kernel reached the driver")
@@ -150,10 +171,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpu", default=GPUS, help="as `ghost` calls them, with commas between")
     parser.add_argument("--op", help="shaders, with commas between")
-    parser.add_argument("--dtype", default="f16", choices=["f16", "f32"], help="of activations")
+    parser.add_argument("--dtype", default="f16", choices=["f16", "f32"], help="of activations, where the device has f16")
     parser.add_argument("--binary", default=HERE.parents[1] / "target/release/ornstein")
     commands = parser.add_subparsers(required=True)
     commands.add_parser("table").set_defaults(run=table)
+    commands.add_parser("bounds").set_defaults(run=bounds)
     commands.add_parser("check").set_defaults(run=check)
     comparing = commands.add_parser("compare")
     comparing.add_argument("before")

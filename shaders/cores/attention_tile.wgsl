@@ -8,6 +8,7 @@ override Q_PARTS: u32 = 1u; // of 32 channels of the queries that are in workgro
 
 const SIDE: u32 = 8u; // TILE / 4, and threads in a row
 const HALF: u32 = 64u; // threads
+const THREADS: u32 = 128u;
 const PART: u32 = 256u; // vectors: 32 tokens of 32 channels, or 16 of 64
 // Derived, and not to be set. It has a name because naga 30 fails on an unnamed size before a later override.
 override Q_LEN: u32 = Q_PARTS * PART;
@@ -152,7 +153,7 @@ fn store_values(sums: mat4x4f, start: u32, query: u32, vector: u32) {
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) thread: u32) {
     let tx = thread % SIDE;
     let ty = thread / SIDE % SIDE;

@@ -5,17 +5,20 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::TypedValueParser;
+use clap::builder::{PossibleValue, TypedValueParser};
 use indicatif::ProgressBar;
 
 use super::{DTypeArg, DeviceArgs, ShadersArg, dtypes, flag, one_of, print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Timer;
+use crate::graph::plan::Storage;
 use crate::lab::bench::{self, Bench, Options, Row, Suite, compare, profile};
+use crate::lab::predict::{self, Card, cards};
 use crate::lab::published::{PUBLISHED, Published};
 use crate::lab::report::Report;
 use crate::network::Executor;
 use crate::ops::check_names;
+use crate::tensor::DType;
 use crate::weights::{Model, check_writable, write_atomically};
 
 /// The published models that have no file here.
@@ -25,6 +28,21 @@ pub(super) fn published() -> impl TypedValueParser<Value = &'static Published> {
 
 fn suites() -> impl TypedValueParser<Value = Suite> {
     one_of(Suite::named().map(|(name, suite)| (name.into(), suite)))
+}
+
+/// Of which cards to predict.
+#[derive(Debug, Clone, Copy)]
+enum Predict {
+    AtHand,
+    Cards(&'static [Card]),
+}
+
+const AT_HAND: &str = "here";
+
+fn predicted() -> impl TypedValueParser<Value = Predict> {
+    let each = cards().iter().map(|card| (PossibleValue::new(card.caps.name.as_str()), std::slice::from_ref(card)));
+    let named = each.chain([("all".into(), cards())]).map(|(name, cards)| (name, Predict::Cards(cards)));
+    one_of(named.chain([(AT_HAND.into(), Predict::AtHand)]))
 }
 
 /// Check kernels, then time them, as a share of what the device can do
@@ -67,6 +85,10 @@ pub(super) struct BenchArgs {
     /// Type of activations on a GPU; the CPU computes in f32
     #[arg(long, default_value = "auto", value_parser = dtypes())]
     dtype: DTypeArg,
+    /// Say how long whole networks should take, by data sheets and compilers: next to what is measured, or, with the
+    /// name of a card or `all`, of those cards instead of measuring
+    #[arg(long, value_name = "CARD", num_args = 0..=1, default_missing_value = AT_HAND, value_parser = predicted())]
+    predict: Option<Predict>,
     /// One JSON document on stdout instead of text
     #[arg(long)]
     json: bool,
@@ -81,6 +103,12 @@ pub(super) struct BenchArgs {
 impl BenchArgs {
     pub(super) fn run(self) -> Result<()> {
         check_names(&self.ops)?;
+        if self.predict.is_some() && self.model.is_none() && self.synthetic.is_none() {
+            return Err(Error::usage("--predict is for whole networks: give --synthetic sd15, or --model"));
+        }
+        if let Some(Predict::Cards(cards)) = self.predict {
+            return self.print_predicted(cards);
+        }
         let old = self.compare.as_deref().map(compare::read).transpose()?;
         if let Some(path) = &self.html {
             check_writable(path)?;
@@ -108,6 +136,20 @@ impl BenchArgs {
         bench::verdict(&report.rows)
     }
 
+    fn print_predicted(&self, cards: &[Card]) -> Result<()> {
+        let subjects = self.subjects()?;
+        let act = self.dtype.unwrap_or(DType::F16);
+        let storage = Storage { act, weight: act };
+        let networks =
+            |card: &Card| subjects.iter().map(|s| card.network(&s.graph, storage)).collect::<Result<Vec<_>>>();
+        let rows: Vec<_> = cards.iter().map(|c| Ok((c.caps.name.clone(), networks(c)?))).collect::<Result<_>>()?;
+        if self.json {
+            let rows = rows.iter().map(|(card, networks)| serde_json::json!({ "card": card, "networks": networks }));
+            return print_json(&rows.collect());
+        }
+        print(predict::table(&rows).as_bytes())
+    }
+
     fn timer(&self, executor: &Executor) -> Result<Option<Timer>> {
         match executor {
             Executor::Cpu if self.processor_time => Err(Error::usage("--processor-time is for software adapters")),
@@ -132,6 +174,7 @@ impl BenchArgs {
         };
         tell("measuring the ceilings");
         let mut bench = Bench::new(executor, timer, self.full).await?.all_variants(self.all_variants);
+        bench = bench.predicting(self.predict.is_some());
         let mut networks = Vec::new();
         let mut rows = Vec::new();
         if self.model.is_some() || self.synthetic.is_some() {

@@ -92,6 +92,7 @@ pub struct Bench<'a> {
     label: String,
     budget: Budget,
     all_variants: bool,
+    predicts: bool,
     probes: Probes<'a>,
 }
 
@@ -114,12 +115,18 @@ impl<'a> Bench<'a> {
         let label = caps.map_or("cpu".into(), |caps| format!("{} {}", caps.name, caps.backend));
         let budget = if full { Budget::FULL } else { Budget::QUICK };
         let probes = Probes::new(timer).await?;
-        Ok(Self { executor, timer, label, budget, all_variants: false, probes })
+        Ok(Self { executor, timer, label, budget, all_variants: false, predicts: false, probes })
     }
 
     /// Measures every variant that the device can run, not only the one that it would use.
     pub fn all_variants(mut self, all: bool) -> Self {
         self.all_variants = all;
+        self
+    }
+
+    /// Whether to say of whole networks how long they should take.
+    pub fn predicting(mut self, predicts: bool) -> Self {
+        self.predicts = predicts;
         self
     }
 

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod ceilings;
 pub mod peers;
+pub mod predict;
 pub mod published;
 pub mod report;
 pub mod suite;

@@ -13,6 +13,8 @@ use crate::error::{Result, Tell};
 use crate::gpu::{Clock, Session, Timer, check};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
+use crate::graph::plan::Storage;
+use crate::lab::predict::{Card, Predicted};
 use crate::lab::published::{Published, rows};
 use crate::lab::suite::{self, Workload};
 use crate::models::config::ENCODER;
@@ -90,6 +92,9 @@ pub struct NetworkRow {
     pub share_of_arithmetic: f64,
     /// What each op takes, the most expensive first.
     pub by_op: Vec<OpShare>,
+    /// How long it should take, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<Predicted>,
 }
 
 /// What all nodes of one op take together.
@@ -167,6 +172,7 @@ impl Bench<'_> {
             gflop_s: rates.gflop_s,
             share_of_arithmetic: rates.share_of_arithmetic,
             by_op: self.by_op(&rows, storage.act),
+            predicted: self.predicted(graph, storage)?,
         };
         Ok((row, rows))
     }
@@ -214,6 +220,13 @@ impl Bench<'_> {
         // The first run was the look that warms the caches.
         let nodes = nodes.split_off(1);
         Ok(Times { wall: whole.summary.median, whole, nodes, device_bytes: 0, finite })
+    }
+
+    /// If it was asked for, and the device is not the CPU executor.
+    fn predicted(&self, graph: &Graph, storage: Storage) -> Result<Option<Predicted>> {
+        let Some(timer) = self.timer.filter(|_| self.predicts) else { return Ok(None) };
+        let card = Card::at_hand(&timer.gpu().caps, &self.probes.ceilings(), storage.act);
+        card.network(graph, storage).map(Some)
     }
 
     /// A row for every node, timed by the median of its rounds.

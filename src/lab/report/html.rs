@@ -67,6 +67,9 @@ impl Report {
             &format!("<section><h2>{name}: {median} <span class=\"dim\">± {spread} on {device}, {dtype}</span></h2>");
         *out += &format!("<p>{nodes} nodes, {rate}, {share} of {arithmetic}, {mib} MiB of device memory; ");
         *out += &format!("{wall} until the host knows.</p>");
+        if let Some(predicted) = &network.predicted {
+            let _ = write!(out, "<p>Predicted: {}</p>", escape(&predicted.text()));
+        }
         for op in &network.by_op {
             let label = format!("{} <span class=\"dim\">{} nodes</span>", op.op, op.nodes);
             bar(out, &label, &op.op, op.share, op.seconds);

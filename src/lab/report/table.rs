@@ -66,6 +66,9 @@ impl Report {
         let inputs: Vec<String> = network.inputs.iter().map(|(name, dims)| format!("{name} {dims:?}")).collect();
         *out += &format!("\n{name} on {device}, {dtype}: {median} ± {spread} ({wall} until the host knows), ");
         *out += &format!("{rate} ({share} of {arithmetic}), {nodes} nodes, {mib} MiB\n  {}\n", inputs.join(", "));
+        if let Some(predicted) = &network.predicted {
+            let _ = writeln!(out, "  predicted: {}", predicted.text());
+        }
         for op in &network.by_op {
             let (share, time, [rate, of_arithmetic, gb_s, of_copy]) =
                 (percent(op.share), seconds(op.seconds), rate_figures(&op.rates));
