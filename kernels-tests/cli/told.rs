@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
+use ornstein::lab::predict::cards;
 
 use super::{Check, draw, in_folders, ornstein, refused, text};
 use crate::controlnet::write_for_the_built_in_model;
@@ -24,6 +25,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a_shaders_variants_differ_in_their_constants", a_shaders_variants_differ),
     ("spirv_goes_to_a_file_as_words", spirv_goes_to_a_file),
     ("an_edited_kernel_is_printed_with_the_checks_that_it_keeps", an_edited_kernel_keeps_its_checks),
+    ("passes_are_predicted_for_cards_that_are_not_there", passes_are_predicted),
     ("every_listed_kernel_is_a_file", every_listed_kernel_is_a_file),
     ("tokens_are_a_json_list", tokens_are_a_json_list),
     ("a_schedule_is_json", a_schedule_is_json),
@@ -82,6 +84,20 @@ fn a_pipe_that_closes_early_is_no_error(at: &Path) -> Result<(), Failed> {
     drop(child.stdout.take());
     let output = child.wait_with_output()?;
     ensure(output.status.success() && output.stderr.is_empty(), text(&output.stderr))
+}
+
+fn passes_are_predicted(at: &Path) -> Result<(), Failed> {
+    let predict = ["bench", "--synthetic", "sd15", "--batch", "2", "--predict"];
+    let output = ornstein(at, &[&predict[..], &["all"]].concat())?;
+    let (said, cards) = (text(&output.stdout), cards());
+    ensure(said.starts_with("Predicted from data sheets and compilers, not measured"), said.clone())?;
+    ensure(cards.iter().all(|card| said.contains(&format!("\n{} ", card.caps.name))), said)?;
+    let output = ornstein(at, &[&predict[..], &["RTX 3060", "--json"]].concat())?;
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let unet = &document[0]["networks"][1];
+    ensure(document[0]["card"] == "RTX 3060" && unet["network"] == "unet", document.to_string())?;
+    ensure(unet["seconds"].as_f64().is_some_and(|seconds| (0.01..1.0).contains(&seconds)), document.to_string())?;
+    refused(at, &["bench", "--predict"], 2, &["--predict is for whole networks: give --synthetic sd15, or --model"])
 }
 
 fn tokens_are_a_json_list(at: &Path) -> Result<(), Failed> {

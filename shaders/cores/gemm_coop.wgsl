@@ -32,6 +32,10 @@ override X_STRIDE: u32 = STEP + 8u;
 override W_STRIDE: u32 = TILE_COLUMNS + 8u;
 override X_TILE_LEN: u32 = TILE_ROWS * X_STRIDE / TILE_LANES;
 override W_TILE_LEN: u32 = STEP * W_STRIDE / TILE_LANES;
+// From a matrix in the tiles to the next: along a row of either, and down the rows of x and of w.
+override PIECE: u32 = MATRIX / TILE_LANES;
+override X_PIECE_ROWS: u32 = MATRIX * X_STRIDE / TILE_LANES;
+override W_PIECE_ROWS: u32 = MATRIX * W_STRIDE / TILE_LANES;
 // The stage holds one row of matrices of each subgroup.
 override SPAN: u32 = COLUMN_PIECES * MATRIX;
 override STAGE_VECTORS: u32 = MATRIX * SPAN / 4u; // vectors of four of a subgroup
@@ -127,25 +131,23 @@ fn keep(loads: ptr<function, Loads>, runs: ptr<function, array<Run, MOST_LOADS>>
     }
 }
 
-fn piece_a(row: u32, k: u32) -> MatrixA {
-    let at = (row * X_STRIDE + k) / TILE_LANES;
+fn piece_a(at: u32) -> MatrixA {
     return coopLoadT<MatrixA>(&x_tile[at], X_STRIDE / TILE_LANES);
 }
 
-fn piece_b(k: u32, column: u32) -> MatrixB {
-    let at = (k * W_STRIDE + column) / TILE_LANES;
+fn piece_b(at: u32) -> MatrixB {
     return coopLoadT<MatrixB>(&w_tile[at], W_STRIDE / TILE_LANES);
 }
 
-fn load_columns(k: u32, column: u32) -> Columns {
+fn load_columns(at: u32) -> Columns {
     var b = Columns();
-    b.c0 = piece_b(k, column);
+    b.c0 = piece_b(at);
     if COLUMN_PIECES > 1u {
-        b.c1 = piece_b(k, column + MATRIX);
+        b.c1 = piece_b(at + PIECE);
     }
     if COLUMN_PIECES > 2u {
-        b.c2 = piece_b(k, column + 2u * MATRIX);
-        b.c3 = piece_b(k, column + 3u * MATRIX);
+        b.c2 = piece_b(at + 2u * PIECE);
+        b.c3 = piece_b(at + 3u * PIECE);
     }
     return b;
 }
@@ -163,17 +165,17 @@ fn multiply(sums: Sums, a: MatrixA, b: Columns) -> Sums {
     return next;
 }
 
-// MATRIX channels of all of a subgroup's matrices, whose first row, column and channel in the tiles these are.
-fn multiply_rows(sums: Rows, row: u32, column: u32, k: u32) -> Rows {
-    let b = load_columns(k, column);
+// MATRIX channels of all of a subgroup's matrices, the first of which stand here in the tiles.
+fn multiply_rows(sums: Rows, at_x: u32, at_w: u32) -> Rows {
+    let b = load_columns(at_w);
     var next = sums;
-    next.r0 = multiply(sums.r0, piece_a(row, k), b);
+    next.r0 = multiply(sums.r0, piece_a(at_x), b);
     if ROW_PIECES > 1u {
-        next.r1 = multiply(sums.r1, piece_a(row + MATRIX, k), b);
+        next.r1 = multiply(sums.r1, piece_a(at_x + X_PIECE_ROWS), b);
     }
     if ROW_PIECES > 2u {
-        next.r2 = multiply(sums.r2, piece_a(row + 2u * MATRIX, k), b);
-        next.r3 = multiply(sums.r3, piece_a(row + 3u * MATRIX, k), b);
+        next.r2 = multiply(sums.r2, piece_a(at_x + 2u * X_PIECE_ROWS), b);
+        next.r3 = multiply(sums.r3, piece_a(at_x + 3u * X_PIECE_ROWS), b);
     }
     return next;
 }
@@ -236,6 +238,8 @@ fn main(
         places[i] = place_x(first_row + x_row(thread, i));
         runs[i] = run_x(places[i], 0u);
     }
+    let at_x = (group_row * X_STRIDE + group_k) / TILE_LANES;
+    let at_w = (group_k * W_STRIDE + group_column) / TILE_LANES;
     var sums = Rows();
     var loads = Loads();
     fetch(&loads, &runs, at, 0u, 0u);
@@ -257,13 +261,13 @@ fn main(
             fetch(&loads, &runs, at, tap, c);
         }
         // Written out, since compilers that leave a loop in place spill the sums around it (NVK 186 registers).
-        sums = multiply_rows(sums, group_row, group_column, group_k);
+        sums = multiply_rows(sums, at_x, at_w);
         if K_STEPS > 1u {
-            sums = multiply_rows(sums, group_row, group_column, group_k + MATRIX);
+            sums = multiply_rows(sums, at_x + PIECE, at_w + W_PIECE_ROWS);
         }
         if K_STEPS > 2u {
-            sums = multiply_rows(sums, group_row, group_column, group_k + 2u * MATRIX);
-            sums = multiply_rows(sums, group_row, group_column, group_k + 3u * MATRIX);
+            sums = multiply_rows(sums, at_x + 2u * PIECE, at_w + 2u * W_PIECE_ROWS);
+            sums = multiply_rows(sums, at_x + 3u * PIECE, at_w + 3u * W_PIECE_ROWS);
         }
         // ... and everyone has multiplied before they are overwritten.
         workgroupBarrier();
