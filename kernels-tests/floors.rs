@@ -64,7 +64,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("std::fs::read_to_string(", &["gpu"]),
     // What is cheap on a device is asked of its `Caps`: the command line prints the type, and nothing decides by it.
     ("DeviceType", &["caps", "gpu/adapter.rs"]),
-    ("device_type", &["caps", "gpu/adapter.rs", "cli"]),
+    ("device_type", &["caps", "gpu/adapter.rs", "cli", "lab/predict/cards.toml"]),
     ("half::", &["tensor", "pack", "gpu", "ops", "weights", "lab"]),
     ("println!", &[]),
     ("eprintln!", &[]),

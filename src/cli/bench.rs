@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::gpu::Timer;
 use crate::graph::plan::Storage;
 use crate::lab::bench::{self, Bench, Options, Row, Suite, compare, profile};
-use crate::lab::predict::{self, Card, cards};
+use crate::lab::predict::{Card, cards};
 use crate::lab::published::{PUBLISHED, Published};
-use crate::lab::report::Report;
+use crate::lab::report::{Report, predicted};
 use crate::network::Executor;
 use crate::ops::check_names;
 use crate::tensor::DType;
@@ -39,7 +39,7 @@ enum Predict {
 
 const AT_HAND: &str = "here";
 
-fn predicted() -> impl TypedValueParser<Value = Predict> {
+fn predictions() -> impl TypedValueParser<Value = Predict> {
     let each = cards().iter().map(|card| (PossibleValue::new(card.caps.name.as_str()), std::slice::from_ref(card)));
     let named = each.chain([("all".into(), cards())]).map(|(name, cards)| (name, Predict::Cards(cards)));
     one_of(named.chain([(AT_HAND.into(), Predict::AtHand)]))
@@ -87,7 +87,7 @@ pub(super) struct BenchArgs {
     dtype: DTypeArg,
     /// Say how long whole networks should take, by data sheets and compilers: next to what is measured, or, with the
     /// name of a card or `all`, of those cards instead of measuring
-    #[arg(long, value_name = "CARD", num_args = 0..=1, default_missing_value = AT_HAND, value_parser = predicted())]
+    #[arg(long, value_name = "CARD", num_args = 0..=1, default_missing_value = AT_HAND, value_parser = predictions())]
     predict: Option<Predict>,
     /// One JSON document on stdout instead of text
     #[arg(long)]
@@ -142,12 +142,12 @@ impl BenchArgs {
         let storage = Storage { act, weight: act };
         let networks =
             |card: &Card| subjects.iter().map(|s| card.network(&s.graph, storage)).collect::<Result<Vec<_>>>();
-        let rows: Vec<_> = cards.iter().map(|c| Ok((c.caps.name.clone(), networks(c)?))).collect::<Result<_>>()?;
+        let rows: Vec<_> = cards.iter().map(|c| Ok((&*c.caps.name, networks(c)?))).collect::<Result<_>>()?;
         if self.json {
             let rows = rows.iter().map(|(card, networks)| serde_json::json!({ "card": card, "networks": networks }));
             return print_json(&rows.collect());
         }
-        print(predict::table(&rows).as_bytes())
+        print(predicted::table(&rows).as_bytes())
     }
 
     fn timer(&self, executor: &Executor) -> Result<Option<Timer>> {

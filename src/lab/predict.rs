@@ -1,6 +1,6 @@
 //! How long a network should take on a card that is not at hand: from the card's data sheet (`cards.toml`), from what
 //! Mesa's compilers make of the kernels (`bounds.toml`, see `benches/ghost`), and from each node's counted work. The
-//! first who has such a card can refute it: `bench --predict` prints it next to what it measures.
+//! first who has such a card can refute it: `bench` prints it next to what it measures.
 //!
 //! A node takes `max(arithmetic, memory) + LAUNCH` (a roofline: Williams et al. 2009), by the variant for which that is
 //! the least, as tuning would find: arithmetic is `flops / (peak · bound · fill)`, memory `bytes / (bandwidth ·
@@ -9,14 +9,12 @@
 //! subgroups hide, and clocks below the data sheet's are not in it, so a card will be slower rather than faster.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
 use super::bench::{Row, Verdict};
 use super::ceilings::Ceilings;
-use super::report::{percent, seconds};
 use super::suite::Workload;
 use crate::caps::Caps;
 use crate::error::Result;
@@ -64,16 +62,6 @@ pub struct Predicted {
     pub launches: f64,
     /// Of which card, or that it is the least for the rates that were measured.
     pub source: String,
-}
-
-impl Predicted {
-    /// In words.
-    pub(super) fn text(&self) -> String {
-        let Self { seconds: all, arithmetic, memory, launches, source, .. } = self;
-        let shares = [arithmetic, memory, launches].map(|part| percent(part / all));
-        let [arithmetic, memory, launches] = shares;
-        format!("{} {source} (arithmetic {arithmetic}, memory {memory}, launches {launches})", seconds(*all))
-    }
 }
 
 /// Every card of `cards.toml`.
@@ -157,19 +145,6 @@ impl Card {
         all.seconds = all.arithmetic + all.memory + all.launches;
         Ok(all)
     }
-}
-
-/// A table with a row for each card and a column for each network.
-pub fn table(predicted: &[(String, Vec<Predicted>)]) -> String {
-    let mut out = String::from("Predicted from data sheets and compilers, not measured: seconds of one run\n");
-    let Some((_, networks)) = predicted.first() else { return out };
-    let _ = write!(out, "{:14}", "");
-    let _ = networks.iter().try_for_each(|network| write!(out, "{:>16}", network.network));
-    for (card, networks) in predicted {
-        let _ = write!(out, "\n{card:14}");
-        let _ = networks.iter().try_for_each(|network| write!(out, "{:>16}", seconds(network.seconds)));
-    }
-    out + "\n"
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::bench::{Device, Rates, Row};
 use crate::gpu::Clock;
 
 pub mod html;
+pub mod predicted;
 mod roofline;
 pub mod table;
 

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, attributes, clock, network_figures, percent, rate_figures, roofline, seconds, shapes, table};
+use super::{
+    Report, attributes, clock, network_figures, percent, predicted, rate_figures, roofline, seconds, shapes, table,
+};
 use crate::lab::bench::profile::NetworkRow;
 use crate::lab::bench::{Device, Row, Verdict};
 
@@ -68,7 +70,7 @@ impl Report {
         *out += &format!("<p>{nodes} nodes, {rate}, {share} of {arithmetic}, {mib} MiB of device memory; ");
         *out += &format!("{wall} until the host knows.</p>");
         if let Some(predicted) = &network.predicted {
-            let _ = write!(out, "<p>Predicted: {}</p>", escape(&predicted.text()));
+            let _ = write!(out, "<p>Predicted: {}</p>", escape(&predicted::line(predicted)));
         }
         for op in &network.by_op {
             let label = format!("{} <span class=\"dim\">{} nodes</span>", op.op, op.nodes);

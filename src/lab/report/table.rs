@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, attributes, clock, digits, flop_rate, network_figures, percent, rate_figures, seconds, shapes};
+use super::{
+    Report, attributes, clock, digits, flop_rate, network_figures, percent, predicted, rate_figures, seconds, shapes,
+};
 use crate::error::{Field, Name};
 use crate::lab::bench::profile::NetworkRow;
 use crate::lab::bench::{Device, Row, Verdict};
@@ -67,7 +69,7 @@ impl Report {
         *out += &format!("\n{name} on {device}, {dtype}: {median} ± {spread} ({wall} until the host knows), ");
         *out += &format!("{rate} ({share} of {arithmetic}), {nodes} nodes, {mib} MiB\n  {}\n", inputs.join(", "));
         if let Some(predicted) = &network.predicted {
-            let _ = writeln!(out, "  predicted: {}", predicted.text());
+            let _ = writeln!(out, "  predicted: {}", predicted::line(predicted));
         }
         for op in &network.by_op {
             let (share, time, [rate, of_arithmetic, gb_s, of_copy]) =
