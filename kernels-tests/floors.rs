@@ -54,6 +54,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("clap::", &["cli"]),
     ("indicatif::", &["cli"]),
     ("pollster::", &["cli"]),
+    ("strsim::", &["cli"]),
     ("signal_hook::", &["cli"]),
     ("libc::", &["cli"]),
     ("tempfile::", &["files"]),

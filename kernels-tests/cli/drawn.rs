@@ -31,6 +31,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a_prompt_of_ten_thousand_characters_makes_a_picture_and_a_warning", a_long_prompt_makes_a_picture),
     ("a_batch_counts_its_seeds_up_in_the_file_names", a_batch_counts_its_seeds_up),
     ("a_picture_on_stdout_is_a_png", a_picture_on_stdout_is_a_png),
+    ("options_and_samplers_are_called_as_in_other_programs", other_programs_habits),
     ("saved_latents_start_another_run", saved_latents_start_another_run),
 ];
 
@@ -56,6 +57,26 @@ fn a_seed_is_a_picture(at: &Path) -> Result<(), Failed> {
     let read = |name: &str| std::fs::read(at.join(name));
     ensure(read("a.png")? == read("b.png")?, "one seed gave two pictures")?;
     ensure(read("a.png")? != read("c.png")?, "two seeds gave one picture")
+}
+
+fn other_programs_habits(at: &Path) -> Result<(), Failed> {
+    let own = ["a red circle", "--seed", "5", "--guidance", "3", "-n", "blue", "--sampler", "euler-a"];
+    draw(at, &[&own[..], &["-o", "own.png"]].concat())?;
+    for sampler in ["Euler a", "euler_a", "k_euler_a", "euler_ancestral"] {
+        let theirs = ["-p", "a red circle", "-s", "5", "--cfg", "3", "--negative-prompt", "blue"];
+        draw(at, &[&theirs[..], &["--sampler", sampler, "-o", "theirs.png"]].concat())?;
+        ensure(std::fs::read(at.join("own.png"))? == std::fs::read(at.join("theirs.png"))?, sampler)?;
+    }
+    let mut pictures = Vec::new();
+    for (sampler, told) in [("DPM++ 2M", "Sampler: DPM++ 2M, CFG"), ("DPM++ 2M Karras", "2M, Schedule type: Karras,")] {
+        draw(at, &["x", "--seed", "5", "--sampler", sampler, "-o", "a.png"])?;
+        let picture = decode_png("a.png", &std::fs::read(at.join("a.png"))?)?;
+        ensure(picture.parameters.as_ref().is_some_and(|text| text.contains(told)), format!("{picture:?}"))?;
+        pictures.push(picture.rgb);
+    }
+    ensure(pictures[0] != pictures[1], "Karras' sigmas make the same picture")?;
+    let random = || draw(at, &["x", "--seed", "-1", "--json"]);
+    ensure(random()?.stdout != random()?.stdout, "seed -1 is not a random one")
 }
 
 fn another_generator_is_told(at: &Path) -> Result<(), Failed> {

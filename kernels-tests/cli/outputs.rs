@@ -17,6 +17,7 @@ fn trials() -> Vec<Trial> {
 
 const CHECKS: &[(&str, Check)] = &[
     ("two_spellings_of_one_file_are_one_file", two_spellings_are_one_file),
+    ("names_that_are_made_up_overwrite_nothing", names_that_are_made_up),
     ("a_text_on_stdin_has_a_limit", a_text_on_stdin_has_a_limit),
     #[cfg(unix)]
     ("links_to_one_file_are_one_file", unix::links_are_one_file),
@@ -40,12 +41,29 @@ fn write_latents(path: &Path) -> Result<(), Failed> {
 
 fn two_spellings_are_one_file(at: &Path) -> Result<(), Failed> {
     std::fs::create_dir(at.join("sub"))?;
-    for other in ["./b", "sub/../b"] {
-        refused(at, &[DRAW, &["-o", other, "--save-latents", "b"]].concat(), 2, &["--save-latents"])?;
+    for other in ["./b.png", "sub/../b.png"] {
+        refused(at, &[DRAW, &["-o", other, "--save-latents", "b.png"]].concat(), 2, &["--save-latents"])?;
     }
     write_latents(&at.join("z.safetensors"))?;
     let arguments = ["convert", "z.safetensors", "--to", "f16", "-o", "sub/../z.safetensors"];
     refused(at, &arguments, 1, &["is the file to convert"])
+}
+
+fn names_that_are_made_up(at: &Path) -> Result<(), Failed> {
+    for (asked, written) in [
+        (&[][..], &["ornstein-1.png", "ornstein-1-2.png"][..]),
+        (&["-b", "2", "-o", "a.png"], &["a-1.png", "a-2.png", "a-1-2.png", "a-2-2.png"]),
+        (&["-o", "asked.png"], &["asked.png"]),
+    ] {
+        let before = files(at)?.len();
+        for _ in 0..2 {
+            let output = super::ornstein(at, &[DRAW, asked].concat())?;
+            ensure(output.status.success(), text(&output.stderr))?;
+        }
+        ensure(files(at)?.len() == before + written.len(), format!("{:?}", files(at)?))?;
+        ensure(written.iter().all(|name| at.join(name).exists()), format!("{:?}", files(at)?))?;
+    }
+    Ok(())
 }
 
 fn a_text_on_stdin_has_a_limit(at: &Path) -> Result<(), Failed> {
@@ -69,16 +87,12 @@ mod unix {
 
     pub fn links_are_one_file(at: &Path) -> Result<(), Failed> {
         std::fs::write(at.join("b"), "")?;
-        symlink("b", at.join("link"))?;
-        std::fs::hard_link(at.join("b"), at.join("hard"))?;
-        for other in ["link", "hard"] {
+        symlink("b", at.join("link.png"))?;
+        std::fs::hard_link(at.join("b"), at.join("hard.png"))?;
+        for other in ["link.png", "hard.png"] {
             refused(at, &[DRAW, &["-o", other, "--save-latents", "b"]].concat(), 2, &["--save-latents"])?;
         }
-        symlink("a-1.png", at.join("a-2.png"))?;
-        let batch = [DRAW, &["-b", "2", "-o", "a.png"]].concat();
-        // Without the file the link is what is replaced.
-        std::fs::write(at.join("a-1.png"), "")?;
-        refused(at, &batch, 2, &["a-2.png is the file of another picture too"])
+        Ok(())
     }
 
     pub fn what_has_no_end_is_not_read_for_ever(at: &Path) -> Result<(), Failed> {

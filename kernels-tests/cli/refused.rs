@@ -7,9 +7,9 @@ use linkme::distributed_slice;
 use ornstein::tensor::Tensor;
 use ornstein::weights::write_tensors;
 
-use super::{Check, draw, in_folders, refused, write_picture};
+use super::{Check, draw, in_folders, refused, text, write_picture};
 use crate::controlnet::write_for_the_built_in_model;
-use crate::support::{change_tensor, copy_of_the_model};
+use crate::support::{change_tensor, copy_of_the_model, ensure};
 
 #[distributed_slice(crate::TRIALS)]
 fn trials() -> Vec<Trial> {
@@ -61,7 +61,7 @@ const CHECKS: &[(&str, Check)] = &[
     }),
     ("wrong_usage_is_one_line", |at| refused(at, &["generate", "x", "--dtype", "f8"], 2, &["f8", "f16", "--help"])),
     ("latents_and_picture_in_one_file_are_refused", |at| {
-        refused(at, &["generate", "x", "--output", "a", "--save-latents", "a"], 2, &["--save-latents"])
+        refused(at, &["generate", "x", "--output", "a.png", "--save-latents", "a.png"], 2, &["--save-latents"])
     }),
     ("an_empty_device_name_fits_none", |at| refused(at, &["generate", "x", "--device", ""], 1, &["--device"])),
     ("a_missing_model_folder_is_named", |at| {
@@ -73,6 +73,10 @@ const CHECKS: &[(&str, Check)] = &[
     ("two_documents_on_stdout_are_refused", |at| {
         refused(at, &["generate", "x", "--json", "--output", "-"], 2, &["--json"])
     }),
+    ("a_picture_of_another_format_is_refused", |at| {
+        refused(at, &["generate", "x", "-o", "out.jpg"], 2, &["out.jpg", "pictures are PNG files: name it out.png"])
+    }),
+    ("an_option_of_another_program_is_not_taken_for_one_of_this", other_programs_options),
     ("an_output_in_a_missing_folder_is_refused_before_the_work", |at| {
         refused(at, &["generate", "x", "--output", "missing/picture.png"], 1, &["missing/picture.png"])
     }),
@@ -239,4 +243,14 @@ fn forward_refuses(at: &Path, z: Tensor, status: i32, words: &[&str]) -> Result<
     write_tensors(&at.join("z.safetensors"), &[("z", &z)])?;
     let files = ["--inputs", "z.safetensors", "--outputs", "out.safetensors"];
     refused(at, &[&["forward", "vae-decoder", "--device", "cpu"], &files[..]].concat(), status, words)
+}
+
+/// A slip of the finger is advised on; another option is not.
+fn other_programs_options(at: &Path) -> Result<(), Failed> {
+    refused(at, &["generate", "x", "--stpes", "3"], 2, &["--stpes", "--steps"])?;
+    for option in ["--upscale", "--diffusion-model", "--clip-on-cpu"] {
+        let said = text(&super::ornstein(at, &["generate", "x", option])?.stderr);
+        ensure(said.contains(option) && !said.contains("tip"), said)?;
+    }
+    Ok(())
 }

@@ -2,11 +2,11 @@
 
 mod control;
 mod lora;
+mod output;
 mod progress;
 mod prompt;
 mod prompts;
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -24,6 +24,7 @@ use crate::samplers::SPACINGS;
 use crate::systems::{Made, Pictures, Request, Seconds, Studio};
 use crate::tensor::Tensor;
 use crate::weights::{Model, check_writable, read_tensors, write_atomically, write_tensors};
+use output::{Names, check_format, is_stdout};
 use prompts::Prompts;
 
 #[derive(Debug, Args)]
@@ -31,8 +32,11 @@ pub(super) struct Generate {
     /// What to draw; `-` reads it from stdin
     #[arg(default_value = "")]
     prompt: String,
+    /// The same as an option, as other programs have it
+    #[arg(short, long = "prompt", value_name = "TEXT", conflicts_with = "prompt")]
+    prompt_option: Option<String>,
     /// What not to draw
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, visible_alias = "negative-prompt", value_name = "TEXT")]
     negative: Option<String>,
     #[command(flatten)]
     reading: prompt::PromptArgs,
@@ -45,7 +49,8 @@ pub(super) struct Generate {
     vae: Option<PathBuf>,
     #[command(flatten)]
     control: control::ControlArgs,
-    /// The picture's file; `-` writes the PNG to stdout [default: ornstein-<seed>.png]
+    /// The picture's file, NAME.png; `-` writes the PNG to stdout [default: ornstein-<seed>.png, with a number behind
+    /// it if that is there]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Pixels, a multiple of the VAE's factor [default: the model's]
@@ -59,11 +64,12 @@ pub(super) struct Generate {
     steps: Option<usize>,
     /// How closely to follow the prompt; 1 or less skips the unconditional pass [default: 7.5, SDXL 5, built-in model
     /// 4]
-    #[arg(long, visible_alias = "cfg-scale", value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, visible_aliases = ["cfg-scale", "cfg"], value_name = "F", allow_negative_numbers = true)]
     guidance: Option<f32>,
-    /// One seed gives one picture, on every device and in diffusers [default: random, printed]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    /// One seed gives one picture, on every device and in diffusers [default: -1, a random one, printed]
+    #[arg(short, long, value_name = "N", default_value = "-1", hide_default_value = true, value_parser = seed)]
+    #[arg(allow_negative_numbers = true)]
+    seed: u64,
     #[arg(long, value_name = "NAME", help = super::sampler_help("[default: the model's]"))]
     sampler: Option<String>,
     /// How steps are spread over the training steps; distilled models want `trailing` [default: the model's]
@@ -102,7 +108,7 @@ pub(super) struct Generate {
     /// Draw every line of this file, or of stdin by `-`, with the networks loaded once: <output>-<number>-<seed>.png
     ///
     /// Empty lines and those that begin with `#` are left out, and not counted; `\#` begins a prompt with that sign.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "save_latents"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "prompt_option", "save_latents"])]
     prompts: Option<PathBuf>,
     /// Number of pictures, seeds counting up, written to <output>-<seed>.png; in parts if memory cannot hold them all
     #[arg(short, long, value_name = "N", default_value_t = 1)]
@@ -137,6 +143,7 @@ fn noise_sources() -> impl TypedValueParser<Value = NoiseSource> {
 
 impl Generate {
     pub(super) fn run(self) -> Result<()> {
+        self.output.as_deref().map_or(Ok(()), check_format)?;
         let to_stdout = self.output.as_deref().is_some_and(is_stdout);
         if to_stdout && self.json {
             return Err(Error::usage("--output - and --json both write to stdout: name a file for the picture"));
@@ -147,9 +154,8 @@ impl Generate {
         if self.save_latents.as_deref().is_some_and(is_stdout) {
             return Err(Error::usage("--save-latents writes to a file, not to stdout: name one"));
         }
-        // 32 bits are enough to be different every time, and short enough to be typed again.
-        let seed = self.seed.unwrap_or_else(random_seed);
-        let prompts = self.prompts.as_deref().map_or_else(|| Prompts::one(&self.prompt), Prompts::of_file)?;
+        let (seed, prompt) = (self.seed, self.prompt_option.as_ref().unwrap_or(&self.prompt));
+        let prompts = self.prompts.as_deref().map_or_else(|| Prompts::one(prompt), Prompts::of_file)?;
         let mut request = self.request(seed)?;
         let sources = self.shaders.open()?;
         let mut studio = Studio::open(self.model.open()?)?;
@@ -172,10 +178,10 @@ impl Generate {
         let mut loaded = (prompts.count() > 1).then(|| studio.load(&executor));
         let (images, seconds) = (Vec::new(), Seconds::default());
         let mut done = Done { executor: &executor, json: self.json, images, seconds, peak: 0 };
-        let mut job = Job { request, paths: Vec::new() };
+        let mut job = Job { request, names: self.names(seed, None) };
         for (number, prompt) in prompts.iter() {
             loras.add_to(prompt, &mut job.request)?;
-            job.paths = self.paths(seed, number.as_deref());
+            job.names = self.names(seed, number.as_deref());
             let begun = Instant::now();
             let mut keep = |made: Made<'_>| match (made, &self.save_latents) {
                 (Made::Latents(latents), Some(path)) => write_tensors(path, &[("latents", latents)]),
@@ -194,24 +200,16 @@ impl Generate {
         if self.json { done.print_json() } else { Ok(()) }
     }
 
-    /// So that an hour's work is not lost to a mistyped folder. The pictures of all prompts go into one, under names
-    /// that differ by the prompts' numbers.
+    /// So that an hour's work is not lost to a mistyped folder.
     ///
     /// # Errors
-    /// If a file cannot be written, or something else would be written to it too.
+    /// If a file cannot be written, or the latents would be written to the picture's.
     fn check_outputs(&self, seed: u64, prompts: &Prompts) -> Result<()> {
         let first = prompts.iter().next().and_then(|(number, _)| number);
-        let paths = self.paths(seed, first.as_deref());
-        let mut files = HashSet::new();
-        for path in paths.iter().filter(|path| !is_stdout(path)) {
-            if !files.insert(identity(path)) {
-                let what = format!("{} is the file of another picture too: remove it, or name others", path.display());
-                return Err(Error::usage(what));
-            }
-            check_writable(path)?;
-        }
+        let names = self.names(seed, first.as_deref());
+        names.check()?;
         let Some(path) = &self.save_latents else { return Ok(()) };
-        if files.contains(&identity(path)) {
+        if names.as_asked().is_some_and(|picture| identity(picture) == identity(path)) {
             let what = format!("--save-latents and the picture are both {}: name two files", path.display());
             return Err(Error::usage(what));
         }
@@ -248,30 +246,15 @@ impl Generate {
         })
     }
 
-    /// One path per picture: `<stem>-<seed>.png` each for several, or without `--output`; `line` goes before the seed.
-    fn paths(&self, seed: u64, line: Option<&str>) -> Vec<PathBuf> {
-        let given = self.output.clone();
-        if let (1, Some(path), None) = (self.batch, given.clone(), line) {
-            return vec![path];
-        }
-        let path = given.unwrap_or_else(|| PathBuf::from("ornstein.png"));
-        let mut stem = path.file_stem().unwrap_or_default().to_os_string();
-        if let Some(line) = line {
-            stem.push(format!("-{line}"));
-        }
-        let named = |seed: u64| {
-            let mut name = stem.clone();
-            name.push(format!("-{seed}.png"));
-            path.with_file_name(name)
-        };
-        (0..self.batch as u64).map(|i| named(seed.wrapping_add(i))).collect()
+    fn names(&self, seed: u64, line: Option<&str>) -> Names {
+        Names::new(self.output.as_deref(), self.batch, seed, line)
     }
 }
 
 /// One call of the studio, and where its pictures go.
 struct Job {
     request: Request,
-    paths: Vec<PathBuf>,
+    names: Names,
 }
 
 /// What was drawn so far.
@@ -286,11 +269,11 @@ struct Done<'a> {
 impl Done<'_> {
     /// Writes a picture of a job that has `begun` then, and reports it.
     fn picture(&mut self, job: &Job, index: usize, picture: &Picture, begun: Instant) -> Result<()> {
-        let (path, png) = (&job.paths[index], picture.to_png()?);
-        if is_stdout(path) {
+        let (path, png) = (job.names.path(index), picture.to_png()?);
+        if is_stdout(&path) {
             return print(&png);
         }
-        write_atomically(path, &png)?;
+        write_atomically(&path, &png)?;
         let (path, seed) = (path.display().to_string(), job.request.seed.wrapping_add(index as u64));
         if self.json {
             let Picture { width, height, .. } = picture;
@@ -343,9 +326,10 @@ fn read_latents(path: &Path) -> Result<Tensor> {
     }
 }
 
-/// Whether this is standard output, which then holds nothing but the picture.
-fn is_stdout(path: &Path) -> bool {
-    ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name))
+/// A seed, or -1 for a random one.
+fn seed(text: &str) -> Result<u64, String> {
+    // 32 bits are enough to be different every time, and short enough to be typed again.
+    if text == "-1" { Ok(random_seed()) } else { text.parse().map_err(|error| format!("{error}; -1 is a random one")) }
 }
 
 /// The standard library seeds its hash maps from the system's entropy: a number from there, without another crate.

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use strsim::damerau_levenshtein;
 
 use crate::error::{Error, Result, message};
 use crate::gpu::adapter::Choice;
@@ -182,8 +183,12 @@ pub fn run() -> ExitCode {
 /// What `--help` says of a sampler.
 fn sampler_help(default: &str) -> String {
     let names = crate::samplers::names().collect::<Vec<_>>().join(", ");
-    format!("The denoising algorithm: {names} {default}").trim_end().to_string()
+    let others = "; other programs' names are taken too, with Karras or Exponential behind them";
+    format!("The denoising algorithm: {names}{others} {default}").trim_end().to_string()
 }
+
+/// Letters by which an option may differ from one that is there, to be taken for it.
+const MOST_SLIPS: usize = 2;
 
 /// What clap says of the arguments: help as it is, an error in one line.
 fn refuse(error: &clap::Error) -> ExitCode {
@@ -191,8 +196,12 @@ fn refuse(error: &clap::Error) -> ExitCode {
         error.exit();
     }
     let text = error.render().to_string();
+    let word = |kind| error.get(kind).map_or(String::new(), ContextValue::to_string);
+    let distance = damerau_levenshtein(&word(ContextKind::InvalidArg), &word(ContextKind::SuggestedArg));
     let paragraphs = text.trim().split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
-    let line = paragraphs.filter(|part| !part.starts_with("Usage:")).collect::<Vec<_>>().join("; ");
+    // What differs by more than a slip of the finger is another option, and the advice to take it misleads.
+    let misleads = |part: &String| part.starts_with("tip:") && distance > MOST_SLIPS;
+    let line = paragraphs.filter(|part| !part.starts_with("Usage:") && !misleads(part)).collect::<Vec<_>>().join("; ");
     warn(line.trim_start_matches("error: "));
     ExitCode::from(2)
 }

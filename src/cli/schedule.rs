@@ -30,8 +30,10 @@ impl Schedule {
             Some(path) => samplers::Config::from_json(&read_text(path)?, &path.display().to_string())?,
             None => samplers::Config::from_json("{}", "the sampler's defaults")?,
         };
-        let sampler = samplers::sampler(&self.sampler, &config, self.steps)?;
-        if let Some(warning) = samplers::warning(&self.sampler, &config)? {
+        let (name, sigmas) = samplers::called(&self.sampler)?;
+        let config = config.with_sigmas(sigmas);
+        let sampler = samplers::sampler(name, &config, self.steps)?;
+        if let Some(warning) = samplers::warning(name, &config)? {
             warn(&warning.said(flag));
         }
         let (timesteps, sigmas) = (sampler.timesteps(), sampler.sigmas().unwrap_or_default());

@@ -24,6 +24,35 @@ pub(super) const PREDICTION: &str = "prediction_type";
 /// The key of a noise schedule that is changed to end in pure noise.
 pub(super) const ZERO_SNR: &str = "rescale_betas_zero_snr";
 
+/// How sigmas are spread between the largest and the smallest, where a name says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sigmas {
+    /// `use_karras_sigmas`
+    Karras,
+    /// `use_exponential_sigmas`
+    Exponential,
+}
+
+impl Sigmas {
+    pub(super) const ALL: [Self; 2] = [Self::Karras, Self::Exponential];
+
+    /// As web UIs call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Karras => "Karras",
+            Self::Exponential => "Exponential",
+        }
+    }
+
+    /// The key of a `scheduler_config.json`.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Karras => "use_karras_sigmas",
+            Self::Exponential => "use_exponential_sigmas",
+        }
+    }
+}
+
 impl Config {
     /// Parses the text of a `scheduler_config.json`; `place` names it in error messages.
     ///
@@ -56,6 +85,16 @@ impl Config {
         if let Some(spacing) = spacing {
             self.keys.insert(SPACING.into(), spacing.into());
             self.spaced = true;
+        }
+        self
+    }
+
+    /// The same with sigmas spread in another way than the file says.
+    pub fn with_sigmas(mut self, sigmas: Option<Sigmas>) -> Self {
+        if let Some(sigmas) = sigmas {
+            for key in ["use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas"] {
+                self.keys.insert(key.into(), (key == sigmas.key()).into());
+            }
         }
         self
     }

@@ -6,6 +6,7 @@
 //! Floor 3: may import `graph`, `ops` and floor 0.
 
 mod betas;
+mod called;
 mod config;
 mod ddim;
 mod ddpm;
@@ -34,7 +35,8 @@ mod unipc;
 
 use std::ops::Range;
 
-pub use config::Config;
+pub use called::called;
+pub use config::{Config, Sigmas};
 pub use linear::{LinearSampler, LinearStep};
 pub use portion::Portion;
 pub use table::{names, warning, web_ui_name};

@@ -20,6 +20,8 @@ pub(super) struct Row {
     pub takes_eta: bool,
     /// Whether it takes [`Config::with_spacing`], or spaces its timesteps in its own way.
     pub takes_spacing: bool,
+    /// Whether it takes `use_karras_sigmas` and its siblings.
+    pub spreads: bool,
     /// Evaluations of a step.
     pub order: usize,
     pub build: Build,
@@ -30,7 +32,7 @@ type Build = fn(&Config, &Training, usize) -> Result<Sampler>;
 impl Row {
     const fn new(names: [&'static str; 3], defaults: &'static Defaults, build: Build) -> Self {
         let [name, web_ui, class] = names;
-        Self { name, web_ui, class, defaults, takes_eta: false, takes_spacing: true, order: 1, build }
+        Self { name, web_ui, class, defaults, takes_eta: false, takes_spacing: true, spreads: false, order: 1, build }
     }
 
     const fn with_eta(self) -> Self {
@@ -39,6 +41,10 @@ impl Row {
 
     const fn with_own_spacing(self) -> Self {
         Self { takes_spacing: false, ..self }
+    }
+
+    const fn with_spread_sigmas(self) -> Self {
+        Self { spreads: true, ..self }
     }
 
     const fn of_second_order(self) -> Self {
@@ -61,19 +67,29 @@ pub(super) const TABLE: &[Row] = &[
     Row::new(["ddpm", "DDPM", "DDPMScheduler"], &ddpm::DEFAULTS, ddpm::new),
     Row::new(["ddim", "DDIM", "DDIMScheduler"], &EXACT, ddim::new).with_eta(),
     Row::new(["pndm", "PLMS", "PNDMScheduler"], &IGNORED, pndm::new),
-    Row::new(["lms", "LMS", "LMSDiscreteScheduler"], &IGNORED, lms::new),
-    Row::new(["euler", "Euler", "EulerDiscreteScheduler"], &FLOORED, euler::new),
+    Row::new(["lms", "LMS", "LMSDiscreteScheduler"], &IGNORED, lms::new).with_spread_sigmas(),
+    Row::new(["euler", "Euler", "EulerDiscreteScheduler"], &FLOORED, euler::new).with_spread_sigmas(),
     Row::new(["euler-a", "Euler a", "EulerAncestralDiscreteScheduler"], &FLOORED, euler_a::new),
-    Row::new(["heun", "Heun", "HeunDiscreteScheduler"], &heun::DEFAULTS, heun::new).of_second_order(),
-    Row::new(["dpm2", "DPM2", "KDPM2DiscreteScheduler"], &heun::NARROW, dpm2::new).of_second_order(),
-    Row::new(["dpm2-a", "DPM2 a", "KDPM2AncestralDiscreteScheduler"], &heun::NARROW, dpm2::ancestral).of_second_order(),
-    Row::new(["dpm++2m", "DPM++ 2M", "DPMSolverMultistepScheduler"], &FLOORED, |c, t, n| dpmpp_2m::new(c, t, n, false)),
+    Row::new(["heun", "Heun", "HeunDiscreteScheduler"], &heun::DEFAULTS, heun::new)
+        .with_spread_sigmas()
+        .of_second_order(),
+    Row::new(["dpm2", "DPM2", "KDPM2DiscreteScheduler"], &heun::NARROW, dpm2::new)
+        .with_spread_sigmas()
+        .of_second_order(),
+    Row::new(["dpm2-a", "DPM2 a", "KDPM2AncestralDiscreteScheduler"], &heun::NARROW, dpm2::ancestral)
+        .with_spread_sigmas()
+        .of_second_order(),
+    Row::new(["dpm++2m", "DPM++ 2M", "DPMSolverMultistepScheduler"], &FLOORED, |c, t, n| dpmpp_2m::new(c, t, n, false))
+        .with_spread_sigmas(),
     Row::new(["dpm++2m-sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"], &FLOORED, |c, t, n| {
         dpmpp_2m::new(c, t, n, true)
-    }),
-    Row::new(["dpm++2s", "DPM++ 2S", "DPMSolverSinglestepScheduler"], &IGNORED, dpmpp_2s::new).with_own_spacing(),
-    Row::new(["deis", "DEIS", "DEISMultistepScheduler"], &IGNORED, deis::new),
-    Row::new(["unipc", "UniPC", "UniPCMultistepScheduler"], &FLOORED, unipc::new),
+    })
+    .with_spread_sigmas(),
+    Row::new(["dpm++2s", "DPM++ 2S", "DPMSolverSinglestepScheduler"], &IGNORED, dpmpp_2s::new)
+        .with_spread_sigmas()
+        .with_own_spacing(),
+    Row::new(["deis", "DEIS", "DEISMultistepScheduler"], &IGNORED, deis::new).with_spread_sigmas(),
+    Row::new(["unipc", "UniPC", "UniPCMultistepScheduler"], &FLOORED, unipc::new).with_spread_sigmas(),
     Row::new(["lcm", "LCM", "LCMScheduler"], &lcm::DEFAULTS, lcm::new).with_own_spacing(),
     Row::new(["tcd", "TCD", "TCDScheduler"], &lcm::DEFAULTS, tcd::new).with_eta().with_own_spacing(),
 ];

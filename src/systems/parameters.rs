@@ -28,7 +28,11 @@ pub(super) fn parameters(request: &Request, settings: &Settings, index: usize, n
     if !negative.is_empty() {
         text += &format!("Negative prompt: {negative}\n");
     }
-    text += &format!("Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, Seed: {seed}, Size: {width}x{height}");
+    text += &format!("Steps: {steps}, Sampler: {sampler}, ");
+    if let Some(sigmas) = settings.sigmas {
+        text += &format!("Schedule type: {}, ", sigmas.name());
+    }
+    text += &format!("CFG scale: {guidance}, Seed: {seed}, Size: {width}x{height}");
     let mut add = |key: &str, value: &dyn std::fmt::Display| _ = write!(text, ", {key}: {value}");
     add("Model", &quoted(&names.model));
     if let Some(skip) = request.conditioning.clip_skip {
@@ -98,7 +102,18 @@ mod tests {
         let (sampler, guidance) = (sampler.into(), 4.0);
         let (spacing, prediction, eta) = (None, None, None);
         let portion = Portion::Whole;
-        Settings { width: 64, height: 64, steps: 25, portion, guidance, sampler, spacing, prediction, eta }
+        Settings {
+            width: 64,
+            height: 64,
+            steps: 25,
+            portion,
+            guidance,
+            sampler,
+            sigmas: None,
+            spacing,
+            prediction,
+            eta,
+        }
     }
 
     fn names(model: &str) -> Names {
@@ -107,6 +122,13 @@ mod tests {
 
     fn text(request: &Request) -> String {
         parameters(request, &settings("ddim"), 0, &names("shapes"))
+    }
+
+    #[test]
+    fn spread_sigmas_are_the_type_of_a_schedule() {
+        let settings = Settings { sigmas: Some(samplers::Sigmas::Karras), ..settings("dpm++2m") };
+        let text = parameters(&request(), &settings, 0, &names("a"));
+        assert!(text.contains("Sampler: DPM++ 2M, Schedule type: Karras, CFG scale"), "{text}");
     }
 
     #[test]

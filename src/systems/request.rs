@@ -26,7 +26,7 @@ pub struct Request {
     pub steps: Option<usize>,
     /// How closely to follow the prompt; 1 or less skips the unconditional pass.
     pub guidance: Option<f32>,
-    /// One of [`samplers::names`](crate::samplers::names).
+    /// One of [`samplers::names`](crate::samplers::names), or what else [`called`](crate::samplers::called) takes.
     pub sampler: Option<String>,
     /// [`samplers::Config::with_spacing`](crate::samplers::Config::with_spacing)
     pub spacing: Option<String>,

@@ -2,7 +2,7 @@
 
 use super::request::{Control, Request};
 use crate::error::{Error, Field, Remedy, Result};
-use crate::samplers::{self, Portion, Sampler};
+use crate::samplers::{self, Portion, Sampler, Sigmas};
 use crate::weights::Model;
 
 /// A request with every default filled in.
@@ -18,8 +18,10 @@ pub struct Settings {
     pub portion: Portion,
     /// [`Request::guidance`]
     pub guidance: f32,
-    /// [`Request::sampler`]
+    /// What [`samplers::names`] calls [`Request::sampler`].
     pub sampler: String,
+    /// What the sampler's name in the request says of its sigmas; the model's own without it.
+    pub sigmas: Option<Sigmas>,
     /// [`Request::spacing`]; the model's own without it.
     pub spacing: Option<String>,
     /// [`Request::prediction`]; the model's own without it.
@@ -75,6 +77,7 @@ impl Settings {
             Some(name) => name,
             None => own.schedule.default_sampler()?,
         };
+        let (sampler, sigmas) = samplers::called(sampler)?;
         let settings = Self {
             width: side(request.width, size.map(|[width, _]| width), Field::Width)?,
             height: side(request.height, size.map(|[_, height]| height), Field::Height)?,
@@ -82,6 +85,7 @@ impl Settings {
             portion: own.portion,
             guidance: request.guidance.or(defaults.guidance).unwrap_or(own.guidance),
             sampler: sampler.into(),
+            sigmas,
             spacing: request.spacing.clone(),
             prediction: request.prediction.clone(),
             eta: request.eta,
@@ -95,7 +99,7 @@ impl Settings {
     /// # Errors
     /// As [`samplers::portion`].
     pub fn sampler(&self, schedule: &samplers::Config) -> Result<Sampler> {
-        let schedule = schedule.clone().with_spacing(self.spacing.as_deref());
+        let schedule = schedule.clone().with_spacing(self.spacing.as_deref()).with_sigmas(self.sigmas);
         let schedule = schedule.with_prediction(self.prediction.as_deref()).with_eta(self.eta)?;
         samplers::portion(&self.sampler, &schedule, self.steps, self.portion)
     }
@@ -155,6 +159,7 @@ mod tests {
             portion: Portion::Whole,
             guidance: 1.0,
             sampler: String::new(),
+            sigmas: None,
             spacing: None,
             prediction: None,
             eta: None,

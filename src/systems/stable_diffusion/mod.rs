@@ -352,7 +352,18 @@ mod tests {
     fn settings(side: usize) -> Settings {
         let (sampler, guidance, portion) = ("ddim".into(), 7.5, Portion::Whole);
         let (spacing, prediction, eta) = (None, None, None);
-        Settings { width: side, height: side, steps: 25, portion, guidance, sampler, spacing, prediction, eta }
+        Settings {
+            width: side,
+            height: side,
+            steps: 25,
+            portion,
+            guidance,
+            sampler,
+            sigmas: None,
+            spacing,
+            prediction,
+            eta,
+        }
     }
 
     /// The parts of its UNet for a picture of 512 x 512 with guidance.

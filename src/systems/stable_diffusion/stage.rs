@@ -65,12 +65,12 @@ impl StableDiffusion {
         let (Some(refiner), Portion::Before(share)) = (self.refiner.as_deref(), settings.portion) else {
             return Ok(None);
         };
-        let sampler = match &request.sampler {
-            Some(name) => name.clone(),
-            None => refiner.schedule.default_sampler()?.into(),
+        let (sampler, sigmas) = match &request.sampler {
+            Some(_) => (settings.sampler.clone(), settings.sigmas),
+            None => (refiner.schedule.default_sampler()?.into(), None),
         };
         let portion = Portion::From(share);
-        Ok(Some((refiner, Settings { portion, sampler, prediction: None, ..settings.clone() })))
+        Ok(Some((refiner, Settings { portion, sampler, sigmas, prediction: None, ..settings.clone() })))
     }
 
     /// The stages, in order, with their texts.

@@ -1,0 +1,99 @@
+//! What samplers are called: by this program, by diffusers' classes, and by web UIs and other programs, which add how the
+//! sigmas are spread: `DPM++ 2M Karras`, `dpmpp_2m`, `k_euler_a`.
+
+use super::config::Sigmas;
+use super::table::{Row, TABLE, names};
+use crate::error::{Error, Result};
+
+/// The name in [`names`] of a sampler that may be called otherwise, and the sigmas that its name asks for.
+///
+/// # Errors
+/// If no sampler is called so, or it has no such sigmas.
+pub fn called(text: &str) -> Result<(&'static str, Option<Sigmas>)> {
+    let wanted = plain(text);
+    let ends_in = |sigmas: &Sigmas| wanted.strip_suffix(&plain(sigmas.name())).is_some_and(|rest| !rest.is_empty());
+    let sigmas = Sigmas::ALL.into_iter().find(ends_in);
+    let wanted = sigmas.map_or(&*wanted, |sigmas| wanted.trim_end_matches(&plain(sigmas.name())));
+    let wanted = wanted.strip_suffix("ancestral").map_or(wanted.into(), |rest| format!("{rest}a"));
+    let bare = wanted.strip_prefix('k').or(wanted.strip_prefix("sample")).unwrap_or(&wanted);
+    let is_called = |row: &&Row| {
+        let class = row.class.trim_end_matches("Scheduler");
+        [row.name, row.web_ui, row.class, class].iter().any(|name| [&*wanted, bare].contains(&&*plain(name)))
+    };
+    let row = TABLE.iter().find(is_called).ok_or_else(|| {
+        let known = names().collect::<Vec<_>>().join(", ");
+        Error::usage(format!("no sampler is called {text:?}; choose one of: {known}"))
+    })?;
+    match sigmas {
+        Some(sigmas) if !row.spreads => {
+            let takers: Vec<_> = TABLE.iter().filter(|row| row.spreads).map(|row| row.name).collect();
+            let (name, spread) = (row.name, sigmas.name());
+            Err(Error::usage(format!("{text}: {name} has no {spread} sigmas; those have: {}", takers.join(", "))))
+        }
+        sigmas => Ok((row.name, sigmas)),
+    }
+}
+
+/// A name without what programs write differently.
+fn plain(name: &str) -> String {
+    let name = name.to_lowercase().replace('+', "p");
+    name.chars().filter(|c| c.is_alphanumeric()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samplers::{Config, sampler};
+
+    #[test]
+    fn every_program_means_the_same_sampler() {
+        for (names, name) in [
+            (&["Euler a", "euler_a", "k_euler_a", "euler_ancestral", "EulerAncestralDiscreteScheduler"][..], "euler-a"),
+            (&["Euler", "EULER", "k_euler", "sample_euler", "EulerDiscrete"], "euler"),
+            (&["DPM++ 2M", "dpmpp_2m", "k_dpmpp_2m", "dpm++2m", "DPMSolverMultistepScheduler"], "dpm++2m"),
+            (&["DPM++ 2M SDE", "dpmpp_2m_sde"], "dpm++2m-sde"),
+            (&["DPM2", "dpm_2", "k_dpm_2"], "dpm2"),
+            (&["DPM2 a", "dpm_2_ancestral", "k_dpm_2_a"], "dpm2-a"),
+            (&["PLMS", "plms", "pndm"], "pndm"),
+            (&["UniPC", "uni_pc"], "unipc"),
+            (&["LMS", "k_lms"], "lms"),
+        ] {
+            for text in names {
+                assert_eq!(called(text).unwrap(), (name, None), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_pictures_written_here_say_is_understood() {
+        for row in TABLE {
+            assert_eq!(called(row.web_ui).unwrap().0, row.name);
+            assert_eq!(called(row.name).unwrap().0, row.name);
+        }
+    }
+
+    #[test]
+    fn a_name_says_how_sigmas_are_spread() {
+        assert_eq!(called("DPM++ 2M Karras").unwrap(), ("dpm++2m", Some(Sigmas::Karras)));
+        assert_eq!(called("euler_exponential").unwrap(), ("euler", Some(Sigmas::Exponential)));
+        for text in ["karras", "", "k", "Euler b", "DPM++ 3M SDE"] {
+            assert!(called(text).is_err(), "{text}");
+        }
+        let error = called("DDIM Karras").unwrap_err().to_string();
+        assert!(error.starts_with("DDIM Karras: ddim has no Karras sigmas; those have: lms, "), "{error}");
+    }
+
+    #[test]
+    fn a_sampler_has_spread_sigmas_where_they_change_what_it_does() {
+        for row in TABLE {
+            let with = |key: &str| {
+                let text = format!(r#"{{"beta_start": 0.00085, "beta_end": 0.012, "{key}": true}}"#);
+                let sampler = sampler(row.name, &Config::from_json(&text, "x").unwrap(), 7).unwrap();
+                (sampler.timesteps().to_vec(), sampler.sigmas().map(<[f32]>::to_vec))
+            };
+            for sigmas in Sigmas::ALL {
+                assert_eq!(with(sigmas.key()) != with("unused"), row.spreads, "{} {sigmas:?}", row.name);
+            }
+        }
+    }
+}
