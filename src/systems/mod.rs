@@ -244,7 +244,7 @@ fn draws_latents(model: &Model, with_picture: bool) -> bool {
 fn fits(model: &Model, variant: &Variant) -> bool {
     unet_of(model).is_ok_and(|unet| {
         let latents = unet.out_channels;
-        (variant.fits)(&unet) && unet.in_channels == latents + variant.picture.channels(latents)
+        (variant.fits)(&unet) && unet.in_channels == latents + (variant.beside)(latents)
     })
 }
 

@@ -137,7 +137,7 @@ impl System for Pixels {
         let own = Own {
             model: &models.model,
             size: self.unet.sample_size,
-            as_picture: false,
+            of_picture: None,
             factor: 1,
             steps: self.defaults.steps,
             portion: Portion::Whole,

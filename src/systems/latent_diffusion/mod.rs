@@ -173,7 +173,7 @@ impl System for LatentDiffusion {
         let own = Own {
             model: &models.model,
             size: latents.map(|size| size.map(|side| side * factor)),
-            as_picture: false,
+            of_picture: None,
             factor,
             steps: self.kind.steps,
             portion: Portion::Whole,

@@ -1,6 +1,7 @@
 //! The stages of a picture: the model's own steps, and then those of its refiner, if it has one (diffusers' "ensemble
 //! of expert denoisers", `denoising_end` and `denoising_start`).
 
+use super::picture::Shown;
 use super::text::{Conditioning, Texts};
 use super::variant::{REFINER, SDXL};
 use super::{StableDiffusion, unet_of};
@@ -13,14 +14,6 @@ use crate::systems::part::Models;
 use crate::systems::request::Request;
 use crate::systems::settings::Settings;
 use crate::tensor::{Shape, Tensor};
-
-/// What the steps of some pictures are shown of the request's picture.
-pub(super) struct Shown {
-    /// Vectors in the place of classes, a row for each picture.
-    pub classes: Option<Tensor>,
-    /// What the UNet sees next to the latents ([`Given::beside`]).
-    pub beside: Option<Tensor>,
-}
 
 /// One model's steps.
 pub(super) struct Stage<'s, 'm, T> {
@@ -135,7 +128,7 @@ impl<'k> Stage<'_, 'k, Conditioning> {
         let [height, width] = system.size(settings);
         let denoise = Loop {
             cut: system.cut(kit.executor, (kit.request, settings), &text.context.shape, noise.len())?,
-            given: system.given(kit.request, settings, text, sampler()?.timesteps(), shown)?,
+            given: system.given(kit.request, settings, text, sampler()?.timesteps(), shown),
             sampler: &sampler,
             start,
             state: Shape::from([noise.len(), height, width, system.unet.out_channels]),
