@@ -6,9 +6,10 @@ use std::ops::Range;
 use super::cut::{Cut, Given};
 use super::denoise::{Loop, Start, given_state};
 use super::guidance::Guidance;
-use super::kit::{Kit, Rest};
+use super::kit::Kit;
 use super::part::{Models, Part};
 use super::request::Request;
+use super::rest::Rest;
 use super::settings::{Own, Settings};
 use super::system::{Drawing, System};
 use crate::error::{Error, Field, Remedy, Result};
@@ -125,6 +126,7 @@ impl Pixels {
             sampler: &|| settings.sampler(&self.schedule),
             start: Start::Noise(given_state(kit.request, &state, &range)?),
             state,
+            windows: None,
             noise: kit.noise(range),
             told: (part * steps, parts * steps),
         };

@@ -27,9 +27,10 @@ use super::decode::{self, Decoder};
 use super::denoise::{Start, given_state};
 use super::encode::Encoder;
 use super::guidance::Guidance;
-use super::kit::{Kit, Rest};
+use super::kit::Kit;
 use super::part::{Models, Part};
 use super::request::Request;
+use super::rest::Rest;
 use super::settings::{Own, Settings};
 use super::system::{Drawing, System};
 use crate::conditioning::{ClipText, Options};
@@ -135,15 +136,15 @@ impl StableDiffusion {
     }
 
     /// The UNet with its ControlNets, cut for a number of pictures at once, each drawn for texts of the shape `[texts,
-    /// tokens, channels]`.
+    /// tokens, channels]`, of latents of this height and width: all of a picture's, or a part.
     fn cut(
         &self,
         executor: &Executor,
         (request, settings): (&Request, &Settings),
         text: &Shape,
         pictures: usize,
+        [height, width]: [usize; 2],
     ) -> Result<Cut> {
-        let [height, width] = self.size(settings);
         let tokens = text.rows() / text.batch();
         let steps = settings.sampler(&self.schedule)?.timesteps().len();
         let more = (self.variant.beside)(self.vae.latent_channels());
@@ -157,7 +158,10 @@ impl StableDiffusion {
         // Vectors in the place of classes are each picture's own.
         let sizes = [pictures, steps, if self.unet.class_width.is_some() { pictures } else { 1 }];
         let cut = Cut::timed(["UNet", "unet"], &whole, &inputs, sizes, self.guidance(request, settings))?;
-        cut.sampled(executor, &|| settings.sampler(&self.schedule))
+        if [height, width] == self.size(settings) {
+            return cut.sampled(executor, &|| settings.sampler(&self.schedule));
+        }
+        Ok(cut)
     }
 
     /// What these pictures start from.
@@ -188,11 +192,15 @@ impl StableDiffusion {
             // What each begins with is made before anything can say that it does not fit.
             rest.at_most(MOST_AT_ONCE);
         }
+        if (self.variant.beside)(self.vae.latent_channels()) > 0 && self.controls.is_empty() {
+            // What the UNet sees of the picture keeps the windows together.
+            rest.or_in_windows(self.size(kit.settings));
+        }
         while let Some((range, part)) = rest.next_part() {
             let mut noise = kit.noise(range.clone());
             let mut shown = picture.as_ref().map(|show| show(&mut noise, rows)).unwrap_or_default();
             let start = self.start(kit, shown.start.take(), &range)?;
-            let latents = match stage::all(kit, &stages, start, &shown, noise, part).await {
+            let latents = match stage::all(kit, &stages, start, &shown, noise, part, &mut rest.windows).await {
                 Err(error) => {
                     rest.halve_for(kit, error)?;
                     continue;
@@ -234,7 +242,9 @@ impl System for StableDiffusion {
         let (mut parts, mut cuts) = (Vec::new(), Vec::new());
         for stage in self.stages(models, request, settings)? {
             let named = |part| stage.models.named(part);
-            let cut = stage.system.cut(executor, (request, &stage.settings), &stage.text.shape(), request.batch)?;
+            let size = stage.system.size(&stage.settings);
+            let cut =
+                stage.system.cut(executor, (request, &stage.settings), &stage.text.shape(), request.batch, size)?;
             cuts.extend(cut.parts().into_iter().map(named));
             parts.extend(stage.text.parts.into_iter().map(named));
         }
@@ -282,7 +292,9 @@ mod tests {
 
     /// The parts of its UNet for a picture of 512 x 512 with guidance.
     fn cut(controls: &[&str]) -> Cut {
-        sd15(controls).cut(&Executor::Cpu, (&Request::default(), &settings(512)), &[2, 77, 768].into(), 1).unwrap()
+        sd15(controls)
+            .cut(&Executor::Cpu, (&Request::default(), &settings(512)), &[2, 77, 768].into(), 1, [64, 64])
+            .unwrap()
     }
 
     #[test]
