@@ -27,7 +27,7 @@ fn trials() -> Vec<Trial> {
 }
 
 /// The adapter as if it bound no more than this.
-fn binding(most: u64) -> Result<Executor, Failed> {
+pub fn binding(most: u64) -> Result<Executor, Failed> {
     let mut gpu = open(Sources::default())?;
     Arc::get_mut(&mut gpu).ok_or("somebody else has the device")?.context.caps.max_binding = most;
     Ok(Executor::Gpu(gpu, DType::F32, IfWrong::UseAnyway))

@@ -7,15 +7,18 @@ use std::sync::atomic::AtomicBool;
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
 use ornstein::gpu::Gpu;
+use ornstein::graph::Graph;
 use ornstein::image::{Filter, Picture, decode_png};
 use ornstein::network::{Executor, IfWrong};
 use ornstein::ops::case::compare;
-use ornstein::systems::{Pictures, Request, Studio};
+use ornstein::systems::{Event, Pictures, Request, Studio};
 use ornstein::tensor::{DType, Tensor};
-use ornstein::weights::{Model, read_tensors};
+use ornstein::weights::vocabulary::vocabulary;
+use ornstein::weights::{Model, read_tensors, write_tensors};
 use serde::Deserialize;
 
 use crate::checkpoints::kept::Kept;
+use crate::memory::binding;
 use crate::networks::{PICTURE, data, on_each_executor, within};
 use crate::support::{ensure, on_gpu, test};
 
@@ -35,10 +38,15 @@ fn trials() -> Vec<Trial> {
         test("upscale::what_is_loaded_is_what_the_parts_say", parts),
         test("upscale::a_request_that_makes_no_sense_says_what_is_taken", refused),
         test("upscale::parameters_tell_what_was_given_for_the_picture", parameters),
+        on_gpu("upscale::a_unet_that_does_not_fit_sees_windows_as_diffusers_would".into(), in_windows),
+        on_gpu("upscale::a_unet_of_which_no_window_fits_is_an_error_that_names_the_node".into(), no_window_fits),
         on_gpu("upscale::the_device_goes_from_step_to_step_by_itself".into(), chained),
     ]);
     trials
 }
+
+/// Tokens of a single letter, which are the first of every vocabulary: at a word's end or before.
+const LETTERS: usize = 512;
 
 /// How a picture was drawn.
 #[derive(Debug, Deserialize)]
@@ -237,4 +245,73 @@ fn chained(gpu: &Arc<Gpu>) -> Result<(), Failed> {
         ensure(error < 1e-4, format!("{name}: relative error {error:.2e}"))?;
     }
     Ok(())
+}
+
+/// The upscaler with a vocabulary of single letters, whose table of vectors would be the largest value of all.
+fn of_letters() -> Result<Studio, Failed> {
+    let (mut kept, folder) = (Kept::of("x4")?, tempfile::tempdir()?.keep());
+    let mut words: BTreeMap<String, usize> = serde_json::from_str(&vocabulary())?;
+    words.retain(|_, id| *id < LETTERS);
+    words.extend([("<|startoftext|>".to_string(), LETTERS), ("<|endoftext|>".to_string(), LETTERS + 1)]);
+    kept.configs.get_mut("text_encoder").ok_or("no text encoder")?["vocab_size"] = words.len().into();
+    kept.write_folder(&folder)?;
+    std::fs::write(folder.join("tokenizer/vocab.json"), serde_json::to_string(&words)?)?;
+    std::fs::write(folder.join("tokenizer/merges.txt"), "#version: 0.2\n")?;
+    let mut tensors = kept.component("text_encoder");
+    let table = tensors.iter_mut().find(|(name, _)| name.ends_with("token_embedding.weight")).ok_or("no table")?.1;
+    let width = table.shape.channels();
+    let marks = table.data.split_off(table.data.len() - 2 * width);
+    table.data.truncate(LETTERS * width);
+    table.data.extend(marks);
+    table.shape = [words.len(), width].into();
+    let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    write_tensors(&folder.join("text_encoder/model.safetensors"), &tensors)?;
+    Ok(Studio::open(Model::open(&folder)?)?)
+}
+
+/// A picture whose latents are larger than a window, on a device that binds this share of the UNet's largest value, or
+/// of all; and what is told.
+fn bound(share: f64) -> Result<(ornstein::error::Result<Pictures>, Vec<String>), Failed> {
+    let (width, height) = (68, 72);
+    let picture = Picture { width, height, rgb: shown()?.resized(Filter::Bicubic, [width, height]), parameters: None };
+    let request =
+        Request { prompt: "a b".into(), steps: Some(2), seed: 7, init_image: Some(picture), ..Request::default() };
+    let studio = of_letters()?;
+    let parts = studio.parts(&Executor::Cpu, &request)?;
+    let unet = parts.into_iter().find(|part| part.what == "UNet").ok_or("there is no UNet")?;
+    let executor = binding((share * largest(unet.graph) as f64) as u64)?;
+    let (never, mut told) = (AtomicBool::new(false), Vec::new());
+    let tell = &mut |event: Event<'_>| {
+        if let Event::Warning(text) = event {
+            told.push(text.to_string());
+        }
+    };
+    let made = pollster::block_on(studio.generate(&executor, &request, &never, tell));
+    Ok((made, told))
+}
+
+/// Bytes in f32.
+fn largest(graph: Graph) -> usize {
+    4 * graph.fused().values.iter().map(|value| value.ty.shape.len()).max().unwrap_or_default()
+}
+
+fn in_windows(_: &Arc<Gpu>) -> Result<(), Failed> {
+    let (made, told) = bound(0.9)?;
+    let latents = made?.latents;
+    let start = "the UNet runs in tiles of 64x64 latents, which changes the picture a little: ";
+    let said: Vec<_> = told.iter().filter(|text| text.starts_with("the UNet")).collect();
+    ensure(said.len() == 1 && said[0].starts_with(start) && said[0].contains("in one buffer"), told.join("\n"))?;
+    within("latents", &latents, &reference("x4-windows")?, PICTURE[1])?;
+    let (whole, told) = bound(100.0)?;
+    ensure(told.is_empty(), told.join("\n"))?;
+    let apart = compare(&latents, &whole?.latents).relative;
+    ensure(apart > 1e-4 && apart < 0.6, format!("{apart:.2e} from the whole"))
+}
+
+fn no_window_fits(_: &Arc<Gpu>) -> Result<(), Failed> {
+    let (made, told) = bound(0.6)?;
+    let error = made.err().map(|error| error.to_string()).unwrap_or_default();
+    ensure(error.starts_with("unet.") && error.contains(" in one buffer ([2, 64, 64, "), &*error)?;
+    ensure(error.ends_with("try dtype f16, device cpu, a smaller width or height"), error)?;
+    ensure(told.is_empty(), told.join("\n"))
 }

@@ -8,7 +8,7 @@ The models are `x4` and `pix2pix` of make_single_file.py. What is kept:
     pictures.json           pictures that diffusers' StableDiffusionUpscalePipeline and
                             StableDiffusionInstructPix2PixPipeline drew of controlnet/picture.png
     pictures.safetensors    their latents after the last step, NCHW, one seed after the other; what Pillow's bicubic
-                            filter makes of the picture
+                            filter makes of the picture; latents whose UNet saw them in windows (MultiDiffusion)
     tiled-0.png, -1.png     pictures of the built-in model (assets/demo-model) that were decoded in tiles
 """
 import functools
@@ -41,6 +41,8 @@ CASES = {
     "pix2pix-unguided": dict(model="pix2pix", prompt="make it snowy", steps=3, image_guidance=0.9, sampler="ddim",
                              crop=[0, 0, 20, 36]),
 }
+# Of the picture at 68 x 72 pixels; words of one letter are the first tokens of every vocabulary.
+WINDOWS = dict(model="x4", prompt="a b", steps=2, size=[68, 72], side=64)
 SIZES = {"bicubic-tall": (16, 72), "bicubic-low": (20, 20), "bicubic-large": (50, 64), "bicubic-line": (1, 61)}
 
 
@@ -63,14 +65,46 @@ def pipeline(name, sampler):
     return pipe
 
 
+def shown():
+    return Image.open(os.path.join(HERE, "controlnet", "picture.png")).convert("RGB")
+
+
+def windows(whole, side):
+    """Where they start, and how much each of their pixels counts: a quarter overlaps at least."""
+    side, overlap = min(side, whole), min(side, whole) // 4
+    count = 1 if side == whole else -(-(whole - overlap) // (side - overlap))
+    ramp = torch.arange(side) / overlap
+    up, down = [torch.clamp(edge, max=1) for edge in (ramp, side / overlap - ramp)]
+    return [(i * (whole - side) // max(count - 1, 1),
+             torch.minimum(up if i else torch.ones(side), down if i + 1 < count else torch.ones(side)))
+            for i in range(count)]
+
+
+def in_windows(forward, side, sample, *args, **kwargs):
+    """MultiDiffusion (arXiv 2302.08113): the weighted mean of what a UNet predicts of each window."""
+    made, total = 0, 0
+    for y, rows in windows(sample.shape[2], side):
+        for x, columns in windows(sample.shape[3], side):
+            part = forward(sample[:, :, y:y + len(rows), x:x + len(columns)], *args, **kwargs)[0]
+            weights = rows[:, None] * columns
+            place = (x, sample.shape[3] - x - len(columns), y, sample.shape[2] - y - len(rows))
+            made = made + torch.nn.functional.pad(part * weights, place)
+            total = total + torch.nn.functional.pad(weights, place)
+    return (made / total,)
+
+
 def draw(case, seed):
     pipe = pipeline(case["model"], case.get("sampler"))
-    image = Image.open(os.path.join(HERE, "controlnet", "picture.png")).convert("RGB").crop(case["crop"])
+    if "side" in case:
+        pipe.unet.forward = functools.partial(in_windows, pipe.unet.forward, case["side"])
+    image = shown().crop(case["crop"]) if "crop" in case else shown().resize(case["size"], Image.BICUBIC)
     more = {"eta": case.get("eta", 0.0), "negative_prompt": case.get("negative")}
     names = {"guidance_scale": "guidance", "noise_level": "noise_level", "image_guidance_scale": "image_guidance"}
     more |= {theirs: case[ours] for theirs, ours in names.items() if ours in case}
-    return pipe(case["prompt"], image=image, num_inference_steps=case["steps"], output_type="latent",
+    made = pipe(case["prompt"], image=image, num_inference_steps=case["steps"], output_type="latent",
                 generator=torch.Generator().manual_seed(seed), **more).images
+    pipe.unet.__dict__.pop("forward", None)
+    return made
 
 
 def tiled():
@@ -93,7 +127,11 @@ def main():
     for name, case in CASES.items():
         tensors[name] = torch.cat([draw(case, 7 + i) for i in range(case.get("batch", 1))])
         print("drew", name, tuple(tensors[name].shape), float(tensors[name].std()))
-    picture = Image.open(os.path.join(HERE, "controlnet", "picture.png")).convert("RGB")
+    tensors["x4-windows"] = draw(WINDOWS, 7)
+    whole = draw({name: value for name, value in WINDOWS.items() if name != "side"}, 7)
+    apart = (tensors["x4-windows"] - whole).norm() / whole.norm()
+    print("in windows", tuple(whole.shape), "differs by", float(apart))
+    picture = shown()
     for name, size in SIZES.items():
         tensors[name] = torch.from_numpy(np.array(picture.resize(size, Image.BICUBIC)).astype(np.float32) / 255)
     save_file(tidy(tensors), os.path.join(OUT, "pictures.safetensors"))

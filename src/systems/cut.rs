@@ -19,7 +19,7 @@ use crate::tensor::{Shape, Tensor};
 /// The network's input and output that are the state.
 pub(super) const SAMPLE: &str = "sample";
 /// The input that [`joined`] makes.
-const BESIDE: &str = "beside";
+pub(super) const BESIDE: &str = "beside";
 
 /// The graph of a network whose input is the state and, in its last `channels`, what is the same at every step: that
 /// becomes an input of its own, [`Given::beside`].
@@ -161,8 +161,9 @@ pub(super) struct Stepper {
     timed: Outputs,
     /// [`Given::step`]
     scales: Vec<(String, Vec<f32>)>,
-    /// [`Given::beside`] with [`Given::beside_scales`].
-    scaled: Option<((String, Tensor), Vec<f32>)>,
+    /// [`Given::beside`], where the network does not hold it, and [`Given::beside_scales`].
+    beside: Option<(String, Tensor)>,
+    beside_scales: Vec<f32>,
     pictures: usize,
     texts: usize,
     /// [`Cut::timed`]
@@ -170,11 +171,11 @@ pub(super) struct Stepper {
 }
 
 impl Stepper {
-    /// Runs what is run once, and loads the rest.
+    /// Runs what is run once, and loads the rest. It sees what is joined to the state as a `whole`, or each time a part.
     ///
     /// # Errors
     /// If a part cannot be loaded or run.
-    pub async fn load(kit: &mut Kit<'_>, cut: Cut, given: Given) -> Result<Self> {
+    pub async fn load(kit: &mut Kit<'_>, cut: Cut, given: Given, whole: bool) -> Result<Self> {
         let (pictures, texts, times) = (cut.pictures, cut.guidance.rows, cut.timed);
         let [picture, text, time, step] = cut.into_parts();
         let of_text = kit.once(text, &by_name(&given.text), "the prompt").await?;
@@ -194,11 +195,11 @@ impl Stepper {
 
         let mut network = kit.load(kit.executor, step).await?;
         let beside = given.beside.map(|tensor| (BESIDE.to_string(), tensor));
-        let (scaled, fixed) = if given.beside_scales.is_empty() { (None, beside) } else { (beside, None) };
+        let beside_scales = given.beside_scales;
+        let (fixed, beside) = if whole && beside_scales.is_empty() { (beside, None) } else { (None, beside) };
         held.extend(fixed);
         network.network.hold(held)?;
-        let scaled = scaled.zip(Some(given.beside_scales));
-        Ok(Self { network, timed, scales: given.step, scaled, pictures, texts, times })
+        Ok(Self { network, timed, scales: given.step, beside, beside_scales, pictures, texts, times })
     }
 
     /// The output of that name at a step, for all inputs.
@@ -228,8 +229,9 @@ impl Stepper {
         let rows = texts * pictures;
         let scale =
             |(name, scales): &(String, Vec<f32>)| (name.clone(), Tensor::new([rows, 1], vec![scales[step]; rows]));
-        let beside = self.scaled.iter().map(|((name, beside), scales)| {
-            let data = beside.data.iter().map(|v| v * scales[step]).collect();
+        let beside = self.beside.iter().map(|(name, beside)| {
+            let scale = self.beside_scales.get(step).copied().unwrap_or(1.0);
+            let data = beside.data.iter().map(|v| v * scale).collect();
             (name.clone(), Tensor::new(beside.shape.clone(), data))
         });
         timed.chain(self.scales.iter().map(scale)).chain(beside).collect()

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::kit::Kit;
 use super::part::Part;
-use super::tiles::Tiles;
+use super::tiles::{Tiles, told};
 use crate::error::{Error, Message, Result};
 use crate::models::autoencoder::Autoencoder;
 use crate::models::config::NetworkConfig;
@@ -53,7 +53,7 @@ impl fmt::Display for How {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Whole => f.write_str("as a whole"),
-            Self::Tiles(tile) => write!(f, "in tiles of {tile}x{tile} latents, which changes the picture a little"),
+            Self::Tiles(tile) => f.write_str(&told(*tile)),
             Self::OnCpu => f.write_str("on the CPU"),
         }
     }

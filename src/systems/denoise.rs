@@ -4,10 +4,11 @@
 
 use std::ops::Range;
 
-use super::cut::{Cut, Given, SAMPLE, Stepper, by_name};
+use super::cut::{BESIDE, Cut, Given, SAMPLE, Stepper, by_name};
 use super::guidance::Guidance;
 use super::kit::Kit;
 use super::request::Request;
+use super::windows::Windows;
 use crate::error::{Error, Field, Remedy, Result};
 use crate::gpu::session::Carry;
 use crate::graph::Graph;
@@ -31,7 +32,7 @@ pub type NewSampler<'a> = &'a (dyn Fn() -> Result<Sampler> + Sync);
 
 /// What a loop is given: everything that is of one system.
 pub struct Loop<'a> {
-    /// The network, cut for these pictures.
+    /// The network, cut for these pictures: for their whole states, or for one of `windows`.
     pub cut: Cut,
     /// What its parts are given.
     pub given: Given,
@@ -41,6 +42,8 @@ pub struct Loop<'a> {
     pub state: Shape,
     /// What its first state is made of.
     pub start: Start,
+    /// Those that the network sees one by one, where it does not see the state as a whole.
+    pub windows: Option<&'a mut Windows>,
     /// Each picture's own generator, so that a picture does not depend on its batch.
     pub noise: Vec<Generator>,
     /// How many steps are done before this loop's, and how many there are in all.
@@ -87,12 +90,17 @@ impl Loop<'_> {
     /// # Errors
     /// As [`Loop::run`].
     pub async fn run_on(self, kit: &mut Kit<'_>) -> Result<(Tensor, Vec<Generator>)> {
-        let Self { mut cut, given, sampler, state, start, noise, told } = self;
+        let Self { mut cut, given, sampler, state, start, mut windows, noise, told } = self;
         let linear = cut.linear.take();
-        let guidance = cut.guidance.clone();
-        let stepper = Stepper::load(kit, cut, given).await?;
+        let (name, guidance) = (cut.name, cut.guidance.clone());
+        let stepper = Stepper::load(kit, cut, given, windows.is_none()).await?;
+        if let Some(windows) = &mut windows
+            && let Some(why) = windows.why.take()
+        {
+            kit.warn(why.on(format!("the {name} runs {windows}")));
+        }
         // Only now: pictures that no memory holds have been refused.
-        let mut looped = Looped { stepper, guidance, noise, told };
+        let mut looped = Looped { stepper, guidance, windows: windows.as_deref(), noise, told };
         let state = looped.start(&sampler()?, state, start);
         let made = match linear {
             Some(linear) => looped.by_sums(kit, &linear, state).await?,
@@ -125,14 +133,15 @@ pub fn given_state(request: &Request, state: &Shape, range: &Range<usize>) -> Re
 }
 
 /// A loop whose network is loaded.
-struct Looped {
+struct Looped<'a> {
     stepper: Stepper,
     guidance: Guidance,
+    windows: Option<&'a Windows>,
     noise: Vec<Generator>,
     told: (usize, usize),
 }
 
-impl Looped {
+impl Looped<'_> {
     /// What sampling starts from.
     fn start(&mut self, sampler: &Sampler, shape: Shape, start: Start) -> Tensor {
         let mut noise = |given: Option<Tensor>| given.unwrap_or_else(|| noise_of(&mut self.noise, &shape));
@@ -164,9 +173,7 @@ impl Looped {
             let scale = samplers[0].input_scale(index);
             let scaled: Vec<f32> = state.data.iter().map(|v| v * scale).collect();
             let sample = Tensor::new(inputs.clone(), scaled.repeat(self.guidance.rows));
-            let given = self.stepper.given(index);
-            let inputs: Vec<_> = by_name(&given).into_iter().chain([(SAMPLE, &sample)]).collect();
-            let output = self.guidance.of(self.stepper.run(kit, index, &inputs, SAMPLE).await?.data);
+            let output = self.predict(kit, index, sample, &state.shape).await?;
             let each = output.chunks_exact(one.len()).zip(state.data.chunks_exact_mut(one.len()));
             for ((sampler, noise), (output, state)) in samplers.iter_mut().zip(&mut self.noise).zip(each) {
                 let next = sampler.step(index, output, state, &mut |_| normal(noise, &one));
@@ -175,6 +182,26 @@ impl Looped {
             self.step_done(kit, index + 1)?;
         }
         Ok(state)
+    }
+
+    /// What the network says of the states under guidance: at once or, where it does not see them so, by windows.
+    async fn predict(&mut self, kit: &mut Kit<'_>, index: usize, sample: Tensor, state: &Shape) -> Result<Vec<f32>> {
+        let given = self.stepper.given(index).into_iter().chain([(SAMPLE.to_string(), sample)]);
+        let (wide, fixed): (Vec<_>, Vec<_>) = given.partition(|(name, _)| [SAMPLE, BESIDE].contains(&name.as_str()));
+        let Some(windows) = self.windows else {
+            let inputs = [by_name(&wide), by_name(&fixed)].concat();
+            return Ok(self.guidance.of(self.stepper.run(kit, index, &inputs, SAMPLE).await?.data));
+        };
+        let mut whole = Tensor::zeros(state.clone());
+        for place in windows.places() {
+            kit.stop_if_cancelled()?;
+            let cut = |(name, tensor): &(String, Tensor)| Ok((name.clone(), windows.cut(tensor, place)?));
+            let wide = wide.iter().map(cut).collect::<Result<Vec<_>>>()?;
+            let inputs = [by_name(&wide), by_name(&fixed)].concat();
+            let part = self.stepper.run(kit, index, &inputs, SAMPLE).await?;
+            windows.add(&mut whole, &self.guidance.of(part.data), place);
+        }
+        Ok(whole.data)
     }
 
     /// The same as sums: on the device alone or, to check each step, with the host between them. The kernels are

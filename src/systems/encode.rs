@@ -14,13 +14,50 @@ use crate::tensor::Tensor;
 /// What a VAE's encoder is called.
 const NAME: &str = "VAE's encoder";
 
-/// The part that encodes one picture of this height and width.
-///
-/// # Errors
-/// If the autoencoder has no encoder for it.
-pub fn part(vae: &Autoencoder, [height, width]: [usize; 2]) -> Result<Part> {
-    let (graph, wanted) = (vae.encoder("vae", 1, height, width)?, vae.wanted("vae")?);
-    Ok(Part { what: NAME.into(), component: "vae".into(), graph, wanted, added: None, times: 1 })
+/// The encoder of a VAE.
+#[derive(Clone, Copy)]
+pub struct Encoder<'a> {
+    /// Its network.
+    pub vae: &'a Autoencoder,
+    /// Whether it overflows f16.
+    pub in_f32: bool,
+}
+
+impl Encoder<'_> {
+    /// The part that encodes one picture of this height and width.
+    ///
+    /// # Errors
+    /// If the autoencoder has no encoder for it.
+    pub fn part(self, [height, width]: [usize; 2]) -> Result<Part> {
+        let (graph, wanted) = (self.vae.encoder("vae", 1, height, width)?, self.vae.wanted("vae")?);
+        Ok(Part { what: NAME.into(), component: "vae".into(), graph, wanted, added: None, times: 1 })
+    }
+
+    /// A picture, resized to this height and width, as an autoencoder sees it, where a device cannot hold that on the
+    /// CPU.
+    ///
+    /// # Errors
+    /// If the encoder cannot be loaded or run on the CPU either.
+    pub async fn encode(self, kit: &mut Kit<'_>, picture: &Picture, [height, width]: [usize; 2]) -> Result<Encoded> {
+        let mut sample = picture.to_tensor(width, height);
+        sample.data.iter_mut().for_each(|v| *v = 2.0 * *v - 1.0);
+        let inputs = [("sample", &sample)];
+        let executor = if self.in_f32 { kit.executor.in_f32() } else { kit.executor.clone() };
+        let part = self.part([height, width])?;
+        let outputs = match kit.once_on(&executor, part.clone(), &inputs, "the picture").await {
+            Err(Error::TooLarge(why)) if !matches!(executor, Executor::Cpu) => {
+                kit.warn(why.on(format!("the {NAME} runs on the CPU")));
+                kit.once_on(&Executor::Cpu, part, &inputs, "the picture").await?
+            }
+            outputs => outputs?,
+        };
+        kit.mark(Phase::Text, "encoding the picture");
+        let mut outputs = self.vae.finish(ENCODER, &Default::default(), outputs.into_iter().collect())?;
+        let mean = outputs.remove("mean").or_else(|| outputs.remove("latents"));
+        let mean = mean.ok_or_else(|| Error::shape(format!("the {NAME} gives no latents")))?;
+        let deviation = outputs.remove("logvar").map(|logvar| logvar.data.iter().map(|v| (0.5 * v).exp()).collect());
+        Ok(Encoded { mean, deviation })
+    }
 }
 
 /// The latents of one picture `[1, h, w, C]`, which are a distribution unless the autoencoder is a tiny one.
@@ -31,38 +68,6 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// A picture, resized to this height and width, as an autoencoder sees it, where a device cannot hold that on the
-    /// CPU.
-    ///
-    /// # Errors
-    /// If the encoder cannot be loaded or run on the CPU either.
-    pub async fn of(
-        kit: &mut Kit<'_>,
-        vae: &Autoencoder,
-        in_f32: bool,
-        picture: &Picture,
-        [height, width]: [usize; 2],
-    ) -> Result<Self> {
-        let mut sample = picture.to_tensor(width, height);
-        sample.data.iter_mut().for_each(|v| *v = 2.0 * *v - 1.0);
-        let inputs = [("sample", &sample)];
-        let executor = if in_f32 { kit.executor.in_f32() } else { kit.executor.clone() };
-        let part = part(vae, [height, width])?;
-        let outputs = match kit.once_on(&executor, part.clone(), &inputs, "the picture").await {
-            Err(Error::TooLarge(why)) if !matches!(executor, Executor::Cpu) => {
-                kit.warn(why.on(format!("the {NAME} runs on the CPU")));
-                kit.once_on(&Executor::Cpu, part, &inputs, "the picture").await?
-            }
-            outputs => outputs?,
-        };
-        kit.mark(Phase::Text, "encoding the picture");
-        let mut outputs = vae.finish(ENCODER, &Default::default(), outputs.into_iter().collect())?;
-        let mean = outputs.remove("mean").or_else(|| outputs.remove("latents"));
-        let mean = mean.ok_or_else(|| Error::shape(format!("the {NAME} gives no latents")))?;
-        let deviation = outputs.remove("logvar").map(|logvar| logvar.data.iter().map(|v| (0.5 * v).exp()).collect());
-        Ok(Self { mean, deviation })
-    }
-
     /// One sample for each generator, scaled as samplers take them: `[generators, h, w, C]`.
     pub fn drawn(&self, vae: &Autoencoder, generators: &mut [Generator]) -> Tensor {
         let shape = self.mean.shape.with_batch(generators.len());

@@ -2,8 +2,9 @@
 //!
 //! A system is plain code over what all of them share, from the ground up: [`request`], [`settings`] and [`made`]
 //! (plain values), [`part`] (the networks it runs, as a list), [`kit`] (networks loaded, kept and released; telling,
-//! cancelling, timing), [`cut`] (a network cut by how often its inputs change), [`denoise`] (the step loop), [`text`],
-//! `encode` and [`decode`]. [`Studio`] is a model opened with its system.
+//! cancelling, timing), [`windows`] (of a state that is too large) and `rest` (the pictures of a batch that are still to
+//! be made), [`cut`] (a network cut by how often its inputs change), [`denoise`] (the step loop), [`text`], `encode` and
+//! [`decode`]. [`Studio`] is a model opened with its system.
 
 pub mod cut;
 pub mod decode;
@@ -20,12 +21,14 @@ mod parameters;
 pub mod part;
 pub mod pixels;
 pub mod request;
+mod rest;
 pub mod settings;
 pub mod stable_diffusion;
 mod studio;
 pub mod system;
 pub mod text;
 mod tiles;
+pub mod windows;
 
 pub use loras::Loras;
 pub use made::{Event, Keep, Made, Pictures, Seconds, Span, Tell};
@@ -244,7 +247,7 @@ fn draws_latents(model: &Model, with_picture: bool) -> bool {
 fn fits(model: &Model, variant: &Variant) -> bool {
     unet_of(model).is_ok_and(|unet| {
         let latents = unet.out_channels;
-        (variant.fits)(&unet) && unet.in_channels == latents + variant.picture.channels(latents)
+        (variant.fits)(&unet) && unet.in_channels == latents + (variant.beside)(latents)
     })
 }
 

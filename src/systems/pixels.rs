@@ -6,9 +6,10 @@ use std::ops::Range;
 use super::cut::{Cut, Given};
 use super::denoise::{Loop, Start, given_state};
 use super::guidance::Guidance;
-use super::kit::{Kit, Rest};
+use super::kit::Kit;
 use super::part::{Models, Part};
 use super::request::Request;
+use super::rest::Rest;
 use super::settings::{Own, Settings};
 use super::system::{Drawing, System};
 use crate::error::{Error, Field, Remedy, Result};
@@ -125,6 +126,7 @@ impl Pixels {
             sampler: &|| settings.sampler(&self.schedule),
             start: Start::Noise(given_state(kit.request, &state, &range)?),
             state,
+            windows: None,
             noise: kit.noise(range),
             told: (part * steps, parts * steps),
         };
@@ -137,7 +139,7 @@ impl System for Pixels {
         let own = Own {
             model: &models.model,
             size: self.unet.sample_size,
-            as_picture: false,
+            of_picture: None,
             factor: 1,
             steps: self.defaults.steps,
             portion: Portion::Whole,

@@ -36,8 +36,8 @@ pub struct Own<'a> {
     pub model: &'a Model,
     /// Height and width that its network was trained on, in pixels.
     pub size: Option<[usize; 2]>,
-    /// Whether the request's picture decides the size where the request does not: [`Request::init_image`].
-    pub as_picture: bool,
+    /// Those that the request's picture decides, where it does.
+    pub of_picture: Option<[usize; 2]>,
     /// Pixels to a pixel of the state: sizes are multiples of it.
     pub factor: usize,
     /// [`Settings::steps`]
@@ -59,10 +59,7 @@ impl Settings {
     /// If a size is missing or not a multiple, or as [`Settings::sampler`].
     pub fn of(request: &Request, own: &Own<'_>) -> Result<Self> {
         let defaults = own.model.entry().map(|entry| entry.defaults.clone()).unwrap_or_default();
-        let whole = |side: usize| side / own.factor * own.factor;
-        let picture = request.init_image.as_ref().filter(|_| own.as_picture);
-        let picture = picture.map(|picture| [picture.width, picture.height].map(whole));
-        let size = picture.or(defaults.size).or(own.size.map(|[height, width]| [width, height]));
+        let size = own.of_picture.or(defaults.size.map(|[width, height]| [height, width])).or(own.size);
         let side = |given: Option<usize>, own_side: Option<usize>, field| {
             let missing = || Error::usage("this model has no size of its own").remedies([Remedy::Give(field)]);
             let pixels = given.or(own_side).ok_or_else(missing)?;
@@ -79,8 +76,8 @@ impl Settings {
         };
         let (sampler, sigmas) = samplers::called(sampler)?;
         let settings = Self {
-            width: side(request.width, size.map(|[width, _]| width), Field::Width)?,
-            height: side(request.height, size.map(|[_, height]| height), Field::Height)?,
+            width: side(request.width, size.map(|[_, width]| width), Field::Width)?,
+            height: side(request.height, size.map(|[height, _]| height), Field::Height)?,
             steps: request.steps.or(defaults.steps).unwrap_or(own.steps),
             portion: own.portion,
             guidance: request.guidance.or(defaults.guidance).unwrap_or(own.guidance),

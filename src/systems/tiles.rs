@@ -52,8 +52,8 @@ impl Tiles {
     /// The latents of the tile that starts there, of all `[height, width, channels]`.
     pub fn cut(&self, latents: &[f32], channels: usize, at: [usize; 2]) -> Tensor {
         let [height, width] = self.size_at(at);
-        let row = |y: usize| &latents[((at[0] + y) * self.size[1] + at[1]) * channels..][..width * channels];
-        Tensor::new([1, height, width, channels], (0..height).flat_map(row).copied().collect())
+        let data = crop(latents, [self.size[1], channels], at, [height, width]).collect();
+        Tensor::new([1, height, width, channels], data)
     }
 
     /// Takes the pixels `[1, h, w, c]` of the tile that starts there.
@@ -92,6 +92,22 @@ impl Tiles {
         }
         Ok(picture)
     }
+}
+
+/// What starts there in an image `[.., width, channels]` and has this height and width.
+pub(super) fn crop(
+    image: &[f32],
+    [width, channels]: [usize; 2],
+    at: [usize; 2],
+    size: [usize; 2],
+) -> impl Iterator<Item = f32> {
+    let row = move |y: usize| &image[((at[0] + y) * width + at[1]) * channels..][..size[1] * channels];
+    (0..size[0]).flat_map(row).copied()
+}
+
+/// How something runs, for a message.
+pub(super) fn told(side: usize) -> String {
+    format!("in tiles of {side}x{side} latents, which changes the picture a little")
 }
 
 /// Lets the first pixels of a tile go over from the last ones of the tile before it, down (axis 0) or to the right.

@@ -11,9 +11,10 @@ use super::cut::{Cut, Given};
 use super::decode::{self, Decoder};
 use super::denoise::{Loop, Start, given_state};
 use super::guidance::Guidance;
-use super::kit::{Kit, Rest};
+use super::kit::Kit;
 use super::part::{Models, Part};
 use super::request::Request;
+use super::rest::Rest;
 use super::settings::{Own, Settings};
 use super::system::{Drawing, System};
 use crate::conditioning::ldm_bert::LdmBertText;
@@ -134,6 +135,7 @@ impl LatentDiffusion {
             sampler: &sampler,
             start: Start::Noise(given_state(kit.request, &state, &range)?),
             state,
+            windows: None,
             noise: kit.noise(range),
             told: (part * steps, parts * steps),
         };
@@ -173,7 +175,7 @@ impl System for LatentDiffusion {
         let own = Own {
             model: &models.model,
             size: latents.map(|size| size.map(|side| side * factor)),
-            as_picture: false,
+            of_picture: None,
             factor,
             steps: self.kind.steps,
             portion: Portion::Whole,

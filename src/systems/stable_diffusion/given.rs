@@ -1,10 +1,9 @@
 //! What Stable Diffusion's UNet is given beside the state.
 
-use super::stage::Shown;
+use super::picture::Shown;
 use super::text::Conditioning;
 use super::{StableDiffusion, control};
 use crate::conditioning::repeat_rows;
-use crate::error::Result;
 use crate::systems::cut::Given;
 use crate::systems::request::Request;
 use crate::systems::settings::Settings;
@@ -15,9 +14,6 @@ const SCORES: [f32; 2] = [6.0, 2.5];
 
 impl StableDiffusion {
     /// What the UNet's parts are given.
-    ///
-    /// # Errors
-    /// If the request's noise level is more than the model knows.
     pub(super) fn given(
         &self,
         request: &Request,
@@ -25,10 +21,10 @@ impl StableDiffusion {
         text: &Conditioning,
         timesteps: &[f32],
         shown: &Shown,
-    ) -> Result<Given> {
+    ) -> Given {
         let (texts, steps) = (text.context.shape.batch(), timesteps.len());
-        let pictures = shown.classes.as_ref().map_or(1, |classes| classes.shape.batch());
-        let rows = texts * pictures;
+        let rows = shown.classes.as_ref().map_or(texts, |classes| classes.shape.batch());
+        let pictures = rows / texts;
         // Of the rows of one step those of all.
         let of_steps =
             |rows: Tensor| Tensor::new(rows.shape.with_batch(rows.shape.batch() * steps), rows.data.repeat(steps));
@@ -42,24 +38,17 @@ impl StableDiffusion {
             time.push(("timestep_cond", of_steps(Tensor::new([rows, embedding.len()], embedding.repeat(rows)))));
         }
         if let Some(classes) = &shown.classes {
-            // Without the text there is no picture either.
-            let none = vec![0.0; (texts - 1) * classes.data.len()];
-            let all = [&none, &classes.data[..]].concat();
-            time.push(("class_labels", of_steps(Tensor::new(classes.shape.with_batch(rows), all))));
-        }
-        if let (Some(noising), Some(_)) = (&self.noising, self.unet.classes) {
-            let level = noising.level(request)? as f32;
-            time.push(("class_labels", Tensor::new([rows * steps], vec![level; rows * steps])));
+            time.push(("class_labels", of_steps(classes.clone())));
         }
         let controls = &request.controls[..self.controls.len()];
-        Ok(Given {
+        Given {
             picture: control::images(controls, settings),
             text: vec![("encoder_hidden_states", text.context.clone())],
             time,
             step: control::scales(controls, steps),
             beside: shown.beside.clone(),
             ..Given::default()
-        })
+        }
     }
 
     /// `[texts, ids]`: the original size, the crop's corner, and the size that is wanted or a score.

@@ -1,13 +1,15 @@
 //! Stable Diffusion 1, 2 and XL (Rombach et al. 2022, Podell et al. 2023): noise in a VAE's latents becomes a picture
-//! under the guidance of texts; diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`. It may begin with
-//! a picture instead of noise alone (Meng et al. 2021, "SDEdit"; diffusers' `..Img2ImgPipeline`), end with another
-//! model's steps (XL's refiner), or vary a picture (unCLIP). Two kinds work on a picture that their UNets see next to
-//! the latents ([`beside`]).
+//! under the guidance of texts; diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`. Another model's
+//! steps may end it (XL's refiner). A kind is a row of [`variant`]; what it does with the request's picture is a file:
+//! it may [`start`] from that, vary it ([`unclip`]), [`edit`] or [`enlarge`] it.
 
-mod beside;
 mod control;
+mod edit;
+mod enlarge;
 mod given;
+mod picture;
 mod stage;
+mod start;
 mod text;
 mod unclip;
 pub mod variant;
@@ -15,38 +17,33 @@ pub mod variant;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use beside::Noising;
+use picture::Use;
 use serde_json::Value;
-use stage::Shown;
 pub use text::Conditioning;
-use variant::{Uses, Variant};
+use variant::Variant;
 
 use super::cut::{Cut, joined};
 use super::decode::{self, Decoder};
 use super::denoise::{Start, given_state};
-use super::encode::{self, Encoded};
+use super::encode::Encoder;
 use super::guidance::Guidance;
-use super::kit::{Kit, Rest};
+use super::kit::Kit;
 use super::part::{Models, Part};
 use super::request::Request;
+use super::rest::Rest;
 use super::settings::{Own, Settings};
 use super::system::{Drawing, System};
 use crate::conditioning::{ClipText, Options};
-use crate::error::{Error, Field, Remedy, Result};
+use crate::error::{Error, Result};
 use crate::models::autoencoder::Autoencoder;
 use crate::models::config::{FORWARD, NetworkConfig};
 use crate::models::ports::Changes;
 use crate::models::{controlnet, unet};
 use crate::network::Executor;
-use crate::rng::Generator;
-use crate::samplers::{self, Portion};
-use crate::tensor::Shape;
+use crate::samplers;
+use crate::tensor::{Shape, Tensor};
 use crate::weights::Model;
 
-/// Where a refiner takes over, if the request does not say so.
-const REFINER_START: f64 = 0.8;
-/// The `scaling_factor` of an upscaler's VAE, whatever its file says.
-const UPSCALER_SCALING: f32 = 0.08333;
 /// How many pictures are made at once of a given one.
 const MOST_AT_ONCE: usize = 16;
 
@@ -57,10 +54,8 @@ pub struct StableDiffusion {
     vae: Autoencoder,
     schedule: samplers::Config,
     controls: Vec<controlnet::Config>,
-    /// Of an upscaler's picture.
-    noising: Option<Noising>,
-    /// Reads the picture that is varied.
-    reader: Option<unclip::Reader>,
+    /// What becomes of the request's picture.
+    picture: Box<dyn Use>,
     /// What goes on with the latents after a part of the steps.
     refiner: Option<Box<StableDiffusion>>,
     /// The encoders of the last call, and its options.
@@ -103,37 +98,26 @@ impl StableDiffusion {
         let unet = unet_of(model)?;
         let (text, vae_place) = read("vae/config.json")?;
         let vae = Autoencoder::from_json(&text, &vae_place)?;
-        // As diffusers does, since the first files do not say it.
-        let vae = if variant.picture == Uses::ToEnlarge { vae.with_scaling(UPSCALER_SCALING) } else { vae };
+        let vae = if let Some(scaling) = variant.scaling { vae.with_scaling(scaling) } else { vae };
         let (text, schedule_place) = read("scheduler/scheduler_config.json")?;
         let schedule = samplers::Config::from_json(&text, &schedule_place)?;
         let misfit = |what| Error::config(model.path("unet/config.json").display(), what);
-        beside::check(&unet, &vae, variant).map_err(misfit)?;
-        let noising = (variant.picture == Uses::ToEnlarge).then(|| Noising::open(model, &unet)).transpose()?;
+        variant.check(&unet, vae.latent_channels()).map_err(misfit)?;
         let factor = vae.factor();
         let controls =
             models.controls.iter().map(|control| control::open(control, &unet, factor)).collect::<Result<_>>()?;
-        let reader = unet.class_width.map(|width| unclip::Reader::open(model, width)).transpose()?;
+        let picture = (variant.picture)(model, &unet)?;
         let (refiner, encoders) = (None, Mutex::new(None));
-        let own = Self { variant, unet, vae, schedule, controls, noising, reader, refiner, encoders };
+        let own = Self { variant, unet, vae, schedule, controls, picture, refiner, encoders };
         let refiner = models.refiner.as_deref().map(|refiner| own.open_refiner(refiner)).transpose()?;
         Ok(Self { refiner: refiner.map(Box::new), ..own })
     }
 
-    /// Whether the unconditional pass is needed: not by a network that is told the guidance it was distilled with.
-    fn guided(&self, request: &Request, settings: &Settings) -> bool {
-        let by_picture = self.variant.picture != Uses::ToEdit || beside::image_guidance(request) >= 1.0;
-        settings.guidance > 1.0 && self.unet.guidance_width.is_none() && by_picture
-    }
-
-    /// By the text and, of a picture that is edited, by that: nothing, the picture, the picture and the text.
+    /// By the text, and as the kind has it: not where a network is told the guidance that it was distilled with.
     fn guidance(&self, request: &Request, settings: &Settings) -> Guidance {
-        match self.variant.picture {
-            _ if !self.guided(request, settings) => Guidance::none(),
-            Uses::ToEdit => {
-                Guidance { rows: 3, terms: vec![(beside::image_guidance(request), 1, 0), (settings.guidance, 2, 1)] }
-            }
-            _ => Guidance::by_text(settings.guidance),
+        match settings.guidance {
+            scale if scale > 1.0 && self.unet.guidance_width.is_none() => self.picture.guidance(request, scale),
+            _ => Guidance::none(),
         }
     }
 
@@ -147,19 +131,23 @@ impl StableDiffusion {
         self.variant.upcasts && self.vae.force_upcast()
     }
 
+    fn encoder(&self) -> Encoder<'_> {
+        Encoder { vae: &self.vae, in_f32: self.vae_in_f32() }
+    }
+
     /// The UNet with its ControlNets, cut for a number of pictures at once, each drawn for texts of the shape `[texts,
-    /// tokens, channels]`.
+    /// tokens, channels]`, of latents of this height and width: all of a picture's, or a part.
     fn cut(
         &self,
         executor: &Executor,
         (request, settings): (&Request, &Settings),
         text: &Shape,
         pictures: usize,
+        [height, width]: [usize; 2],
     ) -> Result<Cut> {
-        let [height, width] = self.size(settings);
         let tokens = text.rows() / text.batch();
         let steps = settings.sampler(&self.schedule)?.timesteps().len();
-        let more = self.variant.picture.channels(self.vae.latent_channels());
+        let more = (self.variant.beside)(self.vae.latent_channels());
         let whole = |rows| {
             let graph = self.unet.controlled_graph(&self.controls, rows, height, width, tokens)?;
             if more == 0 { Ok(graph) } else { joined(graph, more) }
@@ -167,65 +155,22 @@ impl StableDiffusion {
         let own = self.unet.ports(FORWARD).into_iter().map(|port| (port.name.to_string(), port.changes));
         let images = (0..self.controls.len()).map(|index| (controlnet::image_input(index), Changes::Picture));
         let inputs: Vec<_> = own.chain(images).collect();
-        // Each picture has its own noise in what it varies.
-        let sizes = [pictures, steps, if self.reader.is_some() { pictures } else { 1 }];
+        // Vectors in the place of classes are each picture's own.
+        let sizes = [pictures, steps, if self.unet.class_width.is_some() { pictures } else { 1 }];
         let cut = Cut::timed(["UNet", "unet"], &whole, &inputs, sizes, self.guidance(request, settings))?;
-        cut.sampled(executor, &|| settings.sampler(&self.schedule))
-    }
-
-    /// Which of the steps are done, by what the request gives to start or to end with.
-    fn portion(&self, request: &Request) -> Result<Portion> {
-        let picture = request.init_image.is_some();
-        let error = |what: &str, remedy| Err(Error::usage(what).remedies([remedy]));
-        match (self.variant.picture, &self.refiner) {
-            (Uses::ToVary, _) if !picture => {
-                error("this model draws variations of a picture", Remedy::Give(Field::InitImage))
-            }
-            (Uses::ToVary | Uses::ToEdit | Uses::ToEnlarge, _) => Ok(Portion::Whole),
-            (Uses::ToRefine(_), _) if !picture => {
-                let what = "this model refines a picture, or finishes that of an SDXL base model as its refiner, and \
-                            draws none from a text alone";
-                error(what, Remedy::Give(Field::InitImage))
-            }
-            _ if request.strength.is_some() && !picture => {
-                let error = Error::usage("is that of the noise on a picture to start from").of(Field::Strength);
-                Err(error.remedies([Remedy::Give(Field::InitImage)]))
-            }
-            (_, Some(_)) if picture => {
-                let what = "a refiner goes on with what was drawn from a text alone";
-                error(what, Remedy::Without(Field::InitImage))
-            }
-            (_, Some(_)) => Ok(Portion::Before(request.refiner_start.unwrap_or(REFINER_START))),
-            (_, None) if request.refiner_start.is_some() => Err(Error::usage("is for a model with a refiner")
-                .of(Field::RefinerStart)
-                .remedies([Remedy::Give(Field::Refiner)])),
-            (Uses::ToStart(strength) | Uses::ToRefine(strength), _) if picture => {
-                Ok(Portion::Last(request.strength.unwrap_or(strength)))
-            }
-            _ => Ok(Portion::Whole),
+        if [height, width] == self.size(settings) {
+            return cut.sampled(executor, &|| settings.sampler(&self.schedule));
         }
-    }
-
-    /// The picture that these latents start from, in latents, if there is one.
-    async fn encoded(&self, kit: &mut Kit<'_>) -> Result<Option<Encoded>> {
-        let Settings { width, height, portion: Portion::Last(_), .. } = *kit.settings else { return Ok(None) };
-        let Some(picture) = &kit.request.init_image else { return Ok(None) };
-        Encoded::of(kit, &self.vae, self.vae_in_f32(), picture, [height, width]).await.map(Some)
+        Ok(cut)
     }
 
     /// What these pictures start from.
-    fn start(
-        &self,
-        kit: &Kit<'_>,
-        picture: Option<&Encoded>,
-        range: &Range<usize>,
-        noise: &mut [Generator],
-    ) -> Result<Start> {
+    fn start(&self, kit: &Kit<'_>, picture: Option<Tensor>, range: &Range<usize>) -> Result<Start> {
         let [height, width] = self.size(kit.settings);
         let given = given_state(kit.request, &[range.len(), height, width, self.unet.out_channels].into(), range)?;
         Ok(match picture {
             None => Start::Noise(given),
-            Some(picture) => Start::Noised(picture.drawn(&self.vae, noise), given),
+            Some(picture) => Start::Noised(picture, given),
         })
     }
 
@@ -239,27 +184,23 @@ impl StableDiffusion {
             }
             stages.push(stage.conditioned(kit).await?);
         }
-        let picture = self.encoded(kit).await?;
-        let varied = match &self.reader {
-            Some(reader) => Some(reader.read(kit).await?),
-            None => None,
-        };
-        let seen = self.look(kit).await?;
+        let picture = self.picture.read(kit, self.encoder()).await?;
+        let rows = self.guidance(kit.request, kit.settings).rows;
         let mut decoder = Decoder::new(&self.vae, "vae", self.vae_in_f32());
         let mut rest = Rest::new(kit.request.batch);
-        if picture.is_some() || varied.is_some() || seen.is_some() {
+        if picture.is_some() {
             // What each begins with is made before anything can say that it does not fit.
             rest.at_most(MOST_AT_ONCE);
         }
+        if (self.variant.beside)(self.vae.latent_channels()) > 0 && self.controls.is_empty() {
+            // What the UNet sees of the picture keeps the windows together.
+            rest.or_in_windows(self.size(kit.settings));
+        }
         while let Some((range, part)) = rest.next_part() {
             let mut noise = kit.noise(range.clone());
-            let rows = stages[0].text.context.shape.batch();
-            let shown = Shown {
-                classes: varied.as_ref().map(|varied| varied.noised(&mut noise)),
-                beside: self.beside(kit.request, seen.as_ref(), &mut noise, rows)?,
-            };
-            let start = self.start(kit, picture.as_ref(), &range, &mut noise)?;
-            let latents = match stage::all(kit, &stages, start, &shown, noise, part).await {
+            let mut shown = picture.as_ref().map(|show| show(&mut noise, rows)).unwrap_or_default();
+            let start = self.start(kit, shown.start.take(), &range)?;
+            let latents = match stage::all(kit, &stages, start, &shown, noise, part, &mut rest.windows).await {
                 Err(error) => {
                     rest.halve_for(kit, error)?;
                     continue;
@@ -278,22 +219,19 @@ impl StableDiffusion {
 impl System for StableDiffusion {
     fn settings(&self, models: &Models, request: &Request) -> Result<Settings> {
         let factor = self.vae.factor();
+        let decided = self.picture.decide(request, factor, self.refiner.is_some())?;
         let own = Own {
             model: &models.model,
-            size: self.size_by_seen(request)?.or(self.unet.sample_size.map(|size| size.map(|side| side * factor))),
-            as_picture: matches!(self.variant.picture, Uses::ToStart(_) | Uses::ToRefine(_)),
+            size: self.unet.sample_size.map(|size| size.map(|side| side * factor)),
+            of_picture: decided.size,
             factor,
             steps: self.variant.steps,
-            portion: self.portion(request)?,
+            portion: decided.portion,
             guidance: self.variant.guidance,
             sampler: None,
             schedule: &self.schedule,
         };
         let settings = Settings::of(request, &own)?;
-        if let Some(noising) = &self.noising {
-            noising.level(request)?;
-        }
-        self.reader.iter().try_for_each(|reader| reader.check(request))?;
         if let Some((refiner, refining)) = self.refining(request, &settings)? {
             refining.sampler(&refiner.schedule)?;
         }
@@ -304,16 +242,13 @@ impl System for StableDiffusion {
         let (mut parts, mut cuts) = (Vec::new(), Vec::new());
         for stage in self.stages(models, request, settings)? {
             let named = |part| stage.models.named(part);
-            let cut = stage.system.cut(executor, (request, &stage.settings), &stage.text.shape(), request.batch)?;
+            let size = stage.system.size(&stage.settings);
+            let cut =
+                stage.system.cut(executor, (request, &stage.settings), &stage.text.shape(), request.batch, size)?;
             cuts.extend(cut.parts().into_iter().map(named));
             parts.extend(stage.text.parts.into_iter().map(named));
         }
-        if self.variant.picture == Uses::ToEdit || matches!(settings.portion, Portion::Last(_)) {
-            parts.push(encode::part(&self.vae, [settings.height, settings.width])?);
-        }
-        if let Some(reader) = &self.reader {
-            parts.push(reader.part()?);
-        }
+        parts.extend(self.picture.parts(self.encoder(), settings)?);
         let decoder = decode::part(&self.vae, "vae", self.size(settings), request.batch)?;
         Ok(parts.into_iter().chain(cuts).chain([decoder]).collect())
     }
@@ -328,6 +263,7 @@ mod tests {
     use super::*;
     use crate::graph::plan::{Storage, session_bytes};
     use crate::lab::published::SD15;
+    use crate::samplers::Portion;
     use crate::systems::denoise::sampling;
     use crate::tensor::DType;
 
@@ -342,8 +278,7 @@ mod tests {
             vae: Autoencoder::from_json(crate::lab::published::VAE, "vae").unwrap(),
             schedule: samplers::Config::from_json("{}", "scheduler").unwrap(),
             controls: controls.iter().map(control).collect(),
-            noising: None,
-            reader: None,
+            picture: Box::new(start::SdEdit { strength: 0.8, needed: false }),
             refiner: None,
             encoders: Mutex::new(None),
         }
@@ -368,7 +303,9 @@ mod tests {
 
     /// The parts of its UNet for a picture of 512 x 512 with guidance.
     fn cut(controls: &[&str]) -> Cut {
-        sd15(controls).cut(&Executor::Cpu, (&Request::default(), &settings(512)), &[2, 77, 768].into(), 1).unwrap()
+        sd15(controls)
+            .cut(&Executor::Cpu, (&Request::default(), &settings(512)), &[2, 77, 768].into(), 1, [64, 64])
+            .unwrap()
     }
 
     #[test]

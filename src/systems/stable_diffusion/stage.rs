@@ -1,6 +1,7 @@
 //! The stages of a picture: the model's own steps, and then those of its refiner, if it has one (diffusers' "ensemble
 //! of expert denoisers", `denoising_end` and `denoising_start`).
 
+use super::picture::Shown;
 use super::text::{Conditioning, Texts};
 use super::variant::{REFINER, SDXL};
 use super::{StableDiffusion, unet_of};
@@ -12,15 +13,8 @@ use crate::systems::kit::Kit;
 use crate::systems::part::Models;
 use crate::systems::request::Request;
 use crate::systems::settings::Settings;
+use crate::systems::windows::Windows;
 use crate::tensor::{Shape, Tensor};
-
-/// What the steps of some pictures are shown of the request's picture.
-pub(super) struct Shown {
-    /// Vectors in the place of classes, a row for each picture.
-    pub classes: Option<Tensor>,
-    /// What the UNet sees next to the latents ([`Given::beside`]).
-    pub beside: Option<Tensor>,
-}
 
 /// One model's steps.
 pub(super) struct Stage<'s, 'm, T> {
@@ -129,15 +123,18 @@ impl<'k> Stage<'_, 'k, Conditioning> {
         shown: &Shown,
         noise: Vec<Generator>,
         told: (usize, usize),
+        windows: Option<&mut Windows>,
     ) -> Result<(Tensor, Vec<Generator>)> {
         let Self { system, settings, text, .. } = self;
         let sampler = || settings.sampler(&system.schedule);
         let [height, width] = system.size(settings);
+        let size = windows.as_ref().map_or([height, width], |windows| windows.size);
         let denoise = Loop {
-            cut: system.cut(kit.executor, (kit.request, settings), &text.context.shape, noise.len())?,
-            given: system.given(kit.request, settings, text, sampler()?.timesteps(), shown)?,
+            cut: system.cut(kit.executor, (kit.request, settings), &text.context.shape, noise.len(), size)?,
+            given: system.given(kit.request, settings, text, sampler()?.timesteps(), shown),
             sampler: &sampler,
             start,
+            windows,
             state: Shape::from([noise.len(), height, width, system.unet.out_channels]),
             noise,
             told,
@@ -160,11 +157,12 @@ pub(super) async fn all<'k>(
     shown: &Shown,
     mut noise: Vec<Generator>,
     (part, parts): (usize, usize),
+    windows: &mut Option<Windows>,
 ) -> Result<Tensor> {
     let steps: usize = stages.iter().map(|stage| stage.steps).sum();
     let mut done = part * steps;
     for stage in stages {
-        let (state, rest) = stage.run(kit, start, shown, noise, (done, parts * steps)).await?;
+        let (state, rest) = stage.run(kit, start, shown, noise, (done, parts * steps), windows.as_mut()).await?;
         (start, noise) = (Start::State(state), rest);
         done += stage.steps;
     }

@@ -53,7 +53,7 @@ impl StableDiffusion {
     pub(super) fn texts(&self, models: &Models, request: &Request, settings: &Settings) -> Result<Texts> {
         let encoders = self.encoders(&models.model, request)?;
         let both = [request.negative.as_deref().unwrap_or(""), &request.prompt];
-        let texts = if self.guided(request, settings) { &both[..] } else { &both[1..] };
+        let texts = if self.guidance(request, settings).rows > 1 { &both[..] } else { &both[1..] };
         let chunks = Chunks::of(&encoders, texts)?;
         let skip = request.conditioning.clip_skip.unwrap_or(self.variant.skip);
         let wanted = Wanted { state: self.variant.state, skip };

@@ -1,17 +1,21 @@
 //! Variations of a picture (Ramesh et al. 2022; diffusers' `StableUnCLIPImg2ImgPipeline`): CLIP's embedding of the
 //! picture, with some noise, conditions the UNet in the place of a class.
 
-use crate::error::{Error, Field, Result};
+use super::picture::{Decided, Reading, Show, Shown, Use};
+use crate::error::{Error, Field, Remedy, Result};
 use crate::image::Preprocessor;
 use crate::models::clip_vision::{Config, Normalizer};
 use crate::models::config::NetworkConfig;
+use crate::models::unet;
 use crate::ops::Op;
 use crate::ops::timestep_embedding::{TimestepEmbedding, frequencies};
 use crate::rng::Generator;
 use crate::samplers;
+use crate::systems::encode::Encoder;
 use crate::systems::kit::{Kit, Phase};
 use crate::systems::part::Part;
 use crate::systems::request::Request;
+use crate::systems::settings::Settings;
 use crate::tensor::{Tensor, Weights};
 use crate::weights::Model;
 
@@ -28,7 +32,7 @@ pub(super) struct Reader {
 }
 
 /// A picture's embedding, and what is done to it.
-pub(super) struct Varied {
+struct Varied {
     /// Of unit variance: noise is added to this.
     normalised: Vec<f32>,
     /// Mean and deviation of embeddings.
@@ -40,17 +44,17 @@ pub(super) struct Varied {
 }
 
 impl Reader {
-    /// Reads what belongs to the encoder; the UNet takes vectors of this width.
+    /// Reads what belongs to the encoder.
     ///
     /// # Errors
     /// If a file is missing, asks for something that is not built, or they do not fit each other.
-    pub fn open(model: &Model, width: usize) -> Result<Self> {
+    pub fn open(model: &Model, unet: &unet::Config) -> Result<Self> {
         let read = |path: &str| Ok::<_, Error>((model.text(path)?, model.path(path).display().to_string()));
         let (text, place) = read("image_encoder/config.json")?;
         let encoder = Config::from_json(&text, &place)?;
         let (text, of_normalizer) = read("image_normalizer/config.json")?;
         let normalizer = Normalizer::from_json(&text, &of_normalizer)?;
-        let wide = encoder.projection;
+        let (wide, width) = (encoder.projection, unet.class_width.unwrap_or(0));
         if normalizer.width != wide || width != 2 * wide {
             let what = format!(
                 "projection_dim is {wide}, but image_normalizer's embedding_dim {}, and the UNet takes {width}, not \
@@ -67,28 +71,13 @@ impl Reader {
         Ok(Self { preprocessor, encoder, schedule })
     }
 
-    /// Whether the request's noise level is one that is known.
-    ///
-    /// # Errors
-    /// If it is not.
-    pub fn check(&self, request: &Request) -> Result<()> {
-        self.schedule.noise_level(request.noise_level.unwrap_or(0)).map(drop)
-    }
-
     /// The encoder.
-    ///
-    /// # Errors
-    /// If it has too many layers.
-    pub fn part(&self) -> Result<Part> {
+    fn part(&self) -> Result<Part> {
         let (graph, wanted) = (self.encoder.graph(ENCODER, 1)?, self.encoder.wanted(ENCODER)?);
         Ok(Part { what: "image encoder".into(), component: ENCODER.into(), graph, wanted, added: None, times: 1 })
     }
 
-    /// Reads the request's picture.
-    ///
-    /// # Errors
-    /// If there is none, or the encoder cannot be loaded or run.
-    pub async fn read(&self, kit: &mut Kit<'_>) -> Result<Varied> {
+    async fn varied(&self, kit: &mut Kit<'_>) -> Result<Varied> {
         let request = kit.request;
         let picture = request.init_image.as_ref().ok_or_else(|| Error::usage("is missing").of(Field::InitImage))?;
         let pixels = self.preprocessor.apply(picture).map_err(|error| error.at("the picture"))?;
@@ -117,9 +106,34 @@ impl Reader {
     }
 }
 
+impl Use for Reader {
+    fn decide(&self, request: &Request, _: usize, _: bool) -> Result<Decided> {
+        if request.init_image.is_none() {
+            let error = Error::usage("this model draws variations of a picture");
+            return Err(error.remedies([Remedy::Give(Field::InitImage)]));
+        }
+        self.schedule.noise_level(request.noise_level.unwrap_or(0))?;
+        Ok(Decided::default())
+    }
+
+    fn parts(&self, _: Encoder<'_>, _: &Settings) -> Result<Vec<Part>> {
+        Ok(vec![self.part()?])
+    }
+
+    fn read<'a, 's: 'a>(&'s self, kit: &'a mut Kit<'_>, _: Encoder<'s>) -> Reading<'a, 's> {
+        Box::pin(async move {
+            let varied = self.varied(kit).await?;
+            let show: Show<'s> =
+                Box::new(move |noise, rows| Shown { classes: Some(varied.noised(noise, rows)), ..Shown::default() });
+            Ok(Some(show))
+        })
+    }
+}
+
 impl Varied {
-    /// The embedding with each generator's own noise, and the noise level: `[generators, 2 * width]`.
-    pub fn noised(&self, generators: &mut [Generator]) -> Tensor {
+    /// The embedding with each generator's own noise, and the noise level, under the last of `rows` texts; without the
+    /// text there is no picture either: `[rows * generators, 2 * width]`.
+    fn noised(&self, generators: &mut [Generator], rows: usize) -> Tensor {
         let (width, (signal, sigma)) = (self.normalised.len(), self.mix);
         let [mean, deviation] = &self.normal;
         let row = |generator: &mut Generator| {
@@ -128,7 +142,8 @@ impl Varied {
             let back = noised.zip(mean.iter().zip(deviation)).map(|(v, (mean, deviation))| v * deviation + mean);
             back.chain(self.level.iter().copied()).collect::<Vec<_>>()
         };
-        let data = generators.iter_mut().flat_map(row).collect();
-        Tensor::new([generators.len(), 2 * width], data)
+        let mut data = vec![0.0; (rows - 1) * generators.len() * 2 * width];
+        data.extend(generators.iter_mut().flat_map(row));
+        Tensor::new([rows * generators.len(), 2 * width], data)
     }
 }

@@ -1,7 +1,14 @@
 //! In what the kinds of Stable Diffusion differ: 1 and 2, XL, XL's refiner, and those that work on a picture.
 
+use super::edit::Editor;
+use super::enlarge::Upscaler;
+use super::picture::Use;
+use super::start::SdEdit;
+use super::unclip::Reader;
+use crate::error::Result;
 use crate::models::clip::State;
 use crate::models::unet;
+use crate::weights::Model;
 
 /// A kind of Stable Diffusion.
 #[derive(Debug)]
@@ -23,33 +30,35 @@ pub struct Variant {
     /// diffusers' default.
     pub guidance: f32,
     /// What becomes of the request's picture.
-    pub picture: Uses,
+    pub(super) picture: fn(&Model, &unet::Config) -> Result<Box<dyn Use>>,
+    /// The channels that the UNet sees of it, next to this number of the latents'.
+    pub beside: fn(usize) -> usize,
+    /// Whether the UNet's classes are levels of that picture's noise; otherwise it has none.
+    pub leveled: bool,
+    /// The VAE's `scaling_factor` whatever its file says, as in diffusers: the first files do not say it.
+    pub scaling: Option<f32>,
     /// Whether the VAE's `force_upcast` is heeded: XL's overflows f16, and files of the others say so for no reason.
     pub upcasts: bool,
 }
 
-/// What a kind uses a picture for that it is given.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Uses {
-    /// To start from, if there is one: by diffusers' default with this share of the noise.
-    ToStart(f64),
-    /// The same, and it draws nothing without.
-    ToRefine(f64),
-    /// To draw others like it.
-    ToVary,
-    /// To edit it: the UNet sees its latents next to its own, as the VAE's encoder gives them.
-    ToEdit,
-    /// To enlarge it: the UNet sees its pixels next to the latents, under noise of a level that it is told.
-    ToEnlarge,
-}
-
-impl Uses {
-    /// The channels that a UNet sees of it, next to this number of the latents'.
-    pub fn channels(self, latents: usize) -> usize {
-        match self {
-            Self::ToEdit => latents,
-            Self::ToEnlarge => 3,
-            Self::ToStart(_) | Self::ToRefine(_) | Self::ToVary => 0,
+impl Variant {
+    /// Whether a UNet has the channels of this kind, and no others.
+    ///
+    /// # Errors
+    /// If it does not: what it has.
+    pub fn check(&self, unet: &unet::Config, latents: usize) -> Result<(), String> {
+        let (inputs, outputs, more, own) = (unet.in_channels, unet.out_channels, (self.beside)(latents), self.class);
+        if [inputs, outputs] != [latents + more, latents] {
+            return Err(format!(
+                "in_channels {inputs} and out_channels {outputs} do not fit a {own}, whose VAE has {latents} latent \
+                 channels and whose UNet takes {more} more: inpainting models are not supported",
+            ));
+        }
+        match unet.classes {
+            Some(classes) if !self.leveled => {
+                Err(format!("num_class_embeds is {classes}, but a {own} has no classes to tell"))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -64,7 +73,10 @@ pub static SD: Variant = Variant {
     pooled: false,
     steps: 25,
     guidance: 7.5,
-    picture: Uses::ToStart(0.8),
+    picture: |_, _| Ok(Box::new(SdEdit { strength: 0.8, needed: false })),
+    beside: |_| 0,
+    leveled: false,
+    scaling: None,
     upcasts: false,
 };
 
@@ -74,20 +86,28 @@ pub static UNCLIP: Variant = Variant {
     fits: |unet| unet.class_width.is_some() && unet.text_time.is_none(),
     steps: 20,
     guidance: 10.0,
-    picture: Uses::ToVary,
+    picture: |model, unet| Ok(Box::new(Reader::open(model, unet)?)),
     ..SD
 };
 
 /// InstructPix2Pix.
-pub static EDITOR: Variant =
-    Variant { class: "StableDiffusionInstructPix2PixPipeline", steps: 100, picture: Uses::ToEdit, ..SD };
+pub static EDITOR: Variant = Variant {
+    class: "StableDiffusionInstructPix2PixPipeline",
+    steps: 100,
+    picture: |_, _| Ok(Box::new(Editor)),
+    beside: |latents| latents,
+    ..SD
+};
 
 /// The x4 upscaler, whose VAE overflows f16 in earnest.
 pub static UPSCALER: Variant = Variant {
     class: "StableDiffusionUpscalePipeline",
     steps: 75,
     guidance: 9.0,
-    picture: Uses::ToEnlarge,
+    picture: |model, unet| Ok(Box::new(Upscaler::open(model, unet)?)),
+    beside: |_| 3,
+    leveled: true,
+    scaling: Some(0.08333),
     upcasts: true,
     ..SD
 };
@@ -100,10 +120,10 @@ pub static SDXL: Variant = Variant {
     state: State::Raw,
     skip: 2,
     pooled: true,
-    steps: 25,
     guidance: 5.0,
-    picture: Uses::ToStart(0.3),
+    picture: |_, _| Ok(Box::new(SdEdit { strength: 0.3, needed: false })),
     upcasts: true,
+    ..SD
 };
 
 /// Stable Diffusion XL's refiner.
@@ -112,6 +132,6 @@ pub static REFINER: Variant = Variant {
     fits: |unet| unet.text_time.is_some_and(|added| added.takes_score()),
     encoders: &["_2"],
     steps: 50,
-    picture: Uses::ToRefine(0.3),
+    picture: |_, _| Ok(Box::new(SdEdit { strength: 0.3, needed: true })),
     ..SDXL
 };
