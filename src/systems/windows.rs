@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_network_that_sees_single_points_predicts_what_it_does_of_the_whole() {
-        for (state, side, count) in [([5, 7], 8, 1), ([17, 16], 16, 2), ([28, 29], 16, 6), ([40, 12], 12, 4)] {
+        for (state, side, count) in [([5, 7], 8, 1), ([17, 16], 16, 2), ([28, 29], 16, 6), ([40, 12], 12, 5)] {
             let shape = [2, state[0], state[1], 3];
             let sample = Tensor::new(shape, (0..6 * state[0] * state[1]).map(|i| (i as f32).sin()).collect());
             let windows = Windows::new(state, side);
