@@ -1,6 +1,7 @@
 //! Which kernels a device gets right. A variant of an op is used on a device only after all cases of that op passed
 //! there; the verdicts are kept in the user's cache folder, by adapter, driver and the shader's text, so that the
-//! check is made once. A variant that fails is put in quarantine, and the op's next one is used.
+//! check is made once. A variant that fails is put in quarantine, and the op's next one is used. So is one that ends the
+//! process: what is being checked is noted meanwhile (`ledger`).
 
 use std::sync::Arc;
 

@@ -41,7 +41,9 @@ impl Gpu {
             }
         }
         let counting = Id::alone("lanes", "the kernel that counts a subgroup's lanes");
-        if let Ok(_note) = ledger.note(vec![counting.clone()]) {
+        if context.caps.subgroups.is_some_and(|[least, most]| least < most)
+            && let Ok(_note) = ledger.note(vec![counting.clone()])
+        {
             context.caps.lanes = lanes::counted(&context).await;
             ledger.judge(&counting, None);
         }

@@ -66,7 +66,7 @@ impl Notes {
     /// Nothing can be done where it fails: without notes a crash is not remembered.
     fn write(&mut self) {
         if self.file.is_none() {
-            self.file = self.store.as_ref().and_then(|store| create(store).ok());
+            self.file = self.store.as_ref().and_then(|store| create(store, self.durable).ok());
         }
         let (Some((_, file)), Ok(mut text)) = (&mut self.file, serde_json::to_vec(&self.running)) else { return };
         // One call writes the whole, so that another thread's crash does not come between the old and the new text.
@@ -79,12 +79,17 @@ impl Notes {
     }
 }
 
-fn create(store: &Store) -> io::Result<(Temporary, File)> {
+fn create(store: &Store, durable: bool) -> io::Result<(Temporary, File)> {
     fs::create_dir_all(store.folder())?;
     let (temporary, file) = Temporary::file(store.folder())?;
     file.try_lock()?;
     let name = temporary.path().with_extension(store.ending(KIND));
-    Ok((temporary.called(&name)?, file))
+    let named = temporary.called(&name)?;
+    if durable {
+        // The name too, where folders can be opened.
+        _ = File::open(store.folder()).and_then(|folder| folder.sync_all());
+    }
+    Ok((named, file))
 }
 
 /// Hands over what the notes of dead processes name, then removes them: those in files whose names end so. The folder
