@@ -29,9 +29,9 @@ impl Section {
         if let Executor::Gpu(gpu, _, if_wrong) = executor {
             let placement = match place(gpu, &graph, storages, &mut |text: &str| tell(&text.into())).await {
                 Err(Error::WrongKernel(_)) if *if_wrong == IfWrong::UseAnyway => {
+                    let variants = survived(gpu, &graph, storages[0])?;
                     let what = format!("{} runs on {} anyway and will be wrong", graph.network, gpu.caps.name);
                     tell(&Message::from(what).remedies([Remedy::set(Field::Device, "cpu")]));
-                    let variants = survived(gpu, &graph, storages[0])?;
                     Some(Placement { graph: graph.clone(), storage: storages[0], variants })
                 }
                 Err(Error::WrongKernel(_)) => None,
