@@ -55,7 +55,7 @@ fn open() -> Option<Arc<Gpu>> {
     pollster::block_on(async {
         let adapters = adapters().await;
         let adapter = select(&Choice::from(choice.as_str()), &adapters).ok()??;
-        Some(Gpu::open(adapter, Sources::default()).await.expect("the adapter opens"))
+        Some(Gpu::open(adapter, Sources::default(), &mut |_| ()).await.expect("the adapter opens"))
     })
 }
 

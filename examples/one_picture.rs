@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use ornstein::error::Result;
+use ornstein::error::{Message, Result};
 use ornstein::gpu::adapter::Choice;
 use ornstein::gpu::shader::Sources;
 use ornstein::systems::Event;
@@ -16,7 +16,8 @@ fn main() -> Result<()> {
     let prompt = arguments.get(1).map_or("a red circle on a blue background", String::as_str);
     let studio = Studio::open(Model::resolve(arguments.get(2).map(AsRef::as_ref))?)?;
     // The best GPU that there is, or the CPU.
-    let device = pollster::block_on(Device::open(&Choice::Auto, None, Sources::default()))?;
+    let warn = &mut |text: &Message| eprintln!("{text}");
+    let device = pollster::block_on(Device::open(&Choice::Auto, None, Sources::default(), warn))?;
     let request = Request { prompt: prompt.into(), seed: 7, ..Request::default() };
     let mut report = |event: Event| match event {
         Event::Warning(text) => eprintln!("{text}"),

@@ -12,9 +12,10 @@ use ornstein::caps::Caps;
 use ornstein::error::Message;
 use ornstein::gpu::Gpu;
 use ornstein::gpu::adapter::{Choice, select, without_gl};
-use ornstein::gpu::admission::{Verdicts, admit_tuning};
+use ornstein::gpu::admission::admit_tuning;
 use ornstein::gpu::check::Check;
 use ornstein::gpu::shader::Sources;
+use ornstein::gpu::verdicts::Verdicts;
 use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::network::{Executor, IfWrong, Network};
@@ -59,7 +60,7 @@ fn trials() -> Vec<Trial> {
             pollster::block_on(the_convolution_itself_takes_over())
         }),
         on_gpu("admission::a_networks_bench_runs_what_is_admitted".into(), |_| a_bench_runs_what_is_admitted()),
-        on_gpu("admission::verdicts_are_kept_and_shown".into(), |_| verdicts_are_kept_and_shown()),
+        on_gpu("admission::verdicts_are_kept_shown_and_forgotten".into(), |_| verdicts_are_kept_shown_and_forgotten()),
         on_gpu("admission::the_fastest_right_variant_is_found_once".into(), |gpu| {
             pollster::block_on(the_fastest_is_found_once(gpu))
         }),
@@ -154,7 +155,7 @@ async fn the_cpu_takes_over() -> Result<(), Failed> {
     let at = tempfile::tempdir()?;
     let adapters = without_gl().await;
     let adapter = select(&Choice::from(adapter().as_str()), &adapters)?.ok_or("no adapter")?;
-    let gpu = Gpu::open(adapter, Sources::with_folder(&plant(at.path(), EVERYWHERE)?)?).await?;
+    let gpu = Gpu::open(adapter, Sources::with_folder(&plant(at.path(), EVERYWHERE)?)?, &mut |_| ()).await?;
     let executor = Executor::Gpu(gpu, DType::F32, IfWrong::UseCpu);
     let mut graph = Graph::new("unet");
     let x = graph.input("x", Kind::Act, [1, 4, 4, 8]);
@@ -185,7 +186,8 @@ async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
     let graph = check.graph()?;
     let lowers = graph.clone().lowered(&adapter.caps)?.nodes.len() > 1;
     for run in 0..2 {
-        let executor = Executor::Gpu(Gpu::open(adapter, Sources::with_folder(&folder)?).await?, act, IfWrong::UseCpu);
+        let gpu = Gpu::open(adapter, Sources::with_folder(&folder)?, &mut |_| ()).await?;
+        let executor = Executor::Gpu(gpu, act, IfWrong::UseCpu);
         let mut said = Vec::new();
         let mut tell = |text: &Message| said.push(text.to_string());
         let mut network = Network::load(&executor, graph.clone(), &[], NoWeights, &mut tell).await?;
@@ -238,7 +240,7 @@ async fn the_fastest_is_found_once(gpu: &Arc<Gpu>) -> Result<(), Failed> {
     graph.output("y", x);
     let chosen = admit_tuning(gpu, &graph, storage, true, &mut |_| ()).await?;
     let tuned = |gpu: &Gpu| {
-        let tuned = gpu.admission.tuned(&gpu.caps);
+        let tuned = gpu.ledger.tuned();
         tuned.into_iter().filter(|(class, _)| class.ends_with(" rows 16 columns 48 terms 48")).collect::<Vec<_>>()
     };
     let found = tuned(gpu);
@@ -261,18 +263,20 @@ async fn the_fastest_is_found_once(gpu: &Arc<Gpu>) -> Result<(), Failed> {
     ensure(tuned(gpu) == found, "it was measured again", "")
 }
 
-/// The tests' adapter, opened as if its driver told a range: so many lanes, or twice or half as many.
-async fn with_a_range(lanes: u32) -> Result<Arc<Gpu>, Failed> {
+/// The tests' adapter, opened as if its driver told a range: so many lanes, or twice or half as many. What is found
+/// there is kept apart by `what`.
+async fn with_a_range(lanes: u32, what: &str) -> Result<Arc<Gpu>, Failed> {
     let adapters = without_gl().await;
     let mut adapter = select(&Choice::from(adapter().as_str()), &adapters)?.ok_or("no adapter")?.clone();
     adapter.caps.subgroups = Some([lanes / 2, 2 * lanes]);
-    Ok(Gpu::open(&adapter, Sources::default()).await?)
+    adapter.caps.driver.push_str(what);
+    Ok(Gpu::open(&adapter, Sources::default(), &mut |_| ()).await?)
 }
 
 /// Only where the driver names one number are there two to compare.
 async fn the_lanes_are_counted(caps: &Caps) -> Result<(), Failed> {
     let Some([lanes, most]) = caps.subgroups.filter(|[least, most]| least == most) else { return Ok(()) };
-    let counted = with_a_range(lanes).await?.caps.subgroup_size();
+    let counted = with_a_range(lanes, "").await?.caps.subgroup_size();
     ensure(counted == Some(most), "counted", &format!("{counted:?}, not {most}"))
 }
 
@@ -281,11 +285,9 @@ async fn a_wrong_count_is_found() -> Result<(), Failed> {
     let adapters = without_gl().await;
     let adapter = select(&Choice::from(adapter().as_str()), &adapters)?.ok_or("no adapter")?;
     let Some([lanes, _]) = adapter.caps.subgroups.filter(|[least, most]| least == most) else { return Ok(()) };
-    let mut gpu = with_a_range(lanes).await?;
+    let mut gpu = with_a_range(lanes, " with a wrong count").await?;
     let context = &mut Arc::get_mut(&mut gpu).ok_or("the device is shared")?.context;
     context.caps.lanes = Some(2 * lanes);
-    // Verdicts on this made-up device are of no other.
-    context.caps.driver.push_str(" with a wrong count");
     let storage = Storage { act: DType::F16, weight: DType::F16 };
     let mut graph = Graph::new("heads");
     let x = graph.input("x", Kind::Act, [1, 64, 32]);
@@ -300,14 +302,21 @@ async fn a_wrong_count_is_found() -> Result<(), Failed> {
     ensure(told || kept, "no cooperative kernel was refused", &said.join("\n"))
 }
 
-fn verdicts_are_kept_and_shown() -> Result<(), Failed> {
+fn verdicts_are_kept_shown_and_forgotten() -> Result<(), Failed> {
     let at = tempfile::tempdir()?;
     draw(at.path(), IN_ONE_TILE, &adapter())?;
     let (devices, said) = ornstein(at.path(), &["devices", "--json"])?;
     let devices: serde_json::Value = serde_json::from_slice(&devices)?;
     let rows = devices["devices"].as_array().ok_or("no devices")?;
-    let wrong: Vec<_> = rows.iter().filter_map(|row| row["kernels"]["wrong"].as_array()).flatten().collect();
+    let wrong: Vec<_> = rows.iter().filter_map(|row| row["edited"]["wrong"].as_array()).flatten().collect();
     let is_large = |kernel: &str| GIVES_WAY.iter().any(|[large, _]| kernel.starts_with(&format!("{large} ")));
     let tile = wrong.iter().any(|row| row["kernel"].as_str().is_some_and(is_large));
-    ensure(tile, &devices.to_string(), &said)
+    ensure(tile, &devices.to_string(), &said)?;
+    let own = rows.iter().filter_map(|row| row["kernels"]["wrong"].as_array()).flatten();
+    ensure(own.count() == 0, "an edit marks the crate's own kernels", &devices.to_string())?;
+    let (forgotten, said) = ornstein(at.path(), &["devices", "--forget"])?;
+    let forgotten = String::from_utf8(forgotten)?;
+    ensure(forgotten.contains("wrong edited kernels"), &forgotten, &said)?;
+    let (nothing, said) = ornstein(at.path(), &["devices", "--forget"])?;
+    ensure(nothing == b"nothing was known of any device\n", "it was not forgotten", &said)
 }

@@ -9,6 +9,7 @@ mod chained;
 mod checkpoints;
 mod cli;
 mod controlnet;
+mod crash;
 mod fetch;
 mod few_steps;
 mod files;
@@ -51,6 +52,9 @@ use linkme::distributed_slice;
 static TRIALS: [fn() -> Vec<Trial>];
 
 fn main() -> ExitCode {
+    if let Some(ended) = crash::child() {
+        return ended;
+    }
     keep_out_of_the_users_cache();
     let arguments = Arguments::from_args();
     let trials: Vec<Trial> = TRIALS.iter().flat_map(|trials| trials()).collect();

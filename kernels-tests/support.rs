@@ -33,7 +33,7 @@ pub fn open(sources: Sources) -> Result<Arc<Gpu>, String> {
         let choice = std::env::var(ADAPTER).unwrap_or_else(|_| "0".into());
         let adapter = select(&Choice::from(choice.as_str()), &adapters).map_err(|e| e.to_string())?;
         let adapter = adapter.ok_or_else(|| format!("{ADAPTER}={choice} is not an adapter"))?;
-        Gpu::open(adapter, sources).await.map_err(|e| e.to_string())
+        Gpu::open(adapter, sources, &mut |_| ()).await.map_err(|e| e.to_string())
     })
 }
 

@@ -6,7 +6,7 @@ mod section;
 use std::sync::Arc;
 
 use crate::error::{Error, Field, Remedy, Result, Warn};
-use crate::gpu::adapter::{Adapter, Choice, adapters, select, without_gl};
+use crate::gpu::adapter::{Adapter, Choice, adapters, hardware, select, without_gl};
 use crate::gpu::shader::Sources;
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
@@ -38,27 +38,31 @@ pub enum IfWrong {
 
 impl Executor {
     /// Opens the device that `choice` means, with activations in `dtype`, or in the device's best where that is
-    /// `None`, and with kernels made from `sources`.
+    /// `None`, and with kernels made from `sources`. `tell` is told what is wrong with a device that was opened, or
+    /// passed over by [`Choice::Auto`].
     ///
     /// # Errors
     /// If no adapter fits, it cannot be opened, or it cannot compute in that type; if it would be the CPU, which runs
     /// no kernels, and `sources` are not the built-in ones.
-    pub async fn open(choice: &Choice, dtype: Option<DType>, sources: Sources) -> Result<Self> {
-        let found = find(choice).await?;
-        let Some(adapter) = found else {
-            return if sources.are_builtin() { Ok(Self::Cpu) } else { Err(no_kernels_on_the_cpu()) };
+    pub async fn open(choice: &Choice, dtype: Option<DType>, sources: Sources, tell: &mut Warn<'_>) -> Result<Self> {
+        let cpu = if sources.are_builtin() { Ok(Self::Cpu) } else { Err(no_kernels_on_the_cpu()) };
+        let opened = match (choice, find(choice).await?) {
+            (Choice::Auto, _) => open_best(&sources, tell).await?,
+            (_, Some(adapter)) => Some(open(&adapter, sources, tell).await?),
+            (_, None) => None,
         };
+        let Some(gpu) = opened else { return cpu };
+        let if_wrong = if *choice == Choice::Auto { IfWrong::UseCpu } else { IfWrong::UseAnyway };
         let act = match dtype {
-            Some(DType::F16) if !adapter.caps.f16 => {
-                return Err(Error::device(format!("{} has no f16", adapter.caps.name))
-                    .remedies([Remedy::set(Field::Dtype, "f32")]));
+            Some(DType::F16) if !gpu.caps.f16 => {
+                let error = Error::device(format!("{} has no f16", gpu.caps.name));
+                return Err(error.remedies([Remedy::set(Field::Dtype, "f32")]));
             }
             Some(dtype) => dtype,
-            None if adapter.caps.f16 => DType::F16,
+            None if gpu.caps.f16 => DType::F16,
             None => DType::F32,
         };
-        let if_wrong = if *choice == Choice::Auto { IfWrong::UseCpu } else { IfWrong::UseAnyway };
-        Ok(Self::Gpu(Gpu::open(&adapter, sources).await?, act, if_wrong))
+        Ok(Self::Gpu(gpu, act, if_wrong))
     }
 
     /// The adapter's name, or `cpu`.
@@ -91,9 +95,28 @@ fn no_kernels_on_the_cpu() -> Error {
     Error::device(what).of(Field::Shaders).remedies([Remedy::Other(Field::Device)])
 }
 
-/// GL drivers are asked only if no other adapter fits: asking them is slow and some write to stderr.
+async fn open(adapter: &Adapter, sources: Sources, tell: &mut Warn<'_>) -> Result<Arc<Gpu>> {
+    Gpu::open(adapter, sources, &mut |text: &str| tell(&text.into())).await
+}
+
+/// The best hardware adapter that can be opened. GL's are asked only if no other can.
+async fn open_best(sources: &Sources, tell: &mut Warn<'_>) -> Result<Option<Arc<Gpu>>> {
+    for gl in [false, true] {
+        let adapters = if gl { adapters().await } else { without_gl().await };
+        for adapter in hardware(&adapters).into_iter().filter(|adapter| gl == (adapter.caps.backend == "gl")) {
+            match open(adapter, sources.clone(), tell).await {
+                Err(Error::Device(what)) => tell(&what),
+                opened => return opened.map(Some),
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The adapter that is named. GL drivers are asked only if no other adapter fits: asking them is slow and some write to
+/// stderr.
 async fn find(choice: &Choice) -> Result<Option<Adapter>> {
-    if *choice == Choice::Cpu {
+    if matches!(choice, Choice::Auto | Choice::Cpu) {
         return Ok(None);
     }
     if let Ok(Some(adapter)) = select(choice, &without_gl().await) {

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use strsim::damerau_levenshtein;
 
-use crate::error::{Error, Result, message};
+use crate::error::{Error, Message, Result, message};
 use crate::gpu::adapter::Choice;
 use crate::gpu::shader::Sources;
 use crate::network::Executor;
@@ -113,11 +113,17 @@ impl DeviceArgs {
     /// Opens the device, and says so on stderr where `auto` had to take the CPU.
     fn open(&self, sources: Sources) -> Result<Executor> {
         let choice = Choice::from(self.device.as_str());
-        let executor = pollster::block_on(Executor::open(&choice, self.dtype, sources))?;
+        let executor = self.open_as(&choice, sources)?;
         if choice == Choice::Auto && matches!(executor, Executor::Cpu) {
-            warn("no hardware GPU was found: computing on the CPU");
+            warn("no hardware GPU can be used: computing on the CPU");
         }
         Ok(executor)
+    }
+
+    /// Opens the device of that choice, and says on stderr what is wrong with it.
+    fn open_as(&self, choice: &Choice, sources: Sources) -> Result<Executor> {
+        let tell = &mut |text: &Message| warn(&text.said(flag));
+        pollster::block_on(Executor::open(choice, self.dtype, sources, tell))
     }
 }
 

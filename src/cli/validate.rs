@@ -93,7 +93,7 @@ impl Validate {
             warn("no hardware GPU was found: checking the first software adapter");
             choice = Choice::Index(0);
         }
-        match pollster::block_on(Executor::open(&choice, self.device.dtype, sources))? {
+        match self.device.open_as(&choice, sources)? {
             Executor::Gpu(gpu, ..) => Ok(gpu),
             Executor::Cpu => {
                 Err(Error::device("there is no adapter to check: `ornstein devices` lists what was found"))

@@ -44,6 +44,19 @@ impl Temporary {
         &self.0
     }
 
+    /// Gives it another name, under which it is removed in the end.
+    ///
+    /// # Errors
+    /// If it cannot have that name; it is removed then.
+    pub fn called(mut self, name: &Path) -> io::Result<Self> {
+        let mut present = present();
+        fs::rename(&self.0, name)?;
+        present.iter_mut().filter(|path| **path == self.0).for_each(|path| *path = name.to_path_buf());
+        self.0 = name.to_path_buf();
+        drop(present);
+        Ok(self)
+    }
+
     /// Gives it the name under which it stays. A file that is there already is replaced.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Adapters: which there are, which one is meant, and what each can do, as [`Caps`].
 
+use std::cmp::Reverse;
+
 use crate::caps::{Caps, CoopMatrix, DeviceType};
 use crate::error::{Error, Field, Remedy, Result, ten};
 
@@ -62,7 +64,7 @@ pub fn select<'a>(choice: &Choice, adapters: &'a [Adapter]) -> Result<Option<&'a
     let called = |a: &&Adapter, name| if is_backend(name) { a.caps.backend == name } else { is_called(&a.caps, name) };
     let (wanted, found) = match choice {
         Choice::Cpu => return Ok(None),
-        Choice::Auto => return Ok(adapters.iter().filter(|a| rank(a) > 0).max_by_key(|a| rank(a))),
+        Choice::Auto => return Ok(hardware(adapters).first().copied()),
         Choice::Index(index) => (index.to_string(), adapters.get(*index)),
         Choice::Name(name) => (name.clone(), adapters.iter().find(|a| called(a, name))),
     };
@@ -73,6 +75,14 @@ pub fn select<'a>(choice: &Choice, adapters: &'a [Adapter]) -> Result<Option<&'a
         let error = Error::device(format!("{wanted} fits no adapter: {there}; `ornstein devices` lists them"));
         error.of(Field::Device).remedies([Remedy::set(Field::Device, "cpu")])
     })
+}
+
+/// The adapters that [`Choice::Auto`] takes, the best first.
+pub fn hardware(adapters: &[Adapter]) -> Vec<&Adapter> {
+    // Of equals the last.
+    let mut hardware: Vec<_> = adapters.iter().rev().filter(|a| rank(a) > 0).collect();
+    hardware.sort_by_key(|a| Reverse(rank(a)));
+    hardware
 }
 
 /// Whether the name is part of the adapter's. A software renderer behind GL is not taken for the Vulkan one of the

@@ -1,114 +1,20 @@
 //! Which kernels a device gets right. A variant of an op is used on a device only after all cases of that op passed
 //! there; the verdicts are kept in the user's cache folder, by adapter, driver and the shader's text, so that the
-//! check is made once. A variant that fails is put in quarantine, and the op's next one is used.
+//! check is made once. A variant that fails is put in quarantine, and the op's next one is used. So is one that ends the
+//! process: what is being checked is noted meanwhile (`ledger`).
 
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 use super::Gpu;
-use super::check::{Check, Checked, variants};
+use super::check::{Check, Checked, ids, variants};
 use super::shader::Dialect;
+use super::store::hash;
 use super::tune::{self, Tuned};
-use crate::cache;
-use crate::caps::Caps;
-use crate::error::{Error, Result, Tell};
-use crate::files::read_text;
+use super::verdicts::Id;
+use crate::error::{Error, Field, Remedy, Result, Tell};
 use crate::graph::plan::Storage;
 use crate::graph::{Graph, Node};
 use crate::ops::{Row, TABLE, Variant};
-
-/// What is known of the kernels of one adapter with one driver.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Verdicts {
-    /// The adapter's name.
-    pub adapter: String,
-    /// The driver for which they hold: with another all is checked anew.
-    pub driver: String,
-    /// For each kernel (op, variant, shader, storage, constants, hash of its text) null if it passed; for each variant
-    /// that failed, without constants, why.
-    pub kernels: BTreeMap<String, Option<String>>,
-    /// For each class of shapes that was met, which of the right variants was the fastest.
-    #[serde(default)]
-    pub tuned: BTreeMap<String, Tuned>,
-}
-
-impl Verdicts {
-    /// Those kept for this adapter and driver: empty if there are none, or they cannot be read.
-    pub fn load(caps: &Caps) -> Self {
-        let fresh = Self { adapter: caps.name.clone(), driver: caps.driver.clone(), ..Self::default() };
-        let text = file(caps, "json").and_then(|path| read_text(&path).ok());
-        let kept = text.and_then(|text| serde_json::from_str::<Self>(&text).ok());
-        kept.filter(|kept| (&kept.adapter, &kept.driver) == (&fresh.adapter, &fresh.driver)).unwrap_or(fresh)
-    }
-
-    fn save(&self, caps: &Caps) {
-        if let (Some(path), Ok(text)) = (file(caps, "json"), serde_json::to_vec_pretty(self)) {
-            cache::keep(&path, &text);
-        }
-    }
-
-    /// Kernels that passed, and those that did not with the reason.
-    pub fn summary(&self) -> (usize, Vec<(&str, &str)>) {
-        let failed = self.kernels.iter().filter_map(|(kernel, why)| Some((kernel.as_str(), why.as_deref()?)));
-        let failed: Vec<_> = failed.collect();
-        (self.kernels.len() - failed.len(), failed)
-    }
-}
-
-/// The file with this extension of an adapter with its backend and driver.
-pub(super) fn file(caps: &Caps, extension: &str) -> Option<PathBuf> {
-    let id = hash(&(&caps.name, &caps.backend, &caps.driver));
-    Some(cache::folder()?.join("kernels").join(format!("{id:016x}.{extension}")))
-}
-
-pub(super) fn hash(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// A device's verdicts, read when they are first needed.
-#[derive(Debug, Default)]
-pub struct Admission(Mutex<Option<Verdicts>>);
-
-impl Admission {
-    fn with<T>(&self, caps: &Caps, use_them: impl FnOnce(&mut Verdicts) -> T) -> T {
-        let mut verdicts = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        use_them(verdicts.get_or_insert_with(|| Verdicts::load(caps)))
-    }
-
-    fn known(&self, caps: &Caps, kernel: &str) -> Option<Option<String>> {
-        self.with(caps, |verdicts| verdicts.kernels.get(kernel).cloned())
-    }
-
-    /// How many variants failed so far.
-    fn quarantined(&self, caps: &Caps) -> usize {
-        self.with(caps, |verdicts| verdicts.kernels.values().flatten().count())
-    }
-
-    /// Changes the verdicts, and keeps them.
-    fn keep(&self, caps: &Caps, change: impl FnOnce(&mut Verdicts)) {
-        self.with(caps, |verdicts| {
-            change(verdicts);
-            verdicts.save(caps);
-        });
-    }
-
-    /// What was measured so far, by class of shapes.
-    pub fn tuned(&self, caps: &Caps) -> BTreeMap<String, Tuned> {
-        self.with(caps, |verdicts| verdicts.tuned.clone())
-    }
-
-    /// The name of the fastest of these variants for a class, where that is known.
-    fn fastest(&self, caps: &Caps, class: &str, kernels: u64) -> Option<String> {
-        let of_these = |tuned: &&Tuned| tuned.kernels == kernels;
-        self.with(caps, |verdicts| verdicts.tuned.get(class).filter(of_these)?.fastest().map(str::to_string))
-    }
-}
 
 /// For every node of a graph, in order, the place of the variant that this device should run: one that it gets right,
 /// and where that pays the fastest of those. Kernels not met before are checked now, and `tell` is told of that, and
@@ -143,7 +49,7 @@ pub async fn admit_tuning(
     let caps = gpu.caps.storing(storage.act, storage.weight);
     // A kernel that fails takes its whole variant with it, so what was chosen before it is chosen anew.
     loop {
-        let quarantined = gpu.admission.quarantined(&gpu.caps);
+        let quarantined = gpu.ledger.quarantined();
         let mut chosen = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
             let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));
@@ -155,7 +61,7 @@ pub async fn admit_tuning(
                 false => asked.first_right(&mut say).await?,
             });
         }
-        if gpu.admission.quarantined(&gpu.caps) == quarantined {
+        if gpu.ledger.quarantined() == quarantined {
             return Ok(chosen);
         }
     }
@@ -195,9 +101,10 @@ impl Asked<'_> {
     /// The fastest right variant. While it is known and right, no other is checked.
     async fn fastest(&self, say: &mut Say<'_>) -> Result<usize> {
         let Self { gpu, storage, .. } = *self;
-        let ids: Vec<_> = self.variants.iter().map(|v| self.ids(v)).collect::<Result<_>>()?;
-        let (class, kernels) = (tune::class(self.graph, self.node, storage), hash(&ids));
-        let known = gpu.admission.fastest(&gpu.caps, &class, kernels);
+        let ids: Vec<_> = self.variants.iter().map(|v| self.id(v)).collect::<Result<_>>()?;
+        let texts: Vec<_> = ids.iter().map(|id| [&id.whole, &id.exact]).collect();
+        let (class, kernels) = (tune::class(self.graph, self.node, storage), hash(&texts));
+        let known = gpu.ledger.fastest(&class, kernels);
         if let Some(index) = self.variants.iter().position(|v| known.as_deref() == Some(v.name))
             && self.is_right(index, say).await?
         {
@@ -213,7 +120,7 @@ impl Asked<'_> {
         let seconds = tune::time(gpu, self.graph, self.node, storage, self.variants, &right).await?;
         let tuned = Tuned { kernels, seconds };
         let index = self.variants.iter().position(|v| tuned.fastest() == Some(v.name)).unwrap_or(first);
-        gpu.admission.keep(&gpu.caps, |verdicts| drop(verdicts.tuned.insert(class, tuned)));
+        gpu.ledger.tune(&class, &tuned, ids.iter().any(|id| id.edit != 0));
         Ok(index)
     }
 
@@ -221,40 +128,31 @@ impl Asked<'_> {
     /// the variant is put in quarantine.
     async fn is_right(&self, index: usize, say: &mut Say<'_>) -> Result<bool> {
         let Self { gpu, storage, .. } = *self;
-        let (op, elem, adapter) = (self.node.op.name(), self.dialect.elem, &gpu.caps.name);
+        let (op, adapter) = (self.node.op.name(), &gpu.caps.name);
         let variant = &self.variants[index];
-        let [whole, kernel] = self.ids(variant)?;
-        if matches!(gpu.admission.known(&gpu.caps, &whole), Some(Some(_))) {
+        let id = self.id(variant)?;
+        if gpu.ledger.wrong(&id).is_some() {
             return Ok(false);
         }
-        if gpu.admission.known(&gpu.caps, &kernel).is_some() {
+        if gpu.ledger.right(&id) {
             return Ok(true);
         }
+        // Until the verdict is kept.
+        let _note = gpu.ledger.note(vec![id.clone()])?;
         say(Notice::Checking);
         let wrong = check(gpu, op, variant, storage).await?;
         if let Some(why) = &wrong {
             let next = self.variants.get(index + 1).map(|v| format!(", {} instead", v.name)).unwrap_or_default();
-            let what = format!("{op} {} in {elem} is wrong on {adapter}", variant.name);
-            say(Notice::Wrong(format!("{what} and will not be used there{next}: {why}")));
+            let what = format!("{} is wrong on {adapter} and will not be used there", id.words);
+            say(Notice::Wrong(format!("{what}{next}: {why}")));
         }
-        let (id, right) = if wrong.is_some() { (whole, false) } else { (kernel, true) };
-        gpu.admission.keep(&gpu.caps, |verdicts| drop(verdicts.kernels.insert(id, wrong)));
+        let right = wrong.is_none();
+        gpu.ledger.judge(&id, wrong);
         Ok(right)
     }
 
-    /// What verdicts are about: the variant as a whole, which is what fails, and the kernel with its constants, which
-    /// is what passes. Both with a hash of the text.
-    fn ids(&self, variant: &Variant) -> Result<[String; 2]> {
-        let Dialect { elem, weight, .. } = self.dialect;
-        let text = self.gpu.sources.of_launch(&variant.launch, self.dialect)?.text;
-        let constants: String =
-            variant.launch.constants.iter().map(|(name, value)| format!(" {name}={value}")).collect();
-        let hash = hash(&(env!("CARGO_PKG_VERSION"), text));
-        let id = |constants: &str| {
-            let (op, name, shader) = (self.node.op.name(), variant.name, variant.launch.shader);
-            format!("{op} {name} {shader} {elem}-{weight}{constants} {hash:016x}")
-        };
-        Ok([id(""), id(&constants)])
+    fn id(&self, variant: &Variant) -> Result<Id> {
+        Id::of(&self.gpu.sources, self.node.op.name(), variant, self.dialect)
     }
 }
 
@@ -279,4 +177,22 @@ async fn check(gpu: &Arc<Gpu>, op: &str, wanted: &Variant, storage: Storage) -> 
         }
     }
     Ok(None)
+}
+
+/// For every node of a graph, in order, the place of the first variant that no run failed to survive, whether the
+/// device gets it right or not.
+///
+/// # Errors
+/// If a node has none.
+pub fn survived(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage) -> Result<Vec<usize>> {
+    let first = |node: &Node| {
+        for (index, id) in ids(gpu, graph, node, storage)?.enumerate() {
+            if !gpu.ledger.ended(&id?) {
+                return Ok(index);
+            }
+        }
+        let what = format!("{}: every {} kernel ended an earlier run on {}", node.name, node.op.name(), gpu.caps.name);
+        Err(Error::device(what).remedies([Remedy::Other(Field::Device)]))
+    };
+    graph.nodes.iter().map(|node| first(node).map_err(|e| e.at(&node.name))).collect()
 }

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use super::shader::Dialect;
+use super::verdicts::Id;
 use super::{Gpu, Session};
 use crate::error::Result;
-use crate::graph::Graph;
 use crate::graph::plan::Storage;
+use crate::graph::{Graph, Node};
 use crate::ops::case::{Difference, Expected};
 use crate::ops::{Case, Kind, Op, Variant};
 use crate::tensor::{NoWeights, Tensor};
@@ -76,19 +78,46 @@ impl Check {
     /// Runs the op's variant of that number.
     ///
     /// # Errors
-    /// As [`Session::new`] and [`Session::run`]. A wrong output is not an error but a fault.
+    /// As [`Session::new`] and [`Session::run`], and if an earlier run did not survive it. A wrong output is not an
+    /// error but a fault.
     pub async fn variant(&self, gpu: &Arc<Gpu>, variant: usize) -> Result<Checked> {
-        self.run(self.session(gpu, variant)?).await
+        self.run(gpu, self.graph()?, variant).await
     }
 
-    /// Runs a session of [`Check::graph`], or of what that is lowered to.
+    /// Runs the nodes that take the op's place in a network on this device ([`Graph::lowered`]).
     ///
     /// # Errors
-    /// As [`Session::run`].
-    pub async fn run(&self, session: Session) -> Result<Checked> {
+    /// As [`Check::variant`].
+    pub async fn lowered(&self, gpu: &Arc<Gpu>) -> Result<Checked> {
+        self.run(gpu, self.graph()?.lowered(&gpu.caps)?, 0).await
+    }
+
+    /// Compiles and runs a graph that computes the same, with every node's variant of that number. Meanwhile a note
+    /// says so.
+    async fn run(&self, gpu: &Arc<Gpu>, graph: Graph, variant: usize) -> Result<Checked> {
+        let mut running = Vec::new();
+        for node in &graph.nodes {
+            running.extend(ids(gpu, &graph, node, self.storage)?.nth(variant).transpose()?);
+        }
+        let _note = gpu.ledger.note(running)?;
+        let session = Session::choosing(gpu, graph, &NoWeights, self.storage, &|_| variant)?;
         let difference = self.expected.compare(&session.run_poisoned().await?);
         Ok(Checked { session, difference, fault: self.expected.fault(&difference) })
     }
+}
+
+/// What verdicts are about, for each variant of a node.
+pub(super) fn ids(
+    gpu: &Gpu,
+    graph: &Graph,
+    node: &Node,
+    Storage { act, weight }: Storage,
+) -> Result<impl Iterator<Item = Result<Id>>> {
+    let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));
+    let variants = node.op.variants(&inputs, output, &gpu.caps.storing(act, weight))?;
+    let dialect = Dialect::of(Storage { act, weight }, &inputs, output, gpu.caps.native_f16());
+    let name = node.op.name();
+    Ok(variants.into_iter().map(move |variant| Id::of(&gpu.sources, name, &variant, dialect)))
 }
 
 /// The variants of a case in this storage on a device, in the order in which [`Check::variant`] numbers them.

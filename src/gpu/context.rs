@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::adapter::Adapter;
+use super::opening::{self, Opened};
 use super::pipelines::Pipelines;
 use super::shader::Sources;
 use crate::caps::Caps;
@@ -13,6 +14,8 @@ use crate::error::{Error, Field, Remedy, Result};
 pub struct Context {
     /// What the device can do.
     pub caps: Caps,
+    /// What its adapter announces and its driver refused.
+    pub without: Vec<String>,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) pipelines: Pipelines,
@@ -23,28 +26,13 @@ pub struct Context {
 }
 
 impl Context {
-    /// Opens a device with all of the adapter's limits, for kernels made from these sources.
+    /// Opens a device with all of the adapter's limits, for kernels made from these sources. Features in `without` are
+    /// not asked for.
     ///
     /// # Errors
     /// If the driver refuses.
-    pub async fn open(adapter: &Adapter, sources: Sources) -> Result<Self> {
-        let wanted = wgpu::Features::SHADER_F16
-            | wgpu::Features::SUBGROUP
-            | wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::PIPELINE_CACHE
-            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
-            | wgpu::Features::PASSTHROUGH_SHADERS;
-        let features = adapter.inner.features() & wanted;
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("ornstein"),
-            required_features: features,
-            required_limits: adapter.inner.limits(),
-            experimental_features: experimental(features),
-            ..Default::default()
-        };
-        let opened = adapter.inner.request_device(&descriptor).await;
-        let name = &adapter.caps.name;
-        let (device, queue) = opened.map_err(|e| Error::device(format!("{name} could not be opened: {e}")))?;
+    pub async fn open(adapter: &Adapter, sources: Sources, without: &[String]) -> Result<Self> {
+        let Opened { device, queue, caps, without } = opening::open(adapter, without).await?;
         let failure = Arc::new(Mutex::new(None));
         let (errors, losses) = (Arc::clone(&failure), Arc::clone(&failure));
         device.on_uncaptured_error(Arc::new(move |error| keep_first(&errors, explain(&error))));
@@ -53,9 +41,8 @@ impl Context {
                 keep_first(&losses, Error::device(format!("the device was lost: {message}")));
             }
         });
-        let caps = adapter.caps.clone();
         let pipelines = Pipelines::open(&device, &caps);
-        Ok(Self { caps, device, queue, pipelines, sources, failure })
+        Ok(Self { caps, without, device, queue, pipelines, sources, failure })
     }
 
     /// The first error since the last look, if there was one.
@@ -101,21 +88,6 @@ impl Context {
         readback.unmap();
         Ok(bytes)
     }
-}
-
-/// The leave to use features that wgpu calls experimental, for a device that has one.
-fn experimental(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
-    if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-        return wgpu::ExperimentalFeatures::disabled();
-    }
-    // SAFETY: wgpu asks for an acknowledgement that such a feature may have undefined behaviour that wgpu does not
-    // find. What is known of cooperative matrices: a load or store of a matrix is not checked against the end of its
-    // array. They are in `cores/gemm_coop.wgsl` and `cores/attention_coop.wgsl` alone, in workgroup memory, at places
-    // that follow from the constants that its arrays are sized by, and a launch is only made where these fit the
-    // device (`ops::product::gemm`, `ops::attention`). And naga's barriers leave it to the driver to make workgroup
-    // memory visible (gfx-rs/wgpu#8805): a wrong result, not a wrong place, and mended in `shader::visible`. For a
-    // user's own files neither holds: `docs/kernels.md` says so.
-    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
 /// The first error since somebody looked.

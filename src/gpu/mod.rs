@@ -9,12 +9,17 @@ pub mod context;
 pub mod device;
 pub mod kernels;
 mod lanes;
+pub mod ledger;
 pub mod memory;
+mod notes;
+mod opening;
 mod pipelines;
 pub mod session;
 pub mod shader;
+mod store;
 pub mod timer;
 pub mod tune;
+pub mod verdicts;
 
 pub use device::Gpu;
 pub use session::Session;

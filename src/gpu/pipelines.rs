@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use super::admission::{file, hash};
+use super::store::{Store, hash};
 use crate::cache;
 use crate::caps::Caps;
 use crate::files::{DATA, read};
@@ -24,7 +24,7 @@ pub(super) struct Pipelines {
 impl Pipelines {
     /// With what an earlier run kept for this adapter and driver.
     pub fn open(device: &wgpu::Device, caps: &Caps) -> Self {
-        let path = file(caps, "pipelines");
+        let path = Store::of(caps).map(|store| store.file("pipelines"));
         let data = path.as_ref().and_then(|path| read(path, DATA).ok()).and_then(whole);
         let kept = Mutex::new(data.as_ref().map_or(0, Vec::len));
         let label = Some("kernels");

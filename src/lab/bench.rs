@@ -137,7 +137,7 @@ impl<'a> Bench<'a> {
             None => (Clock::Wall, serde_json::json!({ "name": "cpu", "threads": threads })),
             Some(timer) => (timer.clock(), serde_json::json!(timer.gpu().caps)),
         };
-        let tuned = self.timer.map(|timer| timer.gpu().admission.tuned(&timer.gpu().caps)).unwrap_or_default();
+        let tuned = self.timer.map(|timer| timer.gpu().ledger.tuned()).unwrap_or_default();
         Device { label: self.label.clone(), clock, ceilings: self.probes.ceilings(), tuned, caps }
     }
 

@@ -3,6 +3,7 @@
 use super::{Executor, IfWrong, Placement, place};
 use crate::error::{Error, Field, Message, Remedy, Result, Warn};
 use crate::gpu::Session;
+use crate::gpu::admission::survived;
 use crate::graph::interpret::{Interpreter, Observe};
 use crate::graph::plan::{Storage, peak_host_bytes};
 use crate::graph::{Graph, Outputs};
@@ -28,10 +29,10 @@ impl Section {
         if let Executor::Gpu(gpu, _, if_wrong) = executor {
             let placement = match place(gpu, &graph, storages, &mut |text: &str| tell(&text.into())).await {
                 Err(Error::WrongKernel(_)) if *if_wrong == IfWrong::UseAnyway => {
+                    let variants = survived(gpu, &graph, storages[0])?;
                     let what = format!("{} runs on {} anyway and will be wrong", graph.network, gpu.caps.name);
                     tell(&Message::from(what).remedies([Remedy::set(Field::Device, "cpu")]));
-                    let (graph, variants) = (graph.clone(), vec![0; graph.nodes.len()]);
-                    Some(Placement { graph, storage: storages[0], variants })
+                    Some(Placement { graph: graph.clone(), storage: storages[0], variants })
                 }
                 Err(Error::WrongKernel(_)) => None,
                 placed => Some(placed?),

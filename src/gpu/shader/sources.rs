@@ -73,6 +73,11 @@ impl Sources {
         self.own.is_empty()
     }
 
+    /// The files that stand before built-in ones, by path, with their texts.
+    pub fn edited(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.own.iter().map(|(path, file)| (path.as_str(), &*file.text))
+    }
+
     /// The whole WGSL of what a launch runs in a dialect.
     ///
     /// # Errors

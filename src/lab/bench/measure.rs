@@ -15,7 +15,7 @@ use crate::gpu::check::{self, Check};
 use crate::gpu::{Clock, Session, Timer};
 use crate::graph::plan::Storage;
 use crate::ops::Case;
-use crate::tensor::{DType, NoWeights};
+use crate::tensor::DType;
 
 /// How long to time one thing.
 #[derive(Debug, Clone, Copy)]
@@ -192,11 +192,10 @@ pub async fn on_gpu<'a>(
     budget: Budget,
 ) -> Result<Measured<'a>> {
     let (gpu, check) = (timer.gpu(), Check::of_case(case, storage)?);
-    let session = match route {
-        Route::Variant(variant) => check.session(gpu, variant),
-        Route::Lowered => Session::new(gpu, check.graph()?.lowered(&gpu.caps)?, &NoWeights, storage),
-    }?;
-    let check::Checked { session, difference, fault } = check.run(session).await?;
+    let check::Checked { session, difference, fault } = match route {
+        Route::Variant(variant) => check.variant(gpu, variant).await?,
+        Route::Lowered => check.lowered(gpu).await?,
+    };
     let watch = fault.is_none().then(|| Watch::of_session(timer, session, budget)).transpose()?;
     Ok(Measured { relative_error: difference.relative, fault, watch })
 }

@@ -13,6 +13,7 @@ use super::{NO_VARIANT, Row, Selection, Verdict, inputs, variants};
 use crate::components::{Component, Components};
 use crate::error::{Error, Field, Remedy, Result};
 use crate::forward::{Prepared, Tensors};
+use crate::gpu::admission::survived;
 use crate::gpu::check::Check;
 use crate::gpu::{Gpu, Session};
 use crate::graph::plan::{Storage, last_reads};
@@ -185,7 +186,9 @@ impl Run<'_> {
 
     /// On the device as it is: what admission would put in the place of wrong kernels is not what is asked.
     async fn on_device(&self, storage: Storage) -> Result<Outputs> {
-        Session::new(self.gpu, self.lowered.clone(), &*self.subject.weights, storage)?.run(&self.inputs()).await
+        let variants = survived(self.gpu, &self.lowered, storage)?;
+        let (graph, weights) = (self.lowered.clone(), &*self.subject.weights);
+        Session::choosing(self.gpu, graph, weights, storage, &|node| variants[node])?.run(&self.inputs()).await
     }
 
     async fn report(&self, act: DType, exact: &Outputs) -> Result<Report> {
