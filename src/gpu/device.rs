@@ -14,6 +14,7 @@ use crate::error::Result;
 /// An opened device with its kernels. It is its [`Context`] too, which is all that making a kernel takes.
 #[derive(Debug)]
 pub struct Gpu {
+    pub(super) adapter: wgpu::Adapter,
     /// The device and its queue.
     pub context: Context,
     /// What was compiled for it.
@@ -30,7 +31,12 @@ impl Gpu {
     pub async fn open(adapter: &Adapter, sources: Sources) -> Result<Arc<Self>> {
         let mut context = Context::open(adapter, sources).await?;
         context.caps.lanes = lanes::counted(&context).await;
-        Ok(Arc::new(Self { context, kernels: Kernels::default(), admission: Admission::default() }))
+        Ok(Arc::new(Self {
+            adapter: adapter.inner.clone(),
+            context,
+            kernels: Kernels::default(),
+            admission: Admission::default(),
+        }))
     }
 }
 

@@ -13,6 +13,7 @@ pub mod memory;
 mod pipelines;
 pub mod session;
 pub mod shader;
+pub mod statistics;
 pub mod timer;
 pub mod tune;
 
