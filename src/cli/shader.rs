@@ -14,6 +14,7 @@ use crate::error::{Error, Field, Remedy, Result, ten};
 use crate::gpu::Gpu;
 use crate::gpu::shader::{Dialect, Prepared, Sources, cores, hlsl, lab, msl, names, no_such, parts, prepare, spirv};
 use crate::gpu::statistics::Compiler;
+use crate::graph::plan::Storage;
 use crate::network::Executor;
 use crate::ops::{Launch, Row, TABLE, Variant};
 use crate::tensor::DType;
@@ -82,6 +83,8 @@ struct Example {
     variants: Vec<&'static str>,
     case: String,
     launch: Launch,
+    /// Of a node of that case: one without activations is in f32.
+    dialect: Dialect,
 }
 
 impl Shader {
@@ -116,7 +119,7 @@ impl Shader {
     fn print(&self, name: &str, sources: &Sources, dialect: Dialect) -> Result<Vec<u8>> {
         let kinds = Caps::kinds(dialect.native_f16, dialect.elem, dialect.weight);
         let example = example(name, self.variant.as_deref(), dialect, &kinds)?;
-        let (text, prepared) = self.prepared(sources, &example, dialect)?;
+        let (text, prepared) = self.prepared(sources, &example)?;
         let text = match self.to {
             To::Wgsl => text,
             To::Spirv if self.json => {
@@ -129,15 +132,15 @@ impl Shader {
         let printed = if self.json {
             format!("{:#}\n", example.json("text", &text))
         } else {
-            let about: String = example.describe(dialect).iter().map(|line| format!("// {line}\n")).collect();
+            let about: String = example.describe().iter().map(|line| format!("// {line}\n")).collect();
             about + &text
         };
         Ok(printed.into_bytes())
     }
 
-    fn prepared(&self, sources: &Sources, example: &Example, dialect: Dialect) -> Result<(String, Prepared)> {
-        let source = sources.of_launch(&example.launch, dialect)?;
-        let mut prepared = prepare(&source, &example.launch, dialect.native_f16)?;
+    fn prepared(&self, sources: &Sources, Example { launch, dialect, .. }: &Example) -> Result<(String, Prepared)> {
+        let source = sources.of_launch(launch, *dialect)?;
+        let mut prepared = prepare(&source, launch, dialect.native_f16)?;
         prepared.trusted |= self.trusted;
         Ok((source.text, prepared))
     }
@@ -145,12 +148,11 @@ impl Shader {
     /// What the device's driver says of the kernel that the device would be given.
     fn statistics(&self, name: &str, sources: Sources, dialect: Dialect) -> Result<Vec<u8>> {
         let gpu = self.gpu(sources)?;
-        let native_f16 = dialect.native_f16 && gpu.caps.native_f16();
-        let dialect = Dialect { native_f16, ..dialect };
+        let dialect = Dialect { native_f16: dialect.native_f16 && gpu.caps.native_f16(), ..dialect };
         let mut caps = gpu.caps.storing(dialect.elem, dialect.weight);
         caps.f16 &= !self.no_f16;
         let example = example(name, self.variant.as_deref(), dialect, &[caps])?;
-        let (_, prepared) = self.prepared(&gpu.sources, &example, dialect)?;
+        let (_, prepared) = self.prepared(&gpu.sources, &example)?;
         let told = Compiler::open(&gpu)?.executables(&prepared)?;
         let printed = if self.json {
             let mut document = example.json("executables", told);
@@ -158,8 +160,7 @@ impl Shader {
             format!("{document:#}\n")
         } else {
             let device = format!("{} {}, {}", gpu.caps.name, gpu.caps.backend, gpu.caps.driver);
-            let about: String =
-                [device].iter().chain(&example.describe(dialect)).map(|line| format!("{line}\n")).collect();
+            let about: String = [device].iter().chain(&example.describe()).map(|line| format!("{line}\n")).collect();
             told.iter().fold(about, |text, executable| format!("{text}{executable}"))
         };
         Ok(printed.into_bytes())
@@ -206,9 +207,9 @@ impl Example {
     }
 
     /// What it was made for, in lines.
-    fn describe(&self, dialect: Dialect) -> [String; 3] {
+    fn describe(&self) -> [String; 3] {
         let Launch { shader, constants, workgroups: [x, y, z], .. } = &self.launch;
-        let (Self { variant, case, .. }, Dialect { elem, weight, .. }) = (self, dialect);
+        let Self { variant, case, dialect: Dialect { elem, weight, .. }, .. } = self;
         let mut sizes = format!("with {x} x {y} x {z} workgroups");
         sizes.extend(constants.iter().map(|(name, value)| format!(", {name} = {value}")));
         let types = format!("{shader}, variant {variant}, activations {elem}, weights {weight}");
@@ -225,6 +226,7 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect, kinds: &[Caps]) 
     }
     let mut variants = Vec::new();
     let mut first = None;
+    let storage = Storage { act: dialect.elem, weight: dialect.weight };
     let cases = || TABLE.iter().flat_map(Row::cases);
     for (case, caps) in kinds.iter().flat_map(|caps| cases().map(move |case| (case, caps))) {
         for Variant { name: found, launch } in case.variants(caps)? {
@@ -235,12 +237,12 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect, kinds: &[Caps]) 
                 variants.push(found);
             }
             if first.is_none() && variant.is_none_or(|wanted| wanted == found) {
-                first = Some((found, case.name(), launch));
+                first = Some((found, Dialect::of_case(storage, &case, dialect.native_f16)?, case.name(), launch));
             }
         }
     }
     match first {
-        Some((variant, case, launch)) => Ok(Example { variant, variants, case, launch }),
+        Some((variant, dialect, case, launch)) => Ok(Example { variant, variants, case, launch, dialect }),
         None if variants.is_empty() => {
             Err(Error::usage(format!("{name} is no op's kernel: only those are launched with known constants")))
         }

@@ -223,8 +223,7 @@ impl<'a> Bench<'a> {
     fn compiled(&self, case: &Case, variant: usize, storage: Storage) -> Summary {
         let told = || {
             let (compiler, gpu) = (self.compiler.as_ref()?, self.timer?.gpu());
-            let types = case.types();
-            let dialect = Dialect::of(storage, &types, &case.op.output(&types).ok()?, gpu.caps.native_f16());
+            let dialect = Dialect::of_case(storage, case, gpu.caps.native_f16()).ok()?;
             let variant = check::variants(gpu, case, storage).ok()?.into_iter().nth(variant)?;
             let mut made = compiler.of_launch(gpu, &variant.launch, dialect).ok()?;
             made.pop().filter(|_| made.is_empty())
