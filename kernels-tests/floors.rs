@@ -43,6 +43,7 @@ const FLOORS: &[(&str, u32)] = &[
 const DOORS: &[(&str, &[&str])] = &[
     ("wgpu::", &["gpu"]),
     ("naga::", &["gpu"]),
+    ("ash::", &["gpu"]),
     ("safetensors::", &["weights"]),
     ("memmap2::", &["weights"]),
     ("flate2::", &["weights"]),

@@ -33,6 +33,7 @@ mod rng;
 mod samplers;
 mod session;
 mod shaders;
+mod statistics;
 mod support;
 mod tokenizer;
 mod translate;

@@ -152,6 +152,12 @@ const CHECKS: &[(&str, Check)] = &[
     ("a_shared_part_is_not_translated_as_a_kernel", |at| {
         refused(at, &["shader", "shared/flat"], 2, &["shared/flat is no op's kernel"])
     }),
+    ("statistics_of_the_cpu_are_refused", |at| {
+        refused(at, &["shader", "matmul", "--stats", "--device", "cpu"], 1, &["compiled for the CPU", "--device"])
+    }),
+    ("a_device_for_a_shaders_text_is_refused", |at| {
+        refused(at, &["shader", "matmul", "--device", "vulkan"], 2, &["--stats"])
+    }),
     ("spirv_as_json_is_refused", |at| refused(at, &["shader", "add", "--to", "spirv", "--json"], 2, &["--json"])),
 ];
 

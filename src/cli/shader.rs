@@ -2,15 +2,21 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
-use super::{ShadersArg, one_of, print, print_json};
+use super::{DeviceArgs, ShadersArg, one_of, print, print_json};
 use crate::caps::Caps;
-use crate::error::{Error, Result, ten};
-use crate::gpu::shader::{Dialect, Sources, cores, hlsl, lab, msl, names, no_such, parts, prepare, spirv};
-use crate::ops::{Case, Launch, Row, TABLE, Variant};
+use crate::error::{Error, Field, Remedy, Result, ten};
+use crate::gpu::Gpu;
+use crate::gpu::shader::{Dialect, Prepared, Sources, cores, hlsl, lab, msl, names, no_such, parts, prepare, spirv};
+use crate::gpu::statistics::Compiler;
+use crate::graph::plan::Storage;
+use crate::network::Executor;
+use crate::ops::{Launch, Row, TABLE, Variant};
 use crate::tensor::DType;
 use crate::weights::{check_writable, write_atomically};
 
@@ -37,12 +43,19 @@ pub(super) struct Shader {
     /// given to a driver if it were built in
     #[arg(long, requires = "name")]
     trusted: bool,
+    /// What the device's driver says of the kernel instead of its text: registers, spills, occupancy and what else it
+    /// counts. Vulkan's drivers for GPUs do
+    #[arg(long, requires = "name", conflicts_with = "to")]
+    stats: bool,
+    /// Whose driver, as for `generate`
+    #[arg(long, default_value = "auto", value_name = "DEVICE", requires = "stats")]
+    device: String,
     /// Where to write it [default: stdout]
     #[arg(short, long, value_name = "FILE", requires = "name")]
     output: Option<PathBuf>,
     #[command(flatten)]
     shaders: ShadersArg,
-    /// One JSON document: the list, or a shader's text with its variants and constants
+    /// One JSON document: the list, or a shader's text or statistics with its variants and constants
     #[arg(long)]
     json: bool,
 }
@@ -70,6 +83,8 @@ struct Example {
     variants: Vec<&'static str>,
     case: String,
     launch: Launch,
+    /// Of a node of that case: one without activations is in f32.
+    dialect: Dialect,
 }
 
 impl Shader {
@@ -84,7 +99,8 @@ impl Shader {
         if let Some(path) = self.output.as_deref().filter(|_| !to_stdout) {
             check_writable(path)?;
         }
-        let bytes = self.print(name, &sources, dialect)?;
+        let bytes =
+            if self.stats { self.statistics(name, sources, dialect) } else { self.print(name, &sources, dialect) }?;
         match self.output.as_deref().filter(|_| !to_stdout) {
             Some(path) => write_atomically(path, &bytes),
             None => print(&bytes),
@@ -101,12 +117,11 @@ impl Shader {
 
     /// What stdout or the file is given.
     fn print(&self, name: &str, sources: &Sources, dialect: Dialect) -> Result<Vec<u8>> {
-        let example = example(name, self.variant.as_deref(), dialect)?;
-        let source = sources.of_launch(&example.launch, dialect)?;
-        let mut prepared = prepare(&source, &example.launch, dialect.native_f16)?;
-        prepared.trusted |= self.trusted;
+        let kinds = Caps::kinds(dialect.native_f16, dialect.elem, dialect.weight);
+        let example = example(name, self.variant.as_deref(), dialect, &kinds)?;
+        let (text, prepared) = self.prepared(sources, &example)?;
         let text = match self.to {
-            To::Wgsl => source.text,
+            To::Wgsl => text,
             To::Spirv if self.json => {
                 return Err(Error::usage("SPIR-V is binary and cannot be part of a JSON document: leave out --json"));
             }
@@ -114,8 +129,51 @@ impl Shader {
             To::Msl => msl(&prepared)?,
             To::Hlsl => hlsl(&prepared)?,
         };
-        let printed = if self.json { example.json(&text) } else { format!("{}{text}", example.describe(dialect)) };
+        let printed = if self.json {
+            format!("{:#}\n", example.json("text", &text))
+        } else {
+            let about: String = example.describe().iter().map(|line| format!("// {line}\n")).collect();
+            about + &text
+        };
         Ok(printed.into_bytes())
+    }
+
+    fn prepared(&self, sources: &Sources, Example { launch, dialect, .. }: &Example) -> Result<(String, Prepared)> {
+        let source = sources.of_launch(launch, *dialect)?;
+        let mut prepared = prepare(&source, launch, dialect.native_f16)?;
+        prepared.trusted |= self.trusted;
+        Ok((source.text, prepared))
+    }
+
+    /// What the device's driver says of the kernel that the device would be given.
+    fn statistics(&self, name: &str, sources: Sources, dialect: Dialect) -> Result<Vec<u8>> {
+        let gpu = self.gpu(sources)?;
+        let dialect = Dialect { native_f16: dialect.native_f16 && gpu.caps.native_f16(), ..dialect };
+        let mut caps = gpu.caps.storing(dialect.elem, dialect.weight);
+        caps.f16 &= !self.no_f16;
+        let example = example(name, self.variant.as_deref(), dialect, &[caps])?;
+        let (_, prepared) = self.prepared(&gpu.sources, &example)?;
+        let told = Compiler::open(&gpu)?.executables(&prepared)?;
+        let printed = if self.json {
+            let mut document = example.json("executables", told);
+            document["device"] = serde_json::json!(gpu.caps);
+            format!("{document:#}\n")
+        } else {
+            let device = format!("{} {}, {}", gpu.caps.name, gpu.caps.backend, gpu.caps.driver);
+            let about: String = [device].iter().chain(&example.describe()).map(|line| format!("{line}\n")).collect();
+            told.iter().fold(about, |text, executable| format!("{text}{executable}"))
+        };
+        Ok(printed.into_bytes())
+    }
+
+    fn gpu(&self, sources: Sources) -> Result<Arc<Gpu>> {
+        match (DeviceArgs { device: self.device.clone(), dtype: Some(self.dtype) }).open(sources)? {
+            Executor::Gpu(gpu, ..) => Ok(gpu),
+            Executor::Cpu => {
+                let what = "no kernel is compiled for the CPU: `ornstein devices` lists adapters";
+                Err(Error::device(what).remedies([Remedy::Other(Field::Device)]))
+            }
+        }
     }
 
     fn list(&self) -> Result<()> {
@@ -133,34 +191,34 @@ impl Shader {
 }
 
 impl Example {
-    fn json(&self, text: &str) -> String {
+    /// With what was asked for under this name.
+    fn json(&self, name: &str, asked: impl Serialize) -> serde_json::Value {
         let constants: serde_json::Map<_, _> =
             self.launch.constants.iter().map(|(name, value)| ((*name).to_string(), (*value).into())).collect();
-        let document = serde_json::json!({
+        serde_json::json!({
             "shader": self.launch.shader,
             "variant": self.variant,
             "variants": self.variants,
             "case": self.case,
             "constants": constants,
             "workgroups": self.launch.workgroups,
-            "text": text,
-        });
-        format!("{document:#}\n")
+            name: asked,
+        })
     }
 
-    /// Comment lines in front of a text: what it was made for.
-    fn describe(&self, dialect: Dialect) -> String {
+    /// What it was made for, in lines.
+    fn describe(&self) -> [String; 3] {
         let Launch { shader, constants, workgroups: [x, y, z], .. } = &self.launch;
-        let (Self { variant, case, .. }, Dialect { elem, weight, .. }) = (self, dialect);
-        let mut text = format!("// {shader}, variant {variant}, activations {elem}, weights {weight}\n");
-        text += &format!("// launched for {case}\n// with {x} x {y} x {z} workgroups");
-        text.extend(constants.iter().map(|(name, value)| format!(", {name} = {value}")));
-        text + "\n"
+        let Self { variant, case, dialect: Dialect { elem, weight, .. }, .. } = self;
+        let mut sizes = format!("with {x} x {y} x {z} workgroups");
+        sizes.extend(constants.iter().map(|(name, value)| format!(", {name} = {value}")));
+        let types = format!("{shader}, variant {variant}, activations {elem}, weights {weight}");
+        [types, format!("launched for {case}"), sizes]
     }
 }
 
-/// The first case of the table that launches this shader as this variant, on any kind of device.
-fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Example> {
+/// The first case of the table that launches this shader as this variant on one of these kinds of devices.
+fn example(name: &str, variant: Option<&str>, dialect: Dialect, kinds: &[Caps]) -> Result<Example> {
     let is_part = name.strip_prefix("shared/").is_some_and(|part| parts().contains(&part))
         || name.strip_prefix("cores/").is_some_and(|core| cores().contains(&core));
     if !names().contains(&name) && !lab().contains(&name) && !is_part {
@@ -168,8 +226,10 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Exampl
     }
     let mut variants = Vec::new();
     let mut first = None;
-    for (case, caps) in cases_and_kinds(dialect) {
-        for Variant { name: found, launch } in case.variants(&caps)? {
+    let storage = Storage { act: dialect.elem, weight: dialect.weight };
+    let cases = || TABLE.iter().flat_map(Row::cases);
+    for (case, caps) in kinds.iter().flat_map(|caps| cases().map(move |case| (case, caps))) {
+        for Variant { name: found, launch } in case.variants(caps)? {
             if launch.shader != name {
                 continue;
             }
@@ -177,12 +237,12 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Exampl
                 variants.push(found);
             }
             if first.is_none() && variant.is_none_or(|wanted| wanted == found) {
-                first = Some((found, case.name(), launch));
+                first = Some((found, Dialect::of_case(storage, &case, dialect.native_f16)?, case.name(), launch));
             }
         }
     }
     match first {
-        Some((variant, case, launch)) => Ok(Example { variant, variants, case, launch }),
+        Some((variant, dialect, case, launch)) => Ok(Example { variant, variants, case, launch, dialect }),
         None if variants.is_empty() => {
             Err(Error::usage(format!("{name} is no op's kernel: only those are launched with known constants")))
         }
@@ -193,9 +253,4 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect) -> Result<Exampl
             Err(Error::usage(format!("{what}: there are {there}; --dtype chooses others")))
         }
     }
-}
-
-fn cases_and_kinds(dialect: Dialect) -> impl Iterator<Item = (Case, Caps)> {
-    let kinds = Caps::kinds(dialect.native_f16, dialect.elem, dialect.weight).into_iter();
-    kinds.flat_map(|caps| TABLE.iter().flat_map(Row::cases).map(move |case| (case, caps.clone())))
 }

@@ -15,6 +15,7 @@ use crate::error::{Result, Tell, ten};
 /// An opened device with its kernels. It is its [`Context`] too, which is all that making a kernel takes.
 #[derive(Debug)]
 pub struct Gpu {
+    pub(super) adapter: wgpu::Adapter,
     /// The device and its queue.
     pub context: Context,
     /// What was compiled for it.
@@ -47,7 +48,7 @@ impl Gpu {
             context.caps.lanes = lanes::counted(&context).await;
             ledger.judge(&counting, None);
         }
-        Ok(Arc::new(Self { context, kernels: Kernels::default(), ledger }))
+        Ok(Arc::new(Self { adapter: adapter.inner.clone(), context, kernels: Kernels::default(), ledger }))
     }
 }
 

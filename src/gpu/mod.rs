@@ -16,6 +16,7 @@ mod opening;
 mod pipelines;
 pub mod session;
 pub mod shader;
+pub mod statistics;
 mod store;
 pub mod timer;
 pub mod tune;

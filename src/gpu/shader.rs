@@ -2,8 +2,9 @@
 //! what `elem4`, its half `elem2` and `weight4` are on this device. And on to what the drivers of other platforms
 //! would be given.
 
+use crate::error::Result;
 use crate::graph::plan::Storage;
-use crate::ops::{Kind, Launch, Ty};
+use crate::ops::{Case, Kind, Launch, Ty};
 use crate::tensor::DType;
 
 #[cfg(test)]
@@ -15,7 +16,7 @@ mod visible;
 
 pub use prepare::{ENTRY_POINT, Prepared, prepare};
 pub use sources::{Source, Sources, cores, lab, names, no_such, parts};
-pub(super) use translate::spirv_words;
+pub(super) use translate::{bindings, spirv_words};
 pub use translate::{hlsl, msl, spirv};
 
 /// How a kernel's storage reads and writes its elements. Arithmetic is in f32 in every one.
@@ -40,6 +41,15 @@ impl Dialect {
         let elem = if has(Kind::Act) { storage.act } else { DType::F32 };
         let weight = if has(Kind::Weight) { storage.weight } else { elem };
         Self { elem, weight, native_f16, matrix: None }
+    }
+
+    /// The same of a case's op.
+    ///
+    /// # Errors
+    /// If the case contradicts its op's shape rule.
+    pub fn of_case(storage: Storage, case: &Case, native_f16: bool) -> Result<Self> {
+        let types = case.types();
+        Ok(Self::of(storage, &types, &case.op.output(&types)?, native_f16))
     }
 
     /// As this launch needs it: cooperative matrices are of the device's own f16, even where other kernels do without.

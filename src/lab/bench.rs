@@ -8,15 +8,17 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 use self::choose::Candidate;
-use self::measure::{Budget, Watch};
+use self::measure::{Budget, Route, Watch};
 pub use self::row::{Rates, Row, Verdict};
 use super::ceilings::{Ceilings, Probes};
 use super::published::{PUBLISHED, Published, SD15, SDXL};
 use super::suite::{self, Workload};
 use crate::caps::Caps;
 use crate::error::{Error, Result, Tell, ten};
+use crate::gpu::shader::Dialect;
+use crate::gpu::statistics::{Compiler, Summary};
 use crate::gpu::tune::Tuned;
-use crate::gpu::{Clock, Gpu, Timer};
+use crate::gpu::{Clock, Gpu, Timer, check};
 use crate::graph::plan::Storage;
 use crate::lab::peers;
 use crate::network::Executor;
@@ -89,6 +91,8 @@ pub struct Device {
 pub struct Bench<'a> {
     executor: &'a Executor,
     timer: Option<&'a Timer>,
+    /// Where the driver tells of its kernels.
+    compiler: Option<Compiler>,
     label: String,
     budget: Budget,
     all_variants: bool,
@@ -115,7 +119,8 @@ impl<'a> Bench<'a> {
         let label = caps.map_or("cpu".into(), |caps| format!("{} {}", caps.name, caps.backend));
         let budget = if full { Budget::FULL } else { Budget::QUICK };
         let probes = Probes::new(timer).await?;
-        Ok(Self { executor, timer, label, budget, all_variants: false, predicts: false, probes })
+        let compiler = timer.and_then(|timer| Compiler::open(timer.gpu()).ok());
+        Ok(Self { executor, timer, compiler, label, budget, all_variants: false, predicts: false, probes })
     }
 
     /// Measures every variant that the device can run, not only the one that it would use.
@@ -214,12 +219,27 @@ impl<'a> Bench<'a> {
         gpu.caps.storing(storage.act, storage.weight)
     }
 
+    /// What the driver says of a case's variant of that number, where it tells, and makes one program of it.
+    fn compiled(&self, case: &Case, variant: usize, storage: Storage) -> Summary {
+        let told = || {
+            let (compiler, gpu) = (self.compiler.as_ref()?, self.timer?.gpu());
+            let dialect = Dialect::of_case(storage, case, gpu.caps.native_f16()).ok()?;
+            let variant = check::variants(gpu, case, storage).ok()?.into_iter().nth(variant)?;
+            let mut made = compiler.of_launch(gpu, &variant.launch, dialect).ok()?;
+            made.pop().filter(|_| made.is_empty())
+        };
+        told().map(|executable| executable.summary).unwrap_or_default()
+    }
+
     /// Checks a workload: a row for each of its variants, which is then timed with the others if it is right. The
     /// seconds of the preferred variant at a first look.
     async fn start(&mut self, workload: &Workload, work: &mut Work<'a>, tell: &mut Tell<'_>) -> Result<Option<f64>> {
         let mut first = None;
         for (index, (name, route)) in self.routes(&workload.case)?.into_iter().enumerate() {
             let mut row = self.row(workload, name, Verdict::Unchecked)?;
+            if let Route::Variant(variant) = route {
+                row.compiled = self.compiled(&workload.case, variant, self.storage());
+            }
             if work.bytes + row.bytes > MOST_BYTES {
                 self.rounds(work, tell)?;
             }

@@ -158,7 +158,7 @@ fn loads_matrices_from_vectors(Prepared { module, info, .. }: &Prepared) -> bool
 }
 
 /// The buffers with their places, in the order of these.
-fn bindings(module: &Module) -> Vec<(ResourceBinding, AddressSpace)> {
+pub fn bindings(module: &Module) -> Vec<(ResourceBinding, AddressSpace)> {
     let bound = module.global_variables.iter().filter_map(|(_, v)| Some((v.binding?, v.space)));
     let mut bindings: Vec<_> = bound.collect();
     bindings.sort_by_key(|(at, _)| *at);

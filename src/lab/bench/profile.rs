@@ -240,7 +240,11 @@ impl Bench<'_> {
                 None => "reference",
                 Some(timer) => check::variants(timer.gpu(), &case, storage)?[placement.variants[i]].name,
             };
-            let mut row = Row::new(&self.label, &Workload { case, uses: BTreeMap::new() }, variant, storage, verdict)?;
+            let workload = Workload { case, uses: BTreeMap::new() };
+            let mut row = Row::new(&self.label, &workload, variant, storage, verdict)?;
+            if let Some(variant) = placement.variants.get(i) {
+                row.compiled = self.compiled(&workload.case, *variant, storage);
+            }
             let rounds: Vec<f64> = times.nodes.iter().map(|seconds| seconds[i]).collect();
             row.node = Some(node.name.clone());
             row.reason = (!times.finite).then(|| "the network's output is not finite".to_string());

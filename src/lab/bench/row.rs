@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::compare::Change;
 use super::measure::{Measured, Timing};
 use crate::error::Result;
+use crate::gpu::statistics;
 use crate::graph::plan::Storage;
 use crate::lab::ceilings::Ceilings;
 use crate::lab::suite::Workload;
@@ -70,6 +71,9 @@ pub struct Row {
     /// How fast that is.
     #[serde(flatten)]
     pub rates: Option<Rates>,
+    /// What the driver says of the kernel, where it tells.
+    #[serde(flatten)]
+    pub compiled: statistics::Summary,
     /// What an earlier report says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared: Option<Change>,
@@ -196,13 +200,15 @@ mod tests {
         let summary = Summary::of(&[0.5]);
         row.timing = Some(Timing { summary, clock: Clock::Wall, repeats: 3, warnings: Vec::new() });
         row.rate(&CEILINGS, DType::F32);
+        row.compiled = statistics::Summary { registers: Some(96), spills: Some(0), ..Default::default() };
         let json = serde_json::to_value(&row).unwrap();
-        for key in ["op", "variant", "dtype", "shapes", "median", "spread", "clock", "gflop_s", "gb_s", "share_of_roof"]
-        {
+        let keys =
+            ["op", "variant", "dtype", "shapes", "median", "spread", "clock", "gflop_s", "gb_s", "share_of_roof"];
+        for key in keys.into_iter().chain(["registers", "spills"]) {
             assert!(!json[key].is_null(), "{key}: {json}");
         }
         let back: Row = serde_json::from_value(json).unwrap();
-        assert_eq!((back.timing, back.rates), (row.timing, row.rates));
+        assert_eq!((back.timing, back.rates, back.compiled), (row.timing, row.rates, row.compiled));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{
     Report, attributes, clock, network_figures, percent, predicted, rate_figures, roofline, seconds, shapes, table,
 };
+use crate::gpu::statistics::Summary;
 use crate::lab::bench::profile::NetworkRow;
 use crate::lab::bench::{Device, Row, Verdict};
 
@@ -81,9 +82,13 @@ impl Report {
 
     fn row_table(&self, out: &mut String) {
         let compared = self.rows.iter().any(|row| row.compared.is_some());
+        let compiled = self.rows.iter().any(|row| row.compiled != Summary::default());
         *out += "<section><h2>Rows</h2><div class=\"scroll\"><table><thead><tr><th>op<th>variant<th>dtype<th>shapes";
         let columns = ["median", "spread", "rate", "of arithmetic", "GB/s", "of copy"].into_iter();
-        out.extend(columns.chain(compared.then_some("then → now")).map(|name| format!("<th class=n>{name}")));
+        let told = compiled.then_some(["registers", "spills", "occupancy"]).into_iter().flatten();
+        out.extend(
+            columns.chain(told).chain(compared.then_some("then → now")).map(|name| format!("<th class=n>{name}")),
+        );
         *out += "</thead>";
         for row in &self.rows {
             let class = if row.is_bad() { "bad" } else { "" };
@@ -92,6 +97,12 @@ impl Report {
             let _ = write!(out, "<tr class=\"{class}\"><td>{name}{device}<td>{}<td>{}", row.variant, row.dtype);
             let _ = write!(out, "<td>{}<br><small>{}</small>", shapes(row), escape(&attributes(row)));
             numbers(out, row);
+            if compiled {
+                let Summary { registers, spills, occupancy, occupancy_unit, .. } = &row.compiled;
+                let unit = escape(occupancy_unit.as_deref().unwrap_or_default());
+                let figures = [registers, spills, occupancy].map(|n| n.map_or(String::new(), |n| n.to_string()));
+                out.extend(figures.map(|figure| format!("<td class=n title=\"{unit}\">{figure}")));
+            }
             if let Some(change) = row.compared {
                 let mark = if change.exceeds { " class=\"n bad\"" } else { " class=n" };
                 let _ = write!(out, "<td{mark}>x{:.2}", change.relative);
