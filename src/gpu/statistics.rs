@@ -78,8 +78,8 @@ pub struct Summary {
 }
 
 impl Executable {
-    /// What a driver told of it.
-    fn new(name: String, subgroup_size: u32, statistics: Vec<Statistic>) -> Self {
+    /// As a driver told of it.
+    pub fn new(name: String, subgroup_size: u32, statistics: Vec<Statistic>) -> Self {
         Self { name, subgroup_size, summary: Summary::of(&statistics), statistics }
     }
 }

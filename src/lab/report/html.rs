@@ -161,3 +161,32 @@ fn legend(rows: &[&Row]) -> String {
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Clock;
+    use crate::lab::ceilings::Ceilings;
+
+    fn page(compiled: Summary) -> String {
+        let device = Device {
+            label: "card vulkan".into(),
+            clock: Clock::Wall,
+            ceilings: Ceilings::default(),
+            tuned: Default::default(),
+            caps: serde_json::Value::Null,
+        };
+        Report { device, devices: Vec::new(), networks: Vec::new(), rows: vec![Row { compiled, ..Row::default() }] }
+            .page()
+    }
+
+    #[test]
+    fn a_drivers_figures_have_columns_where_it_tells_any() {
+        let unit = Some("Max warps/SM".to_string());
+        let told = Summary { registers: Some(88), occupancy: Some(20), occupancy_unit: unit, ..Summary::default() };
+        let page_of_told = page(told);
+        let figures = ["88", "", "20"].map(|figure| format!("<td class=n title=\"Max warps/SM\">{figure}")).concat();
+        assert!(page_of_told.contains("<th class=n>spills") && page_of_told.contains(&figures), "{page_of_told}");
+        assert!(!page(Summary::default()).contains("<th class=n>spills"));
+    }
+}
