@@ -45,9 +45,7 @@ impl TensorFile {
 
     /// The same for a file inside the binary; `path` is what error messages call it.
     pub fn embedded(path: PathBuf, bytes: &'static [u8]) -> Result<Self> {
-        let file = Self::parse(path, Box::new(bytes))?;
-        file.refuse_unknown_types(|_| true)?;
-        Ok(file)
+        Self::parse(path, Box::new(bytes))
     }
 
     fn parse(path: PathBuf, bytes: Bytes) -> Result<Self> {
@@ -101,6 +99,11 @@ impl TensorFile {
     /// Every entry of that table.
     pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
         self.header.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Whether there is a tensor of that name, of whatever type.
+    pub fn has_any(&self, name: &str) -> bool {
+        self.has(name) || self.header.unknown.contains_key(name)
     }
 
     pub fn has(&self, name: &str) -> bool {

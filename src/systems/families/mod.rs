@@ -55,6 +55,16 @@ impl Model {
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_among(&FAMILIES, path)
     }
+
+    /// The same with another autoencoder, a full one or a tiny one: [`Model::with_part`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_vae(self, path: &Path) -> Result<Self> {
+        // Latent diffusion calls its own so, of whichever class it is.
+        let component = if self.has("vqvae") { "vqvae" } else { "vae" };
+        self.with_part(component, path)
+    }
 }
 
 /// What each family says anew of its networks.
@@ -106,10 +116,14 @@ const TEXT_ENCODER: Component = Component {
         ("cond_stage_model.transformer.", Layout::Clip),
         ("cond_stage_model.model.", Layout::OpenClip),
         ("conditioner.embedders.0.transformer.", Layout::Clip),
+        // What ComfyUI and Forge save.
+        ("text_encoders.clip_l.transformer.", Layout::Clip),
+        ("text_encoders.clip_h.transformer.", Layout::Clip),
     ],
     alone: &[
         ("text_model.embeddings.token_embedding.weight", Layout::Clip),
         ("embeddings.token_embedding.weight", Layout::Clip),
+        ("transformer.resblocks.0.ln_1.weight", Layout::OpenClip),
     ],
     lora: [&["text_encoder.", "base_model.model."], &["lora_te_", "lora_te1_"]],
     // What no UNet is conditioned by of a first text encoder: the projection of the pooled text and, of OpenCLIP's
