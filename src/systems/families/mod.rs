@@ -97,7 +97,11 @@ const UNET: Component = Component {
     parts: &[("model.diffusion_model.", Layout::Unet), ("diffusion_model.", Layout::Unet)],
     alone: &[("input_blocks.0.0.weight", Layout::Unet), ("down_blocks.0.resnets.0.conv1.weight", Layout::Unet)],
     // diffusers' first files and PEFT's own hold one network, and do not say which.
-    lora: [&["unet.", "", "base_model.model.", "diffusion_model."], &["lora_unet_"]],
+    lora: [
+        &["unet.", "", "base_model.model.", "diffusion_model.", "model.diffusion_model."],
+        // LyCORIS' own name, as SimpleTuner leaves it.
+        &["lora_unet_", "lycoris_"],
+    ],
     config: infer::unet,
     ..NETWORK
 };
@@ -125,7 +129,11 @@ const TEXT_ENCODER: Component = Component {
         ("embeddings.token_embedding.weight", Layout::Clip),
         ("transformer.resblocks.0.ln_1.weight", Layout::OpenClip),
     ],
-    lora: [&["text_encoder.", "base_model.model."], &["lora_te_", "lora_te1_"]],
+    // OneTrainer says `clip_l.`, and ComfyUI how it saves checkpoints.
+    lora: [
+        &["text_encoder.", "base_model.model.", "clip_l.", "text_encoders.clip_l.transformer.", "clip_h."],
+        &["lora_te_", "lora_te1_"],
+    ],
     // What no UNet is conditioned by of a first text encoder: the projection of the pooled text and, of OpenCLIP's
     // layers (ViT-H has 24), the last.
     unread: |text, untold| match Trainer::of(text, untold) {

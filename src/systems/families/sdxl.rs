@@ -48,7 +48,7 @@ pub static SDXL: Family = Family {
 /// What both have.
 const TEXT_ENCODER_2: Component = Component {
     name: "text_encoder_2",
-    lora: [&["text_encoder_2."], &["lora_te2_"]],
+    lora: [&["text_encoder_2.", "clip_g.", "text_encoders.clip_g.transformer."], &["lora_te2_"]],
     unread: |_, _| Vec::new(),
     config: |text, _| infer::text_encoder(text, Trainer::OpenClip),
     others: |_, _| vec![("tokenizer_2/tokenizer_config.json", infer::tokenizer(Trainer::OpenClip))],
