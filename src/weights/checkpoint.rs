@@ -54,6 +54,8 @@ pub struct Checkpoint {
     /// See the methods of these names.
     left_out: usize,
     unknown: Vec<String>,
+    /// Networks that are there under names that are not known, and what is said of each.
+    astray: Vec<(&'static str, String)>,
 }
 
 impl Checkpoint {
@@ -68,6 +70,9 @@ impl Checkpoint {
             return Err(Error::file(path, what));
         }
         let checkpoint = sorted(file, families);
+        if let (true, Some((_, what))) = (checkpoint.components.is_empty(), checkpoint.astray.first()) {
+            return Err(Error::file(path, what));
+        }
         if checkpoint.components.is_empty() {
             let names: Vec<_> = checkpoint.file.all_names().collect();
             let titles = families.known.iter().map(|family| family.title).collect::<Vec<_>>().join(", ");
@@ -212,6 +217,9 @@ impl Checkpoint {
     /// The error of a component, or of one of its files, that is not there.
     pub fn without(&self, path: &str) -> Error {
         let component = path.split('/').next().unwrap_or(path);
+        if let Some((_, what)) = self.astray.iter().find(|(astray, _)| *astray == component) {
+            return Error::file(self.path(), what);
+        }
         let held: Vec<_> = self.components().collect();
         let has = if held.is_empty() { "no network that is known".into() } else { held.join(", ") };
         Error::file(self.path(), format!("holds no {component}, only {has}")).remedies(from_elsewhere(path))
@@ -251,7 +259,8 @@ impl Checkpoint {
 /// A file, with its tensors by component.
 fn sorted(file: TensorFile, families: &Families) -> Checkpoint {
     let Sorted { tensors, left_out, unknown } = sort(file.all_names().collect(), families, None);
-    Checkpoint { file: Arc::new(file), components: located(tensors), texts: BTreeMap::new(), left_out, unknown }
+    let (components, astray) = (located(tensors), refuse::astray(&unknown, families));
+    Checkpoint { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown, astray }
 }
 
 fn located(tensors: Vec<Named>) -> BTreeMap<&'static str, Tensors> {

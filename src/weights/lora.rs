@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use change::Change;
 pub use file::LoraFile;
-pub use merged::Merged;
 use file::Parts;
+pub use merged::Merged;
 use names::Names;
 use roles::Role;
 

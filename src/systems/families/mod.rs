@@ -94,7 +94,12 @@ const CONTROLNET: Component = Component {
 const UNET: Component = Component {
     name: "unet",
     denoises: true,
-    parts: &[("model.diffusion_model.", Layout::Unet), ("diffusion_model.", Layout::Unet)],
+    parts: &[
+        ("model.diffusion_model.", Layout::Unet),
+        ("diffusion_model.", Layout::Unet),
+        // A diffusers folder's networks in one file.
+        ("unet.", Layout::Unet),
+    ],
     alone: &[("input_blocks.0.0.weight", Layout::Unet), ("down_blocks.0.resnets.0.conv1.weight", Layout::Unet)],
     // diffusers' first files and PEFT's own hold one network, and do not say which.
     lora: [
@@ -123,6 +128,7 @@ const TEXT_ENCODER: Component = Component {
         // What ComfyUI and Forge save.
         ("text_encoders.clip_l.transformer.", Layout::Clip),
         ("text_encoders.clip_h.transformer.", Layout::Clip),
+        ("text_encoder.", Layout::Clip),
     ],
     alone: &[
         ("text_model.embeddings.token_embedding.weight", Layout::Clip),

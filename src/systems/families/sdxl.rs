@@ -34,6 +34,7 @@ pub static SDXL: Family = Family {
                 ("text_encoders.clip_g.transformer.", Layout::Clip),
                 // stable-diffusion.cpp's name.
                 ("cond_stage_model.1.transformer.", Layout::Clip),
+                ("text_encoder_2.", Layout::Clip),
             ],
             ..TEXT_ENCODER_2
         },

@@ -1,6 +1,7 @@
 //! Files that hold tensors, but no model: what they are, and what to do with them.
 
-use crate::weights::family::Foreign;
+use crate::error::short;
+use crate::weights::family::{Families, Foreign};
 
 /// Parts of names that only one kind of file has, the kind, and what to do.
 const KINDS: &[Foreign] = &[
@@ -25,6 +26,22 @@ const KINDS: &[Foreign] = &[
 pub fn other_kind<'a>(names: impl Iterator<Item = &'a str> + Clone, others: &[Foreign]) -> Option<&'static str> {
     let has = |part: &&str| names.clone().any(|name| name.contains(*part));
     KINDS.iter().chain(others).find(|(parts, _)| parts.iter().any(has)).map(|(_, what)| *what)
+}
+
+/// The networks whose tensors are there under a beginning that is not known, and what to do about each.
+pub fn astray(names: &[String], families: &Families) -> Vec<(&'static str, String)> {
+    let mut found: Vec<(&'static str, String)> = Vec::new();
+    for component in families.components().filter(|component| !component.parts.is_empty()) {
+        let mut markers = component.alone.iter();
+        let start = markers.find_map(|(marker, _)| names.iter().find_map(|name| name.strip_suffix(marker)));
+        let Some(start) = start.filter(|start| start.ends_with('.')) else { continue };
+        if found.iter().all(|(name, _)| *name != component.name) {
+            let (name, known) = (component.name, component.parts[0].0);
+            let what = format!("has a {name} whose names begin with {}, which is not known", short(start));
+            found.push((name, format!("{what}; save it with names that begin with {known}")));
+        }
+    }
+    found
 }
 
 /// What training leaves in a checkpoint: moving averages, noise schedules, counters, losses, training-only buffers.

@@ -66,7 +66,10 @@ impl LoraFile {
             return Err(Error::file(path, format!("is no LoRA: it has {has}")));
         }
         if !unknown.is_empty() {
-            let what = format!("has tensors that are no part of a LoRA, LoHa, LoKr or DoRA, nor a change itself: {}", ten(&unknown));
+            let what = format!(
+                "has tensors that are no part of a LoRA, LoHa, LoKr or DoRA, nor a change itself: {}",
+                ten(&unknown)
+            );
             return Err(Error::file(path, format!("{what}; they cannot be left out")));
         }
         let config = tensors.metadata(CONFIG).map_or_else(|| Ok(Map::new()), serde_json::from_str);
