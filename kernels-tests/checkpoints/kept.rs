@@ -149,12 +149,14 @@ pub fn write(path: &Path, tensors: &Tensors, dtype: DType, metadata: &HashMap<St
     Ok(std::fs::write(path, safetensors::serialize(views, Some(metadata.clone()))?)?)
 }
 
-/// The bits of the nearest number of eight bits.
+/// The first eight bits of a value in one of these types.
 fn eight_bits(dtype: DType, value: f32) -> u8 {
-    let all = RawTensor { dtype, shape: [256].into(), bytes: (0..=u8::MAX).collect::<Vec<_>>().into() }.to_f32();
-    let distance = |bits: &u8| (all[usize::from(*bits)] - value).abs();
-    let finite = (0..=u8::MAX).filter(|bits| all[usize::from(*bits)].is_finite());
-    finite.min_by(|a, b| distance(a).total_cmp(&distance(b))).expect("some are finite")
+    if dtype == DType::F8E5M2 {
+        return (f16::from_f32(value).to_bits() >> 8) as u8;
+    }
+    // The exponent counts from 7 instead of 127, and the largest number is 448.
+    let magnitude = (value.abs().min(448.0) * f32::from_bits((127 - 120) << 23)).to_bits() >> 20;
+    magnitude as u8 | u8::from(value.is_sign_negative()) << 7
 }
 
 /// What is left of a value in eight bits.

@@ -259,7 +259,7 @@ impl Checkpoint {
 /// A file, with its tensors by component.
 fn sorted(file: TensorFile, families: &Families) -> Checkpoint {
     let Sorted { tensors, left_out, unknown } = sort(file.all_names().collect(), families, None);
-    let (components, astray) = (located(tensors), refuse::astray(&unknown, families));
+    let (components, astray) = (located(tensors), refuse::astray(file.all_names(), families));
     Checkpoint { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown, astray }
 }
 

@@ -12,8 +12,6 @@ const NAMES: [&str; 2] = ["diffusion_pytorch_model", "model"];
 /// Endings, the best first; and what stands before the variant in the second spelling of an index.
 const ENDINGS: [&str; 3] = [".safetensors", ".safetensors.index.json", ".gguf"];
 const INDEX: &str = ".safetensors.index.";
-/// The rank of variants that are only taken where they are asked for or there is no other.
-const OTHER: usize = 2;
 /// The variant that is taken where there is none without.
 const USUAL: &str = "fp16";
 
@@ -52,9 +50,13 @@ impl<'a> Candidate<'a> {
     }
 
     /// Less is better, of those that may be taken without being asked for.
-    fn rank(&self) -> (bool, usize, usize, usize) {
-        let variant = ["", USUAL].iter().position(|known| *known == self.variant).unwrap_or(OTHER);
-        (self.ending == 2, variant, self.ending, self.name)
+    fn rank(&self) -> (bool, bool, usize, usize, usize) {
+        (self.is_unusual(), self.ending == 2, usize::from(self.variant == USUAL), self.ending, self.name)
+    }
+
+    /// Whether it is of a variant that is only taken where it is asked for or there is no other.
+    fn is_unusual(&self) -> bool {
+        !["", USUAL].contains(&self.variant)
     }
 }
 
@@ -76,7 +78,7 @@ pub fn weights_of(files: &dyn Files, component: &str) -> Result<String> {
     let asked = found.iter().find(|candidate| files.variant() == Some(candidate.variant));
     let Some(best) = asked.or(found.first()) else { return Err(absent(files, component, names)) };
     let variants: BTreeSet<_> = found.iter().map(|candidate| candidate.variant).collect();
-    if asked.is_none() && best.rank().1 == OTHER && variants.len() > 1 {
+    if asked.is_none() && best.is_unusual() && variants.len() > 1 {
         let what = format!("has several variants of its weights: {}", ten(&variants.iter().collect::<Vec<_>>()));
         let remedies = variants.iter().map(|variant| Remedy::set(Field::Variant, variant));
         return Err(Error::file(files.path(component), what).remedies(remedies.take(1)));
