@@ -6,6 +6,7 @@ mod family;
 pub mod gguf;
 pub mod kept;
 mod odd;
+mod parts;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;

@@ -25,6 +25,9 @@ fn trials() -> Vec<Trial> {
         ("text encoders with and without their prefix", text_encoders),
         ("the vae's old attention names", old_vae_names),
         ("full precision goes before f16", full_precision_first),
+        ("any single variant is read, and several are asked for", variants),
+        ("a folder of hugging face's cache is the model", hub),
+        ("a link that leads nowhere is named", dangling),
         ("shards", shards),
         ("a missing shard is named", missing_shard),
         ("a tensor that its shard lacks is named", lacking_shard),
@@ -122,6 +125,67 @@ fn full_precision_first() -> Result<(), Failed> {
     Ok(())
 }
 
+fn variants() -> Result<(), Failed> {
+    let file = |variant: &'static str| (format!("unet/diffusion_pytorch_model.{variant}.safetensors"), variant);
+    let with = |variants: &[&'static str]| {
+        let files: Vec<_> = variants.iter().map(|variant| file(variant)).collect();
+        model(&files.iter().map(|(path, name)| (path.as_str(), *name)).collect::<Vec<_>>())
+    };
+    for variant in ["bf16", "fp32", "non_ema"] {
+        assert_eq!(names(&with(&[variant]).1, "unet")?, [variant]);
+    }
+    let (_folder, several) = with(&["bf16", "non_ema"]);
+    assert!(message(&several, "unet").contains("several variants of its weights: bf16, non_ema; try variant bf16"));
+    fs::write(_folder.path().join("unet/config.json"), "{}")?;
+    assert_eq!(names(&several.with_variant("non_ema")?, "unet")?, ["non_ema"]);
+    let several = Model::open(_folder.path())?;
+    let text = several.with_variant("fp8").err().ok_or("there is one")?.to_string();
+    assert!(text.contains("fp8 is not among the variants") && text.contains("bf16, non_ema"), "{text}");
+    Ok(())
+}
+
+fn hub() -> Result<(), Failed> {
+    let (folder, _) = model(&[("scheduler/scheduler_config.json", "{}")]);
+    let hub = tempfile::tempdir()?;
+    let repository = hub.path().join("hub/models--somebody--something");
+    fs::create_dir_all(repository.join("snapshots"))?;
+    fs::create_dir(repository.join("refs"))?;
+    fs::rename(folder.path(), repository.join("snapshots/abc"))?;
+    let opened = |path: &Path| Model::open(path).map_err(|error| error.to_string());
+    let named = |path: &Path| opened(path).map(|model| model.name());
+    assert_eq!(named(&repository)?, "somebody/something");
+    fs::write(repository.join("refs/main"), "abc\n")?;
+    assert!(opened(&repository)?.has("scheduler"));
+    assert!(named(&hub.path().join("hub")).is_err_and(|text| text.contains("give the folder of one model, as")));
+    for outside in ["def", "../snapshots", ""] {
+        fs::write(repository.join("refs/main"), outside)?;
+        assert!(named(&repository).is_err_and(|text| text.contains("refs/main: names the snapshot")), "{outside}");
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn dangling() -> Result<(), Failed> {
+    let (folder, model) = model(&[("unet/config.json", "{}")]);
+    let at = |path: &str| folder.path().join(path);
+    for path in ["unet/model.safetensors", "vae"] {
+        std::os::unix::fs::symlink("../blobs/x", at(path))?;
+    }
+    assert!(message(&model, "unet").contains("model.safetensors: is a link to ../blobs/x, which is not there"));
+    let text = model.text("vae/config.json").unwrap_err().to_string();
+    assert!(text.contains("no such file"), "{text}");
+    fs::remove_file(at("unet/config.json"))?;
+    std::os::unix::fs::symlink("../blobs/y", at("unet/config.json"))?;
+    let text = model.text("unet/config.json").unwrap_err().to_string();
+    assert!(text.contains("unet/config.json: is a link to ../blobs/y, which is not there"), "{text}");
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn dangling() -> Result<(), Failed> {
+    Ok(())
+}
+
 const INDEX: &str = "unet/diffusion_pytorch_model.safetensors.index.json";
 
 fn shards() -> Result<(), Failed> {
@@ -129,8 +193,14 @@ fn shards() -> Result<(), Failed> {
     let second = ("unet/s-2.safetensors", "c");
     let map = r#"{"weight_map": {"c": "s-2.safetensors", "a": "s-1.safetensors", "b": "s-1.safetensors"}}"#;
     assert_eq!(names(&model(&[first, second, (INDEX, map)]).1, "unet")?, ["a", "b", "c"]);
-    let of_half = "unet/diffusion_pytorch_model.safetensors.index.fp16.json";
-    assert_eq!(names(&model(&[first, second, (of_half, map)]).1, "unet")?, ["a", "b", "c"]);
+    for of_half in ["safetensors.index.fp16.json", "fp16.safetensors.index.json"] {
+        let of_half = format!("unet/diffusion_pytorch_model.{of_half}");
+        let (names_of, second) = (["-00001-of-00002.fp16", ".fp16-00001-of-00002"], second);
+        for shard in names_of.map(|name| format!("unet/diffusion_pytorch_model{name}.safetensors")) {
+            let map = map.replace("s-1.safetensors", shard.strip_prefix("unet/").unwrap_or_default());
+            assert_eq!(names(&model(&[(&shard, "a b"), second, (&of_half, &map)]).1, "unet")?, ["a", "b", "c"]);
+        }
+    }
     Ok(())
 }
 

@@ -283,7 +283,7 @@ fn tokenizer_errors() -> Result<(), Failed> {
         let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.to_string())).collect();
         from(&files).err().map(|error| error.to_string()).unwrap_or_default()
     };
-    assert_eq!(message(&[]), "here/vocab.txt: no such file, and no tokenizer.json either");
+    assert!(message(&[]).starts_with("here/vocab.txt: no such file, and no tokenizer.json either"));
     assert!(message(&[("vocab.txt", "a\nb\n")]).contains("`[CLS]` is not in the vocabulary"));
     let bpe = r#"{"model": {"type": "BPE", "vocab": {}}}"#;
     assert!(message(&[("tokenizer.json", bpe)]).contains("is a BPE tokenizer; this text encoder's is WordPiece"));

@@ -7,14 +7,18 @@ mod refused;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
+use ornstein::conditioning::{Embedding, Options};
 use ornstein::forward::{Tensors, forward};
 use ornstein::gpu::Gpu;
 use ornstein::network::{Executor, IfWrong};
-use ornstein::tensor::{DType, Tensor, Weights};
-use ornstein::weights::{Changes, Lora, LoraFile, Model, read_tensors};
+use ornstein::rng::Generator;
+use ornstein::systems::{Request, Studio};
+use ornstein::tensor::{DType, Shape, Tensor, Weights};
+use ornstein::weights::{Changes, Lora, LoraFile, Model, read_tensors, write_tensors};
 use serde::Deserialize;
 
 use crate::checkpoints::gguf::write_gguf;
@@ -39,6 +43,8 @@ fn trials() -> Vec<Trial> {
     }
     trials.push(test("lora::every_layout_of_a_model_takes_the_same_changes", every_layout));
     trials.push(on_gpu("lora::matrices_in_blocks_on_a_device_take_them".into(), matrices_in_blocks));
+    trials.push(test("lora::a_change_itself_is_added_to_weights_biases_and_norms", whole_changes));
+    trials.push(test("lora::words_that_come_with_a_file_are_embeddings", bundled_words));
     trials.push(test("lora::only_changed_tensors_are_touched", only_changed_tensors_are_touched));
     trials
 }
@@ -151,4 +157,61 @@ fn only_changed_tensors_are_touched() -> Result<(), Failed> {
         "a type is wrong",
     )?;
     ensure(changes.files("text_encoder").is_empty(), "the text encoder is changed")
+}
+
+/// A file with these tensors, each of values of its own.
+fn written(folder: &Path, name: &str, tensors: &[(&str, &[usize])]) -> Result<(PathBuf, Vec<Tensor>), Failed> {
+    let tensor = |(seed, (_, dims)): (usize, &(&str, &[usize]))| {
+        let shape = Shape::new(*dims);
+        Tensor::new(shape.clone(), Generator::new(seed as u64).normal(shape.len()))
+    };
+    let values: Vec<Tensor> = tensors.iter().enumerate().map(tensor).collect();
+    let path = folder.join(name);
+    let named: Vec<_> = tensors.iter().map(|(name, _)| *name).zip(&values).collect();
+    write_tensors(&path, &named)?;
+    Ok((path, values))
+}
+
+/// What LyCORIS calls full and norm modules.
+fn whole_changes() -> Result<(), Failed> {
+    let (folder, model) = (tempfile::tempdir()?, Model::builtin());
+    let names = [
+        ("lora_unet_conv_in.diff", "conv_in.weight"),
+        ("lora_unet_conv_in.diff_b", "conv_in.bias"),
+        ("lora_unet_conv_norm_out.w_norm", "conv_norm_out.weight"),
+        ("lora_unet_conv_norm_out.b_norm", "conv_norm_out.bias"),
+    ];
+    let plain = model.weights("unet")?;
+    let dims: Vec<Vec<usize>> = names.iter().filter_map(|(_, name)| Some(plain.shape(name)?.dims().to_vec())).collect();
+    let parts: Vec<_> = names.iter().zip(&dims).map(|((part, _), dims)| (*part, &dims[..])).collect();
+    let (path, values) = written(folder.path(), "whole.safetensors", &parts)?;
+    let changes = Changes::of(&model, &[lora(&path, 0.5)?])?;
+    let merged = changes.merged("unet", model.weights("unet")?);
+    for ((_, name), change) in names.iter().zip(values) {
+        let (found, old) = (merged.get(name).ok_or("found")?.to_f32(), plain.get(name).ok_or("old")?.to_f32());
+        let wanted = old.iter().zip(&change.data).map(|(old, change)| old + 0.5 * change);
+        ensure(found.iter().zip(wanted).all(|(found, wanted)| (found - wanted).abs() < 1e-6), *name)?;
+    }
+    Ok(())
+}
+
+fn bundled_words() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let width =
+        Model::builtin().weights("text_encoder")?.shape("text_model.final_layer_norm.weight").ok_or("no norm")?;
+    let (alone, values) = written(folder.path(), "blorp.safetensors", &[("clip_l", &[2, width.len()])])?;
+    let bundle = folder.path().join("bundle.safetensors");
+    let nothing = Tensor::zeros(Model::builtin().weights("unet")?.shape("conv_in.bias").ok_or("no bias")?);
+    write_tensors(&bundle, &[("bundle_emb.blorp.clip_l", &values[0]), ("lora_unet_conv_in.diff_b", &nothing)])?;
+    let studio = Studio::open(Model::builtin())?;
+    let draw = |options: Options, loras: Vec<Lora>| {
+        let (prompt, never) = ("a blorp circle".into(), AtomicBool::new(false));
+        let request = Request { prompt, steps: Some(1), conditioning: options, loras, ..Request::default() };
+        pollster::block_on(studio.generate(&Executor::Cpu, &request, &never, &mut |_| {}))
+    };
+    let explicit = Options { embeddings: vec![Embedding::read(&alone)?], ..Options::default() };
+    let (wanted, without) = (draw(explicit, Vec::new())?, draw(Options::default(), Vec::new())?);
+    let found = draw(Options::default(), vec![lora(&bundle, 1.0)?])?;
+    ensure(wanted.latents != without.latents, "the word changes nothing")?;
+    ensure(found.latents == wanted.latents, "the bundled word is another")
 }

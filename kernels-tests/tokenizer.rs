@@ -149,8 +149,10 @@ fn message(files: &[(&'static str, &[u8])]) -> String {
 }
 
 fn what_is_missing_is_named() -> Result<(), Failed> {
-    assert_eq!(message(&[]), "here/vocab.json: no such file, and no tokenizer.json either");
-    assert_eq!(message(&[("vocab.json", b"{}")]), "here/merges.txt: no such file, and no tokenizer.json either");
+    assert!(message(&[]).starts_with("here/vocab.json: no such file, and no tokenizer.json either"));
+    assert!(
+        message(&[("vocab.json", b"{}")]).starts_with("here/merges.txt: no such file, and no tokenizer.json either")
+    );
     let empty = message(&[("vocab.json", b"{\"a\": 0}"), ("merges.txt", b"#version: 0.2\n")]);
     assert!(empty.contains("`<|startoftext|>` is not in the vocabulary"), "{empty}");
     Ok(())

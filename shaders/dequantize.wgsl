@@ -33,16 +33,18 @@ fn main(
     let block = row / params.rows * params.n4 + column;
     let scale = load_weight(scales[block]);
     let bytes = vec4u(q[i], q[i] >> 8u, q[i] >> 16u, q[i] >> 24u) & vec4u(0xffu);
+    var minimum = vec4f(0.0);
+    if HAS_MINIMUM {
+        minimum = load_weight(minima[block]);
+    } else if BITS == 4u {
+        minimum = 8.0 * scale;
+    }
     if BITS == 8u {
-        y[i] = store((vec4f(bytes) - 128.0) * scale);
+        y[i] = store((vec4f(bytes) - 128.0) * scale - minimum);
         return;
     }
     let low = vec4f(bytes & vec4u(15u));
     let high = vec4f(bytes >> vec4u(4u));
-    var minimum = 8.0 * scale;
-    if HAS_MINIMUM {
-        minimum = load_weight(minima[block]);
-    }
     let first = 2u * row * params.n4 + column;
     y[first] = store(low * scale - minimum);
     y[first + params.n4] = store(high * scale - minimum);

@@ -15,6 +15,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::tensor::elements::{e4m3, e5m2};
 use crate::tensor::{DType, Elements, RawTensor, Shape, Tensor, pad4};
 
 /// A parameter's way from the file to the kernel.
@@ -91,6 +92,8 @@ impl Pack {
             DType::F32 => Elements::F32(self.place_panels(&finite(raw, f32::is_finite)?, file, panels)),
             DType::F16 => Elements::F16(self.place_panels(&finite(raw, f16::is_finite)?, file, panels)),
             DType::BF16 => Elements::BF16(self.place_panels(&finite(raw, bf16::is_finite)?, file, panels)),
+            DType::F8E4M3 => Elements::E4M3(self.place_panels(&finite(raw, is_e4m3)?, file, panels)),
+            DType::F8E5M2 => Elements::E5M2(self.place_panels(&finite(raw, is_e5m2)?, file, panels)),
             DType::I32 | DType::I64 => return Err(Error::shape(format!("cannot be {}", raw.dtype))),
         })
     }
@@ -143,6 +146,8 @@ impl Pack {
             DType::F32 => self.place(raw, f32::is_finite, file, out, pad, |from, to| to.copy_from_slice(from)),
             DType::F16 => self.place(raw, f16::is_finite, file, out, pad, |from, to| from.convert_to_f32_slice(to)),
             DType::BF16 => self.place(raw, bf16::is_finite, file, out, pad, |from, to| from.convert_to_f32_slice(to)),
+            DType::F8E4M3 => self.place(raw, is_e4m3, file, out, pad, |from, to| widen(from, to, e4m3)),
+            DType::F8E5M2 => self.place(raw, is_e5m2, file, out, pad, |from, to| widen(from, to, e5m2)),
             DType::I32 | DType::I64 => Err(Error::shape(format!("cannot be {}", raw.dtype))),
         }
     }
@@ -240,6 +245,20 @@ impl<T: Copy> Tile<'_, T> {
 fn blocks(channels: usize, taps: usize) -> impl Iterator<Item = Range<usize>> {
     let size = STRETCH.div_ceil(taps.max(1));
     (0..channels).step_by(size).map(move |first| first..channels.min(first + size))
+}
+
+/// Whether an E4M3 is finite.
+fn is_e4m3(bits: u8) -> bool {
+    bits & 0x7f != 0x7f
+}
+
+/// Whether an E5M2 is finite.
+fn is_e5m2(bits: u8) -> bool {
+    bits & 0x7c != 0x7c
+}
+
+fn widen(from: &[u8], to: &mut [f32], of: fn(u8) -> f32) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = of(*from));
 }
 
 /// The elements of a file's tensor, if all are finite. Looks at every one without a branch for each, so that it costs

@@ -14,7 +14,7 @@ use half::{bf16, f16};
 
 use crate::error::{Error, Result};
 
-mod elements;
+pub(crate) mod elements;
 
 pub use elements::Elements;
 
@@ -27,6 +27,10 @@ pub enum DType {
     F16,
     /// The upper half of an f32.
     BF16,
+    /// Eight bits, four of them the exponent's, without infinities (Micikevicius et al. 2022).
+    F8E4M3,
+    /// The upper half of an f16.
+    F8E5M2,
     /// Of indices in files.
     I64,
     /// Of indices in files.
@@ -40,6 +44,7 @@ impl DType {
             Self::I64 => 8,
             Self::F32 | Self::I32 => 4,
             Self::F16 | Self::BF16 => 2,
+            Self::F8E4M3 | Self::F8E5M2 => 1,
         }
     }
 }
@@ -50,6 +55,8 @@ impl fmt::Display for DType {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::BF16 => "bf16",
+            Self::F8E4M3 => "f8_e4m3",
+            Self::F8E5M2 => "f8_e5m2",
             Self::I64 => "i64",
             Self::I32 => "i32",
         })
@@ -217,6 +224,8 @@ impl RawTensor<'_> {
             DType::F32 => self.bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             DType::F16 => self.bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
             DType::BF16 => self.bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+            DType::F8E4M3 => self.bytes.iter().map(|b| elements::e4m3(*b)).collect(),
+            DType::F8E5M2 => self.bytes.iter().map(|b| elements::e5m2(*b)).collect(),
             DType::I32 => self.bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect(),
             DType::I64 => self.bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect(),
         }

@@ -30,7 +30,7 @@ fn trials() -> Vec<Trial> {
 fn blocks() -> Result<(), Failed> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/single");
     let (found, wanted) = (read_tensors(&data.join("blocks.gguf"))?, read_tensors(&data.join("blocks.safetensors"))?);
-    assert!(found.keys().eq(wanted.keys()) && wanted.len() == 7, "{:?}", found.keys());
+    assert!(found.keys().eq(wanted.keys()) && wanted.len() == 15, "{:?}", found.keys());
     for (name, (_, wanted)) in wanted {
         let (_, found) = &found[&name];
         assert_eq!(found.shape, wanted.shape, "{name}");

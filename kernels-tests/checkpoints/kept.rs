@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use libtest_mimic::Failed;
-use ornstein::tensor::{DType, Shape, Tensor, Weights};
+use ornstein::tensor::{DType, RawTensor, Shape, Tensor, Weights};
 use ornstein::weights::vocabulary::{merges, vocabulary};
 use ornstein::weights::{Model, Synthetic, read_tensors, write_tensors};
 use safetensors::Dtype;
@@ -131,6 +131,8 @@ pub fn write(path: &Path, tensors: &Tensors, dtype: DType, metadata: &HashMap<St
         DType::F32 => (Dtype::F32, |bytes, v| bytes.extend(v.to_le_bytes())),
         DType::F16 => (Dtype::F16, |bytes, v| bytes.extend(f16::from_f32(v).to_le_bytes())),
         DType::BF16 => (Dtype::BF16, |bytes, v| bytes.extend(bf16::from_f32(v).to_le_bytes())),
+        DType::F8E4M3 => (Dtype::F8_E4M3, |bytes, v| bytes.push(eight_bits(DType::F8E4M3, v))),
+        DType::F8E5M2 => (Dtype::F8_E5M2, |bytes, v| bytes.push(eight_bits(DType::F8E5M2, v))),
         DType::I32 | DType::I64 => return Err("weights are not integers".into()),
     };
     let bytes = |tensor: &Tensor| {
@@ -145,4 +147,20 @@ pub fn write(path: &Path, tensors: &Tensors, dtype: DType, metadata: &HashMap<St
         .map(|((name, tensor), data)| Ok((name, TensorView::new(kind, tensor.shape.dims().to_vec(), data)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
     Ok(std::fs::write(path, safetensors::serialize(views, Some(metadata.clone()))?)?)
+}
+
+/// The first eight bits of a value in one of these types.
+fn eight_bits(dtype: DType, value: f32) -> u8 {
+    if dtype == DType::F8E5M2 {
+        return (f16::from_f32(value).to_bits() >> 8) as u8;
+    }
+    // The exponent counts from 7 instead of 127, and the largest number is 448.
+    let magnitude = (value.abs().min(448.0) * f32::from_bits((127 - 120) << 23)).to_bits() >> 20;
+    magnitude as u8 | u8::from(value.is_sign_negative()) << 7
+}
+
+/// What is left of a value in eight bits.
+pub fn in_eight_bits(dtype: DType, value: f32) -> f32 {
+    let bytes = vec![eight_bits(dtype, value)].into();
+    RawTensor { dtype, shape: [1].into(), bytes }.to_f32()[0]
 }

@@ -27,7 +27,7 @@ fn trials() -> Vec<Trial> {
         ("a_tensor_of_another_shape_is_named", misshapen_tensor),
         ("a_tensor_that_no_network_knows_is_named", unknown_tensor),
         ("what_training_leaves_is_left_out", leftovers),
-        ("eight_bit_weights_are_refused", eight_bits),
+        ("a_type_that_is_not_known_is_named", unknown_types),
         ("an_inpainting_model_does_not_draw", inpainting),
         ("what_is_predicted_is_told_by_the_file", prediction),
         ("what_is_no_model_says_what_it_is", other_kinds),
@@ -90,7 +90,7 @@ fn unet_alone() -> Result<(), Failed> {
         let model = opened(&alone, &[])?;
         assert_eq!(run(&model, "unet")?, whole, "{start}");
         assert!(model.has("unet") && !model.has("vae") && !model.has("text_encoder"));
-        assert!(not_drawn(model).contains("holds no vae, only unet"));
+        assert!(not_drawn(model).contains("holds no vae, only unet; give base or vae"));
     }
     Ok(())
 }
@@ -100,7 +100,7 @@ fn vae_alone() -> Result<(), Failed> {
     let whole = run(&opened(&all, &[])?, "vae-decoder")?;
     let model = opened(&part(&all, VAE), &[])?;
     assert_eq!(run(&model, "vae-decoder")?, whole);
-    assert!(not_drawn(model).contains("holds no unet, only vae"));
+    assert!(not_drawn(model).contains("holds no unet, only vae; give base or unet"));
     Ok(())
 }
 
@@ -182,9 +182,18 @@ fn opened_bytes(name: &str, bytes: &[u8]) -> String {
     text
 }
 
-fn eight_bits() -> Result<(), Failed> {
-    let text = opened_bytes("x.safetensors", &file_of("model.diffusion_model.input_blocks.0.0.weight", "F8_E4M3", 1));
-    assert!(text.contains("input_blocks.0.0.weight (F8_E4M3); convert them to f16"), "{text}");
+fn unknown_types() -> Result<(), Failed> {
+    let text = opened_bytes("x.safetensors", &file_of("model.diffusion_model.input_blocks.0.0.weight", "F64", 8));
+    assert!(text.contains("input_blocks.0.0.weight (F64); convert them to f16"), "{text}");
+    // A buffer that nothing reads.
+    let names = ["model.diffusion_model.input_blocks.0.0.weight", "cond_stage_model.transformer.position_ids"];
+    let entry = |name, dtype, range| format!(r#""{name}":{{"dtype":"{dtype}","shape":[1],"data_offsets":{range}}}"#);
+    let header = format!("{{{},{}}}", entry(names[0], "F32", "[0,4]"), entry(names[1], "F64", "[4,12]"));
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 12]].concat();
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("x.safetensors");
+    std::fs::write(&path, bytes)?;
+    assert_eq!(Model::open(&path)?.components(), ["text_encoder", "unet"]);
     Ok(())
 }
 
@@ -232,6 +241,11 @@ fn other_kinds() -> Result<(), Failed> {
         ("model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight", "Stable Diffusion 3"),
         ("double_blocks.0.img_attn.qkv.weight", "Flux"),
         ("emb_params", "textual inversion"),
+        (
+            "state_dict.model.diffusion_model.input_blocks.0.0.weight",
+            "has a unet whose names begin with state_dict.model.diffusion_model., which is not known; save it with names \
+             that begin with model.diffusion_model.",
+        ),
         (
             "layers.0.weight",
             "holds no network of Stable Diffusion XL's refiner, Stable Diffusion XL, Stable Diffusion x4 upscaler, \

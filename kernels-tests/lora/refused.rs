@@ -18,9 +18,10 @@ const CONV: &str = "lora_unet_conv_in";
 #[distributed_slice(crate::TRIALS)]
 fn trials() -> Vec<Trial> {
     type Run = fn() -> Result<(), Failed>;
-    let tests: [(&str, Run); 13] = [
+    let tests: [(&str, Run); 14] = [
         ("tensors_that_the_model_does_not_have_are_listed_up_to_ten", unknown_modules),
         ("tensors_that_are_no_part_of_a_lora_are_listed", unknown_parts),
+        ("a_naming_that_is_not_known_shows_two_names", unknown_naming),
         ("a_file_for_another_family_is_refused", other_families),
         ("factors_that_do_not_fit_are_named_with_their_shapes", misfits),
         ("a_change_that_lacks_a_part_is_named", incomplete),
@@ -73,9 +74,17 @@ fn unknown_modules() -> Result<(), Failed> {
     has(message(&tensors, 1.0), &wanted)
 }
 
+fn unknown_naming() -> Result<(), Failed> {
+    let names: Vec<String> = (10..22).map(|i| format!("painter.{i}.lora_up.weight")).collect();
+    let tensors: Vec<(&str, &[usize])> = names.iter().map(|name| (name.as_str(), &[2, 2][..])).collect();
+    let text = message(&tensors, 1.0);
+    ensure(!text.contains("another family") && !text.contains("painter.12"), text.as_str())?;
+    has(text, &["names its modules in a way that is not known, as painter.10 and painter.11"])
+}
+
 fn unknown_parts() -> Result<(), Failed> {
     let down = format!("{CONV}.lora_down.weight");
-    for name in ["unet.conv_in.lora_B.bias", "lora_unet_conv_in.diff", "lora_unet_conv_in.oft_blocks"] {
+    for name in ["unet.conv_in.lora_B.bias", "lora_unet_conv_in.diff_c", "lora_unet_conv_in.oft_blocks"] {
         let text = message(&[(&down, &[2, 4, 3, 3]), (name, &[2])], 1.0);
         has(text, &["has tensors that are no part of a LoRA", name])?;
     }

@@ -3,6 +3,7 @@
 mod control;
 mod lora;
 mod output;
+mod parts;
 mod progress;
 mod prompt;
 mod prompts;
@@ -44,9 +45,8 @@ pub(super) struct Generate {
     model: ModelArg,
     #[command(flatten)]
     loras: lora::PromptLoraArgs,
-    /// A folder with another autoencoder for this model: a VAE, or a tiny one (TAESD)
-    #[arg(long, value_name = "FOLDER")]
-    vae: Option<PathBuf>,
+    #[command(flatten)]
+    parts: parts::PartArgs,
     #[command(flatten)]
     control: control::ControlArgs,
     /// The picture's file, NAME.png; `-` writes the PNG to stdout [default: ornstein-<seed>.png, with a number behind
@@ -158,10 +158,7 @@ impl Generate {
         let prompts = self.prompts.as_deref().map_or_else(|| Prompts::one(prompt), Prompts::of_file)?;
         let mut request = self.request(seed)?;
         let sources = self.shaders.open()?;
-        let mut studio = Studio::open(self.model.open()?)?;
-        if let Some(folder) = &self.vae {
-            studio = studio.with_vae(folder)?;
-        }
+        let mut studio = Studio::open(self.parts.open(self.model.open()?)?)?;
         studio = studio.with_controls(self.control.models()?)?;
         if let Some(refiner) = &self.refiner {
             studio = studio.with_refiner(Model::resolve(Some(refiner))?)?;

@@ -149,11 +149,19 @@ struct ModelArg {
     /// built-in model]
     #[arg(short, long, value_name = "MODEL")]
     model: Option<OsString>,
+    /// Which weights a folder is read with that has several: `fp16` of NAME.fp16.safetensors [default: those without
+    /// a variant, else fp16]
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
 }
 
 impl ModelArg {
     fn open(&self) -> Result<Model> {
-        Model::resolve(self.model.as_deref())
+        let model = Model::resolve(self.model.as_deref())?;
+        match &self.variant {
+            Some(variant) => model.with_variant(variant),
+            None => Ok(model),
+        }
     }
 }
 

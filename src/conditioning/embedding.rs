@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result, ten};
 use crate::tensor::Tensor;
-use crate::weights::read_tensors;
+use crate::weights::{LoraFile, read_tensors};
 
 /// A word with its vectors, as one file holds them.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,8 +20,9 @@ pub struct Embedding {
 
 /// Keys of the file for SDXL: of the first encoder and of the second.
 const ENCODERS: [&str; 2] = ["clip_l", "clip_g"];
-/// The key that AUTOMATIC1111's web UI gives the only tensor of a file. The word is then the file's name.
-const NAMELESS: &str = "emb_params";
+/// The keys that AUTOMATIC1111's web UI gives the only tensor of a file, and of one in a bundle. The word is then the
+/// file's name.
+const NAMELESS: [&str; 2] = ["emb_params", "string_to_param.*"];
 
 impl Embedding {
     /// Reads a safetensors file with `emb_params`, with `clip_l` and `clip_g`, or with one tensor under its word's
@@ -35,16 +36,30 @@ impl Embedding {
         if let Some("pt" | "pth" | "bin" | "ckpt") = ending {
             return Err(fail(PICKLE.into()));
         }
-        let tensors = read_tensors(path)?;
-        let names: Vec<String> = tensors.keys().cloned().collect();
-        let mut name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let tensors = read_tensors(path)?.into_iter().map(|(key, (_, tensor))| (key, tensor)).collect();
+        Self::of(path, name, tensors)
+    }
+
+    /// The words that come with a LoRA file (`bundle_emb`).
+    ///
+    /// # Errors
+    /// If what stands for one is no embedding.
+    pub fn bundled(file: &LoraFile) -> Result<Vec<Self>> {
+        file.bundled().map(|(word, tensors)| Self::of(file.path(), word.into(), tensors)).collect()
+    }
+
+    /// Of tensors by their keys; the word is `name` unless a tensor's key is the word.
+    fn of(path: &Path, mut name: String, tensors: Vec<(String, Tensor)>) -> Result<Self> {
+        let fail = |what: String| Error::file(path, what);
+        let names: Vec<String> = tensors.iter().map(|(key, _)| key.clone()).collect();
         let mut vectors = Vec::new();
-        for (key, (_, tensor)) in tensors {
+        for (key, tensor) in tensors {
             let encoder = ENCODERS.iter().position(|encoder| *encoder == key);
             if names.len() > 1 && encoder.is_none() {
                 return Err(fail(format!("holds {}: expected one tensor, or clip_l and clip_g", ten(&names))));
             }
-            if encoder.is_none() && key != NAMELESS {
+            if encoder.is_none() && !NAMELESS.contains(&key.as_str()) {
                 name = key;
             }
             vectors.push((encoder, rows(tensor).map_err(fail)?));

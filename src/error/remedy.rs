@@ -29,6 +29,12 @@ macro_rules! fields {
 
 fields! {
     Model "model",
+    Variant "variant",
+    Base "base",
+    Unet "unet",
+    Vae "vae",
+    TextEncoder "text encoder",
+    TextEncoder2 "text encoder 2",
     Prompt "prompt",
     Negative "negative",
     Width "width",

@@ -46,10 +46,14 @@ pub fn read_text(path: &Path) -> Result<String> {
 
 /// The error of a file or folder that cannot be read, with what can be done about it.
 pub fn unreadable(path: &Path, error: &io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::NotFound => Error::file(path, "no such file or folder; check the path"),
-        io::ErrorKind::PermissionDenied => Error::file(path, "may not be read; change its permissions"),
-        io::ErrorKind::IsADirectory => Error::file(path, "is a folder where a file is expected"),
+    match (error.kind(), std::fs::read_link(path)) {
+        (io::ErrorKind::NotFound, Ok(target)) => {
+            let target = target.display();
+            Error::file(path, format!("is a link to {target}, which is not there; download what it leads to again"))
+        }
+        (io::ErrorKind::NotFound, _) => Error::file(path, "no such file or folder; check the path"),
+        (io::ErrorKind::PermissionDenied, _) => Error::file(path, "may not be read; change its permissions"),
+        (io::ErrorKind::IsADirectory, _) => Error::file(path, "is a folder where a file is expected"),
         _ => Error::file(path, format!("cannot be read: {error}")),
     }
 }

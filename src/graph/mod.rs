@@ -79,9 +79,10 @@ impl Parameter {
         types.all(|dtype| dtype == Some(first)).then_some(first)
     }
 
-    /// Whether it is a matrix that the file has in f16.
+    /// Whether it is a matrix that the file has in f16, or in what f16 holds.
     pub fn is_narrow(&self, weights: &dyn Weights) -> bool {
-        self.file_shape.rank() > 1 && self.dtype(weights) == Some(DType::F16)
+        let narrow = [DType::F16, DType::F8E4M3, DType::F8E5M2];
+        self.file_shape.rank() > 1 && self.dtype(weights).is_some_and(|dtype| narrow.contains(&dtype))
     }
 
     /// The tensor or tensors as the file has them; if their types differ, in f32.

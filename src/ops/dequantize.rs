@@ -94,6 +94,8 @@ pub fn cases() -> Vec<Case> {
         case(4, 32, false, [32, 3]),
         case(4, 32, false, [96, 65]),
         case(4, 32, true, [64, 10]),
+        case(8, 32, true, [64, 7]),
+        case(4, 16, true, [48, 5]),
         case(8, 32, false, [320, 1280]),
         case(4, 32, true, [768, 320]),
     ]

@@ -1,6 +1,5 @@
 //! A model opened for making pictures.
 
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
@@ -13,7 +12,7 @@ use super::part::{Models, Part, REFINERS};
 use super::request::Request;
 use super::settings::{Settings, check};
 use super::{Row, System, find};
-use crate::error::{Error, Field, Result};
+use crate::error::{Field, Result};
 use crate::network::Executor;
 use crate::weights::{Changes, Model};
 
@@ -37,22 +36,6 @@ impl Studio {
         let (row, warning) = find(&models.model);
         let system = (row.open)(&models)?;
         Ok(Self { models, row, system, warning: Mutex::new(warning) })
-    }
-
-    /// The same with the autoencoder of another folder (its `config.json` and weights): another full one, or a tiny
-    /// one.
-    ///
-    /// # Errors
-    /// If a file is missing, asks for something that is not built, or its latents are not the UNet's.
-    pub fn with_vae(self, folder: &Path) -> Result<Self> {
-        let config = folder.join("config.json");
-        if !config.exists() {
-            return Err(Error::file(&config, "is not there; give a folder of a VAE alone"));
-        }
-        let Models { model, .. } = self.models;
-        // Latent diffusion calls its own so, of whichever class it is.
-        let component = if model.has("vqvae") { "vqvae" } else { "vae" };
-        Self::of(Models { model: model.with_component(component, folder), ..self.models })
     }
 
     /// The same guided by these ControlNets, whose residuals add up.

@@ -11,6 +11,10 @@ pub enum Elements {
     F16(Vec<f16>),
     /// Of [`DType::BF16`](super::DType::BF16).
     BF16(Vec<bf16>),
+    /// Of [`DType::F8E4M3`](super::DType::F8E4M3).
+    E4M3(Vec<u8>),
+    /// Of [`DType::F8E5M2`](super::DType::F8E5M2).
+    E5M2(Vec<u8>),
 }
 
 impl Elements {
@@ -31,6 +35,16 @@ impl Elements {
             Self::BF16(elements) => {
                 for (wide, narrow) in wide.iter_mut().zip(&elements[all]) {
                     *wide = f32::from_bits(u32::from(narrow.to_bits()) << 16);
+                }
+            }
+            Self::E4M3(elements) => {
+                for (wide, narrow) in wide.iter_mut().zip(&elements[all]) {
+                    *wide = finite_e4m3(*narrow);
+                }
+            }
+            Self::E5M2(elements) => {
+                for (wide, narrow) in wide.iter_mut().zip(&elements[all]) {
+                    *wide = widened(f16::from_bits(u16::from(*narrow) << 8));
                 }
             }
         }
@@ -64,6 +78,25 @@ fn widened(narrow: f16) -> f32 {
     f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
 }
 
+/// The same of an E4M3.
+#[inline(always)]
+fn finite_e4m3(narrow: u8) -> f32 {
+    const FACTOR: f32 = f32::from_bits((127 + 120) << 23);
+    let bits = u32::from(narrow);
+    let magnitude = f32::from_bits((bits & 0x7f) << 20) * FACTOR;
+    f32::from_bits(magnitude.to_bits() | (bits & 0x80) << 24)
+}
+
+/// What an E4M3 stands for: it has no infinities, and one NaN of either sign.
+pub(crate) fn e4m3(narrow: u8) -> f32 {
+    if narrow & 0x7f == 0x7f { f32::NAN } else { finite_e4m3(narrow) }
+}
+
+/// What an E5M2 stands for.
+pub(crate) fn e5m2(narrow: u8) -> f32 {
+    f16::from_bits(u16::from(narrow) << 8).to_f32()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +108,22 @@ mod tests {
         let bf16s: Vec<bf16> = all.map(bf16::from_bits).filter(|x| x.is_finite()).collect();
         let wanted = [f16s.iter().map(|x| x.to_f32()).collect::<Vec<_>>(), bf16s.iter().map(|x| x.to_f32()).collect()];
         for (elements, wanted) in [Elements::F16(f16s), Elements::BF16(bf16s)].into_iter().zip(wanted) {
+            let mut wide = vec![0.0; wanted.len()];
+            elements.widen(0, &mut wide);
+            assert!(wide.iter().zip(&wanted).all(|(found, wanted)| found.to_bits() == wanted.to_bits()));
+        }
+    }
+
+    #[test]
+    fn every_finite_number_of_eight_bits_keeps_its_value() {
+        let finite = |of: fn(u8) -> f32| (0..=u8::MAX).filter(|x| of(*x).is_finite()).collect::<Vec<u8>>();
+        let (four, five) = (finite(e4m3), finite(e5m2));
+        assert_eq!((four.len(), five.len()), (254, 248));
+        // 448, the least above 0, 1 and -1.5.
+        assert_eq!([0x7e, 0x01, 0x38, 0xbc].map(e4m3), [448.0, 1.0 / 512.0, 1.0, -1.5]);
+        assert_eq!([0x7b, 0x01, 0x3c, 0xbe].map(e5m2), [57344.0, 1.0 / 65536.0, 1.0, -1.5]);
+        let wanted = [four.iter().map(|x| e4m3(*x)).collect::<Vec<_>>(), five.iter().map(|x| e5m2(*x)).collect()];
+        for (elements, wanted) in [Elements::E4M3(four), Elements::E5M2(five)].into_iter().zip(wanted) {
             let mut wide = vec![0.0; wanted.len()];
             elements.widen(0, &mut wide);
             assert!(wide.iter().zip(&wanted).all(|(found, wanted)| found.to_bits() == wanted.to_bits()));

@@ -47,7 +47,7 @@ fn same_but_for_ones(found: &[usize], wanted: &[usize]) -> bool {
 
 /// What files carry beside a network's parameters: a buffer that counts positions, and what only training used: the
 /// scale of CLIP's loss, and the layer after LDMBert.
-fn is_harmless(name: &str) -> bool {
+pub(super) fn is_harmless(name: &str) -> bool {
     name.ends_with("position_ids") || name.ends_with("logit_scale") || name.starts_with("to_logits.")
 }
 

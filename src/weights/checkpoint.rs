@@ -11,24 +11,39 @@ mod original;
 mod prediction;
 mod refuse;
 pub mod seen;
+pub(super) mod sort;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::component::{ComponentWeights, Location};
+use super::check::is_harmless;
+use super::component::{ComponentWeights, Location, from_elsewhere};
 use super::family::{Component, Families, Family};
 use super::file::TensorFile;
-use super::names::canonical;
 use super::vocabulary;
 use crate::error::{Error, Result, ten};
 pub(super) use original::Original;
 use seen::Seen;
+use sort::{Named, Sorted, sort};
 
 /// A component's tensors: canonical name -> where it lies in the file.
 type Tensors = BTreeMap<String, Location>;
+
+/// What an autoencoder's configuration has of the scale of its latents.
+const SCALES: [&str; 4] = ["scaling_factor", "shift_factor", "latents_mean", "latents_std"];
+
+/// A network that is to stand for that of a model.
+pub struct Part {
+    /// The folder of its configuration and weights.
+    pub component: &'static str,
+    /// The model's family.
+    pub family: Option<&'static Family>,
+    /// The configuration of the one that it stands for.
+    pub config: Option<Value>,
+}
 
 /// One file with the networks of a model.
 pub struct Checkpoint {
@@ -39,6 +54,8 @@ pub struct Checkpoint {
     /// See the methods of these names.
     left_out: usize,
     unknown: Vec<String>,
+    /// Networks that are there under names that are not known, and what is said of each.
+    astray: Vec<(&'static str, String)>,
 }
 
 impl Checkpoint {
@@ -52,7 +69,10 @@ impl Checkpoint {
         if let Some(what) = refuse::other_kind(file.all_names(), families.others) {
             return Err(Error::file(path, what));
         }
-        let mut checkpoint = sort(file, families);
+        let checkpoint = sorted(file, families);
+        if let (true, Some((_, what))) = (checkpoint.components.is_empty(), checkpoint.astray.first()) {
+            return Err(Error::file(path, what));
+        }
         if checkpoint.components.is_empty() {
             let names: Vec<_> = checkpoint.file.all_names().collect();
             let titles = families.known.iter().map(|family| family.title).collect::<Vec<_>>().join(", ");
@@ -60,21 +80,69 @@ impl Checkpoint {
             let what = format!("holds no network of {titles} under a name that is known; it has {has}");
             return Err(Error::file(path, what));
         }
-        let networks = checkpoint.networks(families)?;
-        networks.iter().try_for_each(|(network, family)| checkpoint.leave_out_unread(network, family))?;
-        let read = |name: &str| {
-            checkpoint.components.values().any(|tensors| tensors.values().any(|stored| stored.name == name))
+        let networks = checkpoint.networks(families, None)?;
+        checkpoint.with(families, &networks)
+    }
+
+    /// One network of a file, alone or among others, as a part of a model.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`]; if the file does not hold it, or it is not one for the model's family.
+    pub fn part(path: &Path, families: &'static Families, part: &Part) -> Result<Self> {
+        let file = TensorFile::open_any(path)?;
+        let whole = sorted(file, families);
+        let Sorted { tensors, .. } = sort(whole.file.all_names().collect(), families, Some(part.component));
+        let own = located(tensors).remove(part.component);
+        let Some(own) = own else {
+            return Err(match refuse::other_kind(whole.file.all_names(), families.others) {
+                Some(what) => Error::file(path, what),
+                None => whole.without(part.component),
+            });
         };
-        checkpoint.file.refuse_unknown_types(read)?;
-        checkpoint.texts = checkpoint.infer(families, &networks)?;
+        let told = whole.told(families)?.into_iter().find_map(|(_, family)| family);
+        let checkpoint = Self { components: BTreeMap::from([(part.component, own)]), ..whole };
+        let networks = checkpoint.networks(families, told.or(part.family))?;
+        let mut checkpoint = checkpoint.with(families, &networks)?;
+        if let (None, Some(config)) = (told, &part.config) {
+            checkpoint.scale_as(part.component, config);
+        }
         Ok(checkpoint)
     }
 
-    /// Its networks, each as it is in the family that it tells, or else that another network of the file does.
-    fn networks(&self, families: &'static Families) -> Result<Vec<(&'static Component, &'static Family)>> {
-        let tell = |name| Ok((name, families.of(&Seen::of(&self.weights(name)?))));
-        let told = self.components().map(tell).collect::<Result<Vec<_>>>()?;
-        let others = told.iter().find_map(|(_, family)| *family);
+    /// Gives an autoencoder that tells no family the scale of the one that it stands for.
+    fn scale_as(&mut self, component: &str, config: &Value) {
+        let path = format!("{component}/config.json");
+        let own = self.texts.get(&path).and_then(|text| serde_json::from_str::<Value>(text).ok());
+        if let Some(mut own) = own.filter(|own| own["_class_name"] == config["_class_name"]) {
+            for key in SCALES.iter().filter(|key| !config[**key].is_null()) {
+                own[*key] = config[*key].clone();
+            }
+            self.texts.insert(path, own.to_string());
+        }
+    }
+
+    /// The same with what follows from its networks.
+    fn with(mut self, families: &Families, networks: &[(&Component, &Family)]) -> Result<Self> {
+        networks.iter().try_for_each(|(network, family)| self.leave_out_unread(network, family))?;
+        self.refuse_unknown_types()?;
+        self.texts = self.infer(families, networks)?;
+        Ok(self)
+    }
+
+    /// Its networks, and the family that each tells.
+    fn told(&self, families: &'static Families) -> Result<Vec<(&'static str, Option<&'static Family>)>> {
+        self.components().map(|name| Ok((name, families.of(&Seen::of(&self.weights(name)?))))).collect()
+    }
+
+    /// Its networks, each as it is in the family that it tells, or else that another network of the file does, or else
+    /// in this.
+    fn networks(
+        &self,
+        families: &'static Families,
+        of: Option<&'static Family>,
+    ) -> Result<Vec<(&'static Component, &'static Family)>> {
+        let told = self.told(families)?;
+        let others = told.iter().find_map(|(_, family)| *family).or(of);
         let network = |(name, own): (&str, Option<&'static Family>)| {
             let ranked = own.into_iter().chain(others).chain(families.known.iter().rev().copied());
             let mut all = ranked.flat_map(|family| family.components.iter().map(move |component| (component, family)));
@@ -90,6 +158,16 @@ impl Checkpoint {
         let unread = tensors.extract_if(.., |name, _| unread.iter().any(|start| name.starts_with(start)));
         self.left_out += unread.map(|(_, stored)| stored.name).collect::<BTreeSet<_>>().len();
         Ok(())
+    }
+
+    /// Refuses a type that is not known, of tensors that may be read.
+    fn refuse_unknown_types(&mut self) -> Result<()> {
+        let Self { components, file, .. } = self;
+        for tensors in components.values_mut() {
+            tensors.retain(|name, stored| file.has(&stored.name) || !is_harmless(name));
+        }
+        let read: HashSet<_> = components.values().flat_map(|tensors| tensors.values().map(|s| &*s.name)).collect();
+        file.refuse_unknown_types(|name| read.contains(name))
     }
 
     /// The file.
@@ -139,8 +217,12 @@ impl Checkpoint {
     /// The error of a component, or of one of its files, that is not there.
     pub fn without(&self, path: &str) -> Error {
         let component = path.split('/').next().unwrap_or(path);
+        if let Some((_, what)) = self.astray.iter().find(|(astray, _)| *astray == component) {
+            return Error::file(self.path(), what);
+        }
         let held: Vec<_> = self.components().collect();
-        Error::file(self.path(), format!("holds no {component}, only {}; give a file that has it", held.join(", ")))
+        let has = if held.is_empty() { "no network that is known".into() } else { held.join(", ") };
+        Error::file(self.path(), format!("holds no {component}, only {has}")).remedies(from_elsewhere(path))
     }
 
     /// The texts of the files beside the weights.
@@ -175,35 +257,16 @@ impl Checkpoint {
 }
 
 /// A file, with its tensors by component.
-fn sort(file: TensorFile, families: &Families) -> Checkpoint {
-    let mut left: Vec<&str> = file.all_names().collect();
-    let parts =
-        families.components().flat_map(|c| c.parts.iter().map(move |(start, layout)| (*start, c.name, *layout)));
-    let parts: Vec<_> = parts.collect();
-    let in_parts = left.iter().any(|name| parts.iter().any(|(start, ..)| name.starts_with(start)));
-    let mut alone =
-        families.components().flat_map(|c| c.alone.iter().map(move |(marker, layout)| (marker, c.name, layout)));
-    let alone = alone.find(|(marker, ..)| !in_parts && file.has(marker));
-    let alone = alone.map(|(_, component, layout)| vec![("", component, *layout)]);
-    let (mut components, mut left_out) = (BTreeMap::<_, Tensors>::new(), 0);
-    for (start, component, layout) in alone.unwrap_or(parts) {
-        let (own, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|name| name.starts_with(start));
-        left = others;
-        let own = own.iter().filter_map(|name| name.strip_prefix(start));
-        let (leftovers, own): (Vec<_>, Vec<_>) = own.partition(|name| refuse::is_leftover(name));
-        left_out += leftovers.len();
-        if own.is_empty() {
-            continue;
-        }
-        let tensors = components.entry(component).or_default();
-        for (name, stored, view) in keys::tensors(layout, &own) {
-            let name = canonical(component, &name).into_owned();
-            tensors.insert(name, Location { file: 0, name: format!("{start}{stored}"), view });
-        }
+fn sorted(file: TensorFile, families: &Families) -> Checkpoint {
+    let Sorted { tensors, left_out, unknown } = sort(file.all_names().collect(), families, None);
+    let (components, astray) = (located(tensors), refuse::astray(file.all_names(), families));
+    Checkpoint { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown, astray }
+}
+
+fn located(tensors: Vec<Named>) -> BTreeMap<&'static str, Tensors> {
+    let mut components = BTreeMap::<_, Tensors>::new();
+    for Named { component, name, stored, view } in tensors {
+        components.entry(component).or_default().insert(name, Location { file: 0, name: stored, view });
     }
-    let is_leftover = |name: &&str| refuse::is_leftover(name) || families.is_leftover(name);
-    let (leftovers, unknown): (Vec<_>, Vec<_>) = left.into_iter().partition(is_leftover);
-    left_out += leftovers.len();
-    let unknown = unknown.into_iter().map(String::from).collect();
-    Checkpoint { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown }
+    components
 }

@@ -1,35 +1,24 @@
 //! The tensors of one component of a model: one safetensors file, or the shards that an index file lists.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod find;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::check::is_harmless;
+use super::checkpoint::sort::{Named, Sorted, sort};
+use super::family::Families;
 use super::file::TensorFile;
 use super::files::{Files, json};
 use super::format::Blocks;
-use super::format::safetensors::PICKLE;
 use super::names::canonical;
 use super::view::View;
-use crate::error::{Error, Result, ten};
+use crate::error::{Error, Field, Remedy, Result, ten};
 use crate::tensor::{BlockLayout, DType, Quantized, RawTensor, Shape, Weights};
-
-/// A component's files, best first: diffusers' names and then transformers', full precision before f16.
-const FILES: [&str; 10] = [
-    "diffusion_pytorch_model.safetensors",
-    "model.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "model.safetensors.index.json",
-    "diffusion_pytorch_model.fp16.safetensors",
-    "model.fp16.safetensors",
-    "diffusion_pytorch_model.safetensors.index.fp16.json",
-    "model.safetensors.index.fp16.json",
-    "diffusion_pytorch_model.gguf",
-    "model.gguf",
-];
-
-/// Endings of files that hold PyTorch pickles.
-const PICKLES: [&str; 4] = ["bin", "ckpt", "pt", "pth"];
+pub(super) use find::variants;
+use find::weights_of;
 
 /// The weights of one network, under the names that networks ask for (see `names.rs`).
 pub struct ComponentWeights {
@@ -50,10 +39,13 @@ pub(super) struct Location {
     pub view: View,
 }
 
-impl Location {
-    fn whole(file: usize, name: &str) -> Self {
-        Self { file, name: name.into(), view: View::Whole }
-    }
+/// What may help where a model lacks a component, or a file of one: another model, or the component itself.
+pub(super) fn from_elsewhere(path: &str) -> impl Iterator<Item = Remedy> {
+    let component = path.split('/').next().unwrap_or(path);
+    let own = Field::ALL.iter().copied().filter(move |field| field.word().replace(' ', "_") == component);
+    let fields: Vec<_> = own.collect();
+    let base = (!fields.is_empty()).then_some(Field::Base);
+    base.into_iter().chain(fields).map(Remedy::Give)
 }
 
 /// `*.safetensors.index.json`, as transformers and diffusers write it.
@@ -64,20 +56,44 @@ struct ShardIndex {
 }
 
 impl ComponentWeights {
-    /// Finds and maps the component's file or files.
-    pub(super) fn open(files: &dyn Files, component: &str) -> Result<Self> {
-        let found = FILES.iter().map(|file| format!("{component}/{file}")).find(|path| files.has(path));
-        let path = found.ok_or_else(|| absent(files, component))?;
+    /// Finds and maps the component's file or files. Those of a family's network may be written as in checkpoints.
+    pub(super) fn open(files: &dyn Files, component: &str, families: &Families) -> Result<Self> {
+        let path = weights_of(files, component)?;
         if path.ends_with(".json") {
-            return Self::sharded(files, component, &path);
+            return Self::sharded(files, component, &path, families);
         }
         let file = files.tensors(&path)?;
-        let tensors = file.names().map(|name| (canonical(component, name).into_owned(), Location::whole(0, name)));
-        let tensors = tensors.collect();
-        Ok(Self { place: file.path().display().to_string(), files: vec![Arc::new(file)], tensors })
+        let place = file.path().display().to_string();
+        let names = file.all_names().map(String::from).collect();
+        Self { place, files: vec![Arc::new(file)], tensors: BTreeMap::new() }.named(component, families, &[names])
     }
 
-    fn sharded(place: &dyn Files, component: &str, path: &str) -> Result<Self> {
+    /// These names of each file under those that networks ask for.
+    ///
+    /// # Errors
+    /// If one that may be read is of a type that is not known.
+    fn named(mut self, component: &str, families: &Families, names: &[Vec<String>]) -> Result<Self> {
+        let all = names.iter().flatten().map(String::as_str).collect();
+        let Sorted { tensors, unknown, .. } = sort(all, families, Some(component));
+        let own = tensors.into_iter().filter(|named| named.component == component);
+        let own = own.map(|Named { name, stored, view, .. }| (name, stored, view));
+        let as_they_are = unknown.into_iter().map(|name| (canonical(component, &name).into_owned(), name, View::Whole));
+        let all: Vec<_> = own.chain(as_they_are).collect();
+        let files: HashMap<_, _> =
+            names.iter().enumerate().flat_map(|(i, names)| names.iter().map(move |name| (name.as_str(), i))).collect();
+        for (name, stored, view) in all {
+            let Some(&file) = files.get(stored.as_str()) else { continue };
+            if self.files[file].has(&stored) || !is_harmless(&name) {
+                self.tensors.insert(name, Location { file, name: stored, view });
+            }
+        }
+        let read: HashSet<_> = self.tensors.values().map(|stored| (stored.file, stored.name.as_str())).collect();
+        let mut files = self.files.iter().enumerate();
+        files.try_for_each(|(i, file)| file.refuse_unknown_types(|name| read.contains(&(i, name))))?;
+        Ok(self)
+    }
+
+    fn sharded(place: &dyn Files, component: &str, path: &str, families: &Families) -> Result<Self> {
         let index: ShardIndex = json(place, path)?;
         let fail = |what: String| Error::file(place.path(path), what);
         let shards: BTreeSet<&String> = index.weight_map.values().collect();
@@ -92,11 +108,11 @@ impl ComponentWeights {
         }
         let file = |shard: &&String| place.tensors(&format!("{component}/{shard}")).map(Arc::new);
         let files = there.iter().map(file).collect::<Result<Vec<_>>>()?;
-        let mut tensors = BTreeMap::new();
+        let mut names = vec![Vec::new(); files.len()];
         let mut lacking = Vec::new();
         for (name, shard) in &index.weight_map {
-            match there.binary_search(&shard).ok().filter(|&file| files[file].has(name)) {
-                Some(file) => _ = tensors.insert(canonical(component, name).into_owned(), Location::whole(file, name)),
+            match there.binary_search(&shard).ok().filter(|&file| files[file].has_any(name)) {
+                Some(file) => names[file].push(name.clone()),
                 None => lacking.push(format!("{name} ({shard})")),
             }
         }
@@ -105,7 +121,8 @@ impl ComponentWeights {
                 format!("names tensors that their shards lack: {}; download index and shards together", ten(&lacking));
             return Err(fail(what));
         }
-        Ok(Self { place: place.path(path).display().to_string(), files, tensors })
+        let place = place.path(path).display().to_string();
+        Self { place, files, tensors: BTreeMap::new() }.named(component, families, &names)
     }
 
     /// What the file calls the type of a tensor's elements: `f16`, `q8_0`.
@@ -127,25 +144,6 @@ impl ComponentWeights {
         // Blocks run along rows of the matrix as the file has it.
         shape.channels().is_multiple_of(blocks.elements()).then_some((blocks, bytes))
     }
-}
-
-/// Why a component has no weights, and what to do.
-fn absent(files: &dyn Files, component: &str) -> Error {
-    let folder = files.path(component);
-    if !files.has(component) {
-        return Error::file(folder, "no such folder: this model has no such component, or its download is incomplete");
-    }
-    let is_pickle = |name: &String| name.rsplit_once('.').is_some_and(|(_, ending)| PICKLES.contains(&ending));
-    let (pickle, others): (Vec<_>, Vec<_>) = files.list(component).into_iter().partition(is_pickle);
-    if let Some(pickle) = pickle.first() {
-        let what = format!(
-            "`{pickle}` {PICKLE}; download the .safetensors, or convert it in Python with `save_pretrained(.., \
-             safe_serialization=True)`"
-        );
-        return Error::file(folder, what);
-    }
-    let found = if others.is_empty() { "it is empty".into() } else { format!("it has {}", ten(&others)) };
-    Error::file(folder, format!("no weights: expected {} or {}, {found}", FILES[0], FILES[1]))
 }
 
 impl Weights for ComponentWeights {

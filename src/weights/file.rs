@@ -1,6 +1,9 @@
 //! One file of tensors, of whatever format, read through a memory map.
 
+mod scaled;
+
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +20,8 @@ pub struct TensorFile {
     path: PathBuf,
     bytes: Bytes,
     header: Header,
+    /// What weights of eight bits are to be multiplied by.
+    scales: BTreeMap<String, Vec<f32>>,
 }
 
 /// Those in the binary, a map of the file, or what came through a pipe, of at most [`DATA`] bytes.
@@ -45,16 +50,14 @@ impl TensorFile {
 
     /// The same for a file inside the binary; `path` is what error messages call it.
     pub fn embedded(path: PathBuf, bytes: &'static [u8]) -> Result<Self> {
-        let file = Self::parse(path, Box::new(bytes))?;
-        file.refuse_unknown_types(|_| true)?;
-        Ok(file)
+        Self::parse(path, Box::new(bytes))
     }
 
     fn parse(path: PathBuf, bytes: Bytes) -> Result<Self> {
-        match format::parse((*bytes).as_ref()) {
-            Ok(header) => Ok(Self { path, bytes, header }),
-            Err(what) => Err(Error::file(path, what)),
-        }
+        let data = (*bytes).as_ref();
+        let mut header = format::parse(data).map_err(|what| Error::file(&path, what))?;
+        let scales = scaled::take(&mut header, data);
+        Ok(Self { path, bytes, header, scales })
     }
 
     fn data(&self) -> &[u8] {
@@ -103,6 +106,11 @@ impl TensorFile {
         self.header.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
+    /// Whether there is a tensor of that name, of whatever type.
+    pub fn has_any(&self, name: &str) -> bool {
+        self.has(name) || self.header.unknown.contains_key(name)
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.header.index.contains_key(name)
     }
@@ -111,7 +119,11 @@ impl TensorFile {
         let entry = self.header.index.get(name)?;
         let stored = &self.data()[entry.range.clone()];
         let bytes = entry.blocks.map_or(Cow::Borrowed(stored), |blocks| Cow::Owned(blocks.to_f32(stored)));
-        Some(RawTensor { dtype: entry.dtype, shape: entry.shape.clone(), bytes })
+        let raw = RawTensor { dtype: entry.dtype, shape: entry.shape.clone(), bytes };
+        match self.scales.get(name) {
+            Some(scales) => Some(scaled::multiplied(&raw, scales)),
+            None => Some(raw),
+        }
     }
 
     /// A tensor's kind of blocks and its bytes, if it is kept in blocks.
@@ -125,7 +137,8 @@ impl TensorFile {
     }
 
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        Some(self.header.index.get(name)?.dtype)
+        let stored = self.header.index.get(name)?.dtype;
+        Some(if self.scales.contains_key(name) { DType::F32 } else { stored })
     }
 
     /// What its elements are called: `f16`, `q8_0`.

@@ -26,6 +26,11 @@ pub(super) trait Files {
 
     /// The names in a folder, sorted; none where it cannot be read. The empty path is the place itself.
     fn list(&self, folder: &str) -> Vec<String>;
+
+    /// Which variant of weights is asked for, where files have several: `fp16`.
+    fn variant(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A JSON file that must be there.
@@ -47,12 +52,19 @@ pub(super) struct Folder {
     pub path: PathBuf,
     /// The component, where it is the folder of one: a path in a model, or the empty one.
     pub component: &'static str,
+    /// See [`Files::variant`].
+    pub variant: Option<String>,
 }
 
 impl Folder {
     /// The folder of a model.
     pub fn of_model(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), component: "" }
+        Self::of_component(path, "")
+    }
+
+    /// The folder of one component.
+    pub fn of_component(path: &Path, component: &'static str) -> Self {
+        Self { path: path.to_path_buf(), component, variant: None }
     }
 
     /// Whether a path in the model is one in this folder.
@@ -68,7 +80,8 @@ impl Files for Folder {
     }
 
     fn has(&self, path: &str) -> bool {
-        self.holds(path) && self.path(path).exists()
+        // A link that leads nowhere is there, and is named by the error of reading it.
+        self.holds(path) && self.path(path).symlink_metadata().is_ok()
     }
 
     fn bytes(&self, path: &str) -> Result<Option<Cow<'static, [u8]>>> {
@@ -79,7 +92,7 @@ impl Files for Folder {
     }
 
     fn tensors(&self, path: &str) -> Result<TensorFile> {
-        TensorFile::open(&self.path(path))
+        TensorFile::open_any(&self.path(path))
     }
 
     fn list(&self, folder: &str) -> Vec<String> {
@@ -91,5 +104,9 @@ impl Files for Folder {
             entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
+    }
+
+    fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
     }
 }

@@ -18,8 +18,10 @@ use std::time::Duration;
 
 use change::Change;
 pub use file::LoraFile;
+use file::Parts;
 pub use merged::Merged;
 use names::Names;
+use roles::Role;
 
 use super::{ComponentWeights, Model, family};
 use crate::error::{Error, Result, ten};
@@ -133,19 +135,30 @@ fn changes_of(lora: &Lora, names: &Names, networks: &[Network], model: &Model) -
     let (mut strange, mut misfits) = (Vec::new(), Vec::new());
     for (module, parts) in &lora.file.modules {
         let found = names.find(module);
-        let shape = |&(place, ref tensor): &(usize, String)| networks[place].1.shape(tensor);
-        let Some(((place, tensor), shape)) = found.and_then(|found| Some((found, shape(found)?))) else {
-            strange.extend(parts.values().cloned());
-            continue;
-        };
-        let network = networks[*place].0;
-        match Change::new(&lora.file, parts, (network.name, tensor), &shape, lora.strength(network)) {
-            Ok(_) if changes[*place].contains_key(tensor) => {
-                misfits.push(format!("{module}: {} {tensor} twice", network.name))
+        for (ending, parts) in by_tensor(parts) {
+            let target = found.and_then(|(place, weight)| {
+                let tensor = format!("{}{ending}", weight.strip_suffix(".weight")?);
+                Some((*place, networks[*place].1.shape(&tensor)?, tensor))
+            });
+            let Some((place, shape, tensor)) = target else {
+                strange.extend(parts.into_values());
+                continue;
+            };
+            let network = networks[place].0;
+            match Change::new(&lora.file, &parts, (network.name, &tensor), &shape, lora.strength(network)) {
+                Ok(_) if changes[place].contains_key(&tensor) => {
+                    misfits.push(format!("{module}: {} {tensor} twice", network.name))
+                }
+                Ok(change) => _ = changes[place].insert(tensor, change),
+                Err(what) => misfits.push(format!("{module}: {what}")),
             }
-            Ok(change) => _ = changes[*place].insert(tensor.clone(), change),
-            Err(what) => misfits.push(format!("{module}: {what}")),
         }
+    }
+    if !lora.file.modules.keys().any(|module| names.knows(module)) {
+        let two: Vec<_> = lora.file.modules.keys().take(2).map(String::as_str).collect();
+        let what = "names its modules in a way that is not known, as";
+        let what = format!("{what} {}; save it with kohya's or PEFT's names", two.join(" and "));
+        return Err(Error::file(lora.file.path(), what));
     }
     let wrong = [("it has nothing that these tensors change", strange), ("these changes cannot be made", misfits)];
     let wrong = wrong.iter().filter(|(_, names)| !names.is_empty());
@@ -155,4 +168,11 @@ fn changes_of(lora: &Lora, names: &Names, networks: &[Network], model: &Model) -
     }
     let what = format!("does not fit {}: {}; was it made for another family?", model.name(), wrong.join("; "));
     Err(Error::file(lora.file.path(), what))
+}
+
+/// The parts of a module by the ending of the tensor that they change.
+fn by_tensor(parts: &Parts) -> impl Iterator<Item = (&'static str, Parts)> {
+    let (mut weight, mut bias) = (parts.clone(), Parts::new());
+    bias.extend(weight.remove(&Role::DiffBias).map(|name| (Role::Diff, name)));
+    [(".weight", weight), (".bias", bias)].into_iter().filter(|(_, parts)| !parts.is_empty())
 }

@@ -23,6 +23,7 @@ pub mod fetch;
 mod file;
 mod files;
 mod format;
+mod hub;
 mod lora;
 pub mod manifest;
 mod model;

@@ -1,6 +1,8 @@
 //! A model in the diffusers layout: a folder with `model_index.json` and a folder for each component, or a checkpoint
 //! that is seen as one. A ControlNet, which is published by itself, is a model with that component alone.
 
+mod parts;
+
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs;
@@ -9,10 +11,11 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use super::builtin::{self, BuiltIn};
+use super::component::from_elsewhere;
 use super::family::Families;
-use super::files::{Files, Folder};
+use super::files::{Files, Folder, within};
 use super::manifest::{self, Entry, Kind};
-use super::{Checkpoint, ComponentWeights, unreadable};
+use super::{Checkpoint, ComponentWeights, hub, unreadable};
 use crate::error::{Error, Result};
 use crate::files::text;
 
@@ -22,9 +25,17 @@ use crate::files::text;
 pub struct Model {
     storage: Storage,
     entry: Option<&'static Entry>,
-    /// Folders that stand for those of some of its components.
-    others: Vec<Folder>,
+    /// What stands for some of its components.
+    others: Vec<Other>,
     families: &'static Families,
+    /// What it is called, where that is not what its storage is.
+    called: Option<String>,
+}
+
+/// A component that lies elsewhere.
+struct Other {
+    component: &'static str,
+    storage: Storage,
 }
 
 enum Storage {
@@ -42,6 +53,10 @@ impl Storage {
             Self::BuiltIn => Ok(&BuiltIn),
             Self::File(checkpoint) => Err(checkpoint),
         }
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.files().map_or_else(|checkpoint| checkpoint.has(path), |files| files.has(path))
     }
 }
 
@@ -63,7 +78,7 @@ impl Model {
     pub fn resolve_among(families: &'static Families, model: Option<&OsStr>) -> Result<Self> {
         let Some(name) = model else { return Ok(Self::builtin_among(families)) };
         let path = Path::new(name);
-        if path.exists() {
+        if path.symlink_metadata().is_ok() {
             return Self::open_among(families, path);
         }
         if let Some(entry) = name.to_str().and_then(manifest::find) {
@@ -76,7 +91,11 @@ impl Model {
 
     /// The model that is part of the program.
     pub fn builtin_among(families: &'static Families) -> Self {
-        Self { storage: Storage::BuiltIn, entry: manifest::find(builtin::NAME), others: Vec::new(), families }
+        Self { entry: manifest::find(builtin::NAME), ..Self::of(Storage::BuiltIn, families) }
+    }
+
+    fn of(storage: Storage, families: &'static Families) -> Self {
+        Self { storage, entry: None, others: Vec::new(), families, called: None }
     }
 
     /// The diffusers folder or the checkpoint at `path`, which is recognised as one of these families.
@@ -86,13 +105,16 @@ impl Model {
     /// # Errors
     /// If there is none, or it cannot be read.
     pub fn open_among(families: &'static Families, path: &Path) -> Result<Self> {
-        let of = |storage| Self { storage, entry: None, others: Vec::new(), families };
+        let of = |storage| Self::of(storage, families);
         let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         if !metadata.is_dir() {
             if path.extension().is_some_and(|ending| ending == "json") {
                 return Err(Error::file(path, "is a file of a model; give the folder with model_index.json"));
             }
             return Ok(of(Storage::File(Checkpoint::open(path, families)?)));
+        }
+        if let Some(snapshot) = hub::snapshot(path)? {
+            return Ok(Self { called: hub::name(path), ..Self::open_among(families, &snapshot)? });
         }
         let model = of(Storage::Folder(Folder::of_model(path)));
         if ["config.json", "scheduler_config.json"].iter().all(|file| model.has(file)) && !model.has("unet") {
@@ -103,17 +125,9 @@ impl Model {
             return Ok(model);
         }
         if is_controlnet(&model)? {
-            return Ok(of(Storage::Folder(Folder { path: path.to_path_buf(), component: CONTROLNET })));
+            return Ok(of(Storage::Folder(Folder::of_component(path, CONTROLNET))));
         }
-        let what = if model.has("config.json") {
-            "is a component's folder; give the model's folder, which holds it"
-        } else {
-            "is no diffusers folder: it has no model_index.json"
-        };
-        let mut names = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let file = names.find(|name| Path::new(name).extension().is_some_and(|ending| ending == "safetensors"));
-        let file = file.map(|file| format!("; give one of its files, as {}", path.join(file).display()));
-        Err(Error::file(path, format!("{what}{}", file.unwrap_or_default())))
+        Err(no_model(&model, path))
     }
 
     fn known(families: &'static Families, entry: &'static Entry, models: Option<PathBuf>) -> Result<Self> {
@@ -152,24 +166,22 @@ impl Model {
         Ok(Self { entry: Some(entry), ..Self::open_among(families, &path)? })
     }
 
-    /// The same with what lies in a folder (a `config.json` and weights) in the place of a component.
-    pub fn with_component(mut self, component: &'static str, folder: &Path) -> Self {
-        self.others.retain(|other| other.component != component);
-        self.others.push(Folder { path: folder.to_path_buf(), component });
-        self
-    }
-
-    /// The place that a path is in, where that is not a checkpoint.
+    /// The place that a path is in, where that is not a checkpoint. What a model lacks may come with another component:
+    /// its tokenizer with a text encoder.
     fn files(&self, path: &str) -> Result<&dyn Files, &Checkpoint> {
-        match self.others.iter().find(|other| other.holds(path)) {
-            Some(other) => Ok(other),
-            None => self.storage.files(),
-        }
+        let own = |other: &&Other| within(path, other.component).is_some();
+        let named = self.others.iter().find(own).map(|other| &other.storage);
+        let besides = || self.others.iter().map(|other| &other.storage).find(|storage| storage.has(path));
+        let lacking = || if self.storage.has(path) { None } else { besides() };
+        named.or_else(lacking).unwrap_or(&self.storage).files()
     }
 
     /// What messages and pictures call this model: the name in the manifest, the folder's, or the file's without
     /// ending.
     pub fn name(&self) -> String {
+        if let Some(name) = &self.called {
+            return name.clone();
+        }
         match (&self.entry, &self.storage) {
             (Some(entry), _) => entry.name.clone(),
             (None, Storage::BuiltIn) => builtin::NAME.into(),
@@ -226,7 +238,11 @@ impl Model {
                     let remedy = "give a model's folder or file, and this as its ControlNet";
                     Error::file(&folder.path, format!("{what}; {remedy}"))
                 }
-                _ => Error::file(self.path(path), "no such file: the model is incomplete, download it again"),
+                _ => {
+                    let error =
+                        Error::file(self.path(path), "no such file: the model is incomplete, download it again");
+                    error.remedies(from_elsewhere(path))
+                }
             });
         };
         text(&self.path(path), bytes.into_owned())
@@ -254,7 +270,7 @@ impl Model {
     /// The tensors of a component: `unet`, `vae`, `text_encoder`, `text_encoder_2`.
     pub fn weights(&self, component: &str) -> Result<ComponentWeights> {
         match self.files(component) {
-            Ok(files) => ComponentWeights::open(files, component),
+            Ok(files) => ComponentWeights::open(files, component, self.families),
             Err(checkpoint) => checkpoint.weights(component),
         }
     }
@@ -269,6 +285,19 @@ impl Model {
 fn has_only_a_lock(folder: &Path) -> bool {
     let mut names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     names.next().is_some_and(|name| name == LOCK) && names.next().is_none()
+}
+
+/// Why a folder is none of a model, and what to do.
+fn no_model(folder: &Model, path: &Path) -> Error {
+    let what = if folder.has("config.json") {
+        "is a component's folder; give the model's folder, which holds it"
+    } else {
+        "is no diffusers folder: it has no model_index.json"
+    };
+    let mut names = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let file = names.find(|name| Path::new(name).extension().is_some_and(|ending| ending == "safetensors"));
+    let file = file.map(|file| format!("; give one of its files, as {}", path.join(file).display()));
+    Error::file(path, format!("{what}{}", file.unwrap_or_default()))
 }
 
 /// Whether a folder with a `config.json` of its own is a ControlNet's.

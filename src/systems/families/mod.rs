@@ -55,6 +55,16 @@ impl Model {
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_among(&FAMILIES, path)
     }
+
+    /// The same with another autoencoder, a full one or a tiny one: [`Model::with_part`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_vae(self, path: &Path) -> Result<Self> {
+        // Latent diffusion calls its own so, of whichever class it is.
+        let component = if self.has("vqvae") { "vqvae" } else { "vae" };
+        self.with_part(component, path)
+    }
 }
 
 /// What each family says anew of its networks.
@@ -84,10 +94,19 @@ const CONTROLNET: Component = Component {
 const UNET: Component = Component {
     name: "unet",
     denoises: true,
-    parts: &[("model.diffusion_model.", Layout::Unet), ("diffusion_model.", Layout::Unet)],
+    parts: &[
+        ("model.diffusion_model.", Layout::Unet),
+        ("diffusion_model.", Layout::Unet),
+        // A diffusers folder's networks in one file.
+        ("unet.", Layout::Unet),
+    ],
     alone: &[("input_blocks.0.0.weight", Layout::Unet), ("down_blocks.0.resnets.0.conv1.weight", Layout::Unet)],
     // diffusers' first files and PEFT's own hold one network, and do not say which.
-    lora: [&["unet.", "", "base_model.model.", "diffusion_model."], &["lora_unet_"]],
+    lora: [
+        &["unet.", "", "base_model.model.", "diffusion_model.", "model.diffusion_model."],
+        // LyCORIS' own name, as SimpleTuner leaves it.
+        &["lora_unet_", "lycoris_"],
+    ],
     config: infer::unet,
     ..NETWORK
 };
@@ -106,12 +125,21 @@ const TEXT_ENCODER: Component = Component {
         ("cond_stage_model.transformer.", Layout::Clip),
         ("cond_stage_model.model.", Layout::OpenClip),
         ("conditioner.embedders.0.transformer.", Layout::Clip),
+        // What ComfyUI and Forge save.
+        ("text_encoders.clip_l.transformer.", Layout::Clip),
+        ("text_encoders.clip_h.transformer.", Layout::Clip),
+        ("text_encoder.", Layout::Clip),
     ],
     alone: &[
         ("text_model.embeddings.token_embedding.weight", Layout::Clip),
         ("embeddings.token_embedding.weight", Layout::Clip),
+        ("transformer.resblocks.0.ln_1.weight", Layout::OpenClip),
     ],
-    lora: [&["text_encoder.", "base_model.model."], &["lora_te_", "lora_te1_"]],
+    // OneTrainer says `clip_l.`, and ComfyUI how it saves checkpoints.
+    lora: [
+        &["text_encoder.", "base_model.model.", "clip_l.", "text_encoders.clip_l.transformer.", "clip_h."],
+        &["lora_te_", "lora_te1_"],
+    ],
     // What no UNet is conditioned by of a first text encoder: the projection of the pooled text and, of OpenCLIP's
     // layers (ViT-H has 24), the last.
     unread: |text, untold| match Trainer::of(text, untold) {

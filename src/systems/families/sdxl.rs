@@ -28,7 +28,16 @@ pub static SDXL: Family = Family {
         UNET,
         VAE,
         TEXT_ENCODER,
-        Component { parts: &[("conditioner.embedders.1.model.", Layout::OpenClip)], ..TEXT_ENCODER_2 },
+        Component {
+            parts: &[
+                ("conditioner.embedders.1.model.", Layout::OpenClip),
+                ("text_encoders.clip_g.transformer.", Layout::Clip),
+                // stable-diffusion.cpp's name.
+                ("cond_stage_model.1.transformer.", Layout::Clip),
+                ("text_encoder_2.", Layout::Clip),
+            ],
+            ..TEXT_ENCODER_2
+        },
     ],
     leftovers: &[],
     architectures: &[],
@@ -40,8 +49,7 @@ pub static SDXL: Family = Family {
 /// What both have.
 const TEXT_ENCODER_2: Component = Component {
     name: "text_encoder_2",
-    alone: &[],
-    lora: [&["text_encoder_2."], &["lora_te2_"]],
+    lora: [&["text_encoder_2.", "clip_g.", "text_encoders.clip_g.transformer."], &["lora_te2_"]],
     unread: |_, _| Vec::new(),
     config: |text, _| infer::text_encoder(text, Trainer::OpenClip),
     others: |_, _| vec![("tokenizer_2/tokenizer_config.json", infer::tokenizer(Trainer::OpenClip))],

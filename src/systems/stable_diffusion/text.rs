@@ -7,7 +7,7 @@ use web_time::Instant;
 
 use super::{StableDiffusion, index_flag};
 use crate::conditioning::clip::Wanted;
-use crate::conditioning::{Chunks, ClipText, join_channels};
+use crate::conditioning::{Chunks, ClipText, Embedding, join_channels};
 use crate::error::{Error, Result};
 use crate::network::Executor;
 use crate::systems::kit::{Caller, Kit};
@@ -71,16 +71,24 @@ impl StableDiffusion {
         ))
     }
 
-    /// The encoders for these options, opened once for calls with the same.
+    /// The encoders for these options and the words that come with LoRA files, opened once for calls with the same.
     fn encoders(&self, model: &Model, request: &Request) -> Result<Arc<Vec<ClipText>>> {
+        let mut own = request.conditioning.clone();
+        for lora in &request.loras {
+            for word in Embedding::bundled(&lora.file)? {
+                if own.embeddings.iter().all(|known| known.name != word.name) {
+                    own.embeddings.push(word);
+                }
+            }
+        }
         let mut last = self.encoders.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some((options, encoders)) = &*last
-            && *options == request.conditioning
+            && *options == own
         {
             return Ok(Arc::clone(encoders));
         }
-        let encoders = Arc::new(ClipText::open_all(model, self.variant.encoders, &request.conditioning)?);
-        *last = Some((request.conditioning.clone(), Arc::clone(&encoders)));
+        let encoders = Arc::new(ClipText::open_all(model, self.variant.encoders, &own)?);
+        *last = Some((own, Arc::clone(&encoders)));
         Ok(encoders)
     }
 

@@ -18,7 +18,7 @@ pub enum Layout {
     ControlNet,
     /// An autoencoder in `ldm`'s names, or in diffusers'.
     Vae,
-    /// OpenAI's CLIP as transformers writes it.
+    /// A text encoder in transformers' names, or in those that stable-diffusion.cpp makes of OpenCLIP's.
     Clip,
     /// OpenCLIP's own names, with queries, keys and values in one matrix.
     OpenClip,
@@ -104,7 +104,7 @@ pub fn tensors<'a>(layout: Layout, stored: &[&'a str]) -> Vec<(String, &'a str, 
             let levels = stored.iter().filter_map(up).max().unwrap_or(0);
             whole(&|name| vae(name, levels))
         }
-        Layout::Clip => whole(&|name| name.to_string()),
+        Layout::Clip => stored.iter().flat_map(|name| clip(name)).collect(),
         Layout::OpenClip => stored.iter().flat_map(|name| open_clip(name)).collect(),
     }
 }
@@ -220,19 +220,37 @@ fn vae(name: &str, levels: usize) -> String {
     found.unwrap_or_else(|| format!("{side}.{}", renamed(VAE, rest)))
 }
 
+/// Queries, keys and values that are stored as one, of the attention at this path.
+fn thirds<'a>(path: &str, kind: &str, stored: &'a str) -> Vec<(String, &'a str, View)> {
+    let thirds = (0..).zip(["q_proj", "k_proj", "v_proj"]);
+    thirds.map(|(third, name)| (format!("{path}.{name}.{kind}"), stored, View::Third(third))).collect()
+}
+
+fn clip(stored: &str) -> Vec<(String, &str, View)> {
+    match stored.split_once(".in_proj.") {
+        Some((path, kind)) => thirds(path, kind, stored),
+        None if stored == "text_model.text_projection" => projection(stored),
+        None => vec![(stored.into(), stored, View::Whole)],
+    }
+}
+
+/// OpenCLIP's, which is not a linear layer's.
+fn projection(stored: &str) -> Vec<(String, &str, View)> {
+    vec![("text_projection.weight".into(), stored, View::Transposed)]
+}
+
 fn open_clip(stored: &str) -> Vec<(String, &str, View)> {
     if stored == "text_projection" {
-        return vec![("text_projection.weight".into(), stored, View::Transposed)];
+        return projection(stored);
     }
     let Some((layer, rest)) = stored.strip_prefix("transformer.resblocks.").and_then(number) else {
         return vec![(renamed(OPEN_CLIP, stored), stored, View::Whole)];
     };
     let path = format!("text_model.encoder.layers.{layer}");
-    let Some(kind) = rest.strip_prefix("attn.in_proj_") else {
-        return vec![(format!("{path}.{}", renamed(OPEN_CLIP_LAYER, rest)), stored, View::Whole)];
-    };
-    let thirds = (0..).zip(["q_proj", "k_proj", "v_proj"]);
-    thirds.map(|(third, name)| (format!("{path}.self_attn.{name}.{kind}"), stored, View::Third(third))).collect()
+    match rest.strip_prefix("attn.in_proj_") {
+        Some(kind) => thirds(&format!("{path}.self_attn"), kind, stored),
+        None => vec![(format!("{path}.{}", renamed(OPEN_CLIP_LAYER, rest)), stored, View::Whole)],
+    }
 }
 
 #[cfg(test)]

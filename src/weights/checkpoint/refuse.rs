@@ -1,6 +1,7 @@
 //! Files that hold tensors, but no model: what they are, and what to do with them.
 
-use crate::weights::family::Foreign;
+use crate::error::short;
+use crate::weights::family::{Component, Families, Foreign};
 
 /// Parts of names that only one kind of file has, the kind, and what to do.
 const KINDS: &[Foreign] = &[
@@ -26,6 +27,36 @@ pub fn other_kind<'a>(names: impl Iterator<Item = &'a str> + Clone, others: &[Fo
     let has = |part: &&str| names.clone().any(|name| name.contains(*part));
     KINDS.iter().chain(others).find(|(parts, _)| parts.iter().any(has)).map(|(_, what)| *what)
 }
+
+/// The networks that files with these names may have under a beginning that is not known, and what to do about each.
+pub fn astray<'a>(names: impl Iterator<Item = &'a str> + Clone, families: &Families) -> Vec<(&'static str, String)> {
+    let mut found: Vec<(&'static str, String)> = Vec::new();
+    for component in families.components().filter(|component| !component.parts.is_empty()) {
+        let is_known = |start: &str| component.parts.iter().any(|(known, _)| *known == start);
+        let starts =
+            component.alone.iter().flat_map(|(marker, _)| names.clone().filter_map(move |n| n.strip_suffix(*marker)));
+        let start = { starts }.find(|start| start.ends_with('.') && !is_known(start));
+        let (name, known) = (component.name, component.parts[0].0);
+        if let Some(start) = start.filter(|_| found.iter().all(|(other, _)| *other != name)) {
+            let what = format!("has a {name} whose names begin with {}, which is not known", short(start));
+            found.push((name, format!("{what}; save it with names that begin with {known}")));
+        }
+    }
+    let denoises = families.components().find(|component| component.denoises);
+    if let Some(Component { name, .. }) = denoises.filter(|_| names.clone().any(|n| n.starts_with(AVERAGES))) {
+        found.push((
+            name,
+            format!(
+                "has its {name} as moving averages alone ({AVERAGES}..), which are not read; give the \
+                                   checkpoint with the weights themselves"
+            ),
+        ));
+    }
+    found
+}
+
+/// How names begin of a UNet's moving averages, whose names have no dots.
+const AVERAGES: &str = "model_ema.diffusion_model";
 
 /// What training leaves in a checkpoint: moving averages, noise schedules, counters, losses, training-only buffers.
 pub fn is_leftover(name: &str) -> bool {

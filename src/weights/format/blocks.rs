@@ -3,32 +3,69 @@
 //!
 //! Source: ggml's `ggml-quants.c`; the tests compare with the `gguf` package.
 
+mod unpack;
+
 use half::f16;
 use rayon::prelude::*;
 
 use crate::tensor::{BlockLayout, Quantized};
+use unpack::Parts;
 
 /// A kind of block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocks {
     Q4_0,
+    Q4_1,
     Q5_0,
+    Q5_1,
     Q8_0,
+    Q2K,
+    Q3K,
     Q4K,
+    Q5K,
     Q6K,
+    Q8K,
+    Iq4Nl,
+    Iq4Xs,
 }
 
 impl Blocks {
-    /// Its name, the elements and bytes of a block, and how the blocks are laid out for a device: five bits as eight,
-    /// and large blocks as their stretches.
+    /// Every kind.
+    #[cfg(test)]
+    const ALL: [Self; 13] = [
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q2K,
+        Self::Q3K,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+        Self::Q8K,
+        Self::Iq4Nl,
+        Self::Iq4Xs,
+    ];
+
+    /// Its name, the elements and bytes of a block, and how the blocks are laid out for a device: two and three bits as
+    /// four, more than four as eight, and large blocks as their stretches.
     fn facts(self) -> (&'static str, usize, usize, BlockLayout) {
         let layout = |bits, block, minimum| BlockLayout { bits, block, minimum };
         match self {
             Self::Q4_0 => ("q4_0", 32, 18, layout(4, 32, false)),
+            Self::Q4_1 => ("q4_1", 32, 20, layout(4, 32, true)),
             Self::Q5_0 => ("q5_0", 32, 22, layout(8, 32, false)),
+            Self::Q5_1 => ("q5_1", 32, 24, layout(8, 32, true)),
             Self::Q8_0 => ("q8_0", 32, 34, layout(8, 32, false)),
+            Self::Q2K => ("q2_k", 256, 84, layout(4, 16, true)),
+            Self::Q3K => ("q3_k", 256, 110, layout(4, 16, false)),
             Self::Q4K => ("q4_k", 256, 144, layout(4, 32, true)),
+            Self::Q5K => ("q5_k", 256, 176, layout(8, 32, true)),
             Self::Q6K => ("q6_k", 256, 210, layout(8, 16, false)),
+            Self::Q8K => ("q8_k", 256, 292, layout(8, 32, false)),
+            Self::Iq4Nl => ("iq4_nl", 32, 18, layout(8, 32, false)),
+            Self::Iq4Xs => ("iq4_xs", 256, 136, layout(8, 32, false)),
         }
     }
 
@@ -98,32 +135,22 @@ impl Blocks {
 
     fn parts(self, block: &[u8]) -> Parts {
         let mut parts = Parts { quants: [0; 256], scales: [0.0; 16], minima: [0.0; 16] };
-        let Parts { quants: out, scales, .. } = &mut parts;
-        match self {
-            Self::Q8_0 => {
-                scales[0] = half(block);
-                out.iter_mut().zip(&block[2..]).for_each(|(out, q)| *out = q ^ 0x80);
-            }
-            Self::Q4_0 => {
-                scales[0] = half(block);
-                for (j, q) in block[2..].iter().enumerate() {
-                    out[j] = q & 15;
-                    out[j + 16] = q >> 4;
-                }
-            }
-            Self::Q5_0 => {
-                scales[0] = half(block);
-                let fifth = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
-                // From 0..32 around 16 to 0..256 around 128.
-                let centred = |four: u8, j: usize| four + (fifth >> j & 1) as u8 * 16 + 112;
-                for (j, q) in block[6..].iter().enumerate() {
-                    out[j] = centred(q & 15, j);
-                    out[j + 16] = centred(q >> 4, j + 16);
-                }
-            }
-            Self::Q4K => q4_k(block, &mut parts),
-            Self::Q6K => q6_k(block, &mut parts),
-        }
+        let unpack = match self {
+            Self::Q4_0 => unpack::q4_0,
+            Self::Q4_1 => unpack::q4_1,
+            Self::Q5_0 => unpack::q5_0,
+            Self::Q5_1 => unpack::q5_1,
+            Self::Q8_0 => unpack::q8_0,
+            Self::Q2K => unpack::q2_k,
+            Self::Q3K => unpack::q3_k,
+            Self::Q4K => unpack::q4_k,
+            Self::Q5K => unpack::q5_k,
+            Self::Q6K => unpack::q6_k,
+            Self::Q8K => unpack::q8_k,
+            Self::Iq4Nl => unpack::iq4_nl,
+            Self::Iq4Xs => unpack::iq4_xs,
+        };
+        unpack(block, &mut parts);
         parts
     }
 }
@@ -149,58 +176,13 @@ fn q4_0(values: &[f32]) -> Vec<u8> {
     f16::from_f32(scale).to_le_bytes().into_iter().chain(pairs).collect()
 }
 
-/// What a block has for each element and for each stretch of them; in a block of fewer, the rest is nothing.
-struct Parts {
-    quants: [u8; 256],
-    scales: [f32; 16],
-    minima: [f32; 16],
-}
-
-fn half(bytes: &[u8]) -> f32 {
-    f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
-}
-
-/// Eight stretches of 32 elements of four bits, each with a scale and a minimum of six bits.
-fn q4_k(block: &[u8], parts: &mut Parts) {
-    let (d, least) = (half(block), half(&block[2..]));
-    let (packed, quants) = (&block[4..16], &block[16..]);
-    let scale_and_minimum = |j: usize| match j {
-        0..4 => (packed[j] & 63, packed[j + 4] & 63),
-        _ => (packed[j + 4] & 15 | packed[j - 4] >> 6 << 4, packed[j + 4] >> 4 | packed[j] >> 6 << 4),
-    };
-    for (j, out) in parts.quants.chunks_exact_mut(32).enumerate() {
-        let (scale, minimum) = scale_and_minimum(j);
-        (parts.scales[j], parts.minima[j]) = (d * f32::from(scale), least * f32::from(minimum));
-        // Two stretches share their bytes.
-        for (out, q) in out.iter_mut().zip(&quants[j / 2 * 32..]) {
-            *out = if j % 2 == 0 { q & 15 } else { q >> 4 };
-        }
-    }
-}
-
-/// Sixteen stretches of 16 elements of six bits, four in one place and two in another, each with a scale of eight
-/// bits.
-fn q6_k(block: &[u8], parts: &mut Parts) {
-    let (low, rest) = block.split_at(128);
-    let (high, rest) = rest.split_at(64);
-    let (scales, d) = (&rest[..16], half(&rest[16..]));
-    parts.scales.iter_mut().zip(scales).for_each(|(out, scale)| *out = d * f32::from(*scale as i8));
-    for (i, out) in parts.quants.iter_mut().enumerate() {
-        let (side, j, l) = (i / 128, i % 128 / 32, i % 32);
-        let four = low[64 * side + 32 * (j % 2) + l] >> (j / 2 * 4) & 15;
-        let two = high[32 * side + l] >> (2 * j) & 3;
-        // From 0..64 around 32 to 0..256 around 128.
-        *out = (four | two << 4) + 96;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_parts_of_a_matrix_make_up_its_elements() {
-        for blocks in [Blocks::Q4_0, Blocks::Q5_0, Blocks::Q8_0, Blocks::Q4K, Blocks::Q6K] {
+        for blocks in Blocks::ALL {
             // Bytes below f16's infinities, wherever a scale may stand.
             let bytes: Vec<u8> = (0..2 * blocks.bytes()).map(|i| (i * 37 % 120) as u8).collect();
             let whole: Vec<f32> = bytemuck::pod_collect_to_vec(&blocks.to_f32(&bytes));

@@ -60,7 +60,8 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
     let (mut index, mut unknown, mut last) = (BTreeMap::new(), BTreeMap::new(), start);
     for (name, dims, kind, offset) in infos {
         let Some((_, dtype, blocks)) = TYPES.into_iter().find(|(known, ..)| *known == kind) else {
-            unknown.insert(name, format!("ggml type {kind}"));
+            let called = OTHERS.iter().find(|(other, _)| *other == kind).map(|(_, name)| name.to_string());
+            unknown.insert(name, called.unwrap_or_else(|| format!("ggml type {kind}")));
             continue;
         };
         let fail = |what: &str| format!("is truncated or damaged: its tensor {name} {what}; download it again");
@@ -87,17 +88,43 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
 }
 
 /// The ggml types that are known: what their elements are read as, and their blocks if they have any.
-const TYPES: [(u32, DType, Option<Blocks>); 10] = [
+const TYPES: [(u32, DType, Option<Blocks>); 18] = [
     (0, DType::F32, None),
     (1, DType::F16, None),
     (26, DType::I32, None),
     (27, DType::I64, None),
     (30, DType::BF16, None),
     (2, DType::F32, Some(Blocks::Q4_0)),
+    (3, DType::F32, Some(Blocks::Q4_1)),
     (6, DType::F32, Some(Blocks::Q5_0)),
+    (7, DType::F32, Some(Blocks::Q5_1)),
     (8, DType::F32, Some(Blocks::Q8_0)),
+    (10, DType::F32, Some(Blocks::Q2K)),
+    (11, DType::F32, Some(Blocks::Q3K)),
     (12, DType::F32, Some(Blocks::Q4K)),
+    (13, DType::F32, Some(Blocks::Q5K)),
     (14, DType::F32, Some(Blocks::Q6K)),
+    (15, DType::F32, Some(Blocks::Q8K)),
+    (20, DType::F32, Some(Blocks::Iq4Nl)),
+    (23, DType::F32, Some(Blocks::Iq4Xs)),
+];
+
+/// What people call the others.
+const OTHERS: [(u32, &str); 14] = [
+    (9, "q8_1"),
+    (16, "iq2_xxs"),
+    (17, "iq2_xs"),
+    (18, "iq3_xxs"),
+    (19, "iq1_s"),
+    (21, "iq3_s"),
+    (22, "iq2_s"),
+    (24, "i8"),
+    (25, "i16"),
+    (28, "f64"),
+    (29, "iq1_m"),
+    (34, "tq1_0"),
+    (35, "tq2_0"),
+    (39, "mxfp4"),
 ];
 
 fn original_shape(values: &HashMap<String, Value>, name: &str, len: usize) -> Option<Vec<usize>> {
@@ -268,7 +295,8 @@ mod tests {
         for (kind, dims) in [(0, vec![u64::MAX, 2]), (0, vec![1 << 40]), (8, vec![33]), (0, vec![1; 9])] {
             assert!(parse(&file(kind, &dims, 34)).is_err(), "{dims:?}");
         }
-        assert_eq!(parse(&file(10, &[256], 84)).unwrap().unknown["x"], "ggml type 10");
+        assert_eq!(parse(&file(17, &[256], 74)).unwrap().unknown["x"], "iq2_xs");
+        assert_eq!(parse(&file(99, &[256], 84)).unwrap().unknown["x"], "ggml type 99");
     }
 
     #[test]

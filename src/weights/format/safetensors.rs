@@ -8,10 +8,12 @@ use super::{Header, Stored};
 use crate::tensor::{DType, Shape};
 
 /// The types of elements that are read, and what they are here.
-pub const TYPES: [(Dtype, DType); 5] = [
+pub const TYPES: [(Dtype, DType); 7] = [
     (Dtype::F32, DType::F32),
     (Dtype::F16, DType::F16),
     (Dtype::BF16, DType::BF16),
+    (Dtype::F8_E4M3, DType::F8E4M3),
+    (Dtype::F8_E5M2, DType::F8E5M2),
     (Dtype::I64, DType::I64),
     (Dtype::I32, DType::I32),
 ];

@@ -5,6 +5,7 @@
 //! | LoRA (Hu et al. 2021) | `up * down`, or with a core in between (CP) |
 //! | LoHa (Hyeon-Woo et al. 2022) | two such products, multiplied element by element |
 //! | LoKr (Yeh et al. 2023) | the Kronecker product of two matrices, each whole or a product |
+//! | LyCORIS' full and norm modules | itself, of biases too |
 //!
 //! times alpha over rank. DoRA (Liu et al. 2024) then gives the rows or columns of the changed matrix lengths of their
 //! own.
@@ -166,7 +167,7 @@ fn form(parts: &mut Parts) -> Option<Form> {
             None => Factor::Pair { left, right },
         })
     };
-    if let Some(low) = factor(None, Role::Up, Role::Down, Role::Mid, false) {
+    if let Some(low) = factor(Some(Role::Diff), Role::Up, Role::Down, Role::Mid, false) {
         return Some(Form::Low(low));
     }
     if let Some(first) = factor(None, Role::HadaW1A, Role::HadaW1B, Role::HadaT1, true) {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::roles::{Role, split};
 use crate::error::{Error, Result, ten};
+use crate::tensor::Tensor;
 use crate::weights::file::TensorFile;
 
 /// The metadata entry in which diffusers keeps PEFT's configurations, and what it tells of one network.
@@ -16,13 +17,18 @@ const CONFIG: &str = "lora_adapter_metadata";
 /// The stored names of a module's parts.
 pub(super) type Parts = BTreeMap<Role, String>;
 
-/// A file of changes to a model's weights: LoRA, LoHa or LoKr, with or without DoRA.
+/// A file of changes to a model's weights: LoRA, LoHa, LoKr or whole, with or without DoRA.
 pub struct LoraFile {
     pub(super) tensors: TensorFile,
     /// By the module's name as the file has it.
     pub(super) modules: BTreeMap<String, Parts>,
     config: Map<String, Value>,
+    /// By word: what the vectors are for, and what their tensor is called.
+    bundled: BTreeMap<String, Vec<(String, String)>>,
 }
+
+/// How names begin of words that come with the file: `bundle_emb.WORD.clip_l`.
+const BUNDLED: &str = "bundle_emb.";
 
 impl fmt::Debug for LoraFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,7 +45,12 @@ impl LoraFile {
         let tensors = TensorFile::open(path)?;
         let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
         let mut unknown = Vec::new();
+        let mut bundled: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for name in tensors.names() {
+            if let Some((word, key)) = name.strip_prefix(BUNDLED).and_then(|rest| rest.split_once('.')) {
+                bundled.entry(word.into()).or_default().push((key.into(), name.into()));
+                continue;
+            }
             match split(name) {
                 Some((module, part)) => {
                     let twice = modules.entry(module.into()).or_default().insert(part, name.into());
@@ -55,13 +66,25 @@ impl LoraFile {
             return Err(Error::file(path, format!("is no LoRA: it has {has}")));
         }
         if !unknown.is_empty() {
-            let what = format!("has tensors that are no part of a LoRA, LoHa, LoKr or DoRA: {}", ten(&unknown));
+            let what = format!(
+                "has tensors that are no part of a LoRA, LoHa, LoKr or DoRA, nor a change itself: {}",
+                ten(&unknown)
+            );
             return Err(Error::file(path, format!("{what}; they cannot be left out")));
         }
         let config = tensors.metadata(CONFIG).map_or_else(|| Ok(Map::new()), serde_json::from_str);
         let fail = |error| Error::file(path, format!("its metadata {CONFIG} cannot be understood: {error}"));
         let config = config.map_err(fail)?;
-        Ok(Self { tensors, modules, config })
+        Ok(Self { tensors, modules, config, bundled })
+    }
+
+    /// The words that come with the file, and each one's tensors by what they are for.
+    pub fn bundled(&self) -> impl Iterator<Item = (&str, Vec<(String, Tensor)>)> {
+        let tensor = |(key, name): &(String, String)| {
+            let raw = self.tensors.get(name)?;
+            Some((key.clone(), Tensor::new(raw.shape.clone(), raw.to_f32())))
+        };
+        self.bundled.iter().map(move |(word, tensors)| (word.as_str(), tensors.iter().filter_map(tensor).collect()))
     }
 
     /// Where it is.

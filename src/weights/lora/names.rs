@@ -18,14 +18,19 @@ const OLD_ENDS: [(&str, &str); 5] = [
 pub type Place = (usize, String);
 
 /// The tensors of a model by what such files call their modules.
-pub struct Names(HashMap<String, Place>);
+pub struct Names {
+    tensors: HashMap<String, Place>,
+    /// How names of modules begin.
+    starts: Vec<&'static str>,
+}
 
 impl Names {
     /// Of a model's networks and the names of their tensors.
-    pub fn of<'a>(networks: impl Iterator<Item = (&'a Component, Vec<String>)>) -> Self {
-        let mut names = HashMap::new();
+    pub fn of(networks: impl Iterator<Item = (&'static Component, Vec<String>)>) -> Self {
+        let (mut names, mut starts) = (HashMap::new(), Vec::new());
         for (place, (network, tensors)) in networks.enumerate() {
             let [dotted, underscored] = network.lora;
+            starts.extend(dotted.iter().chain(underscored).filter(|start| !start.is_empty()));
             let original = Original::of(tensors.iter().map(String::as_str));
             for tensor in &tensors {
                 let Some(module) = tensor.strip_suffix(".weight") else { continue };
@@ -37,13 +42,18 @@ impl Names {
                 }
             }
         }
-        Self(names)
+        Self { tensors: names, starts }
+    }
+
+    /// Whether a module is named in a way that is known, if not one that the model has.
+    pub fn knows(&self, module: &str) -> bool {
+        self.find(module).is_some() || self.starts.iter().any(|start| module.starts_with(start))
     }
 
     /// The tensor that a module of such a file changes.
     pub fn find(&self, module: &str) -> Option<&Place> {
         // Old files of diffusers name the processor that held the matrices.
-        self.0.get(module).or_else(|| self.0.get(&module.replace(".processor.", ".")))
+        self.tensors.get(module).or_else(|| self.tensors.get(&module.replace(".processor.", ".")))
     }
 }
 
@@ -100,6 +110,8 @@ mod tests {
             "down_blocks.1.attentions.0.transformer_blocks.0.attn1.processor.to_out",
             "base_model.model.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0",
             "diffusion_model.input_blocks.3.1.transformer_blocks.0.attn1.to_out.0",
+            "unet.input_blocks.3.1.transformer_blocks.0.attn1.to_out.0",
+            "lycoris_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_out_0",
         ];
         assert_found(&modules, 0, TO_OUT);
         assert_found(&["lora_unet_conv_in", "lora_unet_input_blocks_0_0", "unet.conv_in"], 0, "conv_in.weight");
@@ -115,11 +127,15 @@ mod tests {
             "text_encoder.text_model.encoder.layers.3.self_attn.q_proj",
             "text_encoder.encoder.layers.3.self_attn.q_proj",
             "text_encoder.text_model.encoder.layers.3.self_attn.to_q",
+            "clip_l.text_model.encoder.layers.3.self_attn.q_proj",
+            "text_encoders.clip_l.transformer.text_model.encoder.layers.3.self_attn.q_proj",
         ];
         assert_found(&first, 1, Q_PROJ);
         let second = [
             "lora_te2_text_model_encoder_layers_3_self_attn_q_proj",
             "text_encoder_2.text_model.encoder.layers.3.self_attn.q_proj",
+            "clip_g.text_model.encoder.layers.3.self_attn.q_proj",
+            "text_encoders.clip_g.transformer.text_model.encoder.layers.3.self_attn.q_proj",
         ];
         assert_found(&second, 2, Q_PROJ);
         assert_found(&["lora_te2_text_projection"], 2, "text_projection.weight");
