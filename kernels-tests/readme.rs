@@ -14,8 +14,8 @@ use crate::support::{ensure, test};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// How a command line of the README begins.
 const BEGINNINGS: [&str; 2] = ["    ornstein ", "    cargo run --release -- "];
-/// Commands that take minutes: only their options are checked.
-const LONG: [&str; 2] = ["validate", "bench"];
+/// Words of a command that takes minutes or needs a device: only its options are checked.
+const LONG: [&str; 3] = ["validate", "bench", "vulkan"];
 /// Words of a command that needs a model or a file that is not in the repository.
 const ABSENT: [&str; 5] = ["-m", "--lora", "fetch", "inspect", "convert"];
 /// How a message says so.
@@ -40,8 +40,9 @@ fn its_commands_run() -> Result<(), Failed> {
 fn check(at: &Path, command: &str) -> Result<(), Failed> {
     let mut words = words(command);
     let has = |of: &[&str]| words.iter().any(|word| of.contains(&word.as_str()));
-    let absent = has(&ABSENT);
-    if has(&LONG) {
+    let long = has(&LONG);
+    let absent = !long && has(&ABSENT);
+    if long {
         words.push("--help".into());
     }
     let output = run(at, &words)?;
