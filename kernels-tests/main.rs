@@ -28,6 +28,7 @@ mod parity;
 mod pixels;
 mod prompts;
 mod race;
+mod readme;
 mod refiner;
 mod rng;
 mod samplers;
