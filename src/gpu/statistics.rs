@@ -203,8 +203,8 @@ mod tests {
         let mut told = executable(&[("Registers used", 32), ("Max Waves Per Core", 6)]);
         told.statistics.push(Statistic { name: "Ratio\u{1b}[2J".into(), value: 0.5.into() });
         told.statistics.push(Statistic { name: "Early preamble".into(), value: true.into() });
-        let expected = "compute: subgroups of 64, 32 registers, occupancy 6 (Max Waves Per Core)\n  Registers used = 32\n  \
-                        Max Waves Per Core = 6\n  Ratio\\u{1b}[2J = 0.5\n  Early preamble = true\n";
+        let expected = "compute: subgroups of 64, 32 registers, occupancy 6 (Max Waves Per Core)\n  \
+                        Registers used = 32\n  Max Waves Per Core = 6\n  Ratio\\u{1b}[2J = 0.5\n  Early preamble = true\n";
         assert_eq!(told.to_string(), expected);
     }
 }

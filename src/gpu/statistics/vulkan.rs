@@ -1,5 +1,5 @@
-//! The extension itself, on a second device of the adapter: wgpu opens devices without it, and has no flag for pipelines
-//! that are to be asked.
+//! The extension itself, on a second device of the adapter: wgpu opens devices without it, and has no flag for
+//! pipelines that are to be asked.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
