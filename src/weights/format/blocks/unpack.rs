@@ -150,7 +150,7 @@ pub(super) fn iq4_xs(block: &[u8], parts: &mut Parts) {
     let (low, quants) = (&block[4..8], &block[8..]);
     for (j, out) in parts.quants.chunks_exact_mut(32).enumerate() {
         let four = low[j / 2] >> (4 * (j % 2)) & 15;
-        let scale = f32::from(four | (high >> (2 * j) & 3) as u8 * 16) - 32.0;
+        let scale = f32::from(four + (high >> (2 * j) & 3) as u8 * 16) - 32.0;
         parts.scales[j] = d * scale;
         fours(&quants[16 * j..][..16], out, |four, _| IQ4[usize::from(four)]);
     }
