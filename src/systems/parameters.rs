@@ -99,21 +99,7 @@ mod tests {
     }
 
     fn settings(sampler: &str) -> Settings {
-        let (sampler, guidance) = (sampler.into(), 4.0);
-        let (spacing, prediction, eta) = (None, None, None);
-        let portion = Portion::Whole;
-        Settings {
-            width: 64,
-            height: 64,
-            steps: 25,
-            portion,
-            guidance,
-            sampler,
-            sigmas: None,
-            spacing,
-            prediction,
-            eta,
-        }
+        Settings { guidance: 4.0, sampler: sampler.into(), ..Settings::square(64) }
     }
 
     fn names(model: &str) -> Names {

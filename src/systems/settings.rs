@@ -102,6 +102,25 @@ impl Settings {
     }
 }
 
+#[cfg(test)]
+impl Settings {
+    /// Of a picture of this height and width, as Stable Diffusion 1 has them.
+    pub fn square(side: usize) -> Self {
+        Self {
+            width: side,
+            height: side,
+            steps: 25,
+            portion: Portion::Whole,
+            guidance: 7.5,
+            sampler: "ddim".into(),
+            sigmas: None,
+            spacing: None,
+            prediction: None,
+            eta: None,
+        }
+    }
+}
+
 /// Checks what is the same for every system; `networks` is the number of ControlNets.
 ///
 /// # Errors
@@ -149,18 +168,7 @@ mod tests {
 
     #[test]
     fn a_picture_without_a_network_is_refused() {
-        let settings = Settings {
-            width: 8,
-            height: 8,
-            steps: 1,
-            portion: Portion::Whole,
-            guidance: 1.0,
-            sampler: String::new(),
-            sigmas: None,
-            spacing: None,
-            prediction: None,
-            eta: None,
-        };
+        let settings = Settings::square(8);
         let image = Picture { width: 1, height: 1, rgb: vec![0; 3], parameters: None };
         let control = Control { image, scale: 0.5, start: 0.0, end: 1.0 };
         let request = Request { controls: vec![control], ..Request::default() };

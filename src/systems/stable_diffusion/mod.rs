@@ -263,7 +263,6 @@ mod tests {
     use super::*;
     use crate::graph::plan::{Storage, session_bytes};
     use crate::lab::published::SD15;
-    use crate::samplers::Portion;
     use crate::systems::denoise::sampling;
     use crate::tensor::DType;
 
@@ -284,27 +283,10 @@ mod tests {
         }
     }
 
-    fn settings(side: usize) -> Settings {
-        let (sampler, guidance, portion) = ("ddim".into(), 7.5, Portion::Whole);
-        let (spacing, prediction, eta) = (None, None, None);
-        Settings {
-            width: side,
-            height: side,
-            steps: 25,
-            portion,
-            guidance,
-            sampler,
-            sigmas: None,
-            spacing,
-            prediction,
-            eta,
-        }
-    }
-
     /// The parts of its UNet for a picture of 512 x 512 with guidance.
     fn cut(controls: &[&str]) -> Cut {
         sd15(controls)
-            .cut(&Executor::Cpu, (&Request::default(), &settings(512)), &[2, 77, 768].into(), 1, [64, 64])
+            .cut(&Executor::Cpu, (&Request::default(), &Settings::square(512)), &[2, 77, 768].into(), 1, [64, 64])
             .unwrap()
     }
 
