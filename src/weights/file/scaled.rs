@@ -27,7 +27,7 @@ pub(super) fn take(header: &mut Header, data: &[u8]) -> BTreeMap<String, Vec<f32
                 let bytes = data[stored.range.clone()].into();
                 RawTensor { dtype: stored.dtype, shape: Shape::default(), bytes }.to_f32()
             });
-            if let Some(values) = values.filter(|values| [1, rows].contains(&values.len())) {
+            if let Some(values) = values.filter(|values| values.len() == 1 || values.len() == rows && rows > 0) {
                 header.index.remove(&name);
                 scales.insert(weight.clone(), values);
             }
@@ -49,4 +49,27 @@ pub(super) fn multiplied(raw: &RawTensor, scales: &[f32]) -> RawTensor<'static> 
         row.iter_mut().for_each(|value| *value *= scale);
     }
     RawTensor { dtype: DType::F32, shape: raw.shape.clone(), bytes: bytemuck::cast_slice(&values).to_vec().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::format::Stored;
+
+    #[test]
+    fn a_weight_takes_a_number_for_all_or_one_for_each_of_its_rows() {
+        for (rows, numbers, taken) in [(2, 1, true), (2, 2, true), (2, 3, false), (2, 0, false), (0, 0, false)] {
+            let stored = |dtype: DType, dims: &[usize]| {
+                let bytes = dims.iter().product::<usize>() * dtype.size();
+                Stored { dtype, shape: Shape::new(dims.to_vec()), range: 0..bytes, blocks: None }
+            };
+            let index = [
+                ("a.weight".into(), stored(DType::F8E4M3, &[rows, 4])),
+                ("a.scale_weight".into(), stored(DType::F32, &[numbers])),
+            ];
+            let mut header = Header { index: index.into(), ..Header::default() };
+            let scales = take(&mut header, &[0; 16]);
+            assert_eq!(scales.contains_key("a.weight"), taken, "{rows} rows, {numbers} numbers");
+        }
+    }
 }
