@@ -175,7 +175,7 @@ def check(args):
     if wrong and mesa() != expected["mesa"]:
         print("\n".join(wrong), f"spills.toml is about Mesa {expected['mesa']}, and this is {mesa()}", sep="\n")
     else:
-        sys.exit("\n".join(wrong))
+        sys.exit("\n".join(wrong) or 0)
 
 
 def main():
