@@ -19,7 +19,7 @@ use crate::parity::STORAGES;
 use crate::support::{gpu, open};
 use crate::translate::{dxc, ran, with_dxc};
 
-/// Cases that a kernel of one text computes: all of them are computed by SPIR-V of naga's.
+/// Cases that a kernel of one text computes here. As SPIR-V of naga's it computes all (`parity`).
 const MOST_CASES: usize = 2;
 
 /// A fault: what is replaced in the text by what.

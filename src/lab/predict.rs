@@ -71,6 +71,7 @@ pub fn cards() -> &'static [Card] {
         cards: Vec<Card>,
     }
     static CARDS: LazyLock<Vec<Card>> = LazyLock::new(|| {
+        // The text is part of the program, so a mistake in it is one of this source; a test reads it.
         let cards: Cards = toml::from_str(include_str!("predict/cards.toml")).expect("cards.toml can be understood");
         cards.cards
     });
