@@ -15,7 +15,8 @@ use crate::error::{Result, Tell, ten};
 /// An opened device with its kernels. It is its [`Context`] too, which is all that making a kernel takes.
 #[derive(Debug)]
 pub struct Gpu {
-    pub(super) adapter: wgpu::Adapter,
+    /// What was opened.
+    pub adapter: Adapter,
     /// The device and its queue.
     pub context: Context,
     /// What was compiled for it.
@@ -48,7 +49,7 @@ impl Gpu {
             context.caps.lanes = lanes::counted(&context).await;
             ledger.judge(&counting, None);
         }
-        Ok(Arc::new(Self { adapter: adapter.inner.clone(), context, kernels: Kernels::default(), ledger }))
+        Ok(Arc::new(Self { adapter: adapter.clone(), context, kernels: Kernels::default(), ledger }))
     }
 }
 

@@ -11,12 +11,12 @@ use crate::tensor::DType;
 mod offered;
 mod prepare;
 mod sources;
-mod translate;
+pub(super) mod translate;
 mod visible;
 
 pub use prepare::{ENTRY_POINT, Prepared, prepare};
 pub use sources::{Source, Sources, cores, lab, names, no_such, parts};
-pub(super) use translate::{bindings, spirv_words};
+pub(super) use translate::spirv_words;
 pub use translate::{hlsl, msl, spirv};
 
 /// How a kernel's storage reads and writes its elements. Arithmetic is in f32 in every one.

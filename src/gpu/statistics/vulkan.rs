@@ -15,7 +15,8 @@ use wgpu::hal::vulkan::CreateDeviceCallback;
 use super::{Executable, Statistic, VULKAN_ONLY, silent};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::shader::{ENTRY_POINT, Prepared, bindings, spirv_words};
+use crate::gpu::shader::translate::bindings;
+use crate::gpu::shader::{ENTRY_POINT, Prepared, spirv_words};
 
 /// A device that compiles kernels and tells of them. It runs none.
 pub struct Compiler {
@@ -35,7 +36,7 @@ impl Compiler {
     /// If it is not Vulkan's, its driver has not the extension, or refuses.
     pub fn open(gpu: &Gpu) -> Result<Self> {
         // SAFETY: the adapter is asked for its properties and opened; nothing of it is destroyed.
-        let adapter = unsafe { gpu.adapter.as_hal::<Vulkan>() };
+        let adapter = unsafe { gpu.adapter.inner.as_hal::<Vulkan>() };
         let adapter = adapter.ok_or_else(|| silent(gpu, VULKAN_ONLY))?;
         let (driver, instance) = (adapter.physical_device_capabilities(), adapter.shared_instance());
         if !driver.supports_extension(extension::NAME) {
