@@ -18,6 +18,8 @@ import tempfile
 import torch
 from diffusers import StableDiffusionXLPipeline
 from diffusers.training_utils import _collate_lora_metadata
+from lycoris.modules.boft import ButterflyOFTModule
+from lycoris.modules.diag_oft import DiagOFTModule
 from lycoris.modules.locon import LoConModule
 from lycoris.modules.loha import LohaModule
 from lycoris.modules.lokr import LokrModule
@@ -188,7 +190,7 @@ def old_key(key):
     return key
 
 
-def lycoris(name, family, made):
+def lycoris(name, family, made, scale=1.0):
     """A file of LyCORIS' modules: for each path its class and options. Computed by LyCORIS itself."""
     g, parts, tensors, kept = torch.Generator().manual_seed(7), modules(family), {}, []
     for path, (cls, options) in made.items():
@@ -196,10 +198,10 @@ def lycoris(name, family, made):
         full = path if component == "unet" else "text_model." + path
         target = submodule(parts, component, path)
         start = ("lora_unet_" if component == "unet" else "lora_te_") + full.replace(".", "_")
-        module = cls(start, target, multiplier=1.0, **options)
+        module = cls(start, target, multiplier=scale, **options)
         with torch.no_grad():
             for key, p in module.named_parameters():
-                if key == "dora_scale":
+                if key in ["dora_scale", "rescale"]:
                     p.copy_((p * (1 + 0.3 * torch.randn(p.shape, generator=g))).half().float())
                 else:
                     p.copy_(random(p.shape, g, 0.7 * p.shape[0 if "_b" in key or "down" in key else -1] ** -0.25))
@@ -207,7 +209,7 @@ def lycoris(name, family, made):
         kept.append(module)
         tensors |= {f"{start}.{key}": value for key, value in module.state_dict().items()}
     write(name, tensors)
-    keep(name, family, [[name, 1.0]], outputs(family, parts))
+    keep(name, family, [[name, scale]], outputs(family, parts))
 
 
 def peft_lycoris(name, family, config):
@@ -276,6 +278,11 @@ def main():
         LINEAR[0]: (LoConModule, dora), LINEAR[4]: (LoConModule, by_input), CONV[0]: (LoConModule, dora),
         CONV[1]: (LoConModule, by_input), LINEAR[1]: (LohaModule, dora), CONV[3]: (LokrModule, by_input),
         TEXT[0]: (LoConModule, dora)})
+    for name, cls in [("oft", DiagOFTModule), ("boft", ButterflyOFTModule)]:
+        lycoris(name, "sd1", {
+            LINEAR[0]: (cls, dict(lora_dim=4)), LINEAR[1]: (cls, dict(lora_dim=8, rescaled=True)),
+            CONV[0]: (cls, dict(lora_dim=8)), CONV[1]: (cls, dict(lora_dim=4, rescaled=True, constraint=0.0625)),
+            CONV[5]: (cls, dict(lora_dim=16)), TEXT[0]: (cls, dict(lora_dim=4))}, scale=0.75)
     peft_lycoris("peft-loha", "sd1", LoHaConfig(r=2, alpha=2, target_modules=[LINEAR[0], CONV[0], CONV[1]],
                                                 use_effective_conv2d=True))
     peft_lycoris("peft-lokr", "sd1", LoKrConfig(r=2, alpha=2, target_modules=[LINEAR[0], CONV[0], LINEAR[4]],

@@ -84,7 +84,7 @@ fn unknown_naming() -> Result<(), Failed> {
 
 fn unknown_parts() -> Result<(), Failed> {
     let down = format!("{CONV}.lora_down.weight");
-    for name in ["unet.conv_in.lora_B.bias", "lora_unet_conv_in.diff_c", "lora_unet_conv_in.oft_blocks"] {
+    for name in ["unet.conv_in.lora_B.bias", "lora_unet_conv_in.diff_c", "lora_unet_conv_in.oft_r"] {
         let text = message(&[(&down, &[2, 4, 3, 3]), (name, &[2])], 1.0);
         has(text, &["has tensors that are no part of a LoRA", name])?;
     }
@@ -116,6 +116,11 @@ fn misfits() -> Result<(), Failed> {
     has(wrong, &["lora_mid.weight [2, 3, 3, 3] with"])?;
     let wrong = message(&[(&down, &[0, 4, 3, 3]), (&up, &[32, 0, 1, 1])], 1.0);
     has(wrong, &["lora_up.weight [32, 0, 1, 1]"])?;
+    for blocks in [&[4, 8, 7][..], &[3, 8, 8], &[5, 8, 4, 4], &[2, 32, 1, 1], &[0, 32, 4, 4], &[32]] {
+        has(message(&[(&name("oft_blocks"), blocks)], 1.0), &["oft_blocks", "for a tensor [32, 4, 3, 3]"])?;
+    }
+    let rescaled = message(&[(&name("oft_blocks"), &[4, 8, 8]), (&name("rescale"), &[31, 1, 1, 1])], 1.0);
+    has(rescaled, &["rescale [31, 1, 1, 1] for a tensor [32, 4, 3, 3]"])?;
     let hada = [name("hada_w1_a"), name("hada_w1_b"), name("hada_w2_a"), name("hada_w2_b")];
     let shapes: [&[usize]; 4] = [&[32, 2], &[2, 36], &[32, 2], &[2, 35]];
     let tensors: Vec<(&str, &[usize])> = hada.iter().map(String::as_str).zip(shapes).collect();
@@ -232,7 +237,7 @@ fn configurations() -> Result<(), Failed> {
 /// Two thousand files of parts and shapes by chance, many of which nearly fit: none is a panic, and what is used gives
 /// a tensor of the right size.
 fn any_shapes() -> Result<(), Failed> {
-    const PARTS: [&str; 18] = [
+    const PARTS: [&str; 20] = [
         "alpha",
         "dora_scale",
         "lora_magnitude_vector",
@@ -251,8 +256,10 @@ fn any_shapes() -> Result<(), Failed> {
         "lokr_w2",
         "lokr_w2_a",
         "lokr_w2_b",
+        "oft_blocks",
+        "rescale",
     ];
-    const FORMS: [&[usize]; 4] = [&[3, 4], &[6, 7, 9, 10], &[12, 15], &[13, 14, 16, 17]];
+    const FORMS: [&[usize]; 5] = [&[3, 4], &[6, 7, 9, 10], &[12, 15], &[13, 14, 16, 17], &[18]];
     const SIZES: [usize; 8] = [0, 1, 2, 2, 4, 8, 32, 36];
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("odd.safetensors");
@@ -261,7 +268,7 @@ fn any_shapes() -> Result<(), Failed> {
     for seed in 0..2000 {
         let mut chance = Generator::new(seed).normal(64).into_iter().map(|x| x.to_bits() as usize >> 3);
         let mut next = |below: usize| chance.next().map_or(0, |bits| bits % below);
-        let mut parts = FORMS[next(4)].to_vec();
+        let mut parts = FORMS[next(5)].to_vec();
         (0..next(3)).for_each(|_| parts.push(next(PARTS.len())));
         parts.sort_unstable();
         parts.dedup();

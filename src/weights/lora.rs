@@ -9,6 +9,7 @@ mod factor;
 mod file;
 mod merged;
 mod names;
+mod orthogonal;
 mod roles;
 
 use std::collections::BTreeMap;

@@ -5,9 +5,10 @@
 //! | LoRA (Hu et al. 2021) | `up * down`, or with a core in between (CP) |
 //! | LoHa (Hyeon-Woo et al. 2022) | two such products, multiplied element by element |
 //! | LoKr (Yeh et al. 2023) | the Kronecker product of two matrices, each whole or a product |
+//! | OFT (Qiu et al. 2023), BOFT (Liu et al. 2023) | W with blocks of its rows rotated, less W |
 //! | LyCORIS' full and norm modules | itself, of biases too |
 //!
-//! times alpha over rank. DoRA (Liu et al. 2024) then gives the rows or columns of the changed matrix lengths of their
+//! times alpha over rank (rotations have none). DoRA (Liu et al. 2024) then gives the rows or columns of the changed matrix lengths of their
 //! own.
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use rayon::prelude::*;
 
 use super::factor::{Factor, Matrix};
 use super::file::{LoraFile, Parts};
+use super::orthogonal::Orthogonal;
 use super::roles::Role;
 use crate::error::ten;
 use crate::tensor::Shape;
@@ -24,12 +26,20 @@ use crate::tensor::Shape;
 #[derive(Debug)]
 pub(super) struct Change {
     lora: Arc<LoraFile>,
-    form: Form,
-    /// Alpha over rank.
-    scale: f32,
     /// What the user multiplies with.
     strength: f32,
-    lengths: Option<Lengths>,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// `scale` is alpha over rank.
+    Added {
+        form: Form,
+        scale: f32,
+        lengths: Option<Lengths>,
+    },
+    Rotated(Orthogonal),
 }
 
 #[derive(Debug)]
@@ -68,50 +78,67 @@ impl Change {
         shape: &Shape,
         strength: f32,
     ) -> Result<Self, String> {
-        let mut left = parts.clone();
-        left.remove(&Role::Alpha);
-        let lengths = [Role::DoraScale, Role::Magnitude].map(|part| left.remove(&part));
-        let incomplete = || format!("only {}", ten(&parts.values().collect::<Vec<_>>()));
-        let form = form(&mut left).filter(|_| left.is_empty()).ok_or_else(incomplete)?;
-        let ([rows, columns], rank) = form.size(lora)?;
-        let wanted = shape.dims().first().map(|rows| [*rows, shape.len() / (*rows).max(1)]);
-        if wanted != Some([rows, columns]) {
-            return Err(format!("[{rows}, {columns}] for a tensor {shape}"));
-        }
-        let lengths = match lengths {
-            [None, None] => None,
-            [Some(tensor), None] => Some(Lengths { of: axis(lora, &tensor, shape, false)?, tensor, blends: true }),
-            [None, Some(tensor)] => Some(Lengths { of: axis(lora, &tensor, shape, true)?, tensor, blends: false }),
-            [Some(a), Some(b)] => return Err(format!("both {a} and {b}")),
+        let what = match Orthogonal::of(lora, parts, shape)? {
+            Some(rotation) => What::Rotated(rotation),
+            None => added(lora, parts, target, shape)?,
         };
-        let scale = lora.scale(parts, target, rank)?;
-        Ok(Self { lora: Arc::clone(lora), form, scale, strength, lengths })
+        Ok(Self { lora: Arc::clone(lora), strength, what })
     }
 
     /// Adds all changes to a tensor. Each is a change of the tensor as it was.
     pub fn add_all(changes: &[Self], tensor: &mut [f32]) {
-        // Without lengths a change does not depend on what it changes.
-        let base = changes.iter().any(|change| change.lengths.is_some()).then(|| tensor.to_vec());
+        let reads = |change: &Self| !matches!(change.what, What::Added { lengths: None, .. });
+        let base = if changes.iter().any(reads) { tensor.to_vec() } else { Vec::new() };
         for change in changes {
-            match (&change.lengths, &base) {
-                (Some(lengths), Some(base)) => change.add_with_lengths(lengths, base, tensor),
-                _ => change.form.add_to(&change.lora, change.scale * change.strength, tensor),
+            let (lora, strength) = (&change.lora, change.strength);
+            match &change.what {
+                What::Added { form, scale, lengths: None } => form.add_to(lora, scale * strength, tensor),
+                What::Added { form, scale, lengths: Some(lengths) } => {
+                    lengths.add_to(lora, form.matrix(lora), [*scale, strength], &base, tensor);
+                }
+                What::Rotated(rotation) => rotation.add_to(lora, strength, &base, tensor),
             }
         }
     }
+}
 
-    fn add_with_lengths(&self, lengths: &Lengths, base: &[f32], sum: &mut [f32]) {
-        let mut change = self.form.matrix(&self.lora);
-        let (factor, strength) =
-            if lengths.blends { (self.scale, self.strength) } else { (self.scale * self.strength, 1.0) };
+/// A change that is added.
+fn added(lora: &LoraFile, parts: &Parts, target: (&str, &str), shape: &Shape) -> Result<What, String> {
+    let mut left = parts.clone();
+    left.remove(&Role::Alpha);
+    let lengths = [Role::DoraScale, Role::Magnitude].map(|part| left.remove(&part));
+    let form = form(&mut left).filter(|_| left.is_empty()).ok_or_else(|| incomplete(parts))?;
+    let ([rows, columns], rank) = form.size(lora)?;
+    let wanted = shape.dims().first().map(|rows| [*rows, shape.len() / (*rows).max(1)]);
+    if wanted != Some([rows, columns]) {
+        return Err(format!("[{rows}, {columns}] for a tensor {shape}"));
+    }
+    let lengths = match lengths {
+        [None, None] => None,
+        [Some(tensor), None] => Some(Lengths { of: axis(lora, &tensor, shape, false)?, tensor, blends: true }),
+        [None, Some(tensor)] => Some(Lengths { of: axis(lora, &tensor, shape, true)?, tensor, blends: false }),
+        [Some(a), Some(b)] => return Err(format!("both {a} and {b}")),
+    };
+    Ok(What::Added { form, scale: lora.scale(parts, target, rank)?, lengths })
+}
+
+/// What parts that are no whole change are called.
+pub(super) fn incomplete(parts: &Parts) -> String {
+    format!("only {}", ten(&parts.values().collect::<Vec<_>>()))
+}
+
+impl Lengths {
+    /// Adds a change of `base` to `sum`.
+    fn add_to(&self, lora: &LoraFile, mut change: Matrix, [scale, strength]: [f32; 2], base: &[f32], sum: &mut [f32]) {
+        let (factor, strength) = if self.blends { (scale, strength) } else { (scale * strength, 1.0) };
         change.data.par_iter_mut().zip(base).for_each(|(change, base)| *change = base + factor * *change);
-        let wanted = self.lora.tensors.get(&lengths.tensor).map(|raw| raw.to_f32()).unwrap_or_default();
+        let wanted = lora.tensors.get(&self.tensor).map(|raw| raw.to_f32()).unwrap_or_default();
         let columns = change.columns;
-        let factors = lengths.of.factors(&change, &wanted);
+        let factors = self.of.factors(&change, &wanted);
         let rows = sum.par_chunks_mut(columns).zip(base.par_chunks(columns)).zip(change.data.par_chunks(columns));
         rows.enumerate().for_each(|(row, ((sum, base), changed))| {
             for (column, ((sum, base), changed)) in sum.iter_mut().zip(base).zip(changed).enumerate() {
-                *sum += strength * (factors[lengths.of.place(row, column)] * changed - base);
+                *sum += strength * (factors[self.of.place(row, column)] * changed - base);
             }
         });
     }

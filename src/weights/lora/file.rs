@@ -17,7 +17,7 @@ const CONFIG: &str = "lora_adapter_metadata";
 /// The stored names of a module's parts.
 pub(super) type Parts = BTreeMap<Role, String>;
 
-/// A file of changes to a model's weights: LoRA, LoHa, LoKr or whole, with or without DoRA.
+/// A file of changes to a model's weights: LoRA, LoHa, LoKr, OFT, BOFT or whole, the first three with or without DoRA.
 pub struct LoraFile {
     pub(super) tensors: TensorFile,
     /// By the module's name as the file has it.
@@ -67,7 +67,7 @@ impl LoraFile {
         }
         if !unknown.is_empty() {
             let what = format!(
-                "has tensors that are no part of a LoRA, LoHa, LoKr or DoRA, nor a change itself: {}",
+                "has tensors that are no part of a LoRA, LoHa, LoKr, OFT, BOFT or DoRA, nor a change itself: {}",
                 ten(&unknown)
             );
             return Err(Error::file(path, format!("{what}; they cannot be left out")));
@@ -115,7 +115,11 @@ impl LoraFile {
         Ok((alpha / if root { rank.sqrt() } else { rank }) as f32)
     }
 
-    fn one_value(&self, name: &str) -> Result<f64, String> {
+    /// The one value of a tensor.
+    ///
+    /// # Errors
+    /// If it has several, or one that is not a number.
+    pub(super) fn one_value(&self, name: &str) -> Result<f64, String> {
         let values = self.tensors.get(name).map(|tensor| tensor.to_f32()).unwrap_or_default();
         match values[..] {
             [value] if value.is_finite() => Ok(value.into()),

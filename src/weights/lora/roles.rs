@@ -1,7 +1,7 @@
 //! What a tensor of a LoRA file is for its module's change, by the end of its name.
 //!
 //! Sources: kohya's sd-scripts (`lora_down`), PEFT (`lora_A`), diffusers before it used PEFT (`lora.down`,
-//! `to_q_lora.down`, `lora_linear_layer`), and LyCORIS (`hada`, `lokr`, `lora_mid`, `dora_scale`, `diff`, `w_norm`).
+//! `to_q_lora.down`, `lora_linear_layer`), and LyCORIS (`hada`, `lokr`, `lora_mid`, `dora_scale`, `oft_blocks`, `diff`, `w_norm`).
 
 macro_rules! roles {
     ($($role:ident $($end:literal)+,)*) => {
@@ -39,6 +39,9 @@ roles! {
     LokrW2A ".lokr_w2_a",
     LokrW2B ".lokr_w2_b",
     LokrT2 ".lokr_t2",
+    // What rows are rotated by, in 3 or 4 dimensions, and multiplied with.
+    OftBlocks ".oft_blocks",
+    Rescale ".rescale",
     // The change itself: of a module, of a norm.
     Diff ".diff" ".w_norm",
     DiffBias ".diff_b" ".b_norm",
@@ -73,6 +76,7 @@ mod tests {
             ("a.lokr_w2", "a", Role::LokrW2),
             ("a.lokr_w2_a", "a", Role::LokrW2A),
             ("a.lora_mid.weight", "a", Role::Mid),
+            ("a.oft_blocks", "a", Role::OftBlocks),
             ("a.norm1.w_norm", "a.norm1", Role::Diff),
             ("a.diff_b", "a", Role::DiffBias),
         ] {
@@ -82,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_is_no_part_is_not_taken_for_one() {
-        for name in ["a.weight", "a.lora_B.bias", "a.diff_c", "a.oft_blocks", "a.lora_C.weight", "alpha", ""] {
+        for name in ["a.weight", "a.lora_B.bias", "a.diff_c", "a.oft_r", "a.lora_C.weight", "alpha", ""] {
             assert_eq!(split(name), None, "{name}");
         }
     }
