@@ -274,10 +274,11 @@ fn any_shapes() -> Result<(), Failed> {
         parts.dedup();
         let shape = |next: &mut dyn FnMut(usize) -> usize| -> Vec<usize> {
             // Most are a factor of the tensor's size.
-            match next(4) {
+            match next(5) {
                 0 => vec![32, 2],
                 1 => vec![2, 36],
                 2 => vec![2, 4, 3, 3],
+                3 => vec![4, 8, 8],
                 _ => (0..next(5)).map(|_| SIZES[next(SIZES.len())]).collect(),
             }
         };
