@@ -252,15 +252,17 @@ def png(width, height, depth, colour, rows, more=b"", interlaced=0):
 def pictures():
     rows = lambda n, size: b"".join(bytes([i % 5]) + values(size) for i in range(n))
     text = chunk(b"tEXt", b"parameters\0a red circle\nSteps: 25")
-    write("png", "rgb", png(5, 5, 8, 2, rows(5, 15), text))
-    write("png", "rgba16", png(2, 3, 16, 6, rows(3, 16)))
-    write("png", "grey1", png(9, 2, 1, 0, rows(2, 2), chunk(b"tRNS", b"\0\1")))
+    write("picture", "rgb", png(5, 5, 8, 2, rows(5, 15), text))
+    write("picture", "rgba16", png(2, 3, 16, 6, rows(3, 16)))
+    write("picture", "grey1", png(9, 2, 1, 0, rows(2, 2), chunk(b"tRNS", b"\0\1")))
     palette = chunk(b"PLTE", values(12)) + chunk(b"tRNS", b"\0\x80")
-    write("png", "palette", png(4, 2, 2, 3, b"\0\x1b\0\xe4", palette))
-    write("png", "interlaced", png(3, 3, 8, 4, b"".join(b"\0" + values(2 * n) for n in [1, 1, 2, 1, 1, 3]), b"", 1))
+    write("picture", "palette", png(4, 2, 2, 3, b"\0\x1b\0\xe4", palette))
+    write("picture", "interlaced", png(3, 3, 8, 4, b"".join(b"\0" + values(2 * n) for n in [1, 1, 2, 1, 1, 3]), b"", 1))
     packed = b"parameters\0\1\0en\0\0" + zlib.compress("a red circle 日本".encode())
     profile = chunk(b"iCCP", b"x\0\0" + zlib.compress(values(40))) + chunk(b"zTXt", b"y\0\0" + zlib.compress(b"z"))
-    write("png", "packed-text", png(1, 1, 8, 0, b"\0\7", profile + chunk(b"iTXt", packed)))
+    write("picture", "packed-text", png(1, 1, 8, 0, b"\0\7", profile + chunk(b"iTXt", packed)))
+    for name in ["parameters.jpg", "progressive.jpg", "parameters.webp", "moving.webp"]:
+        write("picture", name, (DATA / "pictures" / name).read_bytes())
 
 
 def prompts():

@@ -91,7 +91,7 @@ fn draw(at: &Path, faults: &[Fault], device: &str) -> Result<(Vec<u8>, String), 
         arguments.extend(["--shaders", "faulty"]);
     }
     let (png, said) = ornstein(at, &arguments)?;
-    Ok((ornstein::image::decode_png("stdout", &png)?.rgb, said))
+    Ok((ornstein::image::decode("stdout", &png)?.rgb, said))
 }
 
 /// Writes the faulty shaders into `at/faulty`, which is returned.

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
 use ornstein::forward::forward;
-use ornstein::image::decode_png;
+use ornstein::image::decode;
 use ornstein::models::{clip, unet, vae};
 use ornstein::network::Executor;
 use ornstein::systems::{Request, Studio};
@@ -154,7 +154,7 @@ fn pictures(family: &str) -> Result<(), Failed> {
         prompt: "a photo of a cat".into(),
         width: side(32),
         height: side(40),
-        init_image: on_picture.then(|| decode_png("picture.png", PICTURE)).transpose()?,
+        init_image: on_picture.then(|| decode("picture.png", PICTURE)).transpose()?,
         steps: Some(2),
         batch: 1,
         ..Request::default()

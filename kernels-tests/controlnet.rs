@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
 use ornstein::gpu::Gpu;
-use ornstein::image::decode_png;
+use ornstein::image::decode;
 use ornstein::lab::validate::{Selection, network};
 use ornstein::models::controlnet::Config;
 use ornstein::network::{Executor, IfWrong};
@@ -164,7 +164,7 @@ struct Case {
 }
 
 fn picture() -> Result<ornstein::image::Picture, Failed> {
-    Ok(decode_png("picture.png", &std::fs::read(data("controlnet/picture.png"))?)?)
+    Ok(decode("picture.png", &std::fs::read(data("controlnet/picture.png"))?)?)
 }
 
 impl Case {

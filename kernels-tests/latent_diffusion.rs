@@ -10,7 +10,7 @@ use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
 use ornstein::error::Result as Opened;
 use ornstein::forward::forward;
-use ornstein::image::{Picture, decode_png};
+use ornstein::image::{Picture, decode};
 use ornstein::inspect::inspect;
 use ornstein::network::Executor;
 use ornstein::systems::{Pictures, Request, Studio};
@@ -101,7 +101,7 @@ fn network(model: &str, pass: &str, executor: &Executor, limit: f64) -> Result<(
 }
 
 fn small() -> Result<Picture, Failed> {
-    Ok(decode_png("small.png", &std::fs::read(folder("enlarged/small.png"))?)?)
+    Ok(decode("small.png", &std::fs::read(folder("enlarged/small.png"))?)?)
 }
 
 fn draw(model: &str, name: &str, executor: &Executor) -> Result<Pictures, Failed> {

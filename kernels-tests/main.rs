@@ -25,6 +25,7 @@ mod models;
 mod mutated;
 mod networks;
 mod parity;
+mod pictures;
 mod pixels;
 mod prompts;
 mod race;

@@ -8,7 +8,7 @@ use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
 use ornstein::error::Result;
 use ornstein::gpu::shader::Sources;
-use ornstein::image::decode_png;
+use ornstein::image::decode;
 use ornstein::network::{Executor, IfWrong};
 use ornstein::systems::{Event, Made, Pictures, Request, Studio};
 use ornstein::tensor::DType;
@@ -72,7 +72,7 @@ fn decoded_in_tiles() -> Result<(), Failed> {
     ensure(warnings.iter().filter(told).count() == 1, warnings.join("\n"))?;
     for (index, picture) in made?.pictures.iter().enumerate() {
         let name = format!("tiled-{index}.png");
-        let wanted = decode_png(&name, &std::fs::read(data("upscale").join(&name))?)?;
+        let wanted = decode(&name, &std::fs::read(data("upscale").join(&name))?)?;
         let apart = wanted.rgb.iter().zip(&picture.rgb).map(|(a, b)| a.abs_diff(*b)).max();
         ensure(apart <= Some(1), format!("{name}: pixels differ by {apart:?}"))?;
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
-use ornstein::image::{Picture, decode_png};
+use ornstein::image::{Picture, decode};
 use ornstein::inspect::inspect;
 use ornstein::network::Executor;
 use ornstein::systems::{Pictures, Request, Studio};
@@ -67,7 +67,7 @@ fn reference(name: &str) -> Result<Tensor, Failed> {
 }
 
 fn picture() -> Result<Picture, Failed> {
-    Ok(decode_png("picture.png", &std::fs::read(data("refiner/picture.png"))?)?)
+    Ok(decode("picture.png", &std::fs::read(data("refiner/picture.png"))?)?)
 }
 
 /// The small model of this family with a schedule, as a folder.

@@ -8,7 +8,7 @@ use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
 use ornstein::gpu::Gpu;
 use ornstein::graph::Graph;
-use ornstein::image::{Filter, Picture, decode_png};
+use ornstein::image::{Filter, Picture, decode};
 use ornstein::network::{Executor, IfWrong};
 use ornstein::ops::case::compare;
 use ornstein::systems::{Event, Pictures, Request, Studio};
@@ -100,7 +100,7 @@ fn reference(name: &str) -> Result<Tensor, Failed> {
 }
 
 fn shown() -> Result<Picture, Failed> {
-    Ok(decode_png("picture.png", &std::fs::read(data("controlnet/picture.png"))?)?)
+    Ok(decode("picture.png", &std::fs::read(data("controlnet/picture.png"))?)?)
 }
 
 /// A part of the picture.

@@ -1,20 +1,23 @@
-//! Pictures at the files' border: pixels to PNG and back, with the parameters that made them.
+//! Pictures at the files' border: pixels to PNG, JPEG or WebP and back, with the parameters that made them.
 //!
-//! The parameters stand in a text chunk `parameters`, written as AUTOMATIC1111's web UI writes it and as other
-//! programs read it: `tEXt` where the text is Latin-1, else `iTXt`, which is what Python's
-//! `PIL.PngImagePlugin.PngInfo` does.
+//! The parameters stand where AUTOMATIC1111's web UI writes them and other programs read them: in a PNG's text chunk
+//! `parameters` (`tEXt` where the text is Latin-1, else `iTXt`, as Python's `PIL.PngImagePlugin.PngInfo` does), in the
+//! others' EXIF.
 //!
 //! Floor 3: may import `graph`, `ops` and floor 0.
 
 mod decode;
+mod encode;
+mod exif;
 mod preprocess;
 mod resize;
 
-use crate::error::{Error, Result};
-use crate::tensor::Tensor;
-pub use decode::decode_png;
+pub use decode::decode;
+pub use encode::{Format, encode_png};
 pub use preprocess::Preprocessor;
 pub use resize::Filter;
+
+use crate::tensor::Tensor;
 
 const KEYWORD: &str = "parameters";
 
@@ -25,33 +28,7 @@ pub fn to_rgb8(pixels: &Tensor) -> Vec<u8> {
     pixels.data.iter().map(|x| ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8).collect()
 }
 
-/// A PNG of `width * height` RGB pixels, rows from the top.
-///
-/// # Errors
-/// A size of 0, or one that is not that of `rgb`.
-pub fn encode_png(width: usize, height: usize, rgb: &[u8], parameters: &str) -> Result<Vec<u8>> {
-    let size = |n: usize| u32::try_from(n).map_err(|_| Error::shape(format!("a PNG cannot be {width}x{height}")));
-    let mut info = png::Info::with_size(size(width)?, size(height)?);
-    info.color_type = png::ColorType::Rgb;
-    info.bit_depth = png::BitDepth::Eight;
-    // A zero byte ends a text chunk.
-    let parameters = parameters.replace('\0', "");
-    if parameters.chars().all(|c| u32::from(c) < 256) {
-        info.uncompressed_latin1_text.push(png::text_metadata::TEXtChunk::new(KEYWORD, parameters));
-    } else {
-        info.utf8_text.push(png::text_metadata::ITXtChunk::new(KEYWORD, parameters));
-    }
-    let mut file = Vec::new();
-    let write = |file: &mut Vec<u8>| -> Result<(), png::EncodingError> {
-        let mut writer = png::Encoder::with_info(file, info)?.write_header()?;
-        writer.write_image_data(rgb)?;
-        writer.finish()
-    };
-    write(&mut file).map_err(|error| Error::shape(format!("no PNG of {width}x{height}: {error}")))?;
-    Ok(file)
-}
-
-/// A picture that was drawn, or read from a PNG.
+/// A picture that was drawn, or read from a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     /// Pixels in a row.
@@ -60,19 +37,11 @@ pub struct Picture {
     pub height: usize,
     /// Rows from the top, three bytes a pixel.
     pub rgb: Vec<u8>,
-    /// What made it, as [`Parameters`] has it: the text chunk, if there is one.
+    /// What made it, as its file has it, if it does.
     pub parameters: Option<String>,
 }
 
 impl Picture {
-    /// The picture as a PNG file, with its parameters in the text chunk.
-    ///
-    /// # Errors
-    /// As [`encode_png`].
-    pub fn to_png(&self) -> Result<Vec<u8>> {
-        encode_png(self.width, self.height, &self.rgb, self.parameters.as_deref().unwrap_or_default())
-    }
-
     /// Its pixels from 0 to 1, `[1, height, width, 3]`. A picture of another size is resized, each side by itself, as
     /// diffusers' `VaeImageProcessor` does by default: with Lanczos' filter.
     pub fn to_tensor(&self, width: usize, height: usize) -> Tensor {
@@ -100,7 +69,7 @@ mod tests {
     fn a_picture_is_read_back() {
         let rgb: Vec<u8> = (0..3 * 5 * 2).map(|i| i * 8).collect();
         let file = encode_png(5, 2, &rgb, "a\nb").unwrap();
-        let picture = decode_png("a.png", &file).unwrap();
+        let picture = decode("a.png", &file).unwrap();
         assert_eq!(picture, Picture { width: 5, height: 2, rgb, parameters: Some("a\nb".into()) });
     }
 
@@ -108,7 +77,7 @@ mod tests {
     fn text_is_latin1_where_it_can_be() {
         let chunk = |text: &str| {
             let file = encode_png(1, 1, &[0; 3], text).unwrap();
-            assert_eq!(decode_png("a.png", &file).unwrap().parameters.as_deref(), Some(text));
+            assert_eq!(decode("a.png", &file).unwrap().parameters.as_deref(), Some(text));
             file.windows(4).find_map(|name| [*b"tEXt", *b"iTXt"].into_iter().find(|kind| kind == name)).unwrap()
         };
         assert_eq!(chunk("café"), *b"tEXt");

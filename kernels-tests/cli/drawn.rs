@@ -5,7 +5,7 @@ use std::process::Command;
 
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
-use ornstein::image::decode_png;
+use ornstein::image::decode;
 use ornstein::tensor::Tensor;
 use ornstein::weights::write_tensors;
 
@@ -41,7 +41,7 @@ fn a_picture_on_dev_stdout_is_alone(at: &Path) -> Result<(), Failed> {
     let arguments = ["generate", "x", "--steps", "1", "--device", "cpu", "--output", "/dev/stdout"];
     let status = Command::new(env!("CARGO_BIN_EXE_ornstein")).args(arguments).stdout(file).status()?;
     ensure(status.success(), "failed")?;
-    ornstein::image::decode_png("x.png", &std::fs::read(at.join("x.png"))?)?;
+    ornstein::image::decode("x.png", &std::fs::read(at.join("x.png"))?)?;
     Ok(())
 }
 
@@ -70,7 +70,7 @@ fn other_programs_habits(at: &Path) -> Result<(), Failed> {
     let mut pictures = Vec::new();
     for (sampler, told) in [("DPM++ 2M", "Sampler: DPM++ 2M, CFG"), ("DPM++ 2M Karras", "2M, Schedule type: Karras,")] {
         draw(at, &["x", "--seed", "5", "--sampler", sampler, "-o", "a.png"])?;
-        let picture = decode_png("a.png", &std::fs::read(at.join("a.png"))?)?;
+        let picture = decode("a.png", &std::fs::read(at.join("a.png"))?)?;
         ensure(picture.parameters.as_ref().is_some_and(|text| text.contains(told)), format!("{picture:?}"))?;
         pictures.push(picture.rgb);
     }
@@ -83,7 +83,7 @@ fn another_generator_is_told(at: &Path) -> Result<(), Failed> {
     let mut latents = Vec::new();
     for (rng, name) in [("cpu", "RNG: CPU"), ("cuda", "RNG: NV")] {
         draw(at, &["x", "--seed", "5", "--rng", rng, "-o", "a.png", "--save-latents", "latents.safetensors"])?;
-        let picture = decode_png("a.png", &std::fs::read(at.join("a.png"))?)?;
+        let picture = decode("a.png", &std::fs::read(at.join("a.png"))?)?;
         let parameters = picture.parameters.unwrap_or_default();
         ensure(parameters.contains(name), parameters)?;
         latents.push(std::fs::read(at.join("latents.safetensors"))?);
@@ -108,7 +108,7 @@ fn a_controlnet_is_told(at: &Path) -> Result<(), Failed> {
     let ((strong, said), (weak, _)) = (guided("0.75")?, guided("0.25")?);
     ensure(said.is_empty(), said)?;
     ensure(strong != weak, "the scale changes nothing")?;
-    let parameters = decode_png("a.png", &std::fs::read(at.join("a.png"))?)?.parameters.unwrap_or_default();
+    let parameters = decode("a.png", &std::fs::read(at.join("a.png"))?)?.parameters.unwrap_or_default();
     let told = "ControlNet 0: \"Module: none, Model: guide, Weight: 0.25, Resize Mode: Just Resize, \
                 Guidance Start: 0.0, Guidance End: 0.5\"";
     ensure(parameters.contains(told), parameters)
@@ -136,7 +136,7 @@ fn a_tiny_autoencoder_decodes_the_same_latents(at: &Path) -> Result<(), Failed> 
     let vae = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/cases/taesd/vae");
     let draw = |extra: &[&str]| {
         let latents = latents(at, &[&["x"], extra].concat())?.0;
-        Ok::<_, Failed>((latents, decode_png("a.png", &std::fs::read(at.join("a.png"))?)?))
+        Ok::<_, Failed>((latents, decode("a.png", &std::fs::read(at.join("a.png"))?)?))
     };
     let (own, tiny) = (draw(&[])?, draw(&["--vae", &vae.display().to_string()])?);
     ensure(own.0 == tiny.0, "it changes the latents")?;
@@ -167,14 +167,14 @@ fn a_batch_counts_its_seeds_up(at: &Path) -> Result<(), Failed> {
     let names: Vec<_> = files(at)?.iter().map(|p| p.file_name().unwrap_or_default().to_owned()).collect();
     ensure(names == ["many-3.png", "many-4.png", "one.png"], format!("{names:?}"))?;
     let (second, alone) = (std::fs::read(at.join("many-4.png"))?, std::fs::read(at.join("one.png"))?);
-    let pixels = |file: &[u8]| ornstein::image::decode_png("test", file).map(|picture| picture.rgb);
+    let pixels = |file: &[u8]| ornstein::image::decode("test", file).map(|picture| picture.rgb);
     let worst = pixels(&second)?.iter().zip(&pixels(&alone)?).map(|(a, b)| a.abs_diff(*b)).max();
     ensure(worst <= Some(1), format!("a picture depends on its batch: {worst:?}"))
 }
 
 fn a_picture_on_stdout_is_a_png(at: &Path) -> Result<(), Failed> {
     let output = draw(at, &["a green ring", "--seed", "2", "-o", "-"])?;
-    let picture = ornstein::image::decode_png("stdout", &output.stdout)?;
+    let picture = ornstein::image::decode("stdout", &output.stdout)?;
     ensure((picture.width, picture.height) == (64, 64), "another size")?;
     let parameters = picture.parameters.unwrap_or_default();
     ensure(parameters.contains("a green ring") && parameters.contains("Seed: 2"), parameters)

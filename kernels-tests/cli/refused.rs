@@ -74,7 +74,7 @@ const CHECKS: &[(&str, Check)] = &[
         refused(at, &["generate", "x", "--json", "--output", "-"], 2, &["--json"])
     }),
     ("a_picture_of_another_format_is_refused", |at| {
-        refused(at, &["generate", "x", "-o", "out.jpg"], 2, &["out.jpg", "pictures are PNG files: name it out.png"])
+        refused(at, &["generate", "x", "-o", "out.gif"], 2, &["out.gif", "name it out.png"])
     }),
     ("an_option_of_another_program_is_not_taken_for_one_of_this", other_programs_options),
     ("an_output_in_a_missing_folder_is_refused_before_the_work", |at| {
@@ -127,7 +127,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a_control_image_that_is_none_is_named", |at| {
         std::fs::write(at.join("p.png"), "GIF89a")?;
         let arguments = |image| ["generate", "x", "--control", "guide", "--control-image", image];
-        refused(at, &arguments("p.png"), 1, &["p.png", "cannot be read as PNG"])?;
+        refused(at, &arguments("p.png"), 1, &["p.png", "is a GIF picture; give a PNG, JPEG or WebP file"])?;
         refused(at, &arguments("q.png"), 1, &["q.png", "no such file"])
     }),
     ("a_part_of_the_steps_that_is_none_is_refused", |at| {

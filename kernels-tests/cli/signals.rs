@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use libc::{SIGHUP, SIGINT, SIGTERM, c_int};
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
-use ornstein::image::decode_png;
+use ornstein::image::decode;
 use ornstein::tensor::Tensor;
 use ornstein::weights::write_tensors;
 
@@ -204,7 +204,7 @@ fn a_batchs_pictures_are_there(at: &Path) -> Result<(), Failed> {
     until(|| Ok(at.join("a-1.png").exists()))?;
     send(&child, SIGTERM);
     interrupted(&ended(child)?, SIGTERM)?;
-    decode_png("a-1.png", &std::fs::read(at.join("a-1.png"))?)?;
+    decode("a-1.png", &std::fs::read(at.join("a-1.png"))?)?;
     ensure(files(at)?.len() == 3, format!("files left behind: {:?}", files(at)?))
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
 use ornstein::gpu::Gpu;
-use ornstein::image::decode_png;
+use ornstein::image::decode;
 use ornstein::network::{Executor, IfWrong};
 use ornstein::systems::{Request, Studio};
 use ornstein::tensor::{DType, Tensor};
@@ -77,7 +77,7 @@ fn latents(at: &Path, arguments: &[&str]) -> Result<Tensor, Failed> {
 }
 
 fn parameters(at: &Path) -> Result<String, Failed> {
-    Ok(decode_png("a.png", &std::fs::read(at.join("a.png"))?)?.parameters.ok_or("no parameters")?)
+    Ok(decode("a.png", &std::fs::read(at.join("a.png"))?)?.parameters.ok_or("no parameters")?)
 }
 
 fn a_picture_is_that_of_the_changed_model(at: &Path) -> Result<(), Failed> {

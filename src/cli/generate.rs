@@ -18,7 +18,7 @@ use clap::builder::TypedValueParser;
 use super::{DeviceArgs, ModelArg, ShadersArg, one_of, print, print_json, tell, value, warn};
 use crate::error::{Error, Result, ten};
 use crate::files::{DATA, identity, read};
-use crate::image::{Picture, decode_png};
+use crate::image::{Format, Picture, decode};
 use crate::network::Executor;
 use crate::rng::NoiseSource;
 use crate::samplers::SPACINGS;
@@ -49,8 +49,8 @@ pub(super) struct Generate {
     parts: parts::PartArgs,
     #[command(flatten)]
     control: control::ControlArgs,
-    /// The picture's file, NAME.png; `-` writes the PNG to stdout [default: ornstein-<seed>.png, with a number behind
-    /// it if that is there]
+    /// The picture's file, NAME.png, .jpg or .webp; `-` writes a PNG to stdout [default: ornstein-<seed>.png, with a
+    /// number behind it if that is there]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Pixels, a multiple of the VAE's factor [default: the model's]
@@ -84,8 +84,8 @@ pub(super) struct Generate {
     /// For models that draw classes: which, from 0
     #[arg(long, value_name = "N")]
     class: Option<usize>,
-    /// For models that work on a picture: a PNG to start from
-    #[arg(long, value_name = "PNG")]
+    /// For models that work on a picture: a PNG, JPEG or WebP to start from
+    #[arg(long, value_name = "FILE")]
     init_image: Option<PathBuf>,
     /// How much of that picture is drawn anew, from 0 to 1 [default: the model's]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
@@ -228,7 +228,7 @@ impl Generate {
             prediction: self.prediction.clone(),
             eta: self.eta,
             class: self.class,
-            init_image: self.init_image.as_deref().map(read_png).transpose()?,
+            init_image: self.init_image.as_deref().map(read_picture).transpose()?,
             strength: self.strength,
             image_guidance: self.image_guidance,
             noise_level: self.noise_level,
@@ -266,11 +266,12 @@ struct Done<'a> {
 impl Done<'_> {
     /// Writes a picture of a job that has `begun` then, and reports it.
     fn picture(&mut self, job: &Job, index: usize, picture: &Picture, begun: Instant) -> Result<()> {
-        let (path, png) = (job.names.path(index), picture.to_png()?);
+        let path = job.names.path(index);
+        let file = picture.to_file(Format::of(&path).unwrap_or(Format::Png))?;
         if is_stdout(&path) {
-            return print(&png);
+            return print(&file);
         }
-        write_atomically(&path, &png)?;
+        write_atomically(&path, &file)?;
         let (path, seed) = (path.display().to_string(), job.request.seed.wrapping_add(index as u64));
         if self.json {
             let Picture { width, height, .. } = picture;
@@ -308,8 +309,8 @@ fn tell_spans(pictures: &Pictures) {
     line(pictures.seconds.total, &format!("in all, {most} MiB of device memory at most"));
 }
 
-fn read_png(path: &Path) -> Result<Picture> {
-    decode_png(&path.display().to_string(), &read(path, DATA)?)
+fn read_picture(path: &Path) -> Result<Picture> {
+    decode(&path.display().to_string(), &read(path, DATA)?)
 }
 
 fn read_latents(path: &Path) -> Result<Tensor> {

@@ -1,37 +1,77 @@
-//! A PNG read, from whomever it comes: nothing is allocated by a number that the file does not bear out.
+//! A picture read, from whomever it comes: nothing is allocated by a number that the file does not bear out.
 
 use std::fmt;
 use std::io::Cursor;
 
-use super::{KEYWORD, Picture};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+
+use super::{KEYWORD, Picture, exif};
 use crate::error::{Error, Result};
 
-/// Reads a PNG of any colour type as RGB; `place` is what an error calls it.
+/// In bytes, as RGB with transparency: 8192 x 8192 pixels.
+const MOST: u64 = 1 << 28;
+
+/// Reads a PNG, JPEG or WebP of any colour type as RGB; `place` is what an error calls it. As with Pillow and
+/// diffusers, transparency is left out, of 16 bits the upper 8 count, and a picture is turned as its EXIF says.
 ///
 /// # Errors
-/// What is no PNG, or so large that the header must be wrong or the memory is not to be filled with it.
-pub fn decode_png(place: &str, file: &[u8]) -> Result<Picture> {
-    let fail = |error: &dyn fmt::Display| Error::file(place, format!("cannot be read as PNG: {error}"));
-    let mut reader = png::Decoder::new(Cursor::new(file)).read_info().map_err(|error| fail(&error))?;
-    check(reader.info(), file.len()).map_err(|what| Error::file(place, what))?;
-    let picture =
-        image::load_from_memory_with_format(file, image::ImageFormat::Png).map_err(|error| fail(&error))?.into_rgb8();
+/// What is not such a file, or so large that the header must be wrong or the memory is not to be filled with it.
+pub fn decode(place: &str, file: &[u8]) -> Result<Picture> {
+    let format = image::guess_format(file).ok();
+    let name = match format {
+        Some(ImageFormat::Png) => "PNG",
+        Some(ImageFormat::Jpeg) => "JPEG",
+        Some(ImageFormat::WebP) => "WebP",
+        other => {
+            let ending = other.and_then(|other| other.extensions_str().first()).map(|name| name.to_uppercase());
+            let what = ending.map_or("is not a picture".into(), |ending| format!("is a {ending} picture"));
+            return Err(Error::file(place, format!("{what}; give a PNG, JPEG or WebP file")));
+        }
+    };
+    let fail = |error: &dyn fmt::Display| Error::file(place, format!("cannot be read as {name}: {error}"));
+    let mut parameters = None;
+    if name == "PNG" {
+        let mut reader = png::Decoder::new(Cursor::new(file)).read_info().map_err(|error| fail(&error))?;
+        check(reader.info(), file.len()).map_err(|what| Error::file(place, what))?;
+        parameters = reader.finish().and_then(|()| read_parameters(reader.info())).map_err(|error| fail(&error))?;
+    }
+    let mut reader = ImageReader::new(Cursor::new(file));
+    reader.set_format(format.unwrap_or(ImageFormat::Png));
+    let mut decoder = reader.into_decoder().map_err(|error| fail(&error))?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height, 4).map_err(|what| Error::file(place, what))?;
+    // EXIF that cannot be read is as good as none.
+    let orientation = decoder.orientation().ok();
+    let block = decoder.exif_metadata().ok().flatten();
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| fail(&error))?;
+    orientation.into_iter().for_each(|orientation| picture.apply_orientation(orientation));
     let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let parameters = reader.finish().and_then(|()| read_parameters(reader.info())).map_err(|error| fail(&error))?;
-    Ok(Picture { width, height, rgb: picture.into_raw(), parameters })
+    parameters = parameters.or_else(|| block.and_then(exif::comment));
+    Ok(Picture { width, height, rgb: rgb8(picture), parameters })
+}
+
+fn rgb8(picture: DynamicImage) -> Vec<u8> {
+    match picture.color().bytes_per_pixel() / picture.color().channel_count() {
+        1 => picture.into_rgb8().into_raw(),
+        _ => picture.into_rgb16().into_raw().into_iter().map(|value| (value >> 8) as u8).collect(),
+    }
+}
+
+/// Whether so many pixels fit, each of so many bytes.
+fn check_size(width: u32, height: u32, bytes: usize) -> Result<(), String> {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels.saturating_mul(bytes as u64) > MOST {
+        return Err(format!("is a picture of {width}x{height} pixels, which is too large; make it smaller"));
+    }
+    Ok(())
 }
 
 /// Whether a header tells of what its decoder can make room for, and reads without a panic; an error says why not.
 fn check(info: &png::Info, file: usize) -> Result<(), String> {
-    // In bytes, as RGB with transparency: 8192 x 8192 pixels.
-    const MOST: u64 = 1 << 28;
     // Deflate makes no more of one byte.
     const EXPANSION: usize = 1032;
     let png::Info { width, height, .. } = *info;
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels.saturating_mul(info.bytes_per_pixel().max(4) as u64) > MOST {
-        return Err(format!("is a picture of {width}x{height} pixels, which is too large; make it smaller"));
-    }
+    check_size(width, height, info.bytes_per_pixel().max(4))?;
     if info.raw_bytes() > file.saturating_mul(EXPANSION) {
         return Err(format!("is damaged: its {file} bytes cannot hold the {width}x{height} pixels it tells of"));
     }
@@ -71,13 +111,13 @@ mod tests {
 
     #[test]
     fn a_size_that_the_file_does_not_bear_out_is_refused() {
-        let message = |width, height| decode_png("a.png", &of_size(width, height)).unwrap_err().to_string();
+        let message = |width, height| decode("a.png", &of_size(width, height)).unwrap_err().to_string();
         assert!(message(1000, 1000).contains("bytes cannot hold the 1000x1000 pixels"), "{}", message(1000, 1000));
         for [width, height] in [[8193, 8192], [1, u32::MAX >> 1]] {
             assert!(message(width, height).contains("too large"), "{}", message(width, height));
         }
         assert!(message(u32::MAX >> 1, u32::MAX >> 1).contains("limits are exceeded"));
-        assert!(decode_png("a.png", &of_size(1, 1)).is_ok());
+        assert!(decode("a.png", &of_size(1, 1)).is_ok());
     }
 
     #[test]
@@ -93,13 +133,15 @@ mod tests {
         let mut writer = png::Encoder::with_info(&mut file, info).unwrap().write_header().unwrap();
         writer.write_image_data(&[0; 3]).unwrap();
         writer.finish().unwrap();
-        let error = decode_png("a.png", &file).unwrap_err().to_string();
+        let error = decode("a.png", &file).unwrap_err().to_string();
         assert!(error.starts_with("a.png: cannot be read as PNG"), "{error}");
     }
 
     #[test]
-    fn what_is_no_png_is_an_error() {
-        assert!(decode_png("a.png", b"GIF89a").unwrap_err().to_string().starts_with("a.png: "));
+    fn another_format_is_named() {
+        let message = |file: &[u8]| decode("a.png", file).unwrap_err().to_string();
+        assert_eq!(message(b"GIF89a"), "a.png: is a GIF picture; give a PNG, JPEG or WebP file");
+        assert_eq!(message(b"text"), "a.png: is not a picture; give a PNG, JPEG or WebP file");
     }
 
     #[test]
@@ -114,7 +156,7 @@ mod tests {
             let mut writer = png::Encoder::with_info(&mut file, info).unwrap().write_header().unwrap();
             writer.write_image_data(&[0]).unwrap();
             writer.finish().unwrap();
-            decode_png("a.png", &file).map_err(|error| error.to_string())
+            decode("a.png", &file).map_err(|error| error.to_string())
         };
         for (palette, transparent) in [(4, 0), (3, 2)] {
             let error = file(palette, transparent).unwrap_err();

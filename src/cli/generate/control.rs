@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::read_png;
+use super::read_picture;
 use crate::error::{Error, Result};
 use crate::systems::Control;
 use crate::weights::Model;
@@ -15,9 +15,9 @@ pub(super) struct ControlArgs {
     /// several times, and the options below then once for each, in the same order
     #[arg(long, value_name = "PATH")]
     control: Vec<PathBuf>,
-    /// A PNG that the ControlNet is shown, as its kind wants it (edges, depth, ..): resized to the picture's size by
+    /// A picture that the ControlNet is shown, as its kind wants it (edges, depth, ..): resized to the picture's size by
     /// Lanczos' filter
-    #[arg(long, value_name = "PNG")]
+    #[arg(long, value_name = "FILE")]
     control_image: Vec<PathBuf>,
     /// How strongly it guides [default: 1]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
@@ -48,7 +48,7 @@ impl ControlArgs {
         let starts = one_each("--control-start", &self.control_start, count, 0.0)?;
         let ends = one_each("--control-end", &self.control_end, count, 1.0)?;
         let control = |(index, path): (usize, &PathBuf)| {
-            Ok(Control { image: read_png(path)?, scale: scales[index], start: starts[index], end: ends[index] })
+            Ok(Control { image: read_picture(path)?, scale: scales[index], start: starts[index], end: ends[index] })
         };
         self.control_image.iter().enumerate().map(control).collect()
     }

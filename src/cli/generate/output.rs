@@ -1,19 +1,24 @@
 //! Where pictures go.
 
 use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::image::Format;
 use crate::weights::check_writable;
 
 /// The files of one call's pictures.
 pub(super) enum Names {
     /// What was asked for, which is written as it is.
     Asked(PathBuf),
-    /// `<stem>-<seed>.png` for each, the seeds counting up, and with a number behind that where there is such a file.
+    /// `<stem>-<seed>.<ending>` for each, the seeds counting up, and with a number behind that where there is such a
+    /// file.
     MadeUp {
-        /// With the folder, without the extension.
+        /// With the folder, without the ending.
         stem: PathBuf,
+        /// Of the name that was asked for, or png.
+        ending: OsString,
         /// Of the first picture.
         seed: u64,
     },
@@ -27,20 +32,22 @@ impl Names {
             _ => {
                 let mut stem = asked.unwrap_or(Path::new("ornstein")).with_extension("").into_os_string();
                 line.into_iter().for_each(|line| stem.push(format!("-{line}")));
-                Self::MadeUp { stem: stem.into(), seed }
+                let ending = asked.and_then(Path::extension).unwrap_or(OsStr::new("png")).into();
+                Self::MadeUp { stem: stem.into(), ending, seed }
             }
         }
     }
 
     /// The file of the picture of this place in the batch, to be written now.
     pub fn path(&self, index: usize) -> Cow<'_, Path> {
-        let (stem, seed) = match self {
+        let (stem, ending, seed) = match self {
             Self::Asked(path) => return path.into(),
-            Self::MadeUp { stem, seed } => (stem, seed.wrapping_add(index as u64)),
+            Self::MadeUp { stem, ending, seed } => (stem, ending, seed.wrapping_add(index as u64)),
         };
         let named = |number: u64| {
             let mut name = stem.clone().into_os_string();
-            name.push(if number == 1 { format!("-{seed}.png") } else { format!("-{seed}-{number}.png") });
+            name.push(if number == 1 { format!("-{seed}.") } else { format!("-{seed}-{number}.") });
+            name.push(ending);
             PathBuf::from(name)
         };
         // A link that leads nowhere is there too; a pipe waits for the picture.
@@ -66,19 +73,19 @@ impl Names {
     }
 }
 
-/// Refuses a name that says another format than what is written.
+/// Refuses a name that does not say in which format the picture is to be written.
 ///
 /// # Errors
-/// If the name of a file ends in something else than `.png`.
+/// If the name of a file ends in something else than a [`Format`].
 pub(super) fn check_format(path: &Path) -> Result<()> {
-    let is_png = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
     // Folders have an error of their own; a device or a pipe has any name.
     let is_no_file = path.metadata().is_ok_and(|file| !file.is_file()) || path.starts_with("/dev");
-    if is_png || is_no_file || is_stdout(path) || path.file_name().is_none() {
+    if Format::of(path).is_some() || is_no_file || is_stdout(path) || path.file_name().is_none() {
         return Ok(());
     }
     let named = path.with_extension("png");
-    Err(Error::usage(format!("--output {}: pictures are PNG files: name it {}", path.display(), named.display())))
+    let what = format!("--output {}: the name says the format, and", path.display());
+    Err(Error::usage(format!("{what} .png, .jpg and .webp are known: name it {}", named.display())))
 }
 
 /// Whether this is standard output, which then holds nothing but the picture.
@@ -102,15 +109,16 @@ mod tests {
         std::fs::write(at("a-7-2.png"), "").unwrap();
         assert_eq!(name("a.png", 2, None).path(0), at("a-7-3.png"));
         assert_eq!(name("a-7.png", 1, None).path(0), at("a-7.png"));
+        assert_eq!(name("a.jpg", 2, None).path(0), at("a-7.jpg"));
         assert_eq!(Names::new(None, 1, 5, None).path(0), Path::new("ornstein-5.png"));
     }
 
     #[test]
-    fn a_name_says_png_or_is_no_files() {
-        for right in ["a.png", "A.PNG", "-", "/dev/stdout", ".", "missing/a.png"] {
+    fn a_files_name_says_its_format() {
+        for right in ["a.png", "A.PNG", "a.jpg", "a.jpeg", "a.webp", "-", "/dev/stdout", ".", "missing/a.png"] {
             assert!(check_format(Path::new(right)).is_ok(), "{right}");
         }
-        for wrong in ["a.jpg", "a", "a.png.txt", "folder.png/a"] {
+        for wrong in ["a.gif", "a", "a.png.txt", "folder.png/a"] {
             assert!(check_format(Path::new(wrong)).is_err(), "{wrong}");
         }
     }
