@@ -3,11 +3,13 @@
 //! Floor 0: may import floor 0.
 
 mod remedy;
+mod similar;
 
 use std::fmt::{self, Display};
 use std::path::Path;
 
 pub use remedy::{Field, Message, Name, Remedy};
+pub use similar::instead;
 
 /// Is told what a user should know.
 pub type Warn<'a> = dyn FnMut(&Message) + Send + 'a;

@@ -23,6 +23,12 @@ const CHECKS: &[(&str, Check)] = &[
     ("an_unknown_op_is_refused_with_the_list", |at| {
         refused(at, &["validate", "nonsense"], 2, &["nonsense", "matmul, matmul_geglu"])
     }),
+    ("a_slip_in_a_name_is_answered_with_what_was_meant", slips),
+    ("a_prompt_without_quotes_is_answered_with_them", |at| {
+        refused(at, &["generate", "a", "red", "circle"], 2, &["put it in quotes: \"a red circle\""])
+    }),
+    ("a_file_given_as_another_kind_is_answered_with_its_option", kinds),
+    ("a_schedule_that_is_none_is_refused", schedules),
     ("the_reference_is_not_validated_against_itself", |at| {
         refused(at, &["validate", "--device", "cpu"], 2, &["--device cpu", "ornstein devices"])
     }),
@@ -38,7 +44,7 @@ const CHECKS: &[(&str, Check)] = &[
     }),
     ("zero_steps_are_refused", |at| refused(at, &["generate", "x", "--steps", "0"], 2, &["steps"])),
     ("a_width_off_the_grid_is_refused_with_the_nearest", |at| {
-        refused(at, &["generate", "x", "--width", "63"], 2, &["--width 63", "multiple of 4", "60"])
+        refused(at, &["generate", "x", "--width", "63"], 2, &["--width 63", "multiple of 4", "64"])
     }),
     ("a_width_of_zero_is_refused", |at| refused(at, &["generate", "x", "--width", "0"], 2, &["--width 0"])),
     ("an_empty_batch_is_refused", |at| refused(at, &["generate", "x", "--batch", "0"], 2, &["--batch"])),
@@ -188,11 +194,61 @@ fn a_schedule_that_is_not_finite_is_refused(at: &Path) -> Result<(), Failed> {
     refused(at, &["schedule", "--sampler", "euler", "--steps", "2", "--json", "--config", config], 1, &words)
 }
 
+fn slips(at: &Path) -> Result<(), Failed> {
+    for (arguments, meant) in [
+        (&["generate", "x", "-m", "sdxl-chekpoint"][..], "sdxl-checkpoint"),
+        (&["models", "fetch", "sd15-checkpont"], "sd15-checkpoint"),
+        (&["generate", "x", "--sampler", "eular"], "euler"),
+        (&["validate", "layernorm"], "layer_norm"),
+    ] {
+        let status = if arguments.contains(&"-m") { 1 } else { 2 };
+        refused(at, arguments, status, &[&format!("did you mean {meant}?")])?;
+    }
+    refused(at, &["generate", "x", "-m", "nowhere.safetensors"], 1, &["no such file or folder; check the path"])
+}
+
+/// Each of them says what it is.
+fn kinds(at: &Path) -> Result<(), Failed> {
+    write_picture(&at.join("edges.png"))?;
+    let one = Tensor::zeros([1, 1, 1, 1]);
+    let names = [("lora_unet_conv_in.lora_up.weight", &one), ("lora_unet_conv_in.lora_down.weight", &one)];
+    write_tensors(&at.join("style.safetensors"), &names)?;
+    write_tensors(&at.join("canny.safetensors"), &[("controlnet_cond_embedding.conv_in.weight", &one)])?;
+    let draw = ["generate", "x"];
+    let picture = "edges.png: is a picture, not a model's weights";
+    refused(at, &[&draw[..], &["-m", "edges.png"]].concat(), 1, &[picture])?;
+    refused(at, &[&draw[..], &["--lora", "edges.png"]].concat(), 1, &[picture])?;
+    refused(at, &[&draw[..], &["-m", "style.safetensors"]].concat(), 1, &["is a LoRA", "give it as --lora"])?;
+    let controlled = ["--control", "style.safetensors", "--control-image", "edges.png"];
+    refused(at, &[&draw[..], &controlled].concat(), 1, &["is a LoRA", "give it as --lora"])?;
+    refused(at, &[&draw[..], &["--lora", "canny.safetensors"]].concat(), 1, &["is a ControlNet", "as --control"])?;
+    let scale = "\"much\" is not a scale; give a number, as style.safetensors:0.8";
+    refused(at, &[&draw[..], &["--lora", "style.safetensors:much"]].concat(), 2, &[scale])
+}
+
+fn schedules(at: &Path) -> Result<(), Failed> {
+    std::fs::write(at.join("rising.txt"), "1 2 3")?;
+    std::fs::write(at.join("three.txt"), "14 5 1")?;
+    let draw = ["generate", "x", "--sampler", "euler", "--schedule"];
+    for (more, words) in [
+        (&["karass"][..], "did you mean karras?"),
+        (&["rising.txt"], "rising.txt: sigmas are numbers above 0, each below the one before it"),
+        (&["three.txt", "--steps", "4"], "--steps 4 for a schedule of 3 sigmas; try --steps 3"),
+        (&["karras", "--sampler", "ddim"], "ddim has no Karras sigmas"),
+        (&["karras", "--sampler", "euler exponential"], "contradicts the sampler's name"),
+        (&["karras", "--spacing", "trailing"], "cannot be used with"),
+    ] {
+        let sampler: &[&str] = if more.contains(&"--sampler") { &["generate", "x", "--schedule"] } else { &draw };
+        refused(at, &[sampler, more].concat(), 2, &[words])?;
+    }
+    refused(at, &["generate", "x", "--schedule", "nowhere.txt"], 1, &["nowhere.txt", "no such file"])
+}
+
 /// Names of files and of tensors, and values of files, are what others wrote.
 fn a_message_does_nothing_to_a_terminal(at: &Path) -> Result<(), Failed> {
     let long = "x".repeat(5000);
     refused(at, &["generate", "x", "--model", "\u{1b}]0;no\u{7}\u{202e}"], 1, &[r"\u{1b}]0;no\u{7}\u{202e}"])?;
-    refused(at, &["generate", "x", "--sampler", &long], 2, &["no sampler is called", "choose one of", "euler"])?;
+    refused(at, &["generate", "x", "--sampler", &long], 2, &["no sampler is called", "known are", "euler"])?;
     refused(at, &["generate", "x", "--dtype", "\u{1b}[31m"], 2, &["dtype", "--help"])?;
     write_tensors(
         &at.join("odd.safetensors"),

@@ -100,7 +100,7 @@ fn other_families() -> Result<(), Failed> {
         ("kohya-sd2", "for a tensor ["),
     ] {
         let text = Changes::of(&model, &[lora(&file(name), 1.0)?]).err().ok_or("it fits")?.to_string();
-        has(text, &[name, part, "was it made for another family?"])?;
+        has(text, &[name, part, "was made for another model than"])?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use std::time::Instant;
 use clap::Args;
 use clap::builder::TypedValueParser;
 
+use super::sigmas::SigmasArg;
 use super::{DeviceArgs, ModelArg, ShadersArg, one_of, print, print_json, tell, value, warn};
 use crate::error::{Error, Result, ten};
 use crate::files::{DATA, identity, read};
@@ -33,6 +34,9 @@ pub(super) struct Generate {
     /// What to draw; `-` reads it from stdin
     #[arg(default_value = "")]
     prompt: String,
+    /// What follows a prompt without quotes
+    #[arg(hide = true)]
+    more: Vec<String>,
     /// The same as an option, as other programs have it
     #[arg(short, long = "prompt", value_name = "TEXT", conflicts_with = "prompt")]
     prompt_option: Option<String>,
@@ -72,8 +76,11 @@ pub(super) struct Generate {
     seed: u64,
     #[arg(long, value_name = "NAME", help = super::sampler_help("[default: the model's]"))]
     sampler: Option<String>,
+    #[command(flatten)]
+    schedule: SigmasArg,
     /// How steps are spread over the training steps; distilled models want `trailing` [default: the model's]
     #[arg(long, value_name = "HOW", value_parser = SPACINGS)]
+    #[arg(conflicts_with = "schedule")]
     spacing: Option<String>,
     /// What the network predicts, for a file that says it wrongly or not at all [default: as `models inspect` tells]
     #[arg(long, value_name = "WHAT", value_parser = ["epsilon", "v", "sample"])]
@@ -143,6 +150,10 @@ fn noise_sources() -> impl TypedValueParser<Value = NoiseSource> {
 
 impl Generate {
     pub(super) fn run(self) -> Result<()> {
+        if !self.more.is_empty() {
+            let all = format!("{} {}", self.prompt, self.more.join(" "));
+            return Err(Error::usage(format!("the prompt is one argument; put it in quotes: {all:?}")));
+        }
         self.output.as_deref().map_or(Ok(()), check_format)?;
         let to_stdout = self.output.as_deref().is_some_and(is_stdout);
         if to_stdout && self.json {
@@ -216,6 +227,7 @@ impl Generate {
     /// All but the prompt.
     fn request(&self, seed: u64) -> Result<Request> {
         let init_latents = self.init_latents.as_deref().map(read_latents).transpose()?;
+        let (sigmas, spacing) = self.schedule.read()?;
         Ok(Request {
             negative: self.negative.clone(),
             conditioning: self.reading.options()?,
@@ -224,7 +236,8 @@ impl Generate {
             steps: self.steps,
             guidance: self.guidance,
             sampler: self.sampler.clone(),
-            spacing: self.spacing.clone(),
+            spacing: self.spacing.clone().or(spacing.map(String::from)),
+            sigmas,
             prediction: self.prediction.clone(),
             eta: self.eta,
             class: self.class,

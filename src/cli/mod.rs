@@ -30,6 +30,7 @@ mod lora;
 mod models;
 mod schedule;
 mod shader;
+mod sigmas;
 mod systems;
 mod tokenize;
 mod validate;

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::{flag, print, print_json};
-use crate::error::{Error, Field, Result, message, short, ten};
+use crate::error::{Error, Field, Result, instead, message, short, ten};
 use crate::image::Picture;
 use crate::inspect::{Inspection, inspect, verify};
 use crate::network::Executor;
@@ -101,8 +101,8 @@ fn list(as_json: bool) -> Result<()> {
 
 fn fetch_named(name: &str) -> Result<()> {
     let entry = manifest::find(name).ok_or_else(|| {
-        let names: Vec<&str> = manifest::entries().iter().map(|entry| entry.name.as_str()).collect();
-        Error::usage(format!("no model is called {name}; known are {}", names.join(", ")))
+        let names = manifest::entries().iter().map(|entry| entry.name.as_str());
+        Error::usage(format!("no model is called {name}; {}", instead(name, names)))
     })?;
     if entry.repository.is_none() {
         let place = entry

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::sigmas::SigmasArg;
 use super::{flag, print, print_json, warn};
 use crate::error::Result;
 use crate::files::read_text;
@@ -13,6 +14,8 @@ use crate::samplers;
 pub(super) struct Schedule {
     #[arg(long, value_name = "NAME", help = super::sampler_help(""))]
     sampler: String,
+    #[command(flatten)]
+    schedule: SigmasArg,
     /// Denoising steps
     #[arg(long, value_name = "N")]
     steps: usize,
@@ -30,8 +33,9 @@ impl Schedule {
             Some(path) => samplers::Config::from_json(&read_text(path)?, &path.display().to_string())?,
             None => samplers::Config::from_json("{}", "the sampler's defaults")?,
         };
-        let (name, sigmas) = samplers::called(&self.sampler)?;
-        let config = config.with_sigmas(sigmas);
+        let (name, of_name) = samplers::called(&self.sampler)?;
+        let (sigmas, spacing) = self.schedule.read()?;
+        let config = config.with_spacing(spacing).with_sigmas(sigmas.or(of_name));
         let sampler = samplers::sampler(name, &config, self.steps)?;
         if let Some(warning) = samplers::warning(name, &config)? {
             warn(&warning.said(flag));

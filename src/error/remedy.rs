@@ -45,6 +45,7 @@ fields! {
     Seed "seed",
     Sampler "sampler",
     Spacing "spacing",
+    Schedule "schedule",
     Prediction "prediction",
     Eta "eta",
     Class "class",
@@ -83,6 +84,8 @@ pub enum Remedy {
     More(Field),
     /// A value, for a field without a default.
     Give(Field),
+    /// What was given, as this field instead.
+    GiveAs(Field),
     /// The default instead of the present value.
     Without(Field),
 }
@@ -103,6 +106,7 @@ impl Remedy {
             Self::More(Field::Steps) => ("try ", "more ", Field::Steps),
             Self::More(field) => ("try ", "a larger ", field),
             Self::Give(field) => ("give ", "", field),
+            Self::GiveAs(field) => ("give it as ", "", field),
             Self::Without(field) => ("leave out ", "", field),
         }
     }

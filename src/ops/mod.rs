@@ -15,7 +15,7 @@ use std::any::Any;
 use std::fmt::Debug;
 
 use crate::caps::Caps;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, instead};
 use crate::tensor::{Shape, Tensor};
 use case::{large, subnormal};
 use largest::{UNET, VAE, beyond};
@@ -119,7 +119,7 @@ pub fn check_names(names: &[String]) -> Result<()> {
     let known: Vec<_> = TABLE.iter().map(|row| row.name).collect();
     match names.iter().find(|name| !known.contains(&name.as_str())) {
         None => Ok(()),
-        Some(name) => Err(Error::usage(format!("there is no op {name}; the ops are {}", known.join(", ")))),
+        Some(name) => Err(Error::usage(format!("there is no op {name}; {}", instead(name, known)))),
     }
 }
 

@@ -1,9 +1,9 @@
 //! What samplers are called: by this program, by diffusers' classes, and by web UIs and other programs, which add how the
 //! sigmas are spread: `DPM++ 2M Karras`, `dpmpp_2m`, `k_euler_a`.
 
-use super::config::Sigmas;
+use super::sigmas::Sigmas;
 use super::table::{Row, TABLE, names};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, instead};
 
 /// The name in [`names`] of a sampler that may be called otherwise, and the sigmas that its name asks for.
 ///
@@ -12,26 +12,31 @@ use crate::error::{Error, Result};
 pub fn called(text: &str) -> Result<(&'static str, Option<Sigmas>)> {
     let wanted = plain(text);
     let ends_in = |sigmas: &Sigmas| wanted.strip_suffix(&plain(sigmas.name())).is_some_and(|rest| !rest.is_empty());
-    let sigmas = Sigmas::ALL.into_iter().find(ends_in);
-    let wanted = sigmas.map_or(&*wanted, |sigmas| wanted.trim_end_matches(&plain(sigmas.name())));
+    let sigmas = Sigmas::NAMED.into_iter().find(ends_in);
+    let wanted = sigmas.as_ref().map_or(&*wanted, |sigmas| wanted.trim_end_matches(&plain(sigmas.name())));
     let wanted = wanted.strip_suffix("ancestral").map_or(wanted.into(), |rest| format!("{rest}a"));
     let bare = wanted.strip_prefix('k').or(wanted.strip_prefix("sample")).unwrap_or(&wanted);
     let is_called = |row: &&Row| {
         let class = row.class.trim_end_matches("Scheduler");
         [row.name, row.web_ui, row.class, class].iter().any(|name| [&*wanted, bare].contains(&&*plain(name)))
     };
-    let row = TABLE.iter().find(is_called).ok_or_else(|| {
-        let known = names().collect::<Vec<_>>().join(", ");
-        Error::usage(format!("no sampler is called {text:?}; choose one of: {known}"))
-    })?;
-    match sigmas {
-        Some(sigmas) if !row.spreads => {
-            let takers: Vec<_> = TABLE.iter().filter(|row| row.spreads).map(|row| row.name).collect();
-            let (name, spread) = (row.name, sigmas.name());
-            Err(Error::usage(format!("{text}: {name} has no {spread} sigmas; those have: {}", takers.join(", "))))
-        }
-        sigmas => Ok((row.name, sigmas)),
+    let row = TABLE
+        .iter()
+        .find(is_called)
+        .ok_or_else(|| Error::usage(format!("no sampler is called {text:?}; {}", instead(text, names()))))?;
+    if let Some(sigmas) = &sigmas {
+        check_spread(row, sigmas).map_err(|why| Error::usage(format!("{text}: {why}")))?;
     }
+    Ok((row.name, sigmas))
+}
+
+/// Whether a sampler's sigmas can be spread so; why not.
+pub(super) fn check_spread(row: &Row, sigmas: &Sigmas) -> Result<(), String> {
+    if row.spreads {
+        return Ok(());
+    }
+    let takers: Vec<_> = TABLE.iter().filter(|row| row.spreads).map(|row| row.name).collect();
+    Err(format!("{} has no {} sigmas; those have: {}", row.name, sigmas.name(), takers.join(", ")))
 }
 
 /// A name without what programs write differently.
@@ -43,7 +48,8 @@ fn plain(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samplers::{Config, sampler};
+    use crate::samplers::Config;
+    use crate::samplers::betas::Training;
 
     #[test]
     fn every_program_means_the_same_sampler() {
@@ -86,13 +92,14 @@ mod tests {
     #[test]
     fn a_sampler_has_spread_sigmas_where_they_change_what_it_does() {
         for row in TABLE {
-            let with = |key: &str| {
-                let text = format!(r#"{{"beta_start": 0.00085, "beta_end": 0.012, "{key}": true}}"#);
-                let sampler = sampler(row.name, &Config::from_json(&text, "x").unwrap(), 7).unwrap();
+            let with = |sigmas: Option<Sigmas>| {
+                let text = r#"{"beta_start": 0.00085, "beta_end": 0.012}"#;
+                let config = Config::from_json(text, "x").unwrap().with_sigmas(sigmas);
+                let sampler = (row.build)(&config, &Training::new(&config, row.defaults).unwrap(), 7).unwrap();
                 (sampler.timesteps().to_vec(), sampler.sigmas().map(<[f32]>::to_vec))
             };
-            for sigmas in Sigmas::ALL {
-                assert_eq!(with(sigmas.key()) != with("unused"), row.spreads, "{} {sigmas:?}", row.name);
+            for sigmas in Sigmas::NAMED {
+                assert_eq!(with(Some(sigmas.clone())) != with(None), row.spreads, "{} {sigmas:?}", row.name);
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use super::sigmas::Sigmas;
 use crate::error::{Error, Field, Remedy, Result, short};
 
 /// The parsed keys of a `scheduler_config.json`. The default has none, so that every sampler takes its class's
@@ -15,6 +16,8 @@ pub struct Config {
     pub(super) eta: Option<f64>,
     /// Whether [`Config::with_spacing`] gave it a spacing.
     pub(super) spaced: bool,
+    /// What [`Config::with_sigmas`] gave it.
+    pub(super) sigmas: Option<Sigmas>,
 }
 
 /// The key that tells how timesteps are spread over the training steps.
@@ -23,35 +26,6 @@ pub(super) const SPACING: &str = "timestep_spacing";
 pub(super) const PREDICTION: &str = "prediction_type";
 /// The key of a noise schedule that is changed to end in pure noise.
 pub(super) const ZERO_SNR: &str = "rescale_betas_zero_snr";
-
-/// How sigmas are spread between the largest and the smallest, where a name says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sigmas {
-    /// `use_karras_sigmas`
-    Karras,
-    /// `use_exponential_sigmas`
-    Exponential,
-}
-
-impl Sigmas {
-    pub(super) const ALL: [Self; 2] = [Self::Karras, Self::Exponential];
-
-    /// As web UIs call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Karras => "Karras",
-            Self::Exponential => "Exponential",
-        }
-    }
-
-    /// The key of a `scheduler_config.json`.
-    pub(super) fn key(self) -> &'static str {
-        match self {
-            Self::Karras => "use_karras_sigmas",
-            Self::Exponential => "use_exponential_sigmas",
-        }
-    }
-}
 
 impl Config {
     /// Parses the text of a `scheduler_config.json`; `place` names it in error messages.
@@ -64,7 +38,7 @@ impl Config {
     pub fn from_json(text: &str, place: &str) -> Result<Self> {
         let keys = serde_json::from_str(&quote_bare_words(text))
             .map_err(|error| Error::config(place, format!("not a JSON object: {error}")))?;
-        Ok(Self { place: place.to_string(), keys, eta: None, spaced: false })
+        Ok(Self { place: place.to_string(), keys, eta: None, spaced: false, sigmas: None })
     }
 
     /// The same with another `eta` than 0, diffusers' argument of a pipeline's call: how much of a step's noise is
@@ -91,11 +65,12 @@ impl Config {
 
     /// The same with sigmas spread in another way than the file says.
     pub fn with_sigmas(mut self, sigmas: Option<Sigmas>) -> Self {
-        if let Some(sigmas) = sigmas {
-            for key in ["use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas"] {
-                self.keys.insert(key.into(), (key == sigmas.key()).into());
+        if let Some(sigmas) = &sigmas {
+            for key in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"] {
+                self.keys.insert(key.into(), (Some(key) == sigmas.key()).into());
             }
         }
+        self.sigmas = sigmas;
         self
     }
 

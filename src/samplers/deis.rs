@@ -27,9 +27,9 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
     let spread = Spread::read(config, false)?;
     let layout = Layout {
         spacing: Spacing::read(config, "linspace")?,
-        spread,
-        rounded: spread == Some(Spread::Karras),
+        rounded: spread.as_ref().is_some_and(Spread::is_karras),
         last: if spread.is_none() { Last::Smallest } else { Last::Repeated },
+        spread,
         top: training.steps,
     };
     Ok(layout.setup(config, training, steps)?.sampler(Deis {

@@ -32,10 +32,11 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize, stochastic
     let spread = Spread::read(config, true)?;
     let cosine = matches!(config.choice("beta_schedule", "linear", CURVES)?, Curve::Cosine);
     let last = algorithm.last_sigma(config)?;
+    let rounded = spread.as_ref().is_some_and(|spread| spread.is_karras() || *spread == Spread::Lu) && !cosine;
     let layout = Layout {
         spacing: Spacing::read(config, "linspace")?,
         spread,
-        rounded: matches!(spread, Some(Spread::Karras | Spread::Lu)) && !cosine,
+        rounded,
         last,
         top: unclipped_steps(config, training)?,
     };

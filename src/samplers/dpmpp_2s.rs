@@ -40,8 +40,8 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
     let layout = Layout {
         // This class has no other spacing.
         spacing: Spacing::Linspace,
+        rounded: spread.as_ref().is_some_and(Spread::is_karras),
         spread,
-        rounded: spread == Some(Spread::Karras),
         last,
         top: unclipped_steps(config, training)?,
     };

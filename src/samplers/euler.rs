@@ -22,7 +22,8 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
     let mut schedule = Schedule::ladder(config, training, steps, &rungs)?;
     let continuous = config.choice("timestep_type", "discrete", &[("discrete", false), ("continuous", true)])?;
     if continuous && prediction == Prediction::Velocity {
-        schedule.timesteps = schedule.sigmas[..steps].iter().map(|sigma| 0.25 * log(*sigma)).collect();
+        schedule.timesteps =
+            schedule.sigmas[..schedule.timesteps.len()].iter().map(|sigma| 0.25 * log(*sigma)).collect();
     }
     Ok(Setup { schedule, prediction, limit: Limit::None }.sampler(Euler))
 }

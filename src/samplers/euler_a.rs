@@ -2,13 +2,15 @@
 //! `EulerAncestralDiscreteScheduler`, after k-diffusion.
 
 use super::euler::follow;
-use super::{Config, Limit, Method, Noise, PREDICTIONS, Prediction, Rungs, Sampler, Schedule, Setup, Training};
+use super::{Config, Limit, Method, Noise, PREDICTIONS, Prediction, Rungs, Sampler, Schedule, Setup, Spread, Training};
 use crate::error::Result;
 
 struct EulerA;
 
 pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
-    let rungs = Rungs { spread: None, limits: false, rounded: false, last: 0.0 };
+    // The class reads no key for them, so only a request spreads them.
+    let spread = config.sigmas.clone().map(Spread::Named);
+    let rungs = Rungs { spread, limits: false, rounded: false, last: 0.0 };
     let schedule = Schedule::ladder(config, training, steps, &rungs)?;
     let prediction = Prediction::read(config, &PREDICTIONS[..2])?;
     Ok(Setup { schedule, prediction, limit: Limit::None }.sampler(EulerA))

@@ -21,7 +21,8 @@ struct Lms {
 pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
     let spread = Spread::read(config, false)?;
     // This class alone has Karras sigmas without sigma_min and sigma_max.
-    let rungs = Rungs { spread, limits: spread != Some(Spread::Karras), rounded: false, last: 0.0 };
+    let limits = !spread.as_ref().is_some_and(Spread::is_karras);
+    let rungs = Rungs { spread, limits, rounded: false, last: 0.0 };
     let schedule = Schedule::ladder(config, training, steps, &rungs)?;
     let prediction = Prediction::read(config, PREDICTIONS)?;
     Ok(Setup { schedule, prediction, limit: Limit::None }.sampler(Lms { slopes: VecDeque::new() }))

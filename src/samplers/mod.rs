@@ -27,6 +27,7 @@ mod pndm;
 mod portion;
 mod prediction;
 mod schedule;
+mod sigmas;
 mod solver;
 mod spacing;
 mod table;
@@ -36,12 +37,13 @@ mod unipc;
 use std::ops::Range;
 
 pub use called::called;
-pub use config::{Config, Sigmas};
+pub use config::Config;
 pub use linear::{LinearSampler, LinearStep};
 pub use portion::Portion;
+pub use sigmas::Sigmas;
 pub use table::{names, warning, web_ui_name};
 
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, Field, Remedy, Result};
 use betas::Training;
 use prediction::{Limit, PREDICTIONS, Prediction, mix, pairwise};
 use schedule::{Rungs, Schedule};
@@ -170,6 +172,15 @@ pub fn portion(name: &str, config: &Config, steps: usize, portion: Portion) -> R
     if config.spaced && !row.takes_spacing {
         let what = format!("is not for the sampler {name}, which spaces timesteps in its own way");
         return Err(Error::usage(what).of(Field::Spacing));
+    }
+    if let Some(sigmas) = &config.sigmas {
+        called::check_spread(row, sigmas).map_err(|why| Error::usage(why).of(Field::Schedule))?;
+        if let Sigmas::Listed(listed) = sigmas
+            && listed.len() != steps
+        {
+            let what = format!("{steps} for a schedule of {} sigmas", listed.len());
+            return Err(Error::usage(what).of(Field::Steps).remedies([Remedy::set(Field::Steps, listed.len())]));
+        }
     }
     finite::check(row, config, steps)?;
     let mut sampler = row.sampler(config, steps)?;

@@ -66,15 +66,15 @@ impl Schedule {
         let mut timesteps: Vec<f32> =
             spacing.timesteps(steps, 0, training.steps, training.steps, offset).iter().map(|t| *t as f32).collect();
         let mut sigmas: Vec<f64> = timesteps.iter().map(|t| interpolate(&table, f64::from(*t))).collect();
-        if let Some(spread) = rungs.spread {
+        if let Some(spread) = &rungs.spread {
             let (mut max, mut min) = (sigmas[0], sigmas[sigmas.len() - 1]);
             if rungs.limits {
                 (max, min) = limits(config, max, min)?;
             }
-            sigmas = spread.sigmas(steps, max, min);
+            sigmas = spread.sigmas(steps, [max, min], &table);
             let logs: Vec<f32> = table.iter().map(|sigma| numpy_log(*sigma)).collect();
             let back = sigmas.iter().map(|sigma| sigma_to_timestep(*sigma, &logs));
-            let round = rungs.rounded && spread == Spread::Karras;
+            let round = rungs.rounded && spread.is_karras();
             timesteps = back.map(|t| if round { t.round_ties_even() } else { t } as f32).collect();
         }
         let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).chain([rungs.last]).collect();

@@ -52,13 +52,14 @@ impl Layout {
         check_steps(config, training, steps)?;
         let table = training.sigmas();
         let smallest = table[0];
-        let (timesteps, sigmas) = if let Some(spread) = self.spread {
+        let (timesteps, sigmas) = if let Some(spread) = &self.spread {
             let ends = (f64::from(table[table.len() - 1]), f64::from(smallest));
-            let (max, min) = if spread == Spread::Lu { ends } else { limits(config, ends.0, ends.1)? };
-            let sigmas = spread.sigmas(steps, max, min);
+            let (max, min) = if *spread == Spread::Lu { ends } else { limits(config, ends.0, ends.1)? };
+            let sigmas = spread.sigmas(steps, [max, min], &table);
             let logs: Vec<f32> = table.into_iter().map(numpy_log).collect();
+            let rounded = self.rounded || spread.is_own();
             let back = sigmas.iter().map(|sigma| sigma_to_timestep(*sigma, &logs));
-            let whole = back.map(|t| if self.rounded { t.round_ties_even() } else { t.trunc() });
+            let whole = back.map(|t| if rounded { t.round_ties_even() } else { t.trunc() });
             (whole.collect::<Vec<f64>>(), sigmas)
         } else {
             let offset = config.whole("steps_offset", 0)?;

@@ -4,6 +4,7 @@
 use super::betas::Training;
 use super::config::{Config, SPACING};
 use super::numbers::numpy_log;
+use super::sigmas::{Sigmas, even};
 use crate::error::{Error, Field, Remedy, Result};
 
 /// `timestep_spacing`: table 2 of Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2023).
@@ -83,50 +84,54 @@ pub(super) fn discrete_timesteps(config: &Config, training: &Training, steps: us
 }
 
 /// How sigmas are spread between the largest and the smallest, where they are not those of the timesteps.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Spread {
-    /// Equation 5 of Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022).
-    Karras,
-    /// Even in the logarithm.
-    Exponential,
+    /// By name, as the config's keys or a request have it.
+    Named(Sigmas),
     /// Even in half the log signal-to-noise ratio: Lu et al., "DPM-Solver" (2022).
     Lu,
 }
 
 impl Spread {
-    /// From `use_karras_sigmas` and its siblings; `lu` says whether the class has `use_lu_lambdas`.
+    /// As a request has it, or else from `use_karras_sigmas` and its siblings; `lu` says whether the class has
+    /// `use_lu_lambdas`.
     pub fn read(config: &Config, lu: bool) -> Result<Option<Self>> {
-        config.refuse(&["use_beta_sigmas"])?;
-        let karras = config.flag("use_karras_sigmas", false)?;
-        let exponential = config.flag("use_exponential_sigmas", false)?;
-        let lu = lu && config.flag("use_lu_lambdas", false)?;
-        match (karras, exponential) {
-            (true, true) => Err(config.refused("use_exponential_sigmas", true, "contradicts use_karras_sigmas: true")),
-            (true, false) => Ok(Some(Self::Karras)),
-            (false, _) if lu => Ok(Some(Self::Lu)),
-            (false, true) => Ok(Some(Self::Exponential)),
-            (false, false) => Ok(None),
+        if let Some(sigmas) = &config.sigmas {
+            return Ok(Some(Self::Named(sigmas.clone())));
         }
+        let mut found = None;
+        for sigmas in [Sigmas::Karras, Sigmas::Exponential, Sigmas::Beta] {
+            let key = sigmas.key().unwrap_or_default();
+            match (config.flag(key, false)?, &found) {
+                (true, Some(Self::Named(first))) => {
+                    let why = format!("contradicts {}: true", first.key().unwrap_or_default());
+                    return Err(config.refused(key, true, &why));
+                }
+                (true, _) => found = Some(Self::Named(sigmas)),
+                (false, _) => {}
+            }
+        }
+        let lu = lu && found != Some(Self::Named(Sigmas::Karras)) && config.flag("use_lu_lambdas", false)?;
+        Ok(if lu { Some(Self::Lu) } else { found })
     }
 
-    /// `n` sigmas from `max` down to `min`.
-    pub fn sigmas(self, n: usize, max: f64, min: f64) -> Vec<f64> {
-        let between = |from: f64, to: f64| {
-            let at = move |i: usize| match i {
-                0 => from,
-                i if i + 1 == n => to,
-                i => from + i as f64 / (n - 1) as f64 * (to - from),
-            };
-            (0..n).map(at)
-        };
+    /// Whether it is Karras', which some classes treat by themselves.
+    pub fn is_karras(&self) -> bool {
+        *self == Self::Named(Sigmas::Karras)
+    }
+
+    /// Whether diffusers does not have it, so that its timesteps are where they fall.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Named(sigmas) if sigmas.key().is_none())
+    }
+
+    /// For `n` steps, from `max` down to `min`; `table` has those of the training steps.
+    pub fn sigmas(&self, n: usize, [max, min]: [f64; 2], table: &[f32]) -> Vec<f64> {
         match self {
-            Self::Karras => {
-                let root = |sigma| libm::pow(sigma, 1.0 / 7.0);
-                between(root(max), root(min)).map(|root| libm::pow(root, 7.0)).collect()
-            }
-            Self::Exponential => between(libm::log(max), libm::log(min)).map(libm::exp).collect(),
+            Self::Named(sigmas) => sigmas.spread(n, [max, min], table),
             Self::Lu => {
-                between(f64::from(numpy_log(max as f32)), f64::from(numpy_log(min as f32))).map(libm::exp).collect()
+                let log = |sigma: f64| f64::from(numpy_log(sigma as f32));
+                even(log(max), log(min), n).map(libm::exp).collect()
             }
         }
     }
@@ -168,7 +173,7 @@ mod tests {
 
     #[test]
     fn karras_sigmas_go_from_the_largest_to_the_smallest() {
-        let sigmas = Spread::Karras.sigmas(5, 14.0, 0.03);
+        let sigmas = Spread::Named(Sigmas::Karras).sigmas(5, [14.0, 0.03], &[]);
         assert!((sigmas[0] - 14.0).abs() < 1e-12 && (sigmas[4] - 0.03).abs() < 1e-12);
         assert!(sigmas.windows(2).all(|pair| pair[0] > pair[1]));
     }

@@ -4,7 +4,7 @@ use super::betas::{Defaults, EXACT, FLOORED, IGNORED, Training, ZeroSnr};
 use super::config::{Config, ZERO_SNR};
 use super::prediction::FOR_ZERO_SNR;
 use super::{Sampler, ddim, ddpm, deis, dpm2, dpmpp_2m, dpmpp_2s, euler, euler_a, heun, lcm, lms, pndm, tcd, unipc};
-use crate::error::{Error, Field, Message, Remedy, Result};
+use crate::error::{Error, Field, Message, Remedy, Result, instead};
 
 /// A sampler: what it is called, and what it can do.
 pub(super) struct Row {
@@ -20,7 +20,7 @@ pub(super) struct Row {
     pub takes_eta: bool,
     /// Whether it takes [`Config::with_spacing`], or spaces its timesteps in its own way.
     pub takes_spacing: bool,
-    /// Whether it takes `use_karras_sigmas` and its siblings.
+    /// Whether its sigmas may be spread.
     pub spreads: bool,
     /// Evaluations of a step.
     pub order: usize,
@@ -69,7 +69,7 @@ pub(super) const TABLE: &[Row] = &[
     Row::new(["pndm", "PLMS", "PNDMScheduler"], &IGNORED, pndm::new),
     Row::new(["lms", "LMS", "LMSDiscreteScheduler"], &IGNORED, lms::new).with_spread_sigmas(),
     Row::new(["euler", "Euler", "EulerDiscreteScheduler"], &FLOORED, euler::new).with_spread_sigmas(),
-    Row::new(["euler-a", "Euler a", "EulerAncestralDiscreteScheduler"], &FLOORED, euler_a::new),
+    Row::new(["euler-a", "Euler a", "EulerAncestralDiscreteScheduler"], &FLOORED, euler_a::new).with_spread_sigmas(),
     Row::new(["heun", "Heun", "HeunDiscreteScheduler"], &heun::DEFAULTS, heun::new)
         .with_spread_sigmas()
         .of_second_order(),
@@ -100,10 +100,10 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 pub(super) fn find(name: &str) -> Result<&'static Row> {
-    TABLE.iter().find(|row| row.name == name).ok_or_else(|| {
-        let known = names().collect::<Vec<_>>().join(", ");
-        Error::usage(format!("no sampler is called {name:?}; choose one of: {known}"))
-    })
+    TABLE
+        .iter()
+        .find(|row| row.name == name)
+        .ok_or_else(|| Error::usage(format!("no sampler is called {name:?}; {}", instead(name, names()))))
 }
 
 /// What AUTOMATIC1111's web UI calls the sampler of that name; one that is not in the table keeps its own.

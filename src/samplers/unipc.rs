@@ -32,8 +32,8 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
     let kinds = ["bh2", "midpoint", "heun", "logrho"].map(|name| (name, true));
     let layout = Layout {
         spacing: Spacing::read(config, "linspace")?,
+        rounded: spread.as_ref().is_some_and(Spread::is_karras),
         spread,
-        rounded: spread == Some(Spread::Karras),
         last: config.choice("final_sigmas_type", "zero", &[("zero", Last::Zero), ("sigma_min", smallest)])?,
         top: training.steps,
     };

@@ -29,7 +29,7 @@ pub(super) fn parameters(request: &Request, settings: &Settings, index: usize, n
         text += &format!("Negative prompt: {negative}\n");
     }
     text += &format!("Steps: {steps}, Sampler: {sampler}, ");
-    if let Some(sigmas) = settings.sigmas {
+    if let Some(sigmas) = &settings.sigmas {
         text += &format!("Schedule type: {}, ", sigmas.name());
     }
     text += &format!("CFG scale: {guidance}, Seed: {seed}, Size: {width}x{height}");

@@ -4,6 +4,7 @@ use crate::conditioning;
 use crate::error::{Error, Field, Remedy, Result};
 use crate::image::Picture;
 use crate::rng;
+use crate::samplers::Sigmas;
 use crate::tensor::Tensor;
 use crate::weights::Lora;
 
@@ -30,6 +31,8 @@ pub struct Request {
     pub sampler: Option<String>,
     /// [`samplers::Config::with_spacing`](crate::samplers::Config::with_spacing)
     pub spacing: Option<String>,
+    /// [`samplers::Config::with_sigmas`](crate::samplers::Config::with_sigmas)
+    pub sigmas: Option<Sigmas>,
     /// [`samplers::Config::with_prediction`](crate::samplers::Config::with_prediction)
     pub prediction: Option<String>,
     /// [`samplers::Config::with_eta`](crate::samplers::Config::with_eta)
@@ -77,6 +80,7 @@ impl Default for Request {
             guidance: None,
             sampler: None,
             spacing: None,
+            sigmas: None,
             prediction: None,
             eta: None,
             class: None,
@@ -108,6 +112,7 @@ impl Request {
             (Field::Guidance, self.guidance.is_some()),
             (Field::Sampler, self.sampler.is_some()),
             (Field::Spacing, self.spacing.is_some()),
+            (Field::Schedule, self.sigmas.is_some()),
             (Field::Prediction, self.prediction.is_some()),
             (Field::Eta, self.eta.is_some()),
             (Field::Class, self.class.is_some()),

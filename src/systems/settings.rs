@@ -20,7 +20,7 @@ pub struct Settings {
     pub guidance: f32,
     /// What [`samplers::names`] calls [`Request::sampler`].
     pub sampler: String,
-    /// What the sampler's name in the request says of its sigmas; the model's own without it.
+    /// [`Request::sigmas`], or what the sampler's name says of them; the model's own without it.
     pub sigmas: Option<Sigmas>,
     /// [`Request::spacing`]; the model's own without it.
     pub spacing: Option<String>,
@@ -64,7 +64,10 @@ impl Settings {
             let missing = || Error::usage("this model has no size of its own").remedies([Remedy::Give(field)]);
             let pixels = given.or(own_side).ok_or_else(missing)?;
             if pixels == 0 || pixels % own.factor != 0 {
-                let nearest = (pixels / own.factor).max(1) * own.factor;
+                let nearest = match pixels {
+                    0 => own_side.unwrap_or(own.factor),
+                    _ => (pixels / own.factor + usize::from(pixels % own.factor * 2 >= own.factor)).max(1) * own.factor,
+                };
                 let what = format!("{pixels} is not a positive multiple of {}", own.factor);
                 return Err(Error::usage(what).of(field).remedies([Remedy::set(field, nearest)]));
             }
@@ -74,11 +77,25 @@ impl Settings {
             Some(name) => name,
             None => own.schedule.default_sampler()?,
         };
-        let (sampler, sigmas) = samplers::called(sampler)?;
+        let (sampler, of_name) = samplers::called(sampler)?;
+        let mut sigmas = match (&request.sigmas, of_name) {
+            (Some(given), Some(named)) if *given != named => {
+                let what = format!("{} contradicts the sampler's name, which says {}", given.name(), named.name());
+                return Err(Error::usage(what).of(Field::Schedule));
+            }
+            (given, named) => given.clone().or(named),
+        };
+        if let Some(Sigmas::AlignYourSteps { .. }) = sigmas {
+            sigmas = Some(Sigmas::AlignYourSteps { xl: own.model.has("text_encoder_2") });
+        }
+        let listed = match &sigmas {
+            Some(Sigmas::Listed(sigmas)) => Some(sigmas.len()),
+            _ => None,
+        };
         let settings = Self {
             width: side(request.width, size.map(|[_, width]| width), Field::Width)?,
             height: side(request.height, size.map(|[height, _]| height), Field::Height)?,
-            steps: request.steps.or(defaults.steps).unwrap_or(own.steps),
+            steps: request.steps.or(listed).or(defaults.steps).unwrap_or(own.steps),
             portion: own.portion,
             guidance: request.guidance.or(defaults.guidance).unwrap_or(own.guidance),
             sampler: sampler.into(),
@@ -96,7 +113,7 @@ impl Settings {
     /// # Errors
     /// As [`samplers::portion`].
     pub fn sampler(&self, schedule: &samplers::Config) -> Result<Sampler> {
-        let schedule = schedule.clone().with_spacing(self.spacing.as_deref()).with_sigmas(self.sigmas);
+        let schedule = schedule.clone().with_spacing(self.spacing.as_deref()).with_sigmas(self.sigmas.clone());
         let schedule = schedule.with_prediction(self.prediction.as_deref()).with_eta(self.eta)?;
         samplers::portion(&self.sampler, &schedule, self.steps, self.portion)
     }

@@ -24,7 +24,7 @@ use super::component::{ComponentWeights, Location, from_elsewhere};
 use super::family::{Component, Families, Family};
 use super::file::TensorFile;
 use super::vocabulary;
-use crate::error::{Error, Result, ten};
+use crate::error::{Error, Field, Remedy, Result, ten};
 pub(super) use original::Original;
 use seen::Seen;
 use sort::{Named, Sorted, sort};
@@ -67,7 +67,7 @@ impl Checkpoint {
     pub fn open(path: &Path, families: &'static Families) -> Result<Self> {
         let file = TensorFile::open_any(path)?;
         if let Some(what) = refuse::other_kind(file.all_names(), families.others) {
-            return Err(Error::file(path, what));
+            return Err(Error::file(path, what.what).remedies(what.remedies));
         }
         let checkpoint = sorted(file, families);
         if let (true, Some((_, what))) = (checkpoint.components.is_empty(), checkpoint.astray.first()) {
@@ -95,7 +95,7 @@ impl Checkpoint {
         let own = located(tensors).remove(part.component);
         let Some(own) = own else {
             return Err(match refuse::other_kind(whole.file.all_names(), families.others) {
-                Some(what) => Error::file(path, what),
+                Some(what) => Error::file(path, what.what).remedies(what.remedies),
                 None => whole.without(part.component),
             });
         };
@@ -221,6 +221,10 @@ impl Checkpoint {
             return Error::file(self.path(), what);
         }
         let held: Vec<_> = self.components().collect();
+        if held == [super::model::CONTROLNET] {
+            return Error::file(self.path(), "is a ControlNet, which guides a model and is not one itself")
+                .remedies([Remedy::GiveAs(Field::Control)]);
+        }
         let has = if held.is_empty() { "no network that is known".into() } else { held.join(", ") };
         Error::file(self.path(), format!("holds no {component}, only {has}")).remedies(from_elsewhere(path))
     }

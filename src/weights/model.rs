@@ -16,7 +16,7 @@ use super::family::Families;
 use super::files::{Files, Folder, within};
 use super::manifest::{self, Entry, Kind};
 use super::{Checkpoint, ComponentWeights, hub, unreadable};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, instead};
 use crate::files::text;
 
 /// What is there to read, whether on the disk or inside the binary.
@@ -67,7 +67,7 @@ pub(super) const LOCK: &str = ".lock";
 const SCHEDULER: &str = "scheduler";
 
 /// The component that a ControlNet is.
-const CONTROLNET: &str = "controlnet";
+pub(super) const CONTROLNET: &str = "controlnet";
 
 impl Model {
     /// What a user names: a diffusers folder or a checkpoint, else a name from `weights-manifest.toml` whose folder or
@@ -84,9 +84,13 @@ impl Model {
         if let Some(entry) = name.to_str().and_then(manifest::find) {
             return Self::known(families, entry, manifest::models_folder());
         }
-        let names: Vec<&str> = manifest::entries().iter().map(|entry| entry.name.as_str()).collect();
-        let what = format!("no such file or folder, and no model of this name; known are {}", names.join(", "));
-        Err(Error::file(name, what))
+        // What has folders or an ending is meant as a path.
+        if path.components().count() != 1 || path.extension().is_some() {
+            return Err(Error::file(name, "no such file or folder; check the path"));
+        }
+        let names = manifest::entries().iter().map(|entry| entry.name.as_str());
+        let known = instead(&name.to_string_lossy(), names);
+        Err(Error::file(name, format!("no such file or folder, and no model of this name; {known}")))
     }
 
     /// The model that is part of the program.

@@ -60,8 +60,8 @@ impl StableDiffusion {
             return Ok(None);
         };
         let (sampler, sigmas) = match &request.sampler {
-            Some(_) => (settings.sampler.clone(), settings.sigmas),
-            None => (refiner.schedule.default_sampler()?.into(), None),
+            Some(_) => (settings.sampler.clone(), settings.sigmas.clone()),
+            None => (refiner.schedule.default_sampler()?.into(), request.sigmas.clone()),
         };
         let portion = Portion::From(share);
         Ok(Some((refiner, Settings { portion, sampler, sigmas, prediction: None, ..settings.clone() })))

@@ -1,7 +1,10 @@
 //! Files that hold tensors, but no model: what they are, and what to do with them.
 
-use crate::error::short;
+use crate::error::{Field, Message, Remedy, short};
 use crate::weights::family::{Component, Families, Foreign};
+
+const LORA: &str =
+    "is a LoRA, a change to a model and not a model itself: give the checkpoint that it was made for too";
 
 /// Parts of names that only one kind of file has, the kind, and what to do.
 const KINDS: &[Foreign] = &[
@@ -13,19 +16,20 @@ const KINDS: &[Foreign] = &[
     ),
     (
         &["lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down.", "hada_w1", "lokr_w1", "dora_scale"],
-        "is a LoRA, a change to a model and no model itself; give the checkpoint that it was made for, and this as its \
-         LoRA",
+        LORA,
     ),
     (
         &["emb_params", "string_to_param"],
-        "is a textual inversion, words for a model and no model itself; give a checkpoint",
+        "is a textual inversion, words for a model and not a model itself; give a checkpoint",
     ),
 ];
 
 /// What a file with these names is, if that is known, here or as one of `others`, and cannot be opened as a model.
-pub fn other_kind<'a>(names: impl Iterator<Item = &'a str> + Clone, others: &[Foreign]) -> Option<&'static str> {
+pub fn other_kind<'a>(names: impl Iterator<Item = &'a str> + Clone, others: &[Foreign]) -> Option<Message> {
     let has = |part: &&str| names.clone().any(|name| name.contains(*part));
-    KINDS.iter().chain(others).find(|(parts, _)| parts.iter().any(has)).map(|(_, what)| *what)
+    let (_, what) = KINDS.iter().chain(others).find(|(parts, _)| parts.iter().any(has))?;
+    let as_lora = (*what == LORA).then_some(Remedy::GiveAs(Field::Lora));
+    Some(Message::from(*what).remedies(as_lora))
 }
 
 /// The networks that files with these names may have under a beginning that is not known, and what to do about each.
@@ -97,7 +101,7 @@ mod tests {
             "unet.mid_block.attentions.0.proj_in.lora_A.weight",
             "lora_te_text_model_encoder_layers_0_mlp_fc1.hada_w1_a",
         ] {
-            assert!(other_kind([name].into_iter(), &[]).unwrap().contains("is a LoRA"), "{name}");
+            assert!(other_kind([name].into_iter(), &[]).unwrap().what.contains("is a LoRA"), "{name}");
         }
         assert_eq!(other_kind(["model.diffusion_model.input_blocks.0.0.weight"].into_iter(), &[]), None);
     }

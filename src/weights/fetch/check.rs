@@ -74,6 +74,7 @@ fn first_fault(file: &manifest::File, path: &Path) -> Result<Option<String>> {
         _ if bytes == 0 => Some("is empty".into()),
         (Some(Stranger::LfsPointer), _) => Some("is a git-lfs pointer".into()),
         (Some(Stranger::WebPage), _) => Some("is a web page".into()),
+        (Some(Stranger::Picture), _) => Some("is a picture".into()),
         (None, Size::Exactly(wanted)) if bytes != wanted => {
             Some(format!("has {bytes} bytes, and the manifest's file {wanted}"))
         }

@@ -66,6 +66,7 @@ fn broken(bytes: &[u8], error: &SafeTensorError) -> String {
                 "is a git-lfs pointer, not the weights; run `git lfs pull` in its folder".into()
             }
             Some(Stranger::WebPage) => "is a web page, not safetensors; download it again".into(),
+            Some(Stranger::Picture) => "is a picture, not a model's weights".into(),
             None => format!("is no safetensors file ({error}); download or export it again"),
         }
     }
