@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn an_unknown_op_is_a_usage_error_that_lists_the_ops() {
-        let error = check_names(&["matmull".into()]).unwrap_err();
+        let error = check_names(&["nonsense".into()]).unwrap_err();
         assert!(matches!(error, Error::Usage(_)));
         assert!(error.to_string().contains("matmul, matmul_geglu, conv2d"), "{error}");
     }
