@@ -42,7 +42,7 @@ override SPAN: u32 = COLUMN_PIECES * MATRIX;
 override STAGE_VECTORS: u32 = MATRIX * SPAN / 4u; // vectors of four of a subgroup
 override STAGE_LEN: u32 = K_GROUPS * TILE_GROUPS * MATRIX * SPAN / TILE_LANES;
 
-// Times that a thread loads eight elements of each tile: the threads are a divisor of both. All these are powers of two.
+// Times that a thread loads eight elements of a tile. Sizes are powers of two, and the threads divide both tiles.
 const MOST_LOADS: u32 = 8u;
 override X_LOADS: u32 = TILE_ROWS * STEP / (8u * THREADS);
 override W_LOADS: u32 = STEP * TILE_COLUMNS / (8u * THREADS);
@@ -130,8 +130,8 @@ fn share_of(thread: u32, first_column: u32) -> Share {
     return share;
 }
 
-// This thread's share of both tiles, at channel `c` of a tap. No load has a condition: what x does not have is replaced
-// by `keep`, so that nobody waits for them earlier.
+// This thread's share of both tiles, at channel `c` of a tap. No load has a condition: `keep` replaces what x does not
+// have, so that nobody waits for them earlier.
 fn fetch(loads: ptr<function, Loads>, share: ptr<function, Share>, tap: u32, c: u32) {
     for (var i = 0u; i < X_LOADS; i++) {
         (*loads).x[i] = read_x((*share).runs[i], c / 8u + (*share).x_vector);

@@ -8,8 +8,8 @@
 //     read_x(run, i) -> x_vector  that one, or whatever a load that needs no condition finds
 // and where w stands: first_w(row, n4) and step_w() (see `one_w`, to which cores for cooperative matrices keep); and how
 // a finished sum is kept: store_y(sum, row, n4), which leaves out what is beyond y.
-// A core has `main`, how a device's threads share the work, and says what they read at once: `x_vector`, of VECTOR_FOURS
-// vectors of four, and `w_vector`.
+// A core has `main`, how a device's threads share the work, and says what they read at once: `w_vector`, and `x_vector`
+// of VECTOR_FOURS vectors of four.
 
 // The tile of rows of a workgroup. Workgroups are numbered along N by x, and along the rows by y and z (see
 // `ops::fold_groups`), from params.first_tile on.
