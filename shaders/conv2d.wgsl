@@ -44,7 +44,7 @@ struct Place {
     column: u32,
 }
 
-// The pixel's first vector; OUTSIDE if it is beyond the edges. One word, for it lives in a register through the product.
+// The pixel's first x_vector; OUTSIDE if it is beyond the edges. One word, for it lives in a register through the product.
 alias Run = u32;
 const OUTSIDE: u32 = 0x80000000u; // x has fewer vectors
 
@@ -67,13 +67,14 @@ fn run_x(place: Place, tap: u32) -> Run {
         row = nearest(row, params.y_scale, params.in_height);
         column = nearest(column, params.x_scale, params.in_width);
     }
-    return select(OUTSIDE, (place.image + row * params.in_width + column) * params.c4, inside);
+    let pixel = place.image + row * params.in_width + column;
+    return select(OUTSIDE, pixel * (params.c4 / VECTOR_FOURS), inside);
 }
 
-fn has_x(run: Run, c4: u32) -> bool {
-    return run < OUTSIDE && c4 < params.c4;
+fn has_x(run: Run, i: u32) -> bool {
+    return run < OUTSIDE && i < params.c4 / VECTOR_FOURS;
 }
 
-fn read_x(run: Run, c4: u32) -> x_vector {
-    return x[((run & ~OUTSIDE) + min(c4, params.c4 - 1u)) / VECTOR_FOURS];
+fn read_x(run: Run, i: u32) -> x_vector {
+    return x[(run & ~OUTSIDE) + min(i, params.c4 / VECTOR_FOURS - 1u)];
 }

@@ -240,10 +240,11 @@ impl Caps {
             ..portable.clone()
         };
         let vulkan = Self { device_type: DeviceType::Discrete, ..coop("vulkan", 16, 48 << 10) };
+        let lanes_64 = Self { subgroups: Some([64, 64]), workgroup_memory: 64 << 10, ..vulkan.clone() };
         let metal = coop("metal", 8, 32 << 10);
         let lavapipe =
             Self { device_type: DeviceType::Software, subgroups: software.subgroups, ..coop("vulkan", 8, 32 << 10) };
-        [portable, software, vulkan, metal, lavapipe].map(|caps| caps.storing(act, weight)).into()
+        [portable, software, vulkan, metal, lavapipe, lanes_64].map(|caps| caps.storing(act, weight)).into()
     }
 
     /// Devices with every combination of these abilities, and the limits that WebGPU has at least.

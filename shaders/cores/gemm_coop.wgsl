@@ -1,17 +1,19 @@
 // The core for devices with cooperative matrices: one tile of y by a workgroup of subgroups, each of which multiplies
 // matrices of MATRIX x MATRIX f16 into sums in f32. Steps of STEP channels: the tiles of x and w go into workgroup memory
-// in f16, sixteen bytes a thread at once, and the next step's are on their way meanwhile. All rows are whole vectors of
-// eight: the launch sees to it.
+// in f16, and the next step's are on their way meanwhile. All rows are whole vectors of eight: the launch sees to it.
 //
 // The file that imports this declares the workgroup memory, since the platforms differ in what matrices are loaded from:
 //     x_tile, w_tile            X_TILE_LEN and W_TILE_LEN elements f16, in units of TILE_LANES
+//     W_CHANNEL, W_COLUMN       elements from one channel, or column, of w in its tile to the next
 //     stage                     STAGE_LEN elements f32, in the same units
-//     put_x(at, v), put_w(..)   eight elements into a tile
-//     staged(i) -> vec4f    vector of four number i of the stage
+//     put_x(at, v)              a vector of x into its tile
+//     put_w(at, v)              four channels of two columns of w into theirs
+//     piece_b(at) -> MatrixB    a matrix of w from there
+//     staged(i) -> vec4f        vector of four number i of the stage
 #import product
 
 alias x_vector = mat2x4h;
-alias w_vector = mat2x4h;
+alias w_vector = vec2h;
 const VECTOR_FOURS: u32 = 2u;
 
 override LANES: u32 = 32u; // threads of a subgroup
@@ -29,35 +31,43 @@ override TILE_ROWS: u32 = ROW_GROUPS * ROW_PIECES * MATRIX;
 override TILE_COLUMNS: u32 = COLUMN_GROUPS * COLUMN_PIECES * MATRIX;
 // Rows of the tiles are sixteen bytes longer than what they hold, so that the rows of a matrix meet different memory banks.
 override X_STRIDE: u32 = STEP + 8u;
-override W_STRIDE: u32 = TILE_COLUMNS + 8u;
 override X_TILE_LEN: u32 = TILE_ROWS * X_STRIDE / TILE_LANES;
-override W_TILE_LEN: u32 = STEP * W_STRIDE / TILE_LANES;
-// From a matrix in the tiles to the next: along a row of either, and down the rows of x and of w.
-override PIECE: u32 = MATRIX / TILE_LANES;
+// From a matrix in the tiles to the next: along the channels and the rows of x, and the channels and the columns of w.
+override X_PIECE: u32 = MATRIX / TILE_LANES;
 override X_PIECE_ROWS: u32 = MATRIX * X_STRIDE / TILE_LANES;
-override W_PIECE_ROWS: u32 = MATRIX * W_STRIDE / TILE_LANES;
+override W_PIECE: u32 = MATRIX * W_CHANNEL / TILE_LANES;
+override W_PIECE_COLUMNS: u32 = MATRIX * W_COLUMN / TILE_LANES;
 // The stage holds one row of matrices of each subgroup.
 override SPAN: u32 = COLUMN_PIECES * MATRIX;
 override STAGE_VECTORS: u32 = MATRIX * SPAN / 4u; // vectors of four of a subgroup
 override STAGE_LEN: u32 = K_GROUPS * TILE_GROUPS * MATRIX * SPAN / TILE_LANES;
 
-// Vectors of each tile that a thread loads: the threads are a divisor of both.
+// Times that a thread loads eight elements of a tile. Sizes are powers of two, and the threads divide both tiles.
 const MOST_LOADS: u32 = 8u;
 override X_LOADS: u32 = TILE_ROWS * STEP / (8u * THREADS);
 override W_LOADS: u32 = STEP * TILE_COLUMNS / (8u * THREADS);
+// From one load of x to the next, in its tile.
+override X_APART: u32 = THREADS / (STEP / 8u) * X_STRIDE / TILE_LANES;
+// Sixteen threads load a block of w, of sixteen channels and eight columns: so those that write at once meet different
+// memory banks, and read neighbours all the same.
+override BLOCKS: u32 = THREADS / 16u; // at once, along the columns first
+override BLOCK_COLUMNS: u32 = TILE_COLUMNS / 8u;
 
 // What a thread loads in a step.
 struct Loads {
     x: array<x_vector, MOST_LOADS>,
-    w: array<w_vector, MOST_LOADS>,
+    w: array<mat4x2h, MOST_LOADS>, // four channels of two columns
 }
 
-// Where a thread stands.
-struct Stand {
-    thread: u32,
-    subgroup: u32,
-    first_row: u32, // of the tile
-    first_n4: u32,
+// From where a thread loads, and where it puts that. What does not change in the loop is computed before it, since
+// compilers leave it there.
+struct Share {
+    runs: array<Run, MOST_LOADS>,
+    x_vector: u32, // number in the step, the same in all loads
+    to_x: u32, // in the tile, at the first load
+    columns: array<u32, MOST_LOADS>, // w_vectors of a row of w before each load
+    row: u32, // w_vectors of w before the row of the first
+    to_w: u32,
 }
 
 // Matrices of w, and of sums: they have names and no index, so that they stay in registers.
@@ -86,48 +96,67 @@ fn x_row(thread: u32, load: u32) -> u32 {
     return (thread + load * THREADS) / (STEP / 8u);
 }
 
-fn w_row(thread: u32, load: u32) -> u32 {
-    return (thread + load * THREADS) / (TILE_COLUMNS / 8u);
+// First channel and column of a block, in the tile. Those of one below BLOCKS and of a multiple of BLOCKS add up.
+fn block_channel(block: u32) -> u32 {
+    return block / BLOCK_COLUMNS * 16u;
 }
 
-// First column of a thread's vectors: the same in all of its loads.
-fn x_column(thread: u32) -> u32 {
-    return thread % (STEP / 8u) * 8u;
+fn block_column(block: u32) -> u32 {
+    return block % BLOCK_COLUMNS * 8u;
 }
 
-fn w_column(thread: u32) -> u32 {
-    return thread % (TILE_COLUMNS / 8u) * 8u;
+fn in_w_tile(channel: u32, column: u32) -> u32 {
+    return (channel * W_CHANNEL + column * W_COLUMN) / TILE_LANES;
 }
 
-// Row `c` of a tap of w, at a column that it has. Behind the last row it is repeated: x is zero there.
-fn read_w(tap: u32, c: u32, n4: u32) -> w_vector {
-    let channels = 4u * params.c4;
-    return w[((tap * channels + min(c, channels - 1u)) * params.n4 + n4) / VECTOR_FOURS];
+fn w_step() -> u32 {
+    return 2u * params.n4; // w_vectors of a row
 }
 
-// This thread's share of both tiles, at channel `c` of a tap. No load has a condition: what x does not have is replaced
-// by `keep`, so that nobody waits for them earlier.
-fn fetch(loads: ptr<function, Loads>, runs: ptr<function, array<Run, MOST_LOADS>>, at: Stand, tap: u32, c: u32) {
-    for (var i = 0u; i < X_LOADS; i++) {
-        (*loads).x[i] = read_x((*runs)[i], (c + x_column(at.thread)) / 4u);
-    }
-    // Threads beyond the last column repeat it: what they give is not stored.
-    let n4 = min(at.first_n4 + w_column(at.thread) / 4u, params.n4 - VECTOR_FOURS);
+// Columns of w begin at `first_column` in the tile.
+fn share_of(thread: u32, first_column: u32) -> Share {
+    var share = Share();
+    share.x_vector = thread % (STEP / 8u);
+    share.to_x = (x_row(thread, 0u) * X_STRIDE + share.x_vector * 8u) / TILE_LANES;
+    let channel = block_channel(thread / 16u) + thread / 4u % 4u * 4u;
+    let column = block_column(thread / 16u) + thread % 4u * 2u;
+    // Not by `w_step`: Mesa would add the step's channels first, and multiply in the loop.
+    share.row = 2u * channel * params.n4;
+    share.to_w = in_w_tile(channel, column);
     for (var i = 0u; i < W_LOADS; i++) {
-        (*loads).w[i] = read_w(tap, c + w_row(at.thread, i), n4);
+        // Threads beyond the last column repeat it: what they give is not stored.
+        share.columns[i] = min((first_column + column + block_column(i * BLOCKS)) / 2u, w_step() - 1u);
+    }
+    return share;
+}
+
+// This thread's share of both tiles, at channel `c` of a tap. No load has a condition: `keep` replaces what x does not
+// have, so that nobody waits for them earlier.
+fn fetch(loads: ptr<function, Loads>, share: ptr<function, Share>, tap: u32, c: u32) {
+    for (var i = 0u; i < X_LOADS; i++) {
+        (*loads).x[i] = read_x((*share).runs[i], c / 8u + (*share).x_vector);
+    }
+    let channels = 4u * params.c4;
+    let step = w_step();
+    for (var i = 0u; i < W_LOADS; i++) {
+        // Behind a tap's last rows they are repeated: x is zero there.
+        let row = min((*share).row + (c + block_channel(i * BLOCKS)) * step, (channels - 4u) * step);
+        let at = (*share).columns[i] + (row + tap * channels * step);
+        (*loads).w[i] = mat4x2h(w[at], w[at + step], w[at + 2u * step], w[at + 3u * step]);
     }
 }
 
 // What `fetch` loaded, to the tiles.
-fn keep(loads: ptr<function, Loads>, runs: ptr<function, array<Run, MOST_LOADS>>, thread: u32, c: u32) {
+fn keep(loads: ptr<function, Loads>, share: ptr<function, Share>, c: u32) {
     for (var i = 0u; i < X_LOADS; i++) {
-        let has = has_x((*runs)[i], (c + x_column(thread)) / 4u);
+        let has = has_x((*share).runs[i], c / 8u + (*share).x_vector);
         let v = (*loads).x[i];
         let masked = x_vector(select(vec4h(), v[0], has), select(vec4h(), v[1], has));
-        put_x(x_row(thread, i) * X_STRIDE + x_column(thread), masked);
+        put_x((*share).to_x + i * X_APART, masked);
     }
     for (var i = 0u; i < W_LOADS; i++) {
-        put_w(w_row(thread, i) * W_STRIDE + w_column(thread), (*loads).w[i]);
+        let block = i * BLOCKS;
+        put_w((*share).to_w + in_w_tile(block_channel(block), block_column(block)), (*loads).w[i]);
     }
 }
 
@@ -135,19 +164,15 @@ fn piece_a(at: u32) -> MatrixA {
     return coopLoadT<MatrixA>(&x_tile[at], X_STRIDE / TILE_LANES);
 }
 
-fn piece_b(at: u32) -> MatrixB {
-    return coopLoadT<MatrixB>(&w_tile[at], W_STRIDE / TILE_LANES);
-}
-
 fn load_columns(at: u32) -> Columns {
     var b = Columns();
     b.c0 = piece_b(at);
     if COLUMN_PIECES > 1u {
-        b.c1 = piece_b(at + PIECE);
+        b.c1 = piece_b(at + W_PIECE_COLUMNS);
     }
     if COLUMN_PIECES > 2u {
-        b.c2 = piece_b(at + 2u * PIECE);
-        b.c3 = piece_b(at + 3u * PIECE);
+        b.c2 = piece_b(at + 2u * W_PIECE_COLUMNS);
+        b.c3 = piece_b(at + 3u * W_PIECE_COLUMNS);
     }
     return b;
 }
@@ -199,8 +224,8 @@ fn stage_row(sums: Sums, subgroup: u32) {
 }
 
 // From the stage to y: row `row` of the matrices of all subgroups.
-fn store_row(row: u32, at: Stand) {
-    for (var i = at.thread; i < TILE_GROUPS * STAGE_VECTORS; i += THREADS) {
+fn store_row(row: u32, thread: u32, first_row: u32, first_n4: u32) {
+    for (var i = thread; i < TILE_GROUPS * STAGE_VECTORS; i += THREADS) {
         var v = staged(i);
         for (var k = 1u; k < K_GROUPS; k++) {
             v += staged(k * TILE_GROUPS * STAGE_VECTORS + i);
@@ -208,8 +233,8 @@ fn store_row(row: u32, at: Stand) {
         let group = i / STAGE_VECTORS;
         store_y(
             v,
-            at.first_row + (group / COLUMN_GROUPS * ROW_PIECES + row) * MATRIX + i % STAGE_VECTORS / (SPAN / 4u),
-            at.first_n4 + group % COLUMN_GROUPS * (SPAN / 4u) + i % (SPAN / 4u),
+            first_row + (group / COLUMN_GROUPS * ROW_PIECES + row) * MATRIX + i % STAGE_VECTORS / (SPAN / 4u),
+            first_n4 + group % COLUMN_GROUPS * (SPAN / 4u) + i % (SPAN / 4u),
         );
     }
 }
@@ -227,26 +252,25 @@ fn main(
     if lanes != LANES {
         return;
     }
+    var sums = Rows();
     let first_row = tile_of(group, groups) * TILE_ROWS;
-    let at = Stand(thread, subgroup, first_row, group.x * (TILE_COLUMNS / 4u));
     let group_row = subgroup % TILE_GROUPS / COLUMN_GROUPS * ROW_PIECES * MATRIX;
     let group_column = subgroup % COLUMN_GROUPS * SPAN;
     let group_k = subgroup / TILE_GROUPS * (STEP / K_GROUPS);
     var places: array<Place, MOST_LOADS>;
-    var runs: array<Run, MOST_LOADS>;
+    var share = share_of(thread, group.x * TILE_COLUMNS);
     for (var i = 0u; i < X_LOADS; i++) {
         places[i] = place_x(first_row + x_row(thread, i));
-        runs[i] = run_x(places[i], 0u);
+        share.runs[i] = run_x(places[i], 0u);
     }
     let at_x = (group_row * X_STRIDE + group_k) / TILE_LANES;
-    let at_w = (group_k * W_STRIDE + group_column) / TILE_LANES;
-    var sums = Rows();
+    let at_w = in_w_tile(group_k, group_column);
     var loads = Loads();
-    fetch(&loads, &runs, at, 0u, 0u);
+    fetch(&loads, &share, 0u, 0u);
     var tap = 0u;
     var c = 0u;
     while tap < params.taps {
-        keep(&loads, &runs, thread, c);
+        keep(&loads, &share, c);
         // The tiles are whole before anyone multiplies, ...
         workgroupBarrier();
         c += STEP;
@@ -254,20 +278,20 @@ fn main(
             c = 0u;
             tap++;
             for (var i = 0u; i < X_LOADS; i++) {
-                runs[i] = run_x(places[i], tap);
+                share.runs[i] = run_x(places[i], tap);
             }
         }
         if tap < params.taps {
-            fetch(&loads, &runs, at, tap, c);
+            fetch(&loads, &share, tap, c);
         }
         // Written out, since compilers that leave a loop in place spill the sums around it (NVK 186 registers).
         sums = multiply_rows(sums, at_x, at_w);
         if K_STEPS > 1u {
-            sums = multiply_rows(sums, at_x + PIECE, at_w + W_PIECE_ROWS);
+            sums = multiply_rows(sums, at_x + X_PIECE, at_w + W_PIECE);
         }
         if K_STEPS > 2u {
-            sums = multiply_rows(sums, at_x + 2u * PIECE, at_w + 2u * W_PIECE_ROWS);
-            sums = multiply_rows(sums, at_x + 3u * PIECE, at_w + 3u * W_PIECE_ROWS);
+            sums = multiply_rows(sums, at_x + 2u * X_PIECE, at_w + 2u * W_PIECE);
+            sums = multiply_rows(sums, at_x + 3u * X_PIECE, at_w + 3u * W_PIECE);
         }
         // ... and everyone has multiplied before they are overwritten.
         workgroupBarrier();
@@ -285,7 +309,7 @@ fn main(
         }
         // The sums of a row are whole before anyone reads them, ...
         workgroupBarrier();
-        store_row(row, at);
+        store_row(row, thread, first_row, group.x * (TILE_COLUMNS / 4u));
         // ... and read before they are overwritten.
         workgroupBarrier();
     }

@@ -22,8 +22,8 @@ struct Params {
 override JOINED: bool = false; // x has the first channels of a row and x_tail the others
 
 struct Place {
-    first: u32, // the row's first vector in x
-    tail: u32, // what to add to a vector's number in the row to find it in x_tail
+    first: u32, // the row's first x_vector in x
+    tail: u32, // what to add to the number of one in the row to find it in x_tail
 }
 
 alias Run = Place;
@@ -33,23 +33,24 @@ fn place_x(row: u32) -> Place {
     let last = min(row, params.rows - 1u);
     if JOINED {
         // Below zero in the first row: the sum wraps back around.
-        return Place(last * params.x_vectors, last * (params.c4 - params.x_vectors) - params.x_vectors);
+        let vectors = params.x_vectors / VECTOR_FOURS;
+        return Place(last * vectors, last * (params.c4 / VECTOR_FOURS - vectors) - vectors);
     }
-    return Place(last * params.c4, 0u);
+    return Place(last * (params.c4 / VECTOR_FOURS), 0u);
 }
 
 fn run_x(place: Place, tap: u32) -> Run {
     return place;
 }
 
-fn has_x(run: Run, c4: u32) -> bool {
-    return c4 < params.c4;
+fn has_x(run: Run, i: u32) -> bool {
+    return i < params.c4 / VECTOR_FOURS;
 }
 
-fn read_x(run: Run, c4: u32) -> x_vector {
-    let at = min(c4, params.c4 - 1u);
-    if JOINED && at >= params.x_vectors {
-        return x_tail[(run.tail + at) / VECTOR_FOURS];
+fn read_x(run: Run, i: u32) -> x_vector {
+    let at = min(i, params.c4 / VECTOR_FOURS - 1u);
+    if JOINED && at >= params.x_vectors / VECTOR_FOURS {
+        return x_tail[run.tail + at];
     }
-    return x[(run.first + at) / VECTOR_FOURS];
+    return x[run.first + at];
 }

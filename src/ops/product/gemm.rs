@@ -165,6 +165,17 @@ mod tests {
     }
 
     #[test]
+    fn subgroups_of_32_and_of_64_threads_have_the_same_cooperative_tiles() {
+        let tiles = |lanes: u32| {
+            let mut caps = Caps::kinds(true, DType::F16, DType::F16).remove(2);
+            caps.subgroups = Some([lanes, lanes]);
+            coop::offered(LARGE, &caps).iter().map(|coop| (coop.name, coop.tile())).collect::<Vec<_>>()
+        };
+        assert_eq!(tiles(32).len(), 4);
+        assert_eq!(tiles(64), tiles(32));
+    }
+
+    #[test]
     fn cooperative_matrices_are_offered_only_where_they_are_known_to_fit() {
         let offers = |size: Size, change: &dyn Fn(&mut Caps)| {
             names(size, change).iter().filter(|name| name.starts_with("coop")).count()

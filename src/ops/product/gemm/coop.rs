@@ -30,6 +30,15 @@ const SIDE_16: [Coop; 4] = [
     Coop { name: "coop16-split", core: VEC4, side: 16, groups: [1, 1, 4], pieces: [2, 2], step: 64 },
 ];
 
+/// The same for subgroups of 64 threads, in which a subgroup of the smaller tiles has twice the matrices: so each matrix
+/// in workgroup memory is read for more products, and what else the loop does is for more of them.
+const SIDE_16_LANES_64: [Coop; 4] = [
+    SIDE_16[0],
+    Coop { groups: [1, 2, 1], pieces: [4, 2], ..SIDE_16[1] },
+    Coop { groups: [1, 2, 1], pieces: [2, 2], ..SIDE_16[2] },
+    SIDE_16[3],
+];
+
 /// For matrices of 8. A subgroup has as many as above, so the tiles are smaller.
 const SIDE_8: [Coop; 3] = [
     Coop { name: "coop8-64", core: VEC4, side: 8, groups: [2, 2, 1], pieces: [4, 4], step: 32 },
@@ -42,7 +51,7 @@ const SIDE_8_SCALAR: [Coop; 3] = [
     Coop { name: "coop8-split-scalar", core: SCALAR, ..SIDE_8[2] },
 ];
 
-/// Vectors of eight that a thread may load of each tile (MOST_LOADS).
+/// Times that a thread may load eight elements of each tile (MOST_LOADS).
 const MOST_LOADS: usize = 8;
 /// Elements f16 behind each row of a tile.
 const ROW_GAP: usize = 8;
@@ -60,7 +69,8 @@ impl Coop {
     /// Of both tiles in f16 and a row of every subgroup's matrices in f32.
     fn workgroup_bytes(&self) -> usize {
         let [rows, columns] = self.tile();
-        let elements = rows * (self.step + ROW_GAP) + self.step * (columns + ROW_GAP);
+        let w = if self.core == SCALAR { [self.step, columns] } else { [columns, self.step] };
+        let elements = rows * (self.step + ROW_GAP) + w[0] * (w[1] + ROW_GAP);
         2 * elements + 4 * self.side * self.side * self.pieces[1] * self.groups.iter().product::<usize>()
     }
 
@@ -94,14 +104,15 @@ impl Coop {
 /// workgroups, or else the one that makes the most.
 pub(super) fn offered(size: Size, caps: &Caps) -> Vec<Coop> {
     let (Some(side), Some(lanes)) = (caps.matrix(), caps.subgroup_size()) else { return Vec::new() };
-    // The core reads eight elements at once, of one w.
+    // The core reads eight channels of x at once, and one w, in blocks of eight columns.
     if size.matrices > 1 || !size.c.is_multiple_of(8) || !size.n.is_multiple_of(8) {
         return Vec::new();
     }
-    let loads = caps.matrix_loads().iter().flat_map(|load| match (load, side) {
-        (MatrixLoad::Vec4, 16) => &SIDE_16[..],
-        (MatrixLoad::Vec4, _) => &SIDE_8,
-        (MatrixLoad::Scalar, _) => &SIDE_8_SCALAR,
+    let loads = caps.matrix_loads().iter().flat_map(|load| match (load, side, lanes) {
+        (MatrixLoad::Vec4, 16, 64) => &SIDE_16_LANES_64[..],
+        (MatrixLoad::Vec4, 16, _) => &SIDE_16,
+        (MatrixLoad::Vec4, ..) => &SIDE_8,
+        (MatrixLoad::Scalar, ..) => &SIDE_8_SCALAR,
     });
     let mut all: Vec<Coop> = loads.copied().filter(|coop| coop.fits(lanes as usize, caps)).collect();
     let first = all.iter().position(|coop| size.keeps_busy(coop.tile())).unwrap_or(all.len().saturating_sub(1));
