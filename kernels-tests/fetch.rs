@@ -54,6 +54,9 @@ fn entry() -> Entry {
         repository: Some("owner/small".into()),
         folder: None,
         revision: Some("v1".into()),
+        licence: None,
+        size_mb: None,
+        memory_mib: None,
         defaults: Defaults::default(),
         files: vec![file],
     }

@@ -51,6 +51,13 @@ pub struct File {
     pub source: Option<String>,
 }
 
+impl File {
+    /// Whether it is not one of text.
+    fn is_weights(&self) -> bool {
+        self.path.ends_with(".safetensors")
+    }
+}
+
 /// One known model.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +76,12 @@ pub struct Entry {
     pub folder: Option<PathBuf>,
     /// The commit that the sums are of; `main` where it is not known.
     pub revision: Option<String>,
+    /// Its weights' licence in a few words, where it is known for sure.
+    pub licence: Option<String>,
+    /// Megabytes (10^6) of all its files, where not each of [`Entry::files`] says its own.
+    pub size_mb: Option<u64>,
+    /// Mebibytes of a device's memory that drawing one picture by its defaults takes at most, in f16.
+    pub memory_mib: Option<u64>,
     /// What it was made to be drawn with.
     #[serde(default)]
     pub defaults: Defaults,
@@ -78,6 +91,13 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Bytes of all its files, but for a few of text; `None` where they are not known.
+    pub fn bytes(&self) -> Option<u64> {
+        let weights = self.files.iter().filter(|file| file.is_weights()).map(|file| file.bytes);
+        let known = || weights.sum::<Option<u64>>().filter(|bytes| *bytes > 0);
+        self.size_mb.map(|megabytes| megabytes * 1_000_000).or_else(known)
+    }
+
     /// Where the file can be downloaded from a hub such as `https://huggingface.co`, for a model that is published.
     pub fn url(&self, hub: &str, file: &File) -> Option<String> {
         let repository = self.repository.as_ref()?;
@@ -138,6 +158,17 @@ mod tests {
             let paths: HashSet<&str> = entry.files.iter().map(|file| file.path.as_str()).collect();
             assert_eq!(paths.len(), entry.files.len(), "{}: a file stands twice", entry.name);
         }
+    }
+
+    #[test]
+    fn the_size_of_a_model_is_said_once() {
+        for entry in entries() {
+            let mut weights = entry.files.iter().filter(|file| file.is_weights());
+            let each = weights.clone().count() > 0 && weights.all(|file| file.bytes.is_some());
+            assert!(!each || entry.size_mb.is_none(), "{}", entry.name);
+        }
+        let bytes = |name: &str| find(name).unwrap().bytes();
+        assert_eq!((bytes("vega-checkpoint"), bytes("pix2pix-checkpoint")), (Some(3_293_395_670), None));
     }
 
     #[test]
