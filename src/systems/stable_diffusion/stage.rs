@@ -23,7 +23,7 @@ pub(super) struct Stage<'s, 'm, T> {
     pub settings: Settings,
     /// The texts, or what they became.
     pub text: T,
-    /// Evaluations of its UNet.
+    /// How many they are.
     pub steps: usize,
 }
 
@@ -90,8 +90,7 @@ impl StableDiffusion {
         request: &Request,
         settings: Settings,
     ) -> Result<Stage<'s, 'm, Texts>> {
-        let (text, steps) =
-            (self.texts(models, request, &settings)?, settings.sampler(&self.schedule)?.timesteps().len());
+        let (text, steps) = (self.texts(models, request, &settings)?, settings.sampler(&self.schedule)?.steps());
         Ok(Stage { system: self, models, settings, text, steps })
     }
 }
