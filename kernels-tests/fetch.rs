@@ -58,6 +58,8 @@ fn entry() -> Entry {
         size_mb: None,
         memory_mib: None,
         defaults: Defaults::default(),
+        knows: None,
+        words: Vec::new(),
         files: vec![file],
     }
 }

@@ -1,7 +1,7 @@
 //! A model opened for making pictures.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use web_time::Instant;
 
@@ -12,7 +12,7 @@ use super::part::{Models, Part, REFINERS};
 use super::request::Request;
 use super::settings::{Settings, check};
 use super::{Row, System, find};
-use crate::error::{Field, Result};
+use crate::error::{Field, Message, Remedy, Result};
 use crate::network::Executor;
 use crate::weights::{Changes, Model};
 
@@ -23,6 +23,8 @@ pub struct Studio {
     system: Box<dyn System>,
     /// What is to be said when it draws for the first time.
     warning: Mutex<Option<String>>,
+    /// Whether a prompt of no word that the model knows was met.
+    foreign: AtomicBool,
 }
 
 impl Studio {
@@ -35,7 +37,7 @@ impl Studio {
     fn of(models: Models) -> Result<Self> {
         let (row, warning) = find(&models.model);
         let system = (row.open)(&models)?;
-        Ok(Self { models, row, system, warning: Mutex::new(warning) })
+        Ok(Self { models, row, system, warning: Mutex::new(warning), foreign: AtomicBool::new(false) })
     }
 
     /// The same guided by these ControlNets, whose residuals add up.
@@ -129,6 +131,17 @@ impl Studio {
         self.make(executor, None, request, Caller { cancel, tell, keep }).await
     }
 
+    /// What is to be said, once, of a prompt of which a model of few words knows none: unless files add others.
+    fn foreign(&self, request: &Request) -> Option<Message> {
+        let entry = self.models.model.entry()?;
+        let extended = !request.loras.is_empty() || !request.conditioning.embeddings.is_empty();
+        if extended || !entry.knows_none_of(&request.prompt) || self.foreign.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let what = format!("{} knows {}, and no word of this prompt", entry.name, entry.knows.as_ref()?);
+        Some(Message::from(what).remedies([Remedy::Other(Field::Model)]))
+    }
+
     async fn make(
         &self,
         executor: &Executor,
@@ -141,6 +154,9 @@ impl Studio {
         let mut kit = Kit::new(begun, &self.models, executor, (request, &settings), kept, caller)?;
         let warning = self.warning.lock().ok().and_then(|mut warning| warning.take());
         if let Some(warning) = warning {
+            kit.warn(warning);
+        }
+        if let Some(warning) = self.foreign(request) {
             kit.warn(warning);
         }
         self.system.draw(&mut kit).await?;

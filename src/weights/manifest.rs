@@ -85,6 +85,11 @@ pub struct Entry {
     /// What it was made to be drawn with.
     #[serde(default)]
     pub defaults: Defaults,
+    /// What it draws, where that is little.
+    pub knows: Option<String>,
+    /// The words that it was taught to draw that by, in small letters; none where they are too many to tell.
+    #[serde(default)]
+    pub words: Vec<String>,
     /// All that is downloaded.
     #[serde(default, rename = "file")]
     pub files: Vec<File>,
@@ -96,6 +101,13 @@ impl Entry {
         let weights = self.files.iter().filter(|file| file.is_weights()).map(|file| file.bytes);
         let known = || weights.sum::<Option<u64>>().filter(|bytes| *bytes > 0);
         self.size_mb.map(|megabytes| megabytes * 1_000_000).or_else(known)
+    }
+
+    /// Whether it was taught other words than any of this text's.
+    pub fn knows_none_of(&self, text: &str) -> bool {
+        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        let words: Vec<_> = words.map(str::to_lowercase).collect();
+        !self.words.is_empty() && !words.is_empty() && words.iter().all(|word| !self.words.contains(word))
     }
 
     /// Where the file can be downloaded from a hub such as `https://huggingface.co`, for a model that is published.
@@ -158,6 +170,18 @@ mod tests {
             let paths: HashSet<&str> = entry.files.iter().map(|file| file.path.as_str()).collect();
             assert_eq!(paths.len(), entry.files.len(), "{}: a file stands twice", entry.name);
         }
+    }
+
+    #[test]
+    fn a_model_of_few_words_knows_them_in_any_case_and_among_others() {
+        let foreign = |name: &str, text: &str| find(name).unwrap().knows_none_of(text);
+        for text in ["a photo of a cat", "x", "Ein roter Kreis!", "redder"] {
+            assert!(foreign("shapes", text) && !foreign("sd15", text) && !foreign("shapes-ddpm", text), "{text}");
+        }
+        for text in ["", " ", "a RED cat", "(star:1.3), night", "on a background"] {
+            assert!(!foreign("shapes", text), "{text}");
+        }
+        assert!(entries().iter().all(|entry| entry.knows.is_some() != entry.words.is_empty()));
     }
 
     #[test]
