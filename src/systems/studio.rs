@@ -1,5 +1,6 @@
 //! A model opened for making pictures.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,8 +13,10 @@ use super::part::{Models, Part, REFINERS};
 use super::request::Request;
 use super::settings::{Settings, check};
 use super::{Row, System, find};
+use crate::conditioning::Syntax;
 use crate::error::{Field, Message, Remedy, Result};
 use crate::network::Executor;
+use crate::prompt::schedule;
 use crate::weights::{Changes, Model};
 
 /// A model opened with its system: its configurations read and understood.
@@ -23,8 +26,9 @@ pub struct Studio {
     system: Box<dyn System>,
     /// What is to be said when it draws for the first time.
     warning: Mutex<Option<String>>,
-    /// Whether a prompt of no word that the model knows was met.
-    foreign: AtomicBool,
+    /// Whether it was said that a prompt has no word that the model knows, and that it has ways of writing that are
+    /// not read.
+    said: [AtomicBool; 2],
 }
 
 impl Studio {
@@ -37,7 +41,7 @@ impl Studio {
     fn of(models: Models) -> Result<Self> {
         let (row, warning) = find(&models.model);
         let system = (row.open)(&models)?;
-        Ok(Self { models, row, system, warning: Mutex::new(warning), foreign: AtomicBool::new(false) })
+        Ok(Self { models, row, system, warning: Mutex::new(warning), said: Default::default() })
     }
 
     /// The same guided by these ControlNets, whose residuals add up.
@@ -131,11 +135,11 @@ impl Studio {
         self.make(executor, None, request, Caller { cancel, tell, keep }).await
     }
 
-    /// What is to be said, once, of a prompt of which a model of few words knows none: unless files add others.
+    /// What is to be said of a prompt of which a model of few words knows none: unless files add others.
     fn foreign(&self, request: &Request) -> Option<Message> {
         let entry = self.models.model.entry()?;
         let extended = !request.loras.is_empty() || !request.conditioning.embeddings.is_empty();
-        if extended || !entry.knows_none_of(&request.prompt) || self.foreign.swap(true, Ordering::Relaxed) {
+        if extended || !entry.knows_none_of(&request.prompt) {
             return None;
         }
         let what = format!("{} knows {}, and no word of this prompt", entry.name, entry.knows.as_ref()?);
@@ -156,12 +160,23 @@ impl Studio {
         if let Some(warning) = warning {
             kit.warn(warning);
         }
-        if let Some(warning) = self.foreign(request) {
-            kit.warn(warning);
+        for (said, warning) in self.said.iter().zip([self.foreign(request), unread(request)]) {
+            if let Some(warning) = warning.filter(|_| !said.swap(true, Ordering::Relaxed)) {
+                kit.warn(warning);
+            }
         }
         self.system.draw(&mut kit).await?;
         Ok(kit.done())
     }
+}
+
+/// What is to be said of a prompt that is written for more than is read of it.
+fn unread(request: &Request) -> Option<Message> {
+    let texts = [Some(&request.prompt), request.negative.as_ref()].into_iter().flatten();
+    let found: BTreeSet<_> = texts.flat_map(|text| schedule::unread(text)).collect();
+    let is_weighted = request.conditioning.syntax == Syntax::Weighted && !found.is_empty();
+    let found = || found.iter().copied().collect::<Vec<_>>().join(", ");
+    is_weighted.then(|| format!("the prompt has {}, which is read as text", found()).into())
 }
 
 /// A model that keeps its networks in memory, all of them at once. A picture of another size than the last, or with
