@@ -28,6 +28,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a_controlnet_is_told_in_the_picture_and_its_scale_changes_it", a_controlnet_is_told),
     ("checking_a_healthy_model_says_nothing_and_changes_nothing", checking_changes_nothing),
     ("a_prompt_of_words_that_the_model_does_not_know_is_told_once", other_words_are_told_once),
+    ("what_a_prompt_is_written_for_and_is_read_as_text_is_told_once", what_is_text_is_told),
     ("an_empty_prompt_makes_a_picture", an_empty_prompt_makes_a_picture),
     ("a_prompt_of_ten_thousand_characters_makes_a_picture_and_a_warning", a_long_prompt_makes_a_picture),
     ("a_batch_counts_its_seeds_up_in_the_file_names", a_batch_counts_its_seeds_up),
@@ -158,6 +159,18 @@ fn other_words_are_told_once(at: &Path) -> Result<(), Failed> {
     let wanted = "ornstein: shapes knows coloured shapes only, as in \"a large yellow star on a blue background\", and \
                   no word of this prompt; try another --model\n";
     ensure(said == wanted, said)
+}
+
+fn what_is_text_is_told(at: &Path) -> Result<(), Failed> {
+    let lines = "a red AND blue circle\n{red|blue} __ring__\na star AND a ring\n[red|blue] (ring:1.1)\n";
+    std::fs::write(at.join("prompts.txt"), lines)?;
+    let told =
+        |syntax| Ok::<_, Failed>(text(&draw(at, &["--prompts", "prompts.txt", "--prompt-syntax", syntax])?.stderr));
+    let said = told("weighted")?;
+    let line = |what: &str| format!("ornstein: the prompt has {what}, which is read as text\n");
+    ensure(said == line("AND") + &line("__name__, {a|b}"), said)?;
+    let said = told("plain")?;
+    ensure(said.is_empty(), said)
 }
 
 fn an_empty_prompt_makes_a_picture(at: &Path) -> Result<(), Failed> {

@@ -63,15 +63,15 @@ impl Change {
 }
 
 fn text_at(prompt: &str, changes: &[Change], step: usize) -> String {
-    let (mut text, mut rest) = (String::new(), vec![0..prompt.len()]);
-    while let Some(Range { start, end }) = rest.pop() {
+    let (mut text, mut rest) = (String::new(), vec![(0, prompt.len())]);
+    while let Some((start, end)) = rest.pop() {
         let next = changes.partition_point(|change| change.whole.start < start);
         match changes.get(next).filter(|change| change.whole.start < end) {
             None => text += &prompt[start..end],
             Some(change) => {
                 text += &prompt[start..change.whole.start];
-                rest.push(change.whole.end..end);
-                rest.push(change.part_at(step));
+                let part = change.part_at(step);
+                rest.extend([(change.whole.end, end), (part.start, part.end)]);
             }
         }
     }

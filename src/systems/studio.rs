@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use web_time::Instant;
 
@@ -24,11 +24,10 @@ pub struct Studio {
     models: Models,
     row: &'static Row,
     system: Box<dyn System>,
-    /// What is to be said when it draws for the first time.
-    warning: Mutex<Option<String>>,
-    /// Whether it was said that a prompt has no word that the model knows, and that it has ways of writing that are
-    /// not read.
-    said: [AtomicBool; 2],
+    /// What is to be said when it draws.
+    warning: Option<String>,
+    /// All that was said of the model and of prompts: each once.
+    said: Mutex<BTreeSet<String>>,
 }
 
 impl Studio {
@@ -41,7 +40,7 @@ impl Studio {
     fn of(models: Models) -> Result<Self> {
         let (row, warning) = find(&models.model);
         let system = (row.open)(&models)?;
-        Ok(Self { models, row, system, warning: Mutex::new(warning), said: Default::default() })
+        Ok(Self { models, row, system, warning, said: Mutex::default() })
     }
 
     /// The same guided by these ControlNets, whose residuals add up.
@@ -156,12 +155,9 @@ impl Studio {
         let begun = Instant::now();
         let settings = self.settings(request)?;
         let mut kit = Kit::new(begun, &self.models, executor, (request, &settings), kept, caller)?;
-        let warning = self.warning.lock().ok().and_then(|mut warning| warning.take());
-        if let Some(warning) = warning {
-            kit.warn(warning);
-        }
-        for (said, warning) in self.said.iter().zip([self.foreign(request), unread(request)]) {
-            if let Some(warning) = warning.filter(|_| !said.swap(true, Ordering::Relaxed)) {
+        let warnings = [self.warning.clone().map(Message::from), self.foreign(request), unread(request)];
+        for warning in warnings.into_iter().flatten() {
+            if self.said.lock().is_ok_and(|mut said| said.insert(warning.to_string())) {
                 kit.warn(warning);
             }
         }

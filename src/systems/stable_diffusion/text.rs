@@ -170,7 +170,7 @@ impl StableDiffusion {
         }
         if zero {
             clear_first_rows(&mut context, texts.count + more);
-            pooled.as_mut().map(|pooled| clear_first_rows(pooled, texts.count));
+            pooled.iter_mut().for_each(|pooled| clear_first_rows(pooled, texts.count));
         }
         Ok(Conditioning { context, pooled, versions: texts.versions })
     }
