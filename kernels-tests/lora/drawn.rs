@@ -102,9 +102,9 @@ fn a_tag_is_the_option(at: &Path) -> Result<(), Failed> {
     let shown = parameters(at)?;
     ensure(shown.starts_with("red <lora:style v1.2:0.5>\n"), shown)?;
     let weighted = ["--prompt-syntax", "weighted", "--lora-dir", "loras"];
-    let tag = latents(at, &[&["<lora:style v1.2:0.5> x"], &weighted[..]].concat())?;
+    let tag = latents(at, &[&["<lora:style v1.2:0.5> red"], &weighted[..]].concat())?;
     let shown = parameters(at)?;
-    ensure(shown.starts_with("<lora:style v1.2:0.5> x\n"), shown)?;
+    ensure(shown.starts_with("<lora:style v1.2:0.5> red\n"), shown)?;
     ensure(tag == option, "tag and option differ")?;
     let plain = latents(at, &["red"])?;
     ensure(tag != plain, "it changes nothing")?;
@@ -119,7 +119,7 @@ fn a_tag_finds_files_beside_others(at: &Path) -> Result<(), Failed> {
     doubling(at, "b", UNET, VALUES)?;
     let both = latents(at, &["red", "--lora", "a.safetensors", "--lora", "b.safetensors:0.5"])?;
     let syntax = ["--prompt-syntax", "weighted"];
-    let beside = latents(at, &[&["x<lora:b:0.5>", "--lora", "a.safetensors"], &syntax[..]].concat())?;
+    let beside = latents(at, &[&["red<lora:b:0.5>", "--lora", "a.safetensors"], &syntax[..]].concat())?;
     ensure(both == beside, "it is another picture")
 }
 
@@ -128,10 +128,10 @@ fn a_tag_has_two_scales(at: &Path) -> Result<(), Failed> {
     doubling(at, "text", TEXT, FC1)?;
     let weighted = |prompt: &str| latents(at, &[prompt, "--prompt-syntax", "weighted", "--lora-dir", "."]);
     let plain = latents(at, &["red"])?;
-    ensure(weighted("x<lora:unet:1:0>")? == plain, "the UNet is changed")?;
-    ensure(weighted("x<lora:text:te=0:unet=1>")? == plain, "the text encoder is changed")?;
-    ensure(weighted("x<lora:unet:0:1>")? == weighted("x<lora:unet>")?, "the UNet has not its own scale")?;
-    ensure(weighted("x<lora:text:1:0>")? == weighted("x<lora:text>")?, "the text encoder has not its own scale")
+    ensure(weighted("red<lora:unet:1:0>")? == plain, "the UNet is changed")?;
+    ensure(weighted("red<lora:text:te=0:unet=1>")? == plain, "the text encoder is changed")?;
+    ensure(weighted("red<lora:unet:0:1>")? == weighted("red<lora:unet>")?, "the UNet has not its own scale")?;
+    ensure(weighted("red<lora:text:1:0>")? == weighted("red<lora:text>")?, "the text encoder has not its own scale")
 }
 
 fn a_tag_in_a_plain_prompt_is_text(at: &Path) -> Result<(), Failed> {
