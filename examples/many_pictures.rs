@@ -31,7 +31,8 @@ fn main() -> Result<()> {
             let request = Request { prompt: prompt.into(), steps: Some(8), batch: 2, ..Request::default() };
             let mut report = |event: Event| match event {
                 Event::Warning(text) => eprintln!("{text}"),
-                Event::Step(step, all) => eprint!("\r{prompt}: step {step} of {all} "),
+                Event::Step(done, all) => eprint!("\r{prompt}: {done} of {all} steps "),
+                _ => {}
             };
             let mut keep = |made: Made| match made {
                 Made::Latents(_) => Ok(()),

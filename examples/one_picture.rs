@@ -21,7 +21,8 @@ fn main() -> Result<()> {
     let request = Request { prompt: prompt.into(), seed: 7, ..Request::default() };
     let mut report = |event: Event| match event {
         Event::Warning(text) => eprintln!("{text}"),
-        Event::Step(done, all) => eprintln!("step {done} of {all}"),
+        Event::Step(done, all) => eprintln!("{done} of {all} steps"),
+        _ => {}
     };
     let never = AtomicBool::new(false);
     let drawn = pollster::block_on(studio.generate(&device, &request, &never, &mut report))?;

@@ -9,7 +9,7 @@ use linkme::distributed_slice;
 use std::sync::Arc;
 
 use ornstein::caps::Caps;
-use ornstein::error::Message;
+use ornstein::error::{Message, Notice};
 use ornstein::gpu::Gpu;
 use ornstein::gpu::adapter::{Choice, select, without_gl};
 use ornstein::gpu::admission::admit_tuning;
@@ -20,10 +20,12 @@ use ornstein::graph::Graph;
 use ornstein::graph::plan::Storage;
 use ornstein::network::{Executor, IfWrong, Network};
 use ornstein::ops::activation::{Act, Activation};
+use ornstein::ops::add::Add;
 use ornstein::ops::attention::Attention;
 use ornstein::ops::case::round_to;
 use ornstein::ops::product::conv2d::Conv2d;
 use ornstein::ops::product::matmul::MatMul;
+use ornstein::ops::scale::Scale;
 use ornstein::ops::{Case, Kind, Ty};
 use ornstein::tensor::{DType, NoWeights, Tensor};
 
@@ -64,6 +66,7 @@ fn trials() -> Vec<Trial> {
         on_gpu("admission::the_fastest_right_variant_is_found_once".into(), |gpu| {
             pollster::block_on(the_fastest_is_found_once(gpu))
         }),
+        on_gpu("admission::first_checks_are_counted".into(), |_| pollster::block_on(first_checks_are_counted())),
         on_gpu("admission::the_lanes_of_a_range_are_counted".into(), |gpu| {
             pollster::block_on(the_lanes_are_counted(&gpu.caps))
         }),
@@ -163,7 +166,8 @@ async fn the_cpu_takes_over() -> Result<(), Failed> {
     graph.output("y", y);
     let mut said = Vec::new();
     let wanted = graph.wanted();
-    let network = Network::load(&executor, graph, &wanted, NoWeights, &mut |text| said.push(text.to_string())).await?;
+    let mut tell = |notice: Notice<'_>| said.extend(notice.warning().map(Message::to_string));
+    let network = Network::load(&executor, graph, &wanted, NoWeights, &mut tell).await?;
     ensure(network.device_bytes() == 0, "the device was used", &said.join("\n"))?;
     ensure(said.iter().any(|line| line == "unet runs on the CPU"), "nothing tells of the CPU", &said.join("\n"))
 }
@@ -189,9 +193,10 @@ async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
         let gpu = Gpu::open(adapter, Sources::with_folder(&folder)?, &mut |_| ()).await?;
         let executor = Executor::Gpu(gpu, act, IfWrong::UseCpu);
         let mut said = Vec::new();
-        let mut tell = |text: &Message| said.push(text.to_string());
-        let mut network = Network::load(&executor, graph.clone(), &[], NoWeights, &mut tell).await?;
-        let found = network.run(&[], &mut tell).await?.remove("output").ok_or("there is no output")?;
+        let mut warn = |text: &Message| said.push(text.to_string());
+        let tell = &mut |notice: Notice<'_>| notice.warning().into_iter().for_each(&mut warn);
+        let mut network = Network::load(&executor, graph.clone(), &[], NoWeights, tell).await?;
+        let found = network.run(&[], &mut warn).await?.remove("output").ok_or("there is no output")?;
         let said = said.into_iter().filter(|line| !line.starts_with("checking")).collect::<Vec<_>>();
         ensure(network.device_bytes() > 0, "the device was not used", &said.join("\n"))?;
         ensure(said.len() <= usize::from(lowers), "there are more warnings", &said.join("\n"))?;
@@ -263,6 +268,37 @@ async fn the_fastest_is_found_once(gpu: &Arc<Gpu>) -> Result<(), Failed> {
     ensure(tuned(gpu) == found, "it was measured again", "")
 }
 
+/// Each with its number of all and its op, and only the first time.
+async fn first_checks_are_counted() -> Result<(), Failed> {
+    let at = tempfile::tempdir()?;
+    let adapters = without_gl().await;
+    let adapter = select(&Choice::from(adapter().as_str()), &adapters)?.ok_or("no adapter")?;
+    let folder = plant(at.path(), &[])?;
+    // Right kernels with a text that no run before this has left a verdict on.
+    for file in ["scale.wgsl", "add.wgsl"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders").join(file);
+        std::fs::write(folder.join(file), format!("{}// {}\n", std::fs::read_to_string(path)?, at.path().display()))?;
+    }
+    let gpu = Gpu::open(adapter, Sources::with_folder(&folder)?, &mut |_| ()).await?;
+    let mut graph = Graph::new("sums");
+    let x = graph.input("x", Kind::Act, [1, 4, 4, 8]);
+    let once = graph.node("once", Add, &[x, x])?;
+    let twice = graph.node("twice", Add, &[once, x])?;
+    let scaled = graph.node("scaled", Scale { factor: 2.0 }, &[twice])?;
+    graph.output("y", scaled);
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let tell = &mut |notice: Notice<'_>| {
+            if let Notice::Checking(kernel) = notice {
+                seen.push((kernel.nth, kernel.all, kernel.op.to_string()));
+            }
+        };
+        admit_tuning(&gpu, &graph, Storage { act: DType::F32, weight: DType::F32 }, false, tell).await?;
+    }
+    let wanted = [(1, 2, "add".to_string()), (2, 2, "scale".to_string())];
+    ensure(seen == wanted, "checks are not counted", &format!("{seen:?}"))
+}
+
 /// The tests' adapter, opened as if its driver told a range: so many lanes, or twice or half as many. What is found
 /// there is kept apart by `what`.
 async fn with_a_range(lanes: u32, what: &str) -> Result<Arc<Gpu>, Failed> {
@@ -295,7 +331,8 @@ async fn a_wrong_count_is_found() -> Result<(), Failed> {
     graph.output("y", y);
     // Every variant is tried where variants are timed.
     let mut said = Vec::new();
-    admit_tuning(&gpu, &graph, storage, true, &mut |text| said.push(text.to_string())).await?;
+    let mut tell = |notice: Notice<'_>| said.extend(notice.warning().map(Message::to_string));
+    admit_tuning(&gpu, &graph, storage, true, &mut tell).await?;
     let told = said.iter().any(|line| line.contains("attention coop") && line.contains("is wrong"));
     let known = Verdicts::load(&gpu.caps);
     let kept = known.kernels.iter().any(|(kernel, why)| kernel.starts_with("attention coop") && why.is_some());

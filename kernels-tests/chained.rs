@@ -14,7 +14,7 @@ use ornstein::systems::{Event, Pictures, Request, Studio};
 use ornstein::tensor::DType;
 use ornstein::weights::Model;
 
-use crate::support::{ensure, on_gpu};
+use crate::support::{ensure, on_gpu, test};
 
 /// One without memory, two that draw noise, and those that remember outputs, latents, or both.
 const SAMPLERS: [&str; 8] = ["ddim", "euler-a", "dpm++2m-sde", "dpm++2m", "heun", "pndm", "lms", "unipc"];
@@ -30,6 +30,7 @@ fn trials() -> Vec<Trial> {
         .into();
     trials.extend([
         on_gpu("chained::every_step_is_told_once_and_in_order".into(), steps_are_told),
+        test("chained::what_is_done_is_told_in_order", what_is_done_is_told),
         on_gpu("chained::a_cancelled_run_stops_between_two_steps".into(), cancelled),
     ]);
     trials
@@ -78,15 +79,38 @@ fn same(gpu: &Arc<Gpu>, sampler: &str) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Steps, not what a sampler evaluates for them.
 fn steps_are_told(gpu: &Arc<Gpu>) -> Result<(), Failed> {
+    for sampler in ["ddim", "pndm", "heun"] {
+        let mut told = Vec::new();
+        let tell = &mut |event: Event<'_>| {
+            if let Event::Step(done, of) = event {
+                told.push((done, of));
+            }
+        };
+        draw(&f32_on(gpu), (sampler, 4.0, false), &AtomicBool::new(false), tell)?;
+        ensure(told == (0..=STEPS).map(|done| (done, STEPS)).collect::<Vec<_>>(), format!("{sampler}: {told:?}"))?;
+    }
+    Ok(())
+}
+
+fn what_is_done_is_told() -> Result<(), Failed> {
     let mut told = Vec::new();
     let tell = &mut |event: Event<'_>| {
-        if let Event::Step(done, of) = event {
-            told.push((done, of));
-        }
+        told.push(match event {
+            Event::Loading(what) => format!("loading the {what}"),
+            Event::Step(done, all) => format!("{done} of {all}"),
+            Event::Decoding(nth, all) => format!("decoding {nth} of {all}"),
+            Event::Warning(_) | Event::Checking(_) => "something else".into(),
+        });
     };
-    draw(&f32_on(gpu), ("ddim", 4.0, false), &AtomicBool::new(false), tell)?;
-    ensure(told == (1..=STEPS).map(|done| (done, STEPS)).collect::<Vec<_>>(), format!("{told:?}"))
+    draw(&Executor::Cpu, ("heun", 4.0, false), &AtomicBool::new(false), tell)?;
+    let loaded = ["text encoder", "UNet's part for prompts", "UNet's part for times", "UNet"];
+    let loading = |what| format!("loading the {what}");
+    let steps = (0..=STEPS).map(|done| format!("{done} of {STEPS}"));
+    let decoding = ["loading the VAE's decoder", "decoding 1 of 2", "decoding 2 of 2"].map(String::from);
+    let wanted: Vec<_> = loaded.into_iter().map(loading).chain(steps).chain(decoding).collect();
+    ensure(told == wanted, told.join(", "))
 }
 
 fn cancelled(gpu: &Arc<Gpu>) -> Result<(), Failed> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
+use ornstein::error::Notice;
 use ornstein::gpu::Gpu;
 use ornstein::gpu::adapter::{Choice, select, without_gl};
 use ornstein::gpu::admission::admit_tuning;
@@ -70,7 +71,8 @@ async fn admit(role: &str) -> Result<&'static str, Failed> {
     let choice = std::env::var(ADAPTER).unwrap_or_else(|_| "0".into());
     let adapter = select(&Choice::from(choice.as_str()), &adapters)?.ok_or("no adapter")?;
     let gpu = Gpu::open(adapter, Sources::default(), &mut |text| println!("{text}")).await?;
-    let mut tell = |text: &str| {
+    let mut tell = |notice: Notice<'_>| {
+        let Some(text) = notice.warning() else { return };
         println!("{text}");
         match role {
             // From another thread, as this one goes on to compile.

@@ -54,7 +54,12 @@ fn entry() -> Entry {
         repository: Some("owner/small".into()),
         folder: None,
         revision: Some("v1".into()),
+        licence: None,
+        size_mb: None,
+        memory_mib: None,
         defaults: Defaults::default(),
+        knows: None,
+        words: Vec::new(),
         files: vec![file],
     }
 }

@@ -20,6 +20,7 @@ mod latent_diffusion;
 mod layout;
 mod loaded;
 mod lora;
+mod manifest;
 mod memory;
 mod models;
 mod mutated;

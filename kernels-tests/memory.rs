@@ -103,7 +103,7 @@ fn decoded_part_by_part() -> Result<(), Failed> {
     };
     pollster::block_on(pipeline.generate_each(&executor, &request(6), &AtomicBool::new(false), tell, keep))?;
     let events: Vec<String> = events.into_inner()?;
-    let first = ["step 1 of 2", "picture 0", "picture 1", "picture 2"];
-    let second = ["step 2 of 2", "latents of 6", "picture 3", "picture 4", "picture 5"];
+    let first = ["step 0 of 2", "step 1 of 2", "picture 0", "picture 1", "picture 2"];
+    let second = ["step 1 of 2", "step 2 of 2", "latents of 6", "picture 3", "picture 4", "picture 5"];
     ensure(events == [&first[..], &second[..]].concat(), events.join(", "))
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
@@ -11,12 +12,13 @@ use ornstein::network::Executor;
 use ornstein::prompt::{Segment, parse};
 use ornstein::systems::stable_diffusion::variant::{SD, SDXL, Variant};
 use ornstein::systems::stable_diffusion::{Conditioning, StableDiffusion};
-use ornstein::systems::{Models, Request};
+use ornstein::systems::{Models, Request, Studio};
+use ornstein::tensor::Tensor;
 use ornstein::weights::{Model, read_tensors};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::networks::{NETWORK, data, on_each_executor, within};
+use crate::networks::{NETWORK, PICTURE, data, on_each_executor, within};
 use crate::support::test;
 
 #[derive(Debug, Deserialize)]
@@ -39,6 +41,8 @@ fn trials() -> Vec<Trial> {
         let case = Arc::new(case);
         trials.extend(on_each_executor(&name, move |executor, kind| case.check(index, executor, NETWORK[kind])));
     }
+    trials.extend(on_each_executor("prompts::edited", |executor, kind| edited(executor, PICTURE[kind])));
+    trials.push(test("prompts::both_encoders_have_every_version", both_encoders_have_every_version));
     trials.push(test("prompts::an_embedding_for_another_model_is_refused", an_embedding_for_another_model_is_refused));
     trials.push(test("prompts::random_prompts_are_taken_apart_alike", random_prompts_are_taken_apart_alike));
     trials.push(test("prompts::an_embedding_twice_is_refused", an_embedding_twice_is_refused));
@@ -95,6 +99,35 @@ fn encode(model: &str, texts: &[&str], options: &Options, executor: &Executor) -
     Ok(pollster::block_on(StableDiffusion::open(&models, variant)?.encode(&models, executor, &request))?)
 }
 
+/// Prompts that change from step to step draw what diffusers does with other embeddings from step to step.
+fn edited(executor: &Executor, limit: f64) -> Result<(), Failed> {
+    let request = Request {
+        prompt: "[a red circle:a blue square on [white|black]:1]".into(),
+        negative: Some("[yellow::.5]".into()),
+        conditioning: Options { syntax: Syntax::Weighted, ..Options::default() },
+        steps: Some(6),
+        seed: 5,
+        batch: 2,
+        ..Request::default()
+    };
+    let studio = Studio::open(Model::builtin())?;
+    let drawn = pollster::block_on(studio.generate(executor, &request, &AtomicBool::new(false), &mut |_| {}))?;
+    let wanted = read_tensors(&data("prompts/edited.safetensors"))?;
+    within("latents", &drawn.latents, &wanted["latents"].1, limit)?;
+    let told = drawn.pictures[0].parameters.as_deref().unwrap_or_default();
+    if told.starts_with(&request.prompt) { Ok(()) } else { Err(told.into()) }
+}
+
+fn both_encoders_have_every_version() -> Result<(), Failed> {
+    let options = Options { syntax: Syntax::Weighted, ..Options::default() };
+    let encoded = |prompt: &str| encode("sdxl", &["small", prompt], &options, &Executor::Cpu);
+    let (both, versions) = (encoded("a [cat:dog:.5]")?, [encoded("a cat")?, encoded("a dog")?]);
+    let join = |tensors: Vec<&Tensor>| tensors.iter().flat_map(|tensor| tensor.data.clone()).collect::<Vec<_>>();
+    let same = both.context.data == join(versions.iter().map(|version| &version.context).collect())
+        && both.pooled.map(|tensor| tensor.data) == Some(join(versions.iter().flat_map(|v| &v.pooled).collect()));
+    if same && both.versions.last() == Some(&1) { Ok(()) } else { Err("a version is another's".into()) }
+}
+
 /// Adds what a UNet is conditioned by, which itself is never loaded.
 fn with_unet(at: &Path, variant: &Variant, width: usize) -> Result<Model, Failed> {
     let case = data("cases").join(if variant.pooled { "sdxl" } else { "sd1" });
@@ -136,7 +169,7 @@ fn an_embedding_for_another_model_is_refused() -> Result<(), Failed> {
     encode("sd", &["xl-style"], &options, &Executor::Cpu)?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("wide.safetensors");
-    ornstein::weights::write_tensors(&path, &[("emb_params", &ornstein::tensor::Tensor::zeros([1, 768]))])?;
+    ornstein::weights::write_tensors(&path, &[("emb_params", &Tensor::zeros([1, 768]))])?;
     let options = Options { embeddings: vec![Embedding::read(&path)?], ..Options::default() };
     let Err(error) = encode("sd", &["x"], &options, &Executor::Cpu) else { return Err("it was not refused".into()) };
     let said = format!("{error:?}");

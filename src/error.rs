@@ -17,6 +17,39 @@ pub type Warn<'a> = dyn FnMut(&Message) + Send + 'a;
 /// Is told, in one line, what is being done or was found.
 pub type Tell<'a> = dyn FnMut(&str) + Send + 'a;
 
+/// What is said while a network is put where it runs.
+#[derive(Debug, Clone, Copy)]
+pub enum Notice<'a> {
+    /// What a user should know.
+    Warning(&'a Message),
+    /// The device is shown the cases of a kernel that it has not run before.
+    Checking(Checking<'a>),
+}
+
+impl<'a> Notice<'a> {
+    /// What a user should know, where nobody watches the rest.
+    pub fn warning(self) -> Option<&'a Message> {
+        match self {
+            Self::Warning(text) => Some(text),
+            Self::Checking(_) => None,
+        }
+    }
+}
+
+/// A kernel that is being checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checking<'a> {
+    /// Its number among those of its network, from 1.
+    pub nth: usize,
+    /// How many of the network are checked, as far as is known now: a wrong one is followed by another.
+    pub all: usize,
+    /// Its op.
+    pub op: &'a str,
+}
+
+/// Is told what is said while a network is put where it runs.
+pub type Notify<'a> = dyn FnMut(Notice<'_>) + Send + 'a;
+
 /// What may fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

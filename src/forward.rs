@@ -1,7 +1,7 @@
 //! One forward pass of one network on given tensors, in PyTorch's shapes and under diffusers' names.
 
 use crate::components::{Component, Components};
-use crate::error::{Result, Warn};
+use crate::error::{Notice, Result, Warn};
 use crate::graph::Graph;
 pub use crate::models::ports::Tensors;
 use crate::models::ports::bind;
@@ -51,7 +51,8 @@ pub async fn forward(
     let Component { folder, config } = component;
     let Prepared { graph, wanted, inputs, given } = Prepared::new(component, way, inputs)?;
     let weights = changes.merged(folder, model.weights(folder)?);
-    let mut network = Network::load(executor, graph, &wanted, weights, tell).await?;
+    let warn = &mut |notice: Notice<'_>| notice.warning().into_iter().for_each(&mut *tell);
+    let mut network = Network::load(executor, graph, &wanted, weights, warn).await?;
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
     let outputs = network.run(&inputs, tell).await?.into_iter().collect();
     let outputs = config.finish(way, &given, outputs)?;

@@ -5,7 +5,7 @@ mod section;
 
 use std::sync::Arc;
 
-use crate::error::{Error, Field, Remedy, Result, Warn};
+use crate::error::{Error, Field, Notice, Notify, Remedy, Result, Warn};
 use crate::gpu::adapter::{Adapter, Choice, adapters, hardware, select, without_gl};
 use crate::gpu::shader::Sources;
 use crate::gpu::{Gpu, Session};
@@ -150,7 +150,7 @@ impl Network {
         graph: Graph,
         wanted: &[(String, Shape)],
         weights: impl Weights + 'static,
-        tell: &mut Warn<'_>,
+        tell: &mut Notify<'_>,
     ) -> Result<Self> {
         check(&weights, wanted)?;
         let graph = match executor {
@@ -262,6 +262,7 @@ impl Network {
             after => format!("it and the {after} nodes after it run"),
         };
         tell(&format!("{name}: its output overflows f16; {runs} in f32 from here on").into());
+        let tell = &mut |notice: Notice<'_>| notice.warning().into_iter().for_each(&mut *tell);
         // What is loaded now goes first, so that the memory holds the weights once.
         self.sections.clear();
         let weights = &*self.weights;

@@ -10,7 +10,7 @@
 //!
 //! Nothing is an error: a bracket that closes nothing is a sign like others, one that is not closed reaches to the
 //! end. `BREAK` inside brackets breaks as it does outside, where the web UI takes it for a word of a negative weight.
-//! Prompt editing (`[from:to:when]`) and `AND` are not read: their signs are what this table says.
+//! What changes from step to step is [`schedule`]'s, before this; `AND` is a word like others.
 //!
 //! Source: the web UI's wiki, "Attention/emphasis"; behaviour of its version 1.10.
 //!
@@ -19,6 +19,7 @@
 mod brackets;
 pub mod chunks;
 pub mod loras;
+pub mod schedule;
 
 use brackets::{Bracket, Brackets, Product, product};
 

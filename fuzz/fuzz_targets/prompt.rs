@@ -1,9 +1,9 @@
-//! A prompt: its weights, its breaks, and the LoRA files that it names.
+//! A prompt: what it says from step to step, its weights, its breaks, and the LoRA files that it names.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use ornstein::prompt::chunks::{Special, Tokens, divide};
-use ornstein::prompt::{Segment, loras, parse};
+use ornstein::prompt::{Segment, loras, parse, schedule};
 
 const POSITIONS: usize = 10;
 
@@ -12,6 +12,9 @@ fuzz_target!(|text: &str| {
         assert_eq!(loras::has_tags(text), !tags.is_empty());
         assert!(rest.len() <= text.len());
     }
+    let schedule = schedule::schedule(text, 20);
+    assert!(schedule.is_sorted_by(|(a, _), (b, _)| a < b) && schedule.last().is_some_and(|(end, _)| *end == 20));
+    schedule::unread(text);
     let parts = parse(text);
     assert!(!parts.is_empty());
     // Every byte a token; those of a word that begins with `&` belong together, as an embedding's vectors do.

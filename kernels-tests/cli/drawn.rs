@@ -27,6 +27,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("a_tiny_autoencoder_decodes_the_same_latents", a_tiny_autoencoder_decodes_the_same_latents),
     ("a_controlnet_is_told_in_the_picture_and_its_scale_changes_it", a_controlnet_is_told),
     ("checking_a_healthy_model_says_nothing_and_changes_nothing", checking_changes_nothing),
+    ("a_prompt_of_words_that_the_model_does_not_know_is_told_once", other_words_are_told_once),
+    ("what_a_prompt_is_written_for_and_is_read_as_text_is_told_once", what_is_text_is_told),
     ("an_empty_prompt_makes_a_picture", an_empty_prompt_makes_a_picture),
     ("a_prompt_of_ten_thousand_characters_makes_a_picture_and_a_warning", a_long_prompt_makes_a_picture),
     ("a_batch_counts_its_seeds_up_in_the_file_names", a_batch_counts_its_seeds_up),
@@ -38,7 +40,7 @@ const CHECKS: &[(&str, Check)] = &[
 #[cfg(unix)]
 fn a_picture_on_dev_stdout_is_alone(at: &Path) -> Result<(), Failed> {
     let file = std::fs::File::create(at.join("x.png"))?;
-    let arguments = ["generate", "x", "--steps", "1", "--device", "cpu", "--output", "/dev/stdout"];
+    let arguments = ["generate", "red", "--steps", "1", "--device", "cpu", "--output", "/dev/stdout"];
     let status = Command::new(env!("CARGO_BIN_EXE_ornstein")).args(arguments).stdout(file).status()?;
     ensure(status.success(), "failed")?;
     ornstein::image::decode("x.png", &std::fs::read(at.join("x.png"))?)?;
@@ -69,20 +71,20 @@ fn other_programs_habits(at: &Path) -> Result<(), Failed> {
     }
     let mut pictures = Vec::new();
     for (sampler, told) in [("DPM++ 2M", "Sampler: DPM++ 2M, CFG"), ("DPM++ 2M Karras", "2M, Schedule type: Karras,")] {
-        draw(at, &["x", "--seed", "5", "--sampler", sampler, "-o", "a.png"])?;
+        draw(at, &["red", "--seed", "5", "--sampler", sampler, "-o", "a.png"])?;
         let picture = decode("a.png", &std::fs::read(at.join("a.png"))?)?;
         ensure(picture.parameters.as_ref().is_some_and(|text| text.contains(told)), format!("{picture:?}"))?;
         pictures.push(picture.rgb);
     }
     ensure(pictures[0] != pictures[1], "Karras' sigmas make the same picture")?;
-    let random = || draw(at, &["x", "--seed", "-1", "--json"]);
+    let random = || draw(at, &["red", "--seed", "-1", "--json"]);
     ensure(random()?.stdout != random()?.stdout, "seed -1 is not a random one")
 }
 
 fn another_generator_is_told(at: &Path) -> Result<(), Failed> {
     let mut latents = Vec::new();
     for (rng, name) in [("cpu", "RNG: CPU"), ("cuda", "RNG: NV")] {
-        draw(at, &["x", "--seed", "5", "--rng", rng, "-o", "a.png", "--save-latents", "latents.safetensors"])?;
+        draw(at, &["red", "--seed", "5", "--rng", rng, "-o", "a.png", "--save-latents", "latents.safetensors"])?;
         let picture = decode("a.png", &std::fs::read(at.join("a.png"))?)?;
         let parameters = picture.parameters.unwrap_or_default();
         ensure(parameters.contains(name), parameters)?;
@@ -102,7 +104,7 @@ fn a_controlnet_is_told(at: &Path) -> Result<(), Failed> {
     write_for_the_built_in_model(&at.join("guide"))?;
     write_picture(&at.join("p.png"))?;
     let guided = |scale| {
-        let arguments = ["x", "--control", "guide", "--control-image", "p.png", "--control-scale", scale];
+        let arguments = ["red", "--control", "guide", "--control-image", "p.png", "--control-scale", scale];
         latents(at, &[&arguments[..], &["--control-end", "0.5"]].concat())
     };
     let ((strong, said), (weak, _)) = (guided("0.75")?, guided("0.25")?);
@@ -135,7 +137,7 @@ fn an_embedding_is_used_where_its_name_stands(at: &Path) -> Result<(), Failed> {
 fn a_tiny_autoencoder_decodes_the_same_latents(at: &Path) -> Result<(), Failed> {
     let vae = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/cases/taesd/vae");
     let draw = |extra: &[&str]| {
-        let latents = latents(at, &[&["x"], extra].concat())?.0;
+        let latents = latents(at, &[&["red"], extra].concat())?.0;
         Ok::<_, Failed>((latents, decode("a.png", &std::fs::read(at.join("a.png"))?)?))
     };
     let (own, tiny) = (draw(&[])?, draw(&["--vae", &vae.display().to_string()])?);
@@ -145,10 +147,30 @@ fn a_tiny_autoencoder_decodes_the_same_latents(at: &Path) -> Result<(), Failed> 
 }
 
 fn checking_changes_nothing(at: &Path) -> Result<(), Failed> {
-    draw(at, &["x", "--seed", "1", "-o", "plain.png"])?;
-    let output = draw(at, &["x", "--seed", "1", "-o", "checked.png", "--check"])?;
+    draw(at, &["red", "--seed", "1", "-o", "plain.png"])?;
+    let output = draw(at, &["red", "--seed", "1", "-o", "checked.png", "--check"])?;
     ensure(output.stderr.is_empty(), text(&output.stderr))?;
     ensure(std::fs::read(at.join("plain.png"))? == std::fs::read(at.join("checked.png"))?, "the picture changed")
+}
+
+fn other_words_are_told_once(at: &Path) -> Result<(), Failed> {
+    std::fs::write(at.join("prompts.txt"), "a RED dog\na photo of a cat\na mouse\n")?;
+    let said = text(&draw(at, &["--prompts", "prompts.txt"])?.stderr);
+    let wanted = "ornstein: shapes knows coloured shapes only, as in \"a large yellow star on a blue background\", and \
+                  no word of this prompt; try another --model\n";
+    ensure(said == wanted, said)
+}
+
+fn what_is_text_is_told(at: &Path) -> Result<(), Failed> {
+    let lines = "a red AND blue circle\n{red|blue} __ring__\na star AND a ring\n[red|blue] (ring:1.1)\n";
+    std::fs::write(at.join("prompts.txt"), lines)?;
+    let told =
+        |syntax| Ok::<_, Failed>(text(&draw(at, &["--prompts", "prompts.txt", "--prompt-syntax", syntax])?.stderr));
+    let said = told("weighted")?;
+    let line = |what: &str| format!("ornstein: the prompt has {what}, which is read as text\n");
+    ensure(said == line("AND") + &line("__name__, {a|b}"), said)?;
+    let said = told("plain")?;
+    ensure(said.is_empty(), said)
 }
 
 fn an_empty_prompt_makes_a_picture(at: &Path) -> Result<(), Failed> {
@@ -181,7 +203,7 @@ fn a_picture_on_stdout_is_a_png(at: &Path) -> Result<(), Failed> {
 }
 
 fn saved_latents_start_another_run(at: &Path) -> Result<(), Failed> {
-    draw(at, &["x", "--seed", "1", "--save-latents", "one.safetensors"])?;
-    draw(at, &["x", "--seed", "1", "--init-latents", "one.safetensors", "-o", "next.png"])?;
+    draw(at, &["red", "--seed", "1", "--save-latents", "one.safetensors"])?;
+    draw(at, &["red", "--seed", "1", "--init-latents", "one.safetensors", "-o", "next.png"])?;
     ensure(at.join("next.png").exists(), "there is no picture")
 }

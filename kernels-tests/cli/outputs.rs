@@ -33,7 +33,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("names_are_bytes", linux::names_are_bytes),
 ];
 
-const DRAW: &[&str] = &["generate", "x", "--device", "cpu", "--steps", "1", "--seed", "1"];
+const DRAW: &[&str] = &["generate", "red", "--device", "cpu", "--steps", "1", "--seed", "1"];
 
 fn write_latents(path: &Path) -> Result<(), Failed> {
     Ok(write_tensors(path, &[("latents", &Tensor::zeros([1, 4, 16, 16]))])?)
@@ -102,19 +102,19 @@ mod unix {
         }
         let text: &[&[&str]] = &[
             &["generate", "--prompts", "/dev/zero"],
-            &["generate", "x", "--vae", "folder"],
-            &["generate", "x", "--shaders", "folder"],
+            &["generate", "red", "--vae", "folder"],
+            &["generate", "red", "--shaders", "folder"],
             &["schedule", "--sampler", "ddim", "--steps", "5", "--config", "/dev/urandom"],
             &["tokenize", "x", "--tokenizer", "folder"],
             &["bench", "add", "--device", "cpu", "--compare", "/dev/zero"],
             &["models", "inspect", "folder"],
         ];
         let data: &[&[&str]] = &[
-            &["generate", "x", "--init-latents", "/dev/zero"],
-            &["generate", "x", "--lora", "/dev/zero:0.5"],
-            &["generate", "x", "--embedding", "/dev/urandom"],
-            &["generate", "x", "--control", "folder", "--control-image", "/dev/zero"],
-            &["generate", "x", "--model", "/dev/zero"],
+            &["generate", "red", "--init-latents", "/dev/zero"],
+            &["generate", "red", "--lora", "/dev/zero:0.5"],
+            &["generate", "red", "--embedding", "/dev/urandom"],
+            &["generate", "red", "--control", "folder", "--control-image", "/dev/zero"],
+            &["generate", "red", "--model", "/dev/zero"],
             &["forward", "unet", "--inputs", "/dev/zero", "--outputs", "a"],
         ];
         text.iter().try_for_each(|arguments| refused(at, arguments, 1, &["holds more than 64 MiB"]))?;
@@ -139,7 +139,7 @@ mod unix {
         succeed(&["schedule", "--sampler", "ddim", "--steps", "5", "--config", "fifo"], b"{}".to_vec())?;
         write_latents(&at.join("z.safetensors"))?;
         let latents = std::fs::read(at.join("z.safetensors"))?;
-        succeed(&[&drawing[..], &["x", "--init-latents", "fifo"]].concat(), latents)
+        succeed(&[&drawing[..], &["red", "--init-latents", "fifo"]].concat(), latents)
     }
 
     /// A copy of the model with a link in it.
@@ -234,12 +234,12 @@ mod linux {
         let drawing: &[&str] = &["generate", "--device", "cpu", "--steps", "1", "--seed", "1"];
         let with = |arguments: &[&'static str]| [drawing, arguments].concat();
         let commands = [
-            (with(&["x", "-o", "a@.png", "--save-latents", "l@.safetensors"]), &["a@.png", "l@.safetensors"][..]),
-            (with(&["x", "--json", "-b", "2", "-o", "b@.png"]), &["b@-1.png", "b@-2.png"]),
+            (with(&["red", "-o", "a@.png", "--save-latents", "l@.safetensors"]), &["a@.png", "l@.safetensors"][..]),
+            (with(&["red", "--json", "-b", "2", "-o", "b@.png"]), &["b@-1.png", "b@-2.png"]),
             (with(&["--prompts", "t@.txt", "-o", "t@.png"]), &["t@-1-1.png", "t@-2-1.png"]),
-            (with(&["x", "-m", "m@", "--vae", "v@", "--init-latents", "z@.safetensors", "-o", "c.png"]), &["c.png"]),
-            (with(&["x", "--control", "guide@", "--control-image", "p@.png", "-o", "d.png"]), &["d.png"]),
-            (with(&["x", "--embedding", "e@.safetensors", "-o", "e.png"]), &["e.png"]),
+            (with(&["red", "-m", "m@", "--vae", "v@", "--init-latents", "z@.safetensors", "-o", "c.png"]), &["c.png"]),
+            (with(&["red", "--control", "guide@", "--control-image", "p@.png", "-o", "d.png"]), &["d.png"]),
+            (with(&["red", "--embedding", "e@.safetensors", "-o", "e.png"]), &["e.png"]),
             (
                 vec!["forward", "vae-decoder", "--device", "cpu", "-m", "m@", "--inputs", "i@", "--outputs", "o@"],
                 &["o@"],
@@ -261,7 +261,7 @@ mod linux {
                 ensure(path(name).exists(), format!("{arguments:?} writes no {name}: {:?}", files(at)?))?;
             }
         }
-        let output = super::super::command(at, &[]).args(["generate", "x", "--lora"]).arg(odd("l@:0.5")).output()?;
+        let output = super::super::command(at, &[]).args(["generate", "red", "--lora"]).arg(odd("l@:0.5")).output()?;
         ensure(text(&output.stderr).contains("l\u{fffd}: no such file"), text(&output.stderr))
     }
 }

@@ -18,7 +18,7 @@ fn trials() -> Vec<Trial> {
 
 const CHECKS: &[(&str, Check)] = &[
     ("an_unknown_sampler_is_refused_with_the_list", |at| {
-        refused(at, &["generate", "x", "--sampler", "nonsense"], 2, &["nonsense", "euler"])
+        refused(at, &["generate", "red", "--sampler", "nonsense"], 2, &["nonsense", "euler"])
     }),
     ("an_unknown_op_is_refused_with_the_list", |at| {
         refused(at, &["validate", "nonsense"], 2, &["nonsense", "matmul, matmul_geglu"])
@@ -42,53 +42,53 @@ const CHECKS: &[(&str, Check)] = &[
         std::fs::write(at.join("prompts.txt"), "# nothing\n\n")?;
         refused(at, &["generate", "--prompts", "prompts.txt"], 1, &["prompts.txt: holds no prompt"])
     }),
-    ("zero_steps_are_refused", |at| refused(at, &["generate", "x", "--steps", "0"], 2, &["steps"])),
+    ("zero_steps_are_refused", |at| refused(at, &["generate", "red", "--steps", "0"], 2, &["steps"])),
     ("a_width_off_the_grid_is_refused_with_the_nearest", |at| {
-        refused(at, &["generate", "x", "--width", "63"], 2, &["--width 63", "multiple of 4", "64"])
+        refused(at, &["generate", "red", "--width", "63"], 2, &["--width 63", "multiple of 4", "64"])
     }),
-    ("a_width_of_zero_is_refused", |at| refused(at, &["generate", "x", "--width", "0"], 2, &["--width 0"])),
-    ("an_empty_batch_is_refused", |at| refused(at, &["generate", "x", "--batch", "0"], 2, &["--batch"])),
+    ("a_width_of_zero_is_refused", |at| refused(at, &["generate", "red", "--width", "0"], 2, &["--width 0"])),
+    ("an_empty_batch_is_refused", |at| refused(at, &["generate", "red", "--batch", "0"], 2, &["--batch"])),
     ("guidance_that_is_no_number_is_refused", |at| {
-        refused(at, &["generate", "x", "--guidance", "nan"], 2, &["--guidance"])
+        refused(at, &["generate", "red", "--guidance", "nan"], 2, &["--guidance"])
     }),
     ("a_spacing_is_refused_by_samplers_without_one", |at| {
-        refused(at, &["generate", "x", "--sampler", "lcm", "--spacing", "trailing"], 2, &["--spacing", "lcm"])
+        refused(at, &["generate", "red", "--sampler", "lcm", "--spacing", "trailing"], 2, &["--spacing", "lcm"])
     }),
     ("an_unknown_spacing_is_refused_with_the_known", |at| {
-        refused(at, &["generate", "x", "--spacing", "even"], 2, &["even", "leading, trailing, linspace"])
+        refused(at, &["generate", "red", "--spacing", "even"], 2, &["even", "leading, trailing, linspace"])
     }),
     ("an_eta_is_refused_by_samplers_without_one", |at| {
-        refused(at, &["generate", "x", "--sampler", "euler", "--eta", "0.5"], 2, &["--eta", "ddim and tcd"])
+        refused(at, &["generate", "red", "--sampler", "euler", "--eta", "0.5"], 2, &["--eta", "ddim and tcd"])
     }),
     ("sizes_beyond_any_machine_are_refused", sizes_beyond_any_machine_are_refused),
     ("a_picture_larger_than_the_memory_is_refused", |at| {
         let size = ["--width", "131072", "--height", "131072"];
-        refused(at, &[&["generate", "x", "--device", "cpu"], &size[..]].concat(), 1, &["memory", "--width"])
+        refused(at, &[&["generate", "red", "--device", "cpu"], &size[..]].concat(), 1, &["memory", "--width"])
     }),
-    ("wrong_usage_is_one_line", |at| refused(at, &["generate", "x", "--dtype", "f8"], 2, &["f8", "f16", "--help"])),
+    ("wrong_usage_is_one_line", |at| refused(at, &["generate", "red", "--dtype", "f8"], 2, &["f8", "f16", "--help"])),
     ("latents_and_picture_in_one_file_are_refused", |at| {
-        refused(at, &["generate", "x", "--output", "a.png", "--save-latents", "a.png"], 2, &["--save-latents"])
+        refused(at, &["generate", "red", "--output", "a.png", "--save-latents", "a.png"], 2, &["--save-latents"])
     }),
-    ("an_empty_device_name_fits_none", |at| refused(at, &["generate", "x", "--device", ""], 1, &["--device"])),
+    ("an_empty_device_name_fits_none", |at| refused(at, &["generate", "red", "--device", ""], 1, &["--device"])),
     ("a_missing_model_folder_is_named", |at| {
-        refused(at, &["generate", "x", "--model", "no/such/model"], 1, &["no/such/model"])
+        refused(at, &["generate", "red", "--model", "no/such/model"], 1, &["no/such/model"])
     }),
     ("a_device_that_is_not_there_is_never_replaced", |at| {
-        refused(at, &["generate", "x", "--device", "voodoo"], 1, &["voodoo", "--device cpu"])
+        refused(at, &["generate", "red", "--device", "voodoo"], 1, &["voodoo", "--device cpu"])
     }),
     ("two_documents_on_stdout_are_refused", |at| {
-        refused(at, &["generate", "x", "--json", "--output", "-"], 2, &["--json"])
+        refused(at, &["generate", "red", "--json", "--output", "-"], 2, &["--json"])
     }),
     ("a_picture_of_another_format_is_refused", |at| {
-        refused(at, &["generate", "x", "-o", "out.gif"], 2, &["out.gif", "name it out.png"])
+        refused(at, &["generate", "red", "-o", "out.gif"], 2, &["out.gif", "name it out.png"])
     }),
     ("an_option_of_another_program_is_not_taken_for_one_of_this", other_programs_options),
     ("an_output_in_a_missing_folder_is_refused_before_the_work", |at| {
-        refused(at, &["generate", "x", "--output", "missing/picture.png"], 1, &["missing/picture.png"])
+        refused(at, &["generate", "red", "--output", "missing/picture.png"], 1, &["missing/picture.png"])
     }),
-    ("a_folder_as_output_is_refused", |at| refused(at, &["generate", "x", "--output", "."], 1, &["."])),
+    ("a_folder_as_output_is_refused", |at| refused(at, &["generate", "red", "--output", "."], 1, &["."])),
     ("a_full_disk_is_an_error", |at| {
-        refused(at, &["generate", "x", "--steps", "1", "--device", "cpu", "--output", "/dev/full"], 1, &["/dev/full"])
+        refused(at, &["generate", "red", "--steps", "1", "--device", "cpu", "--output", "/dev/full"], 1, &["/dev/full"])
     }),
     ("init_latents_of_another_size_are_refused", init_latents_of_another_size_are_refused),
     ("truncated_weights_are_named", truncated_weights_are_named),
@@ -108,43 +108,43 @@ const CHECKS: &[(&str, Check)] = &[
     ("forward_lists_the_inputs_that_it_misses", forward_lists_the_inputs_that_it_misses),
     ("a_pickled_embedding_is_refused_with_how_to_convert_it", |at| {
         std::fs::write(at.join("cat.pt"), "")?;
-        refused(at, &["generate", "x", "--embedding", "cat.pt"], 1, &["cat.pt", "pickle", "safetensors.torch"])
+        refused(at, &["generate", "red", "--embedding", "cat.pt"], 1, &["cat.pt", "pickle", "safetensors.torch"])
     }),
     ("more_skipped_layers_than_there_are_are_refused", |at| {
-        refused(at, &["generate", "x", "--device", "cpu", "--clip-skip", "4"], 2, &["--clip-skip 4", "3 layers"])
+        refused(at, &["generate", "red", "--device", "cpu", "--clip-skip", "4"], 2, &["--clip-skip 4", "3 layers"])
     }),
     ("a_folder_without_an_autoencoder_is_refused", |at| {
-        refused(at, &["generate", "x", "--vae", "nowhere"], 1, &["nowhere: no such file or folder"])
+        refused(at, &["generate", "red", "--vae", "nowhere"], 1, &["nowhere: no such file or folder"])
     }),
     ("a_controlnet_without_its_image_is_refused", |at| {
         let said = ["--control-image is given 0 times and --control once", "in the same order"];
-        refused(at, &["generate", "x", "--control", "guide"], 2, &said)
+        refused(at, &["generate", "red", "--control", "guide"], 2, &said)
     }),
     ("a_scale_too_many_is_refused", |at| {
         write_picture(&at.join("p.png"))?;
-        let arguments = ["generate", "x", "--control", "a", "--control-image", "p.png", "--control-scale", "1"];
+        let arguments = ["generate", "red", "--control", "a", "--control-image", "p.png", "--control-scale", "1"];
         refused(at, &[&arguments[..], &["--control-scale", "2"]].concat(), 2, &["--control-scale is given 2 times"])
     }),
     ("a_controlnet_that_is_not_there_is_named", |at| {
         write_picture(&at.join("p.png"))?;
-        let arguments = ["generate", "x", "--control", "nowhere", "--control-image", "p.png"];
+        let arguments = ["generate", "red", "--control", "nowhere", "--control-image", "p.png"];
         refused(at, &arguments, 1, &["nowhere", "no such file or folder"])
     }),
     ("a_control_image_that_is_none_is_named", |at| {
         std::fs::write(at.join("p.png"), "GIF89a")?;
-        let arguments = |image| ["generate", "x", "--control", "guide", "--control-image", image];
+        let arguments = |image| ["generate", "red", "--control", "guide", "--control-image", image];
         refused(at, &arguments("p.png"), 1, &["p.png", "is a GIF picture; give a PNG, JPEG or WebP file"])?;
         refused(at, &arguments("q.png"), 1, &["q.png", "no such file"])
     }),
     ("a_part_of_the_steps_that_is_none_is_refused", |at| {
         write_for_the_built_in_model(&at.join("guide"))?;
         write_picture(&at.join("p.png"))?;
-        let arguments = ["generate", "x", "--control", "guide", "--control-image", "p.png", "--control-start", "1"];
+        let arguments = ["generate", "red", "--control", "guide", "--control-image", "p.png", "--control-start", "1"];
         refused(at, &arguments, 2, &["--control-start 1", "--control-end", "start < end"])
     }),
     ("a_controlnet_alone_draws_nothing", |at| {
         write_for_the_built_in_model(&at.join("guide"))?;
-        refused(at, &["generate", "x", "--model", "guide"], 1, &["guide: is a ControlNet", "this as its ControlNet"])
+        refused(at, &["generate", "red", "--model", "guide"], 1, &["guide: is a ControlNet", "this as its ControlNet"])
     }),
     ("an_unknown_shader_is_refused_with_where_the_list_is", |at| {
         refused(at, &["shader", "matmull"], 2, &["matmull", "ornstein shader", "activation"])
@@ -167,7 +167,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("spirv_as_json_is_refused", |at| refused(at, &["shader", "add", "--to", "spirv", "--json"], 2, &["--json"])),
 ];
 
-const DRAW_MODEL: &[&str] = &["generate", "x", "--steps", "1", "--device", "cpu", "--model", "model"];
+const DRAW_MODEL: &[&str] = &["generate", "red", "--steps", "1", "--device", "cpu", "--model", "model"];
 
 fn sizes_beyond_any_machine_are_refused(at: &Path) -> Result<(), Failed> {
     for (option, value) in [
@@ -176,7 +176,7 @@ fn sizes_beyond_any_machine_are_refused(at: &Path) -> Result<(), Failed> {
         ("--batch", "1000000000"),
         ("--batch", "18446744073709551615"),
     ] {
-        refused(at, &["generate", "x", option, value, "--device", "cpu"], 2, &[value, option])?;
+        refused(at, &["generate", "red", option, value, "--device", "cpu"], 2, &[value, option])?;
     }
     Ok(())
 }
@@ -196,15 +196,15 @@ fn a_schedule_that_is_not_finite_is_refused(at: &Path) -> Result<(), Failed> {
 
 fn slips(at: &Path) -> Result<(), Failed> {
     for (arguments, meant) in [
-        (&["generate", "x", "-m", "sdxl-chekpoint"][..], "sdxl-checkpoint"),
+        (&["generate", "red", "-m", "sdxl-chekpoint"][..], "sdxl-checkpoint"),
         (&["models", "fetch", "sd15-checkpont"], "sd15-checkpoint"),
-        (&["generate", "x", "--sampler", "eular"], "euler"),
+        (&["generate", "red", "--sampler", "eular"], "euler"),
         (&["validate", "layernorm"], "layer_norm"),
     ] {
         let status = if arguments.contains(&"-m") { 1 } else { 2 };
         refused(at, arguments, status, &[&format!("did you mean {meant}?")])?;
     }
-    refused(at, &["generate", "x", "-m", "nowhere.safetensors"], 1, &["no such file or folder; check the path"])
+    refused(at, &["generate", "red", "-m", "nowhere.safetensors"], 1, &["no such file or folder; check the path"])
 }
 
 /// Each of them says what it is.
@@ -214,7 +214,7 @@ fn kinds(at: &Path) -> Result<(), Failed> {
     let names = [("lora_unet_conv_in.lora_up.weight", &one), ("lora_unet_conv_in.lora_down.weight", &one)];
     write_tensors(&at.join("style.safetensors"), &names)?;
     write_tensors(&at.join("canny.safetensors"), &[("controlnet_cond_embedding.conv_in.weight", &one)])?;
-    let draw = ["generate", "x"];
+    let draw = ["generate", "red"];
     let picture = "edges.png: is a picture, not a model's weights";
     refused(at, &[&draw[..], &["-m", "edges.png"]].concat(), 1, &[picture])?;
     refused(at, &[&draw[..], &["--lora", "edges.png"]].concat(), 1, &[picture])?;
@@ -229,7 +229,7 @@ fn kinds(at: &Path) -> Result<(), Failed> {
 fn schedules(at: &Path) -> Result<(), Failed> {
     std::fs::write(at.join("rising.txt"), "1 2 3")?;
     std::fs::write(at.join("three.txt"), "14 5 1")?;
-    let draw = ["generate", "x", "--sampler", "euler", "--schedule"];
+    let draw = ["generate", "red", "--sampler", "euler", "--schedule"];
     for (more, words) in [
         (&["karass"][..], "did you mean karras?"),
         (&["rising.txt"], "rising.txt: sigmas are numbers above 0, each below the one before it"),
@@ -238,18 +238,18 @@ fn schedules(at: &Path) -> Result<(), Failed> {
         (&["karras", "--sampler", "euler exponential"], "contradicts the sampler's name"),
         (&["karras", "--spacing", "trailing"], "cannot be used with"),
     ] {
-        let sampler: &[&str] = if more.contains(&"--sampler") { &["generate", "x", "--schedule"] } else { &draw };
+        let sampler: &[&str] = if more.contains(&"--sampler") { &["generate", "red", "--schedule"] } else { &draw };
         refused(at, &[sampler, more].concat(), 2, &[words])?;
     }
-    refused(at, &["generate", "x", "--schedule", "nowhere.txt"], 1, &["nowhere.txt", "no such file"])
+    refused(at, &["generate", "red", "--schedule", "nowhere.txt"], 1, &["nowhere.txt", "no such file"])
 }
 
 /// Names of files and of tensors, and values of files, are what others wrote.
 fn a_message_does_nothing_to_a_terminal(at: &Path) -> Result<(), Failed> {
     let long = "x".repeat(5000);
-    refused(at, &["generate", "x", "--model", "\u{1b}]0;no\u{7}\u{202e}"], 1, &[r"\u{1b}]0;no\u{7}\u{202e}"])?;
-    refused(at, &["generate", "x", "--sampler", &long], 2, &["no sampler is called", "known are", "euler"])?;
-    refused(at, &["generate", "x", "--dtype", "\u{1b}[31m"], 2, &["dtype", "--help"])?;
+    refused(at, &["generate", "red", "--model", "\u{1b}]0;no\u{7}\u{202e}"], 1, &[r"\u{1b}]0;no\u{7}\u{202e}"])?;
+    refused(at, &["generate", "red", "--sampler", &long], 2, &["no sampler is called", "known are", "euler"])?;
+    refused(at, &["generate", "red", "--dtype", "\u{1b}[31m"], 2, &["dtype", "--help"])?;
     write_tensors(
         &at.join("odd.safetensors"),
         &[("\u{1b}[2J\u{9b}", &Tensor::zeros([1])), (&long, &Tensor::zeros([1]))],
@@ -290,12 +290,12 @@ fn an_unknown_configuration_value_is_named(at: &Path) -> Result<(), Failed> {
 }
 
 fn init_latents_of_another_size_are_refused(at: &Path) -> Result<(), Failed> {
-    draw(at, &["x", "--seed", "1", "--width", "32", "--save-latents", "latents.safetensors"])?;
-    refused(at, &["generate", "x", "--init-latents", "latents.safetensors", "--device", "cpu"], 2, &["[1, 4, 16, 8]"])
+    draw(at, &["red", "--seed", "1", "--width", "32", "--save-latents", "latents.safetensors"])?;
+    refused(at, &["generate", "red", "--init-latents", "latents.safetensors", "--device", "cpu"], 2, &["[1, 4, 16, 8]"])
 }
 
 fn forward_lists_the_inputs_that_it_misses(at: &Path) -> Result<(), Failed> {
-    draw(at, &["x", "--seed", "1", "--save-latents", "latents.safetensors"])?;
+    draw(at, &["red", "--seed", "1", "--save-latents", "latents.safetensors"])?;
     let arguments =
         ["forward", "unet", "--inputs", "latents.safetensors", "--outputs", "out.safetensors", "--device", "cpu"];
     refused(at, &arguments, 2, &["sample", "latents"])
@@ -309,9 +309,9 @@ fn forward_refuses(at: &Path, z: Tensor, status: i32, words: &[&str]) -> Result<
 
 /// A slip of the finger is advised on; another option is not.
 fn other_programs_options(at: &Path) -> Result<(), Failed> {
-    refused(at, &["generate", "x", "--stpes", "3"], 2, &["--stpes", "--steps"])?;
+    refused(at, &["generate", "red", "--stpes", "3"], 2, &["--stpes", "--steps"])?;
     for option in ["--upscale", "--diffusion-model", "--clip-on-cpu"] {
-        let said = text(&super::ornstein(at, &["generate", "x", option])?.stderr);
+        let said = text(&super::ornstein(at, &["generate", "red", option])?.stderr);
         ensure(said.contains(option) && !said.contains("tip"), said)?;
     }
     Ok(())

@@ -20,10 +20,10 @@ use crate::support::{copy_of_the_model, ensure, test};
 
 /// The outputs of each command that writes, which come last in its arguments.
 const WRITING: &[(&str, &[&str], &str)] = &[
-    ("generate", &["generate", "x", "--device", "cpu", "--steps", "2", "--seed", "1", "-o"], "a.png"),
+    ("generate", &["generate", "red", "--device", "cpu", "--steps", "2", "--seed", "1", "-o"], "a.png"),
     (
         "save_latents",
-        &["generate", "x", "--device", "cpu", "--steps", "2", "--seed", "1", "-o", "/dev/null", "--save-latents"],
+        &["generate", "red", "--device", "cpu", "--steps", "2", "--seed", "1", "-o", "/dev/null", "--save-latents"],
         "a.safetensors",
     ),
     (
@@ -199,7 +199,7 @@ fn tells_of_the_limit_on_file_sizes(at: &Path, arguments: &[&str], output: &str)
 /// The second picture has no reader, so that there is a moment between the two.
 fn a_batchs_pictures_are_there(at: &Path) -> Result<(), Failed> {
     fifo(&at.join("a-2.png"))?;
-    let arguments = ["generate", "x", "--device", "cpu", "--steps", "1", "--seed", "1", "-b", "2", "-o", "a.png"];
+    let arguments = ["generate", "red", "--device", "cpu", "--steps", "1", "--seed", "1", "-b", "2", "-o", "a.png"];
     let child = start(&mut command(at, &[&arguments[..], &["--json"]].concat()))?;
     until(|| Ok(at.join("a-1.png").exists()))?;
     send(&child, SIGTERM);
@@ -265,7 +265,7 @@ fn a_download_keeps_what_came(at: &Path) -> Result<(), Failed> {
 /// One pass of this size takes minutes, so the flag is not seen in time.
 fn a_long_pass_ends(at: &Path) -> Result<(), Failed> {
     let size = ["--width", "1024", "--height", "1024", "--guidance", "1"];
-    let child = start(&mut command(at, &[&["generate", "x", "--device", "cpu"], &size[..]].concat()))?;
+    let child = start(&mut command(at, &[&["generate", "red", "--device", "cpu"], &size[..]].concat()))?;
     sleep(Duration::from_secs(1));
     send(&child, SIGINT);
     let output = ended(child)?;
@@ -277,7 +277,7 @@ fn a_long_pass_ends(at: &Path) -> Result<(), Failed> {
 /// The picture is more than a pipe holds, and so is there no room for the last line in one of the two.
 fn a_pipe_that_nobody_reads_ends(at: &Path) -> Result<(), Failed> {
     for output in ["-", "/dev/stderr"] {
-        let arguments = ["generate", "x", "--device", "cpu", "--steps", "1", "-W", "256", "-H", "256", "-o", output];
+        let arguments = ["generate", "red", "--device", "cpu", "--steps", "1", "-W", "256", "-H", "256", "-o", output];
         let mut child = start(&mut command(at, &arguments))?;
         sleep(Duration::from_secs(3));
         send(&child, SIGTERM);

@@ -6,7 +6,8 @@
 
 Writes beside itself, into prompts/, two sets of small random text encoders for the built-in model's vocabulary (`sd`,
 `sdxl`), textual inversion files, `cases.json` and `expected.safetensors`, and in `parsed.json` how random prompts are taken
-apart; and into cases/sd1/ a pass of its UNet over 154 tokens.
+apart; in `edited.safetensors` the built-in model's latents for prompts that change from step to step, drawn by diffusers
+with other embeddings handed to it between the steps; and into cases/sd1/ a pass of its UNet over 154 tokens.
 
 Prompts in the syntax `plain` are encoded by diffusers' own pipelines, with `load_textual_inversion`. Those in `weighted` by
 the functions below, which were written from the description of AUTOMATIC1111's web UI 1.10 (its wiki and the comments of
@@ -309,6 +310,34 @@ def parsed(seed=6, count=300):
         file.write("[\n" + ",\n".join(rows) + "\n]\n")
 
 
+# The negative prompt and the prompt at each of six steps, of "[yellow::3]" and
+# "[a red circle:a blue square on [white|black]:1]": the web UI counts steps from 0 where it looks for one whose end is
+# not before it, and ends from 1.
+EDITED = [("yellow", "a red circle")] * 2 + [
+    ("yellow", "a blue square on black"), ("yellow", "a blue square on white"), ("", "a blue square on black"),
+    ("", "a blue square on white")]
+
+
+def edited():
+    """Two pictures."""
+    model = os.path.join(VOCABULARY, "..")
+    pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, torch_dtype=torch.float32)
+
+    def embeddings(step):
+        negative, prompt = EDITED[step]
+        pair = pipe.encode_prompt(prompt, "cpu", 2, True, negative_prompt=negative)
+        return torch.cat(pair[::-1])
+
+    def change(_, step, time, given):
+        return {"prompt_embeds": embeddings(step + 1)} if step + 1 < len(EDITED) else given
+
+    latents = pipe(prompt=EDITED[0][1], negative_prompt=EDITED[0][0], height=64, width=64, guidance_scale=4.0,
+                   num_inference_steps=len(EDITED), num_images_per_prompt=2, output_type="latent",
+                   generator=[torch.Generator().manual_seed(seed) for seed in (5, 6)], callback_on_step_end=change,
+                   callback_on_step_end_tensor_inputs=["prompt_embeds"]).images
+    save_file({"latents": latents.contiguous()}, os.path.join(OUT, "edited.safetensors"))
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     g = torch.Generator().manual_seed(6)
@@ -330,6 +359,7 @@ def main():
         json.dump(cases, file, indent=1)
     unet_case(g)
     parsed()
+    edited()
 
 
 if __name__ == "__main__":

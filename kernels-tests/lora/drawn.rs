@@ -86,9 +86,9 @@ fn a_picture_is_that_of_the_changed_model(at: &Path) -> Result<(), Failed> {
         let name = stored(component, end)?.0;
         doubling(at, "double", component, end)?;
         change_tensor(&model.join(component), &name, |value| 2.0 * value)?;
-        let (wanted, plain) = (latents(at, &["x", "-m", "model"])?, latents(at, &["x"])?);
+        let (wanted, plain) = (latents(at, &["red", "-m", "model"])?, latents(at, &["red"])?);
         change_tensor(&model.join(component), &name, |value| value / 2.0)?;
-        let found = latents(at, &["x", "--lora", "double.safetensors"])?;
+        let found = latents(at, &["red", "--lora", "double.safetensors"])?;
         ensure(found == wanted, format!("{name} is not doubled"))?;
         ensure(found != plain, format!("{name} changes nothing"))?;
     }
@@ -98,28 +98,28 @@ fn a_picture_is_that_of_the_changed_model(at: &Path) -> Result<(), Failed> {
 fn a_tag_is_the_option(at: &Path) -> Result<(), Failed> {
     std::fs::create_dir(at.join("loras"))?;
     doubling(&at.join("loras"), "style v1.2", UNET, PROJECTION)?;
-    let option = latents(at, &["x", "--lora", "loras/style v1.2.safetensors:0.5"])?;
+    let option = latents(at, &["red", "--lora", "loras/style v1.2.safetensors:0.5"])?;
     let shown = parameters(at)?;
-    ensure(shown.starts_with("x <lora:style v1.2:0.5>\n"), shown)?;
+    ensure(shown.starts_with("red <lora:style v1.2:0.5>\n"), shown)?;
     let weighted = ["--prompt-syntax", "weighted", "--lora-dir", "loras"];
-    let tag = latents(at, &[&["<lora:style v1.2:0.5> x"], &weighted[..]].concat())?;
+    let tag = latents(at, &[&["<lora:style v1.2:0.5> red"], &weighted[..]].concat())?;
     let shown = parameters(at)?;
-    ensure(shown.starts_with("<lora:style v1.2:0.5> x\n"), shown)?;
+    ensure(shown.starts_with("<lora:style v1.2:0.5> red\n"), shown)?;
     ensure(tag == option, "tag and option differ")?;
-    let plain = latents(at, &["x"])?;
+    let plain = latents(at, &["red"])?;
     ensure(tag != plain, "it changes nothing")?;
-    let none = latents(at, &[&["x <lora:style v1.2:0>"], &weighted[..]].concat())?;
+    let none = latents(at, &[&["red <lora:style v1.2:0>"], &weighted[..]].concat())?;
     ensure(none == plain, "nothing of it changes something")?;
-    let twice = latents(at, &[&["x <lora:style v1.2:0.25><lora:style v1.2:0.25>"], &weighted[..]].concat())?;
+    let twice = latents(at, &[&["red <lora:style v1.2:0.25><lora:style v1.2:0.25>"], &weighted[..]].concat())?;
     ensure(twice == option, "two quarters are not a half")
 }
 
 fn a_tag_finds_files_beside_others(at: &Path) -> Result<(), Failed> {
     doubling(at, "a", UNET, PROJECTION)?;
     doubling(at, "b", UNET, VALUES)?;
-    let both = latents(at, &["x", "--lora", "a.safetensors", "--lora", "b.safetensors:0.5"])?;
+    let both = latents(at, &["red", "--lora", "a.safetensors", "--lora", "b.safetensors:0.5"])?;
     let syntax = ["--prompt-syntax", "weighted"];
-    let beside = latents(at, &[&["x<lora:b:0.5>", "--lora", "a.safetensors"], &syntax[..]].concat())?;
+    let beside = latents(at, &[&["red<lora:b:0.5>", "--lora", "a.safetensors"], &syntax[..]].concat())?;
     ensure(both == beside, "it is another picture")
 }
 
@@ -127,16 +127,16 @@ fn a_tag_has_two_scales(at: &Path) -> Result<(), Failed> {
     doubling(at, "unet", UNET, PROJECTION)?;
     doubling(at, "text", TEXT, FC1)?;
     let weighted = |prompt: &str| latents(at, &[prompt, "--prompt-syntax", "weighted", "--lora-dir", "."]);
-    let plain = latents(at, &["x"])?;
-    ensure(weighted("x<lora:unet:1:0>")? == plain, "the UNet is changed")?;
-    ensure(weighted("x<lora:text:te=0:unet=1>")? == plain, "the text encoder is changed")?;
-    ensure(weighted("x<lora:unet:0:1>")? == weighted("x<lora:unet>")?, "the UNet has not its own scale")?;
-    ensure(weighted("x<lora:text:1:0>")? == weighted("x<lora:text>")?, "the text encoder has not its own scale")
+    let plain = latents(at, &["red"])?;
+    ensure(weighted("red<lora:unet:1:0>")? == plain, "the UNet is changed")?;
+    ensure(weighted("red<lora:text:te=0:unet=1>")? == plain, "the text encoder is changed")?;
+    ensure(weighted("red<lora:unet:0:1>")? == weighted("red<lora:unet>")?, "the UNet has not its own scale")?;
+    ensure(weighted("red<lora:text:1:0>")? == weighted("red<lora:text>")?, "the text encoder has not its own scale")
 }
 
 fn a_tag_in_a_plain_prompt_is_text(at: &Path) -> Result<(), Failed> {
     doubling(at, "style", UNET, PROJECTION)?;
-    let output = draw(at, &["x <lora:style:1>", "--seed", "5", "-o", "a.png", "--lora-dir", "."])?;
+    let output = draw(at, &["red <lora:style:1>", "--seed", "5", "-o", "a.png", "--lora-dir", "."])?;
     let said = text(&output.stderr);
     ensure(said.contains("plain prompt is text") && said.contains("--prompt-syntax weighted"), said)
 }
@@ -166,7 +166,7 @@ fn options_are_refused(at: &Path) -> Result<(), Failed> {
         &["nowhere", "is not a folder", "--lora-dir"],
     )?;
     let option = |value: &str, status, words: &[&str]| {
-        refused(at, &["generate", "x", "--device", "cpu", "--lora", value], status, words)
+        refused(at, &["generate", "red", "--device", "cpu", "--lora", value], status, words)
     };
     option("style.safetensors:inf", 2, &["--lora style.safetensors:inf", "not a scale"])?;
     option("style.safetensors:much", 1, &["style.safetensors:much: no such file"])?;
@@ -177,7 +177,7 @@ fn options_are_refused(at: &Path) -> Result<(), Failed> {
 fn each_line_has_its_own(at: &Path) -> Result<(), Failed> {
     doubling(at, "a", UNET, PROJECTION)?;
     doubling(at, "b", TEXT, FC1)?;
-    let lines = ["x <lora:a:1>", "x", "x <lora:b:1>", "x <lora:a:0.5><lora:b:1>"];
+    let lines = ["red <lora:a:1>", "red", "red <lora:b:1>", "red <lora:a:0.5><lora:b:1>"];
     std::fs::write(at.join("prompts.txt"), lines.join("\n"))?;
     let options = ["--prompt-syntax", "weighted", "--lora-dir", ".", "--seed", "5"];
     let output = draw(at, &[&["--prompts", "prompts.txt", "-o", "many.png", "-v"], &options[..]].concat())?;

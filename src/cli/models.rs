@@ -1,5 +1,7 @@
 //! `ornstein models`
 
+mod list;
+
 use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
@@ -14,7 +16,7 @@ use crate::network::Executor;
 use crate::systems::{Part, Request, Settings, Studio};
 use crate::weights::Model;
 use crate::weights::fetch::{self, HUB, Hub, Patience, Progress};
-use crate::weights::manifest::{self, Entry, Kind};
+use crate::weights::manifest;
 
 #[derive(Debug, Args)]
 pub(super) struct Models {
@@ -24,7 +26,8 @@ pub(super) struct Models {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the models that have a name, and which of them are on this machine: every file of the right size and kind
+    /// List the models that have a name: size, memory to draw, licence, and which of them are on this machine: every
+    /// file of the right size and kind
     List {
         /// One JSON document instead of text
         #[arg(long)]
@@ -57,7 +60,7 @@ enum Command {
 impl Models {
     pub(super) fn run(self) -> Result<()> {
         match self.command {
-            Command::List { json } => list(json),
+            Command::List { json } => list::list(json),
             Command::Fetch { name } => fetch_named(&name),
             Command::Inspect { model, json } => {
                 let model = Model::resolve(Some(&model))?;
@@ -74,29 +77,6 @@ impl Models {
             }
         }
     }
-}
-
-/// Whether the model is part of the program or of the repository that it runs in, or its files are in the folder of
-/// models.
-fn is_here(entry: &Entry) -> bool {
-    let in_folder = || manifest::models_folder().is_some_and(|folder| fetch::is_here(entry, &folder.join(&entry.name)));
-    match entry.kind {
-        Kind::BuiltIn => true,
-        Kind::Repository => Model::resolve(Some(entry.name.as_ref())).is_ok(),
-        Kind::Folder | Kind::File => in_folder(),
-    }
-}
-
-fn list(as_json: bool) -> Result<()> {
-    if as_json {
-        let row = |entry: &Entry| json!({"name": entry.name, "about": entry.about, "here": is_here(entry)});
-        return print_json(&json!({"models": manifest::entries().iter().map(row).collect::<Vec<_>>()}));
-    }
-    let row = |entry: &Entry| {
-        let here = if is_here(entry) { "here" } else { "" };
-        format!("{:<32} {here:<5} {}\n", entry.name, entry.about)
-    };
-    print(manifest::entries().iter().map(row).collect::<String>().as_bytes())
 }
 
 fn fetch_named(name: &str) -> Result<()> {

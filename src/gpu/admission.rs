@@ -3,6 +3,7 @@
 //! check is made once. A variant that fails is put in quarantine, and the op's next one is used. So is one that ends the
 //! process: what is being checked is noted meanwhile (`ledger`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Gpu;
@@ -11,7 +12,7 @@ use super::shader::Dialect;
 use super::store::hash;
 use super::tune::{self, Tuned};
 use super::verdicts::Id;
-use crate::error::{Error, Field, Remedy, Result, Tell};
+use crate::error::{Checking, Error, Field, Notice, Notify, Remedy, Result};
 use crate::graph::plan::Storage;
 use crate::graph::{Graph, Node};
 use crate::ops::{Row, TABLE, Variant};
@@ -22,7 +23,7 @@ use crate::ops::{Row, TABLE, Variant};
 ///
 /// # Errors
 /// If the device gets none of a node's variants right in this storage.
-pub async fn admit(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage, tell: &mut Tell<'_>) -> Result<Vec<usize>> {
+pub async fn admit(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage, tell: &mut Notify<'_>) -> Result<Vec<usize>> {
     admit_tuning(gpu, graph, storage, gpu.caps.tuning_pays(), tell).await
 }
 
@@ -35,30 +36,19 @@ pub async fn admit_tuning(
     graph: &Graph,
     storage: Storage,
     tune: bool,
-    tell: &mut Tell<'_>,
+    tell: &mut Notify<'_>,
 ) -> Result<Vec<usize>> {
-    let mut told = false;
-    let mut say = |what: Notice| match what {
-        Notice::Checking if told => {}
-        Notice::Checking => {
-            told = true;
-            tell(&format!("checking the kernels of {} on {}, this once", graph.network, gpu.caps.name));
-        }
-        Notice::Wrong(text) => tell(&text),
-    };
-    let caps = gpu.caps.storing(storage.act, storage.weight);
+    let mut checks = Checks { tell, made: 0, all: 0 };
     // A kernel that fails takes its whole variant with it, so what was chosen before it is chosen anew.
     loop {
         let quarantined = gpu.ledger.quarantined();
         let mut chosen = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
-            let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));
-            let variants = node.op.variants(&inputs, output, &caps).map_err(|e| e.at(&node.name))?;
-            let dialect = Dialect::of(storage, &inputs, output, gpu.caps.native_f16());
-            let asked = Asked { gpu, graph, node, storage, variants: &variants, dialect };
-            chosen.push(match tune && variants.len() > 1 {
-                true => asked.fastest(&mut say).await?,
-                false => asked.first_right(&mut say).await?,
+            let asked = Asked::of(gpu, graph, node, storage, tune)?;
+            chosen.push(if asked.tune {
+                asked.fastest(&mut checks).await?
+            } else {
+                asked.first_right(&mut checks).await?
             });
         }
         if gpu.ledger.quarantined() == quarantined {
@@ -67,13 +57,45 @@ pub async fn admit_tuning(
     }
 }
 
-/// What a user is told while kernels are admitted.
-enum Notice {
-    Checking,
-    Wrong(String),
+/// The checks of one network's kernels.
+struct Checks<'a, 'b> {
+    tell: &'a mut Notify<'b>,
+    made: usize,
+    /// Those that can be foreseen; known once one is made.
+    all: usize,
 }
 
-type Say<'a> = dyn FnMut(Notice) + Send + 'a;
+impl Checks<'_, '_> {
+    fn warn(&mut self, text: String) {
+        (self.tell)(Notice::Warning(&text.into()));
+    }
+
+    /// One more is made, of this node's op.
+    fn begin(&mut self, asked: &Asked<'_>) -> Result<()> {
+        let Asked { gpu, graph, node, storage, tune, .. } = *asked;
+        if self.made == 0 {
+            self.warn(format!("checking the kernels of {} on {}, this once", graph.network, gpu.caps.name));
+            self.all = unknown(gpu, graph, storage, tune)?;
+        }
+        self.made += 1;
+        self.all = self.all.max(self.made);
+        (self.tell)(Notice::Checking(Checking { nth: self.made, all: self.all, op: node.op.name() }));
+        Ok(())
+    }
+}
+
+/// How many kernels of a graph are checked as long as none is wrong.
+fn unknown(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage, tune: bool) -> Result<usize> {
+    let mut all = BTreeSet::new();
+    for node in &graph.nodes {
+        let asked = Asked::of(gpu, graph, node, storage, tune)?;
+        let ids = asked.variants.iter().map(|variant| asked.id(variant)).collect::<Result<Vec<_>>>()?;
+        let tried = if asked.tune { ids.len() } else { 1 };
+        let open = ids.into_iter().filter(|id| gpu.ledger.wrong(id).is_none()).take(tried);
+        all.extend(open.filter(|id| !gpu.ledger.right(id)));
+    }
+    Ok(all.len())
+}
 
 /// A node whose kernel is to be chosen.
 struct Asked<'a> {
@@ -81,15 +103,26 @@ struct Asked<'a> {
     graph: &'a Graph,
     node: &'a Node,
     storage: Storage,
-    variants: &'a [Variant],
+    variants: Vec<Variant>,
     dialect: Dialect,
+    /// Whether the right variants are timed.
+    tune: bool,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    fn of(gpu: &'a Arc<Gpu>, graph: &'a Graph, node: &'a Node, storage: Storage, tune: bool) -> Result<Self> {
+        let (inputs, output) = (graph.types(&node.inputs), graph.ty(node.output));
+        let caps = gpu.caps.storing(storage.act, storage.weight);
+        let variants = node.op.variants(&inputs, output, &caps).map_err(|e| e.at(&node.name))?;
+        let dialect = Dialect::of(storage, &inputs, output, gpu.caps.native_f16());
+        let tune = tune && variants.len() > 1;
+        Ok(Self { gpu, graph, node, storage, variants, dialect, tune })
+    }
+
     /// The first right variant.
-    async fn first_right(&self, say: &mut Say<'_>) -> Result<usize> {
+    async fn first_right(&self, checks: &mut Checks<'_, '_>) -> Result<usize> {
         for index in 0..self.variants.len() {
-            if self.is_right(index, say).await? {
+            if self.is_right(index, checks).await? {
                 return Ok(index);
             }
         }
@@ -99,25 +132,25 @@ impl Asked<'_> {
     }
 
     /// The fastest right variant. While it is known and right, no other is checked.
-    async fn fastest(&self, say: &mut Say<'_>) -> Result<usize> {
+    async fn fastest(&self, checks: &mut Checks<'_, '_>) -> Result<usize> {
         let Self { gpu, storage, .. } = *self;
         let ids: Vec<_> = self.variants.iter().map(|v| self.id(v)).collect::<Result<_>>()?;
         let texts: Vec<_> = ids.iter().map(|id| [&id.whole, &id.exact]).collect();
         let (class, kernels) = (tune::class(self.graph, self.node, storage), hash(&texts));
         let known = gpu.ledger.fastest(&class, kernels);
         if let Some(index) = self.variants.iter().position(|v| known.as_deref() == Some(v.name))
-            && self.is_right(index, say).await?
+            && self.is_right(index, checks).await?
         {
             return Ok(index);
         }
-        let first = self.first_right(say).await?;
+        let first = self.first_right(checks).await?;
         let mut right = vec![first];
         for index in first + 1..self.variants.len() {
-            if self.is_right(index, say).await? {
+            if self.is_right(index, checks).await? {
                 right.push(index);
             }
         }
-        let seconds = tune::time(gpu, self.graph, self.node, storage, self.variants, &right).await?;
+        let seconds = tune::time(gpu, self.graph, self.node, storage, &self.variants, &right).await?;
         let tuned = Tuned { kernels, seconds };
         let index = self.variants.iter().position(|v| tuned.fastest() == Some(v.name)).unwrap_or(first);
         gpu.ledger.tune(&class, &tuned, ids.iter().any(|id| id.edit != 0));
@@ -126,7 +159,7 @@ impl Asked<'_> {
 
     /// Whether the device gets the variant at this place right: as is known, or as is found out now. If it does not,
     /// the variant is put in quarantine.
-    async fn is_right(&self, index: usize, say: &mut Say<'_>) -> Result<bool> {
+    async fn is_right(&self, index: usize, checks: &mut Checks<'_, '_>) -> Result<bool> {
         let Self { gpu, storage, .. } = *self;
         let (op, adapter) = (self.node.op.name(), &gpu.caps.name);
         let variant = &self.variants[index];
@@ -139,12 +172,12 @@ impl Asked<'_> {
         }
         // Until the verdict is kept.
         let _note = gpu.ledger.note(vec![id.clone()])?;
-        say(Notice::Checking);
+        checks.begin(self)?;
         let wrong = check(gpu, op, variant, storage).await?;
         if let Some(why) = &wrong {
             let next = self.variants.get(index + 1).map(|v| format!(", {} instead", v.name)).unwrap_or_default();
             let what = format!("{} is wrong on {adapter} and will not be used there", id.words);
-            say(Notice::Wrong(format!("{what}{next}: {why}")));
+            checks.warn(format!("{what}{next}: {why}"));
         }
         let right = wrong.is_none();
         gpu.ledger.judge(&id, wrong);

@@ -40,7 +40,7 @@ pub struct Published {
     /// Height and width of the latents, or of the pixels, that they were trained on.
     pub latent: usize,
     /// Folders and configurations of the networks that make a picture.
-    parts: &'static [(&'static str, &'static str)],
+    pub parts: &'static [(&'static str, &'static str)],
 }
 
 /// Stable Diffusion 1.5.

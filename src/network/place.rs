@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::caps::Caps;
-use crate::error::{Error, Message, Result, Tell};
+use crate::error::{Error, Message, Notice, Notify, Result};
 use crate::gpu::admission::admit;
 use crate::gpu::{Gpu, Session};
 use crate::graph::Graph;
@@ -35,7 +35,7 @@ impl Placement {
 ///
 /// # Errors
 /// [`Error::WrongKernel`] if the device gets none of them right; or if it cannot hold the network.
-pub async fn place(gpu: &Arc<Gpu>, graph: &Graph, storages: &[Storage], tell: &mut Tell<'_>) -> Result<Placement> {
+pub async fn place(gpu: &Arc<Gpu>, graph: &Graph, storages: &[Storage], tell: &mut Notify<'_>) -> Result<Placement> {
     let mut wrong = Message::default();
     for storage in storages {
         check_limits(graph, *storage, &gpu.caps)?;
@@ -45,7 +45,7 @@ pub async fn place(gpu: &Arc<Gpu>, graph: &Graph, storages: &[Storage], tell: &m
                 admitted => return Ok(Placement { variants: admitted?, storage: *storage, graph }),
             }
         }
-        tell(&format!("{wrong}; {} cannot run so", graph.network));
+        tell(Notice::Warning(&format!("{wrong}; {} cannot run so", graph.network).into()));
     }
     Err(Error::WrongKernel(wrong))
 }

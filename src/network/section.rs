@@ -1,7 +1,7 @@
 //! A graph in place on a device or the CPU: a whole network, or one half of it.
 
 use super::{Executor, IfWrong, Placement, place};
-use crate::error::{Error, Field, Message, Remedy, Result, Warn};
+use crate::error::{Error, Field, Message, Notice, Notify, Remedy, Result};
 use crate::gpu::Session;
 use crate::gpu::admission::survived;
 use crate::graph::interpret::{Interpreter, Observe};
@@ -24,14 +24,14 @@ impl Section {
         graph: Graph,
         storages: &[Storage],
         weights: &dyn Weights,
-        tell: &mut Warn<'_>,
+        tell: &mut Notify<'_>,
     ) -> Result<Self> {
         if let Executor::Gpu(gpu, _, if_wrong) = executor {
-            let placement = match place(gpu, &graph, storages, &mut |text: &str| tell(&text.into())).await {
+            let placement = match place(gpu, &graph, storages, tell).await {
                 Err(Error::WrongKernel(_)) if *if_wrong == IfWrong::UseAnyway => {
                     let variants = survived(gpu, &graph, storages[0])?;
                     let what = format!("{} runs on {} anyway and will be wrong", graph.network, gpu.caps.name);
-                    tell(&Message::from(what).remedies([Remedy::set(Field::Device, "cpu")]));
+                    tell(Notice::Warning(&Message::from(what).remedies([Remedy::set(Field::Device, "cpu")])));
                     Some(Placement { graph: graph.clone(), storage: storages[0], variants })
                 }
                 Err(Error::WrongKernel(_)) => None,
@@ -40,7 +40,7 @@ impl Section {
             if let Some(placement) = placement {
                 return Ok(Self::Gpu(Box::new(placement.session(gpu, weights)?)));
             }
-            tell(&format!("{} runs on the CPU", graph.network).into());
+            tell(Notice::Warning(&format!("{} runs on the CPU", graph.network).into()));
         }
         check_memory(&graph.network, peak_host_bytes(&graph, weights))?;
         Ok(Self::Cpu(Box::new(Interpreter::new(graph, weights)?)))

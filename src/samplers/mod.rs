@@ -66,7 +66,7 @@ struct Setup {
 impl Setup {
     fn sampler(self, method: impl Method + 'static) -> Sampler {
         let span = 0..self.schedule.timesteps.len();
-        Sampler { setup: self, method: Box::new(method), span }
+        Sampler { setup: self, method: Box::new(method), steps: span.len(), span }
     }
 
     /// The picture that a network's output predicts, within the limit, where `alpha^2 + sigma^2 = 1`.
@@ -91,12 +91,24 @@ pub struct Sampler {
     method: Box<dyn Method>,
     /// Which evaluations of the schedule it does; they are counted from its first.
     span: Range<usize>,
+    /// How many steps those are.
+    steps: usize,
 }
 
 impl Sampler {
     /// The timestep of each network evaluation, in order. Second-order samplers have more of them than steps.
     pub fn timesteps(&self) -> &[f32] {
         &self.setup.schedule.timesteps[self.span.clone()]
+    }
+
+    /// How many steps its evaluations are.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// How many of its steps are done after so many evaluations, which are spread over them evenly.
+    pub fn steps_done(&self, evaluations: usize) -> usize {
+        evaluations * self.steps / self.span.len()
     }
 
     /// The noise levels, as diffusers' `sigmas`, where the class counts in them.
@@ -185,7 +197,10 @@ pub fn portion(name: &str, config: &Config, steps: usize, portion: Portion) -> R
     finite::check(row, config, steps)?;
     let mut sampler = row.sampler(config, steps)?;
     let train = config.count("num_train_timesteps", 1000)?;
+    let all = sampler.span.len();
     sampler.span = portion.span(sampler.timesteps(), [steps, row.order, train])?;
+    // Rounded: of an odd number of evaluations, the last or the first step has one.
+    sampler.steps = ((2 * sampler.span.len() * steps + all) / (2 * all)).max(1);
     Ok(sampler)
 }
 
@@ -263,6 +278,27 @@ mod tests {
                     assert!(next[0].is_finite(), "{name}: {next:?}");
                 }
                 Err(error) => assert!(error.to_string().ends_with("try sampler euler"), "{name}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn evaluations_are_counted_as_the_steps_that_they_are() {
+        let config = config(r#"{"skip_prk_steps": true}"#);
+        let counted = |name, part| {
+            let sampler = portion(name, &config, 6, part).unwrap();
+            let evaluations = 1..=sampler.timesteps().len();
+            (sampler.steps(), evaluations.map(|count| sampler.steps_done(count)).collect::<Vec<_>>())
+        };
+        assert_eq!(counted("euler", Portion::Whole), (6, vec![1, 2, 3, 4, 5, 6]));
+        // Its first step is done twice.
+        assert_eq!(counted("pndm", Portion::Whole), (6, vec![0, 1, 2, 3, 4, 5, 6]));
+        assert_eq!(counted("heun", Portion::Whole), (6, vec![0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6]));
+        assert_eq!(counted("heun", Portion::Last(0.5)), (3, vec![0, 1, 1, 2, 3]));
+        for name in names() {
+            for part in [Portion::Whole, Portion::Last(0.5), Portion::Before(0.5), Portion::From(0.5)] {
+                let (steps, done) = counted(name, part);
+                assert!(done.last() == Some(&steps) && (part != Portion::Whole || steps == 6), "{name} {part:?}");
             }
         }
     }

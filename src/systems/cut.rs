@@ -44,7 +44,7 @@ pub struct Cut {
     pub component: &'static str,
     /// What depends on pictures alone, for one row.
     pub picture: Graph,
-    /// What depends on texts alone, for one picture.
+    /// What depends on texts alone, for all versions of one picture's.
     pub text: Graph,
     /// What depends on the time, for all steps of one picture.
     pub time: Graph,
@@ -58,6 +58,8 @@ pub struct Cut {
     pub steps: usize,
     /// For how many pictures the times' part runs: one, if they are told the same, or all.
     pub timed: usize,
+    /// How many versions of the texts there are: more than one, if those change from step to step.
+    pub versions: usize,
     /// How many rows a picture has (one for each text), and how those become one prediction.
     pub guidance: Guidance,
     /// The sampler's sums that `step` holds, where a device goes from step to step by itself.
@@ -69,8 +71,10 @@ pub struct Cut {
 pub struct Given {
     /// One row for all rows.
     pub picture: Vec<(String, Tensor)>,
-    /// A row for each text.
+    /// A row for each text, the first version's first.
     pub text: Vec<(&'static str, Tensor)>,
+    /// The version of the texts at each step, where there are several.
+    pub versions: Vec<usize>,
     /// What is [`joined`] to the state: a row for each text of each picture, the first text's of all pictures first.
     pub beside: Option<Tensor>,
     /// What that is multiplied with at each step; where there is nothing, it stays as it is.
@@ -94,10 +98,11 @@ impl Cut {
         [pictures, steps]: [usize; 2],
         guidance: Guidance,
     ) -> Result<Self> {
-        Self::timed([name, component], whole, inputs, [pictures, steps, 1], guidance)
+        Self::timed([name, component], whole, inputs, [pictures, steps, 1, 1], guidance)
     }
 
-    /// The same where what changes with the time differs between `timed` pictures: one or all.
+    /// The same where what changes with the time differs between `timed` pictures, one or all, and the texts have
+    /// `versions`.
     ///
     /// # Errors
     /// As [`Cut::of`].
@@ -105,7 +110,7 @@ impl Cut {
         [name, component]: [&'static str; 2],
         whole: &dyn Fn(usize) -> Result<Graph>,
         inputs: &[(String, Changes)],
-        [pictures, steps, timed]: [usize; 3],
+        [pictures, steps, timed, versions]: [usize; 4],
         guidance: Guidance,
     ) -> Result<Self> {
         let texts = guidance.rows;
@@ -115,7 +120,7 @@ impl Cut {
         };
         let [of_picture, of_text, of_time] = [Changes::Picture, Changes::Text, Changes::Time].map(of);
         let [picture, _] = whole(1)?.hoisted(&of_picture);
-        let [text, _] = whole(texts)?.hoisted(&of_text);
+        let [text, _] = whole(texts * versions)?.hoisted(&of_text);
         let [time, _] = whole(steps * texts * timed)?.hoisted(&of_time);
         let whole = whole(pictures * texts)?;
         let [_, step] = whole.hoisted(&[of_text, of_time, of_picture].concat());
@@ -130,6 +135,7 @@ impl Cut {
             pictures,
             steps,
             timed,
+            versions,
             guidance,
             linear: None,
         })
@@ -159,6 +165,10 @@ pub(super) struct Stepper {
     network: Resident,
     /// What depends on the time, with a row for every step and text.
     timed: Outputs,
+    /// What depends on the texts, with a row for every version and text, where the network does not hold it.
+    worded: Outputs,
+    /// [`Given::versions`]
+    versions: Vec<usize>,
     /// [`Given::step`]
     scales: Vec<(String, Vec<f32>)>,
     /// [`Given::beside`], where the network does not hold it, and [`Given::beside_scales`].
@@ -176,12 +186,13 @@ impl Stepper {
     /// # Errors
     /// If a part cannot be loaded or run.
     pub async fn load(kit: &mut Kit<'_>, cut: Cut, given: Given, whole: bool) -> Result<Self> {
-        let (pictures, texts, times) = (cut.pictures, cut.guidance.rows, cut.timed);
+        let (pictures, texts, times, versions) = (cut.pictures, cut.guidance.rows, cut.timed, cut.versions);
         let [picture, text, time, step] = cut.into_parts();
         let of_text = kit.once(text, &by_name(&given.text), "the prompt").await?;
         kit.mark(Phase::Denoise, "keys and values of the prompt");
+        let (fixed, worded) = if versions == 1 { (of_text, Outputs::new()) } else { (Outputs::new(), of_text) };
         let each = |(name, tensor)| (name, repeat_rows(&tensor, pictures));
-        let mut held: Outputs = of_text.into_iter().map(each).collect();
+        let mut held: Outputs = fixed.into_iter().map(each).collect();
 
         let of_picture = kit.once(picture, &by_name(&given.picture), "the guiding picture").await?;
         if !given.picture.is_empty() {
@@ -199,7 +210,8 @@ impl Stepper {
         let (fixed, beside) = if whole && beside_scales.is_empty() { (beside, None) } else { (None, beside) };
         held.extend(fixed);
         network.network.hold(held)?;
-        Ok(Self { network, timed, scales: given.step, beside, beside_scales, pictures, texts, times })
+        let (versions, scales) = (given.versions, given.step);
+        Ok(Self { network, timed, worded, versions, scales, beside, beside_scales, pictures, texts, times })
     }
 
     /// The output of that name at a step, for all inputs.
@@ -226,6 +238,8 @@ impl Stepper {
             .timed
             .iter()
             .map(|(name, tensor)| (name.clone(), rows_of(tensor, step * count, count, pictures / times)));
+        let first = self.versions.get(step).map_or(0, |version| version * texts);
+        let worded = self.worded.iter().map(|(name, tensor)| (name.clone(), rows_of(tensor, first, texts, pictures)));
         let rows = texts * pictures;
         let scale =
             |(name, scales): &(String, Vec<f32>)| (name.clone(), Tensor::new([rows, 1], vec![scales[step]; rows]));
@@ -234,7 +248,7 @@ impl Stepper {
             let data = beside.data.iter().map(|v| v * scale).collect();
             (name.clone(), Tensor::new(beside.shape.clone(), data))
         });
-        timed.chain(self.scales.iter().map(scale)).chain(beside).collect()
+        timed.chain(worded).chain(self.scales.iter().map(scale)).chain(beside).collect()
     }
 
     /// The part that runs at every step.

@@ -118,6 +118,7 @@ impl<'a> Decoder<'a> {
                 kit.warn(why.on(format!("the {NAME} runs {}", self.how)));
             }
             for (latents, tiles) in &mut pictures {
+                kit.decodes();
                 for at in tiles.of_size(*size) {
                     let z = tiles.cut(latents, channels, at);
                     let z = Tensor::new(z.shape, self.vae.unscale(&z.data));

@@ -100,8 +100,10 @@ impl Loop<'_> {
             kit.warn(why.on(format!("the {name} runs {windows}")));
         }
         // Only now: pictures that no memory holds have been refused.
-        let mut looped = Looped { stepper, guidance, windows: windows.as_deref(), noise, told };
-        let state = looped.start(&sampler()?, state, start);
+        let first = sampler()?;
+        let mut looped = Looped { stepper, guidance, windows: windows.as_deref(), noise, first, told };
+        let state = looped.start(state, start);
+        kit.steps_done(told.0, told.1);
         let made = match linear {
             Some(linear) => looped.by_sums(kit, &linear, state).await?,
             None => looped.by_sampler(kit, sampler, state).await?,
@@ -138,12 +140,15 @@ struct Looped<'a> {
     guidance: Guidance,
     windows: Option<&'a Windows>,
     noise: Vec<Generator>,
+    /// A sampler that has not begun: what is the same for all pictures.
+    first: Sampler,
     told: (usize, usize),
 }
 
 impl Looped<'_> {
     /// What sampling starts from.
-    fn start(&mut self, sampler: &Sampler, shape: Shape, start: Start) -> Tensor {
+    fn start(&mut self, shape: Shape, start: Start) -> Tensor {
+        let sampler = &self.first;
         let mut noise = |given: Option<Tensor>| given.unwrap_or_else(|| noise_of(&mut self.noise, &shape));
         match start {
             Start::Noise(given) => {
@@ -159,10 +164,14 @@ impl Looped<'_> {
         }
     }
 
-    /// This many steps of the loop are done.
-    fn step_done(&self, kit: &mut Kit<'_>, done: usize) -> Result<()> {
+    /// This many evaluations of the loop are done, which may end a step.
+    fn evaluated(&self, kit: &mut Kit<'_>, evaluations: usize) -> Result<()> {
         let (before, all) = self.told;
-        kit.step_done(before + done, all)
+        let [last, done] = [evaluations - 1, evaluations].map(|count| self.first.steps_done(count));
+        if done > last {
+            kit.steps_done(before + done, all);
+        }
+        kit.evaluated()
     }
 
     async fn by_sampler(&mut self, kit: &mut Kit<'_>, sampler: NewSampler<'_>, mut state: Tensor) -> Result<Tensor> {
@@ -179,7 +188,7 @@ impl Looped<'_> {
                 let next = sampler.step(index, output, state, &mut |_| normal(noise, &one));
                 state.copy_from_slice(&next);
             }
-            self.step_done(kit, index + 1)?;
+            self.evaluated(kit, index + 1)?;
         }
         Ok(state)
     }
@@ -230,11 +239,11 @@ impl Looped<'_> {
             // The device has the next step when it is done with one.
             if index > 0 {
                 runs.wait(1)?;
-                self.step_done(kit, index)?;
+                self.evaluated(kit, index)?;
             }
         }
         runs.wait(0)?;
-        self.step_done(kit, linear.steps.len())?;
+        self.evaluated(kit, linear.steps.len())?;
         let made = entry(&runs.read(SLOTS).await?, linear.last());
         if made.first_not_finite().is_none() {
             self.noise = noise;
@@ -256,7 +265,7 @@ impl Looped<'_> {
             let inputs: Vec<_> = by_name(&given).into_iter().chain([(SLOTS, &slots)]).collect();
             let next = self.stepper.run(kit, index, &inputs, NEXT).await?;
             carried(step).for_each(|(from, to)| put(&mut slots, to, &entry(&next, from)));
-            self.step_done(kit, index + 1)?;
+            self.evaluated(kit, index + 1)?;
         }
         Ok(entry(&slots, linear.last()))
     }

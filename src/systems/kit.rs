@@ -12,7 +12,7 @@ use super::parameters::{Names, parameters};
 use super::part::{Models, Part};
 use super::request::Request;
 use super::settings::Settings;
-use crate::error::{Error, Message, Result};
+use crate::error::{Error, Message, Notice, Result};
 use crate::image::{Picture, to_rgb8};
 use crate::network::{Executor, Network, Outputs};
 use crate::rng::Generator;
@@ -111,13 +111,23 @@ impl<'a> Kit<'a> {
         (self.tell)(Event::Warning(&text.into()));
     }
 
-    /// This many of all steps are done.
+    /// Reports that this many of all steps are done.
+    pub fn steps_done(&mut self, done: usize, steps: usize) {
+        (self.tell)(Event::Step(done, steps));
+    }
+
+    /// Reports that the next picture is being decoded.
+    pub fn decodes(&mut self) {
+        let next = self.made() + 1;
+        (self.tell)(Event::Decoding(next, self.request.batch));
+    }
+
+    /// The network of the steps was evaluated once.
     ///
     /// # Errors
     /// If the call is cancelled.
-    pub fn step_done(&mut self, done: usize, steps: usize) -> Result<()> {
+    pub fn evaluated(&mut self) -> Result<()> {
         self.mark(Phase::Denoise, "steps");
-        (self.tell)(Event::Step(done, steps));
         self.stop_if_cancelled()
     }
 
@@ -168,7 +178,13 @@ impl<'a> Kit<'a> {
             Some(network) => network,
             None => {
                 let weights = part.weights(self.models, changes)?;
-                let tell = &mut |text: &Message| (self.tell)(Event::Warning(text));
+                (self.tell)(Event::Loading(&part.what));
+                let tell = &mut |notice: Notice<'_>| {
+                    (self.tell)(match notice {
+                        Notice::Warning(text) => Event::Warning(text),
+                        Notice::Checking(kernel) => Event::Checking(kernel),
+                    });
+                };
                 Network::load(executor, part.graph, &part.wanted, weights, tell).await?
             }
         };

@@ -1,7 +1,7 @@
 //! What comes of a request while it is drawn and in the end, as plain values.
 
 use super::settings::Settings;
-use crate::error::{Message, Result};
+use crate::error::{Checking, Message, Result};
 use crate::image::Picture;
 use crate::tensor::Tensor;
 
@@ -10,8 +10,14 @@ use crate::tensor::Tensor;
 pub enum Event<'a> {
     /// What a user should know.
     Warning(&'a Message),
-    /// This many of all steps are done.
+    /// The network of this name is being loaded.
+    Loading(&'a str),
+    /// To load it, this kernel is checked on the device, for the first time there.
+    Checking(Checking<'a>),
+    /// This many of all steps are done; 0 before the first, and the same number again where others go on.
     Step(usize, usize),
+    /// The picture of this number, from 1, of all is being decoded.
+    Decoding(usize, usize),
 }
 
 /// What a call has made, for a caller that keeps it at once.

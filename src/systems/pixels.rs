@@ -115,10 +115,11 @@ impl Pixels {
         (part, parts): (usize, usize),
     ) -> Result<Tensor> {
         let settings = kit.settings;
-        let timesteps = settings.sampler(&self.schedule)?.timesteps().to_vec();
-        let steps = timesteps.len();
-        let mut time = vec![("timestep", Tensor::new([steps], timesteps))];
-        time.extend(class.map(|class| ("class_labels", Tensor::new([steps], vec![class as f32; steps]))));
+        let sampler = settings.sampler(&self.schedule)?;
+        let (steps, timesteps) = (sampler.steps(), sampler.timesteps().to_vec());
+        let count = timesteps.len();
+        let mut time = vec![("timestep", Tensor::new([count], timesteps))];
+        time.extend(class.map(|class| ("class_labels", Tensor::new([count], vec![class as f32; count]))));
         let state = Shape::from([range.len(), settings.height, settings.width, self.unet.in_channels]);
         let denoise = Loop {
             cut: self.cut(kit.executor, settings, range.len())?,

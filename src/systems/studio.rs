@@ -1,5 +1,6 @@
 //! A model opened for making pictures.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
@@ -12,8 +13,10 @@ use super::part::{Models, Part, REFINERS};
 use super::request::Request;
 use super::settings::{Settings, check};
 use super::{Row, System, find};
-use crate::error::{Field, Result};
+use crate::conditioning::Syntax;
+use crate::error::{Field, Message, Remedy, Result};
 use crate::network::Executor;
+use crate::prompt::schedule;
 use crate::weights::{Changes, Model};
 
 /// A model opened with its system: its configurations read and understood.
@@ -21,8 +24,10 @@ pub struct Studio {
     models: Models,
     row: &'static Row,
     system: Box<dyn System>,
-    /// What is to be said when it draws for the first time.
-    warning: Mutex<Option<String>>,
+    /// What is to be said when it draws.
+    warning: Option<String>,
+    /// All that was said of the model and of prompts: each once.
+    said: Mutex<BTreeSet<String>>,
 }
 
 impl Studio {
@@ -35,7 +40,7 @@ impl Studio {
     fn of(models: Models) -> Result<Self> {
         let (row, warning) = find(&models.model);
         let system = (row.open)(&models)?;
-        Ok(Self { models, row, system, warning: Mutex::new(warning) })
+        Ok(Self { models, row, system, warning, said: Mutex::default() })
     }
 
     /// The same guided by these ControlNets, whose residuals add up.
@@ -129,6 +134,17 @@ impl Studio {
         self.make(executor, None, request, Caller { cancel, tell, keep }).await
     }
 
+    /// What is to be said of a prompt of which a model of few words knows none: unless files add others.
+    fn foreign(&self, request: &Request) -> Option<Message> {
+        let entry = self.models.model.entry()?;
+        let extended = !request.loras.is_empty() || !request.conditioning.embeddings.is_empty();
+        if extended || !entry.knows_none_of(&request.prompt) {
+            return None;
+        }
+        let what = format!("{} knows {}, and no word of this prompt", entry.name, entry.knows.as_ref()?);
+        Some(Message::from(what).remedies([Remedy::Other(Field::Model)]))
+    }
+
     async fn make(
         &self,
         executor: &Executor,
@@ -139,13 +155,24 @@ impl Studio {
         let begun = Instant::now();
         let settings = self.settings(request)?;
         let mut kit = Kit::new(begun, &self.models, executor, (request, &settings), kept, caller)?;
-        let warning = self.warning.lock().ok().and_then(|mut warning| warning.take());
-        if let Some(warning) = warning {
-            kit.warn(warning);
+        let warnings = [self.warning.clone().map(Message::from), self.foreign(request), unread(request)];
+        for warning in warnings.into_iter().flatten() {
+            if self.said.lock().is_ok_and(|mut said| said.insert(warning.to_string())) {
+                kit.warn(warning);
+            }
         }
         self.system.draw(&mut kit).await?;
         Ok(kit.done())
     }
+}
+
+/// What is to be said of a prompt that is written for more than is read of it.
+fn unread(request: &Request) -> Option<Message> {
+    let texts = [Some(&request.prompt), request.negative.as_ref()].into_iter().flatten();
+    let found: BTreeSet<_> = texts.flat_map(|text| schedule::unread(text)).collect();
+    let is_weighted = request.conditioning.syntax == Syntax::Weighted && !found.is_empty();
+    let found = || found.iter().copied().collect::<Vec<_>>().join(", ");
+    is_weighted.then(|| format!("the prompt has {}, which is read as text", found()).into())
 }
 
 /// A model that keeps its networks in memory, all of them at once. A picture of another size than the last, or with

@@ -51,6 +51,13 @@ pub struct File {
     pub source: Option<String>,
 }
 
+impl File {
+    /// Whether it is not one of text.
+    fn is_weights(&self) -> bool {
+        self.path.ends_with(".safetensors")
+    }
+}
+
 /// One known model.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,15 +76,40 @@ pub struct Entry {
     pub folder: Option<PathBuf>,
     /// The commit that the sums are of; `main` where it is not known.
     pub revision: Option<String>,
+    /// Its weights' licence in a few words, where it is known for sure.
+    pub licence: Option<String>,
+    /// Megabytes (10^6) of all its files, where not each of [`Entry::files`] says its own.
+    pub size_mb: Option<u64>,
+    /// Mebibytes of a device's memory that drawing one picture by its defaults takes at most, in f16.
+    pub memory_mib: Option<u64>,
     /// What it was made to be drawn with.
     #[serde(default)]
     pub defaults: Defaults,
+    /// What it draws, where that is little.
+    pub knows: Option<String>,
+    /// The words that it was taught to draw that by, in small letters; none where they are too many to tell.
+    #[serde(default)]
+    pub words: Vec<String>,
     /// All that is downloaded.
     #[serde(default, rename = "file")]
     pub files: Vec<File>,
 }
 
 impl Entry {
+    /// Bytes of all its files, but for a few of text; `None` where they are not known.
+    pub fn bytes(&self) -> Option<u64> {
+        let weights = self.files.iter().filter(|file| file.is_weights()).map(|file| file.bytes);
+        let known = || weights.sum::<Option<u64>>().filter(|bytes| *bytes > 0);
+        self.size_mb.map(|megabytes| megabytes * 1_000_000).or_else(known)
+    }
+
+    /// Whether it was taught other words than any of this text's.
+    pub fn knows_none_of(&self, text: &str) -> bool {
+        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        let words: Vec<_> = words.map(str::to_lowercase).collect();
+        !self.words.is_empty() && !words.is_empty() && words.iter().all(|word| !self.words.contains(word))
+    }
+
     /// Where the file can be downloaded from a hub such as `https://huggingface.co`, for a model that is published.
     pub fn url(&self, hub: &str, file: &File) -> Option<String> {
         let repository = self.repository.as_ref()?;
@@ -138,6 +170,29 @@ mod tests {
             let paths: HashSet<&str> = entry.files.iter().map(|file| file.path.as_str()).collect();
             assert_eq!(paths.len(), entry.files.len(), "{}: a file stands twice", entry.name);
         }
+    }
+
+    #[test]
+    fn a_model_of_few_words_knows_them_in_any_case_and_among_others() {
+        let foreign = |name: &str, text: &str| find(name).unwrap().knows_none_of(text);
+        for text in ["a photo of a cat", "x", "Ein roter Kreis!", "redder"] {
+            assert!(foreign("shapes", text) && !foreign("sd15", text) && !foreign("shapes-ddpm", text), "{text}");
+        }
+        for text in ["", " ", "a RED cat", "(star:1.3), night", "on a background"] {
+            assert!(!foreign("shapes", text), "{text}");
+        }
+        assert!(entries().iter().all(|entry| entry.knows.is_some() != entry.words.is_empty()));
+    }
+
+    #[test]
+    fn the_size_of_a_model_is_said_once() {
+        for entry in entries() {
+            let mut weights = entry.files.iter().filter(|file| file.is_weights());
+            let each = weights.clone().count() > 0 && weights.all(|file| file.bytes.is_some());
+            assert!(!each || entry.size_mb.is_none(), "{}", entry.name);
+        }
+        let bytes = |name: &str| find(name).unwrap().bytes();
+        assert_eq!((bytes("vega-checkpoint"), bytes("pix2pix-checkpoint")), (Some(3_293_395_670), None));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) struct PromptArgs {
 
 fn syntaxes() -> impl TypedValueParser<Value = Syntax> {
     let plain = value("plain", "As diffusers: every sign is text, and what exceeds 77 tokens is left out");
-    let weighted = "As AUTOMATIC1111: (word), (word:1.3), [word], \\( and BREAK, and prompts of any length";
+    let weighted = "As AUTOMATIC1111: (word), (word:1.3), [word], \\(, BREAK, [from:to:when] and [a|b], of any length";
     one_of([(plain, Syntax::Plain), (value("weighted", weighted), Syntax::Weighted)])
 }
 

@@ -9,7 +9,7 @@ use super::measure::{Budget, Timing, Watch};
 use super::stats::{Summary, median};
 use super::{Bench, Rates, Row, Verdict};
 use crate::components::{Component, Components};
-use crate::error::{Result, Tell};
+use crate::error::{Notice, Result, Tell};
 use crate::gpu::{Clock, Session, Timer, check};
 use crate::graph::Graph;
 use crate::graph::interpret::Interpreter;
@@ -149,7 +149,9 @@ impl Bench<'_> {
             Some(timer) => {
                 let storages = storages(self.executor.dtype(), &graph, &*weights);
                 let graph = graph.quantized(&*weights)?;
-                let placement = place(timer.gpu(), &graph, &storages, tell).await?;
+                let warn =
+                    &mut |notice: Notice<'_>| notice.warning().into_iter().for_each(|text| tell(&text.to_string()));
+                let placement = place(timer.gpu(), &graph, &storages, warn).await?;
                 let session = placement.session(timer.gpu(), &*weights)?;
                 (placement, self.on_gpu(timer, &session, &given).await?)
             }

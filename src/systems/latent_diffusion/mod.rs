@@ -123,13 +123,13 @@ impl LatentDiffusion {
         let [height, width] = self.size(settings);
         let sampler = || settings.sampler(&self.schedule);
         let first = sampler()?;
-        let (steps, rows) = (first.timesteps().len(), self.guidance(settings).rows);
-        let times = first.timesteps().iter().flat_map(|time| std::iter::repeat_n(*time, rows)).collect();
+        let (steps, rows) = (first.steps(), self.guidance(settings).rows);
+        let times: Vec<_> = first.timesteps().iter().flat_map(|time| std::iter::repeat_n(*time, rows)).collect();
         let state = Shape::from([range.len(), height, width, self.vae.latent_channels()]);
         let denoise = Loop {
             cut: self.cut(kit.executor, settings, range.len())?,
             given: Given {
-                time: vec![("timestep", Tensor::new([rows * steps], times))],
+                time: vec![("timestep", Tensor::new([times.len()], times))],
                 ..condition.given(range.len(), &first)
             },
             sampler: &sampler,

@@ -22,7 +22,7 @@ impl StableDiffusion {
         timesteps: &[f32],
         shown: &Shown,
     ) -> Given {
-        let (texts, steps) = (text.context.shape.batch(), timesteps.len());
+        let (texts, steps) = (text.rows(), timesteps.len());
         let rows = shown.classes.as_ref().map_or(texts, |classes| classes.shape.batch());
         let pictures = rows / texts;
         // Of the rows of one step those of all.
@@ -32,7 +32,8 @@ impl StableDiffusion {
         let mut time = vec![("timestep", Tensor::new([rows * steps], times))];
         if let Some(pooled) = &text.pooled {
             let ids = repeat_rows(&self.time_ids(settings, texts), pictures);
-            time.extend([("text_embeds", of_steps(repeat_rows(pooled, pictures))), ("time_ids", of_steps(ids))]);
+            let pooled = text.at_evaluations(&repeat_rows(pooled, pictures));
+            time.extend([("text_embeds", pooled), ("time_ids", of_steps(ids))]);
         }
         if let Some(embedding) = self.unet.guidance_embedding(settings.guidance) {
             time.push(("timestep_cond", of_steps(Tensor::new([rows, embedding.len()], embedding.repeat(rows)))));
@@ -44,6 +45,7 @@ impl StableDiffusion {
         Given {
             picture: control::images(controls, settings),
             text: vec![("encoder_hidden_states", text.context.clone())],
+            versions: text.versions.clone(),
             time,
             step: control::scales(controls, steps),
             beside: shown.beside.clone(),

@@ -13,6 +13,7 @@ mod start;
 mod text;
 mod unclip;
 pub mod variant;
+mod versions;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -41,7 +42,7 @@ use crate::models::ports::Changes;
 use crate::models::{controlnet, unet};
 use crate::network::Executor;
 use crate::samplers;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Tensor;
 use crate::weights::Model;
 
 /// How many pictures are made at once of a given one.
@@ -135,17 +136,16 @@ impl StableDiffusion {
         Encoder { vae: &self.vae, in_f32: self.vae_in_f32() }
     }
 
-    /// The UNet with its ControlNets, cut for a number of pictures at once, each drawn for texts of the shape `[texts,
-    /// tokens, channels]`, of latents of this height and width: all of a picture's, or a part.
+    /// The UNet with its ControlNets, cut for a number of pictures at once, each drawn for texts of so many tokens in
+    /// so many versions, of latents of this height and width: all of a picture's, or a part.
     fn cut(
         &self,
         executor: &Executor,
         (request, settings): (&Request, &Settings),
-        text: &Shape,
+        [tokens, versions]: [usize; 2],
         pictures: usize,
         [height, width]: [usize; 2],
     ) -> Result<Cut> {
-        let tokens = text.rows() / text.batch();
         let steps = settings.sampler(&self.schedule)?.timesteps().len();
         let more = (self.variant.beside)(self.vae.latent_channels());
         let whole = |rows| {
@@ -156,7 +156,7 @@ impl StableDiffusion {
         let images = (0..self.controls.len()).map(|index| (controlnet::image_input(index), Changes::Picture));
         let inputs: Vec<_> = own.chain(images).collect();
         // Vectors in the place of classes are each picture's own.
-        let sizes = [pictures, steps, if self.unet.class_width.is_some() { pictures } else { 1 }];
+        let sizes = [pictures, steps, if self.unet.class_width.is_some() { pictures } else { 1 }, versions];
         let cut = Cut::timed(["UNet", "unet"], &whole, &inputs, sizes, self.guidance(request, settings))?;
         if [height, width] == self.size(settings) {
             return cut.sampled(executor, &|| settings.sampler(&self.schedule));
@@ -244,7 +244,7 @@ impl System for StableDiffusion {
             let named = |part| stage.models.named(part);
             let size = stage.system.size(&stage.settings);
             let cut =
-                stage.system.cut(executor, (request, &stage.settings), &stage.text.shape(), request.batch, size)?;
+                stage.system.cut(executor, (request, &stage.settings), stage.text.sizes(), request.batch, size)?;
             cuts.extend(cut.parts().into_iter().map(named));
             parts.extend(stage.text.parts.into_iter().map(named));
         }
@@ -285,9 +285,7 @@ mod tests {
 
     /// The parts of its UNet for a picture of 512 x 512 with guidance.
     fn cut(controls: &[&str]) -> Cut {
-        sd15(controls)
-            .cut(&Executor::Cpu, (&Request::default(), &Settings::square(512)), &[2, 77, 768].into(), 1, [64, 64])
-            .unwrap()
+        sd15(controls).cut(&Executor::Cpu, (&Request::default(), &Settings::square(512)), [77, 1], 1, [64, 64]).unwrap()
     }
 
     #[test]

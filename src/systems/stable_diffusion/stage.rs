@@ -4,10 +4,11 @@
 use super::picture::Shown;
 use super::text::{Conditioning, Texts};
 use super::variant::{REFINER, SDXL};
+use super::versions::Clock;
 use super::{StableDiffusion, unet_of};
 use crate::error::{Error, Result};
 use crate::rng::Generator;
-use crate::samplers::Portion;
+use crate::samplers::{Portion, Sampler};
 use crate::systems::denoise::{Loop, Start};
 use crate::systems::kit::Kit;
 use crate::systems::part::Models;
@@ -23,7 +24,7 @@ pub(super) struct Stage<'s, 'm, T> {
     pub settings: Settings,
     /// The texts, or what they became.
     pub text: T,
-    /// Evaluations of its UNet.
+    /// How many they are.
     pub steps: usize,
 }
 
@@ -77,22 +78,19 @@ impl StableDiffusion {
         request: &Request,
         settings: &Settings,
     ) -> Result<Vec<Stage<'s, 'm, Texts>>> {
-        let mut stages = vec![self.stage(models, request, settings.clone())?];
+        let mut all = vec![(self, models, settings.clone())];
         if let (Some((refiner, settings)), Some(models)) = (self.refining(request, settings)?, &models.refiner) {
-            stages.push(refiner.stage(models, request, settings)?);
+            all.push((refiner, models, settings));
         }
-        Ok(stages)
-    }
-
-    fn stage<'s, 'm>(
-        &'s self,
-        models: &'m Models,
-        request: &Request,
-        settings: Settings,
-    ) -> Result<Stage<'s, 'm, Texts>> {
-        let (text, steps) =
-            (self.texts(models, request, &settings)?, settings.sampler(&self.schedule)?.timesteps().len());
-        Ok(Stage { system: self, models, settings, text, steps })
+        let sampler = |(system, _, settings): &(&Self, _, Settings)| settings.sampler(&system.schedule);
+        let samplers = all.iter().map(sampler).collect::<Result<Vec<_>>>()?;
+        let (mut done, steps) = (0, samplers.iter().map(Sampler::steps).sum());
+        let stage = |((system, models, settings), sampler): ((&'s Self, &'m Models, Settings), Sampler)| {
+            let text = system.texts(models, request, &settings, &Clock::of(&sampler, done, steps))?;
+            done += sampler.steps();
+            Ok(Stage { system, models, settings, text, steps: sampler.steps() })
+        };
+        all.into_iter().zip(samplers).map(stage).collect()
     }
 }
 
@@ -130,7 +128,7 @@ impl<'k> Stage<'_, 'k, Conditioning> {
         let [height, width] = system.size(settings);
         let size = windows.as_ref().map_or([height, width], |windows| windows.size);
         let denoise = Loop {
-            cut: system.cut(kit.executor, (kit.request, settings), &text.context.shape, noise.len(), size)?,
+            cut: system.cut(kit.executor, (kit.request, settings), text.sizes(), noise.len(), size)?,
             given: system.given(kit.request, settings, text, sampler()?.timesteps(), shown),
             sampler: &sampler,
             start,

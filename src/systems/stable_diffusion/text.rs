@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use web_time::Instant;
 
+use super::versions::{Clock, Versions};
 use super::{StableDiffusion, index_flag};
 use crate::conditioning::clip::Wanted;
 use crate::conditioning::{Chunks, ClipText, Embedding, join_channels};
@@ -16,53 +17,89 @@ use crate::systems::request::Request;
 use crate::systems::settings::Settings;
 use crate::systems::system::System;
 use crate::systems::text::{self, encode};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Tensor;
 use crate::weights::Model;
 
-/// One row per text, the negative one first where guidance needs it.
+/// One row per text, the negative one first where guidance needs it; so for each version of the texts.
 #[derive(Debug, Clone)]
 pub struct Conditioning {
     /// `[texts, tokens, channels]`: the UNet's `encoder_hidden_states`.
     pub context: Tensor,
     /// `[texts, channels]`: SDXL's `text_embeds`.
     pub pooled: Option<Tensor>,
+    /// The version at each evaluation of the UNet.
+    pub versions: Vec<usize>,
+}
+
+impl Conditioning {
+    /// Tokens of a text, and versions.
+    pub(super) fn sizes(&self) -> [usize; 2] {
+        let [_, tokens, _] = *self.context.shape.dims() else { return [1, 1] };
+        [tokens, count(&self.versions)]
+    }
+
+    /// How many rows a version has.
+    pub(super) fn rows(&self) -> usize {
+        self.context.shape.batch() / count(&self.versions)
+    }
+
+    /// Of a tensor with some rows for each version those of each evaluation's, the first evaluation's first.
+    pub(super) fn at_evaluations(&self, tensor: &Tensor) -> Tensor {
+        let versions = tensor.data.chunks_exact(tensor.data.len() / count(&self.versions)).collect::<Vec<_>>();
+        let data = self.versions.iter().flat_map(|version| versions[*version]).copied().collect();
+        let rows = tensor.shape.batch() / versions.len() * self.versions.len();
+        Tensor::new(tensor.shape.with_batch(rows), data)
+    }
+}
+
+/// How many versions these are of.
+fn count(versions: &[usize]) -> usize {
+    versions.iter().max().map_or(1, |last| last + 1)
 }
 
 /// A request's texts, ready for the encoders.
 pub(super) struct Texts {
     pub encoders: Arc<Vec<ClipText>>,
     pub chunks: Chunks,
-    /// How many there are: two with guidance.
+    /// How many a version has: two with guidance.
     pub count: usize,
+    /// The version at each evaluation of the UNet.
+    pub versions: Vec<usize>,
     pub parts: Vec<Part>,
 }
 
 impl Texts {
-    /// The shape of the context.
-    pub fn shape(&self) -> Shape {
-        let width = self.encoders.iter().map(ClipText::width).sum();
-        [self.count, self.chunks.tokens(), width].into()
+    /// Tokens of a text, and versions.
+    pub fn sizes(&self) -> [usize; 2] {
+        [self.chunks.tokens(), count(&self.versions)]
     }
 }
 
 impl StableDiffusion {
-    /// Tokenizes the prompt and, where guidance needs it, the negative one.
+    /// Tokenizes the prompt and, where guidance needs it, the negative one: all that they say at the clock's steps.
     ///
     /// # Errors
     /// If a tokenizer or an encoder's configuration is missing, or gives what this UNet does not take.
-    pub(super) fn texts(&self, models: &Models, request: &Request, settings: &Settings) -> Result<Texts> {
+    pub(super) fn texts(
+        &self,
+        models: &Models,
+        request: &Request,
+        settings: &Settings,
+        clock: &Clock,
+    ) -> Result<Texts> {
         let encoders = self.encoders(&models.model, request)?;
         let both = [request.negative.as_deref().unwrap_or(""), &request.prompt];
-        let texts = if self.guidance(request, settings).rows > 1 { &both[..] } else { &both[1..] };
-        let chunks = Chunks::of(&encoders, texts)?;
+        let prompts = if self.guidance(request, settings).rows > 1 { &both[..] } else { &both[1..] };
+        let Versions { texts, at } = clock.versions(prompts, request.conditioning.syntax);
+        let texts: Vec<_> = texts.iter().flatten().map(String::as_str).collect();
+        let chunks = Chunks::of(&encoders, &texts)?;
         let skip = request.conditioning.clip_skip.unwrap_or(self.variant.skip);
         let wanted = Wanted { state: self.variant.state, skip };
         let part = |(encoder, chunks): (&ClipText, &Vec<_>)| text::part(encoder, texts.len(), wanted, chunks.len());
         let parts = encoders.iter().zip(&chunks.of).map(part).collect::<Result<_>>()?;
-        let texts = Texts { encoders, chunks, count: texts.len(), parts };
-        let (width, wanted) = (texts.shape().channels(), self.unet.cross_attention_dim);
+        let (width, wanted) = (encoders.iter().map(ClipText::width).sum::<usize>(), self.unet.cross_attention_dim);
         if width == wanted {
-            return Ok(texts);
+            return Ok(Texts { encoders, chunks, count: prompts.len(), versions: at, parts });
         }
         let place = models.model.path("unet/config.json");
         Err(Error::config(
@@ -101,7 +138,8 @@ impl StableDiffusion {
         let never = AtomicBool::new(false);
         let caller = Caller { cancel: &never, tell: &mut |_| {}, keep: &mut |_| Ok(()) };
         let mut kit = Kit::new(Instant::now(), models, executor, (request, &settings), None, caller)?;
-        let texts = self.texts(models, request, &settings)?;
+        let sampler = settings.sampler(&self.schedule)?;
+        let texts = self.texts(models, request, &settings, &Clock::of(&sampler, 0, sampler.steps()))?;
         self.condition(&mut kit, texts).await
     }
 
@@ -123,23 +161,31 @@ impl StableDiffusion {
         let context = contexts.into_iter().reduce(|a, b| join_channels(&a, &b));
         let mut context = context.ok_or_else(|| Error::shape("there is no text encoder"))?;
         // More rows than texts: the first text's with and without a picture.
-        let more = self.guidance(kit.request, kit.settings).rows - context.shape.batch();
-        let first = context.data[..context.data.len() / context.shape.batch()].repeat(more);
-        context = Tensor::new(context.shape.with_batch(context.shape.batch() + more), [first, context.data].concat());
+        let more = self.guidance(kit.request, kit.settings).rows - texts.count;
+        context = with_first_rows(&context, texts.count, more);
         let mut pooled = pooled.filter(|_| self.variant.pooled);
         if self.variant.pooled && pooled.is_none() {
             let what = format!("{} needs a text encoder with a projection", self.variant.class);
             return Err(Error::config(kit.models.model.name(), what));
         }
         if zero {
-            clear_first_row(&mut context);
-            pooled.as_mut().map(clear_first_row);
+            clear_first_rows(&mut context, texts.count + more);
+            pooled.iter_mut().for_each(|pooled| clear_first_rows(pooled, texts.count));
         }
-        Ok(Conditioning { context, pooled })
+        Ok(Conditioning { context, pooled, versions: texts.versions })
     }
 }
 
-fn clear_first_row(tensor: &mut Tensor) {
+/// The first of every `count` rows so many times more.
+fn with_first_rows(tensor: &Tensor, count: usize, more: usize) -> Tensor {
     let row = tensor.data.len() / tensor.shape.batch();
-    tensor.data[..row].fill(0.0);
+    let each = |rows: &[f32]| [rows[..row].repeat(more), rows.to_vec()].concat();
+    let data: Vec<f32> = tensor.data.chunks_exact(count * row).flat_map(each).collect();
+    Tensor::new(tensor.shape.with_batch(data.len() / row), data)
+}
+
+/// Zeros in the first of every `count` rows.
+fn clear_first_rows(tensor: &mut Tensor, count: usize) {
+    let row = tensor.data.len() / tensor.shape.batch();
+    tensor.data.chunks_exact_mut(count * row).for_each(|rows| rows[..row].fill(0.0));
 }

@@ -1,0 +1,92 @@
+//! `ornstein models list`
+
+use serde_json::json;
+
+use crate::cli::{print, print_json};
+use crate::error::Result;
+use crate::weights::Model;
+use crate::weights::fetch::{self, HUB};
+use crate::weights::manifest::{self, Entry, Kind};
+
+/// Prints every model that has a name.
+pub(super) fn list(as_json: bool) -> Result<()> {
+    let entries = manifest::entries();
+    if as_json {
+        return print_json(&json!({"models": entries.iter().map(document).collect::<Vec<_>>()}));
+    }
+    let heading = row(["name", "size", "memory", "licence", "here"]);
+    let rows: String = entries.iter().map(text).collect();
+    let elsewhere = |entry: &Entry| {
+        let repository = entry.repository.as_ref().filter(|_| entry.licence.is_none())?;
+        Some(format!("licence of {}: {HUB}/{repository}\n", entry.name))
+    };
+    let elsewhere: String = entries.iter().filter_map(elsewhere).collect();
+    let legend = "size: its files; memory: a device's, for one picture by the model's defaults, in f16\n";
+    print(format!("{heading}{rows}\n{legend}{elsewhere}").as_bytes())
+}
+
+/// Whether the model is part of the program or of the repository that it runs in, or its files are in the folder of
+/// models.
+fn is_here(entry: &Entry) -> bool {
+    let in_folder = || manifest::models_folder().is_some_and(|folder| fetch::is_here(entry, &folder.join(&entry.name)));
+    match entry.kind {
+        Kind::BuiltIn => true,
+        Kind::Repository => Model::resolve(Some(entry.name.as_ref())).is_ok(),
+        Kind::Folder | Kind::File => in_folder(),
+    }
+}
+
+fn document(entry: &Entry) -> serde_json::Value {
+    json!({
+        "name": entry.name,
+        "about": entry.about,
+        "bytes": entry.bytes(),
+        "memory_bytes": entry.memory_mib.map(|mebibytes| mebibytes << 20),
+        "licence": entry.licence,
+        "repository": entry.repository,
+        "here": is_here(entry),
+    })
+}
+
+/// Two lines: what a table holds of a model, and what it is.
+fn text(entry: &Entry) -> String {
+    let size = entry.bytes().map(size).unwrap_or_default();
+    let memory = entry.memory_mib.map(memory).unwrap_or_default();
+    let licence = entry.licence.as_deref().unwrap_or("see below");
+    let here = if is_here(entry) { "here" } else { "" };
+    row([&entry.name, &size, &memory, licence, here]) + &format!("  {}\n", entry.about)
+}
+
+fn row([name, size, memory, licence, here]: [&str; 5]) -> String {
+    format!("{name:<32} {size:>7}  {memory:>8}  {licence:<21}  {here}").trim_end().to_string() + "\n"
+}
+
+/// As download pages count.
+fn size(bytes: u64) -> String {
+    let megabytes = bytes as f64 / 1e6;
+    if megabytes < 1000.0 { format!("{megabytes:.0} MB") } else { format!("{:.1} GB", megabytes / 1e3) }
+}
+
+/// As graphics cards count.
+fn memory(mebibytes: u64) -> String {
+    if mebibytes < 1024 { format!("{mebibytes} MiB") } else { format!("{:.1} GiB", mebibytes as f64 / 1024.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_fits_a_terminal() {
+        let lines: String = manifest::entries().iter().map(text).collect();
+        for line in lines.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_size_has_the_unit_in_which_it_is_read() {
+        assert_eq!([size(2_882_598), size(999_400_000), size(5_214_604_494)], ["3 MB", "999 MB", "5.2 GB"]);
+        assert_eq!([memory(17), memory(1023), memory(1900)], ["17 MiB", "1023 MiB", "1.9 GiB"]);
+    }
+}
