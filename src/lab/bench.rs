@@ -248,7 +248,7 @@ impl<'a> Bench<'a> {
                 Some(timer) => measure::on_gpu(timer, &workload.case, route, self.storage(), self.budget).await,
             };
             match checked {
-                Err(error) => (row.verdict, row.reason) = (Verdict::Failed, Some(error.to_string())),
+                Err(error) => row.fail(&error),
                 Ok(checked) => {
                     row.judge(&checked);
                     if let Some(watch) = checked.watch {

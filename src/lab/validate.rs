@@ -108,6 +108,9 @@ pub struct Row {
     /// Why, unless it passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether that is a kernel's text, which fails every row that runs it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub does_not_compile: bool,
 }
 
 /// An op with given input types in given storage, about to be checked.
@@ -145,7 +148,8 @@ impl Subject<'_> {
     }
 
     fn failed(&self, why: &Error) -> Row {
-        Row { reason: Some(why.to_string()), ..self.row(Verdict::Failed) }
+        let does_not_compile = matches!(why, Error::Shader(_));
+        Row { reason: Some(why.to_string()), does_not_compile, ..self.row(Verdict::Failed) }
     }
 
     /// The row of a run whose output was compared.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compare::Change;
 use super::measure::{Measured, Timing};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::statistics;
 use crate::graph::plan::Storage;
 use crate::lab::ceilings::Ceilings;
@@ -59,6 +59,9 @@ pub struct Row {
     /// Why it is not right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether that is a kernel's text, which fails every row that runs it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub does_not_compile: bool,
     /// `‖out − ref‖₂ / ‖ref‖₂`, where it was compared.
     pub relative_error: Option<f64>,
     /// Of one run: floating-point operations, and bytes of the inputs and the output as the device stores them.
@@ -115,6 +118,13 @@ impl Row {
             self.verdict = Verdict::Wrong;
             self.reason = Some(format!("not timed: {fault}"));
         }
+    }
+
+    /// Puts in why it did not run.
+    pub fn fail(&mut self, why: &Error) {
+        self.verdict = Verdict::Failed;
+        self.does_not_compile = matches!(why, Error::Shader(_));
+        self.reason = Some(why.to_string());
     }
 
     /// Puts in the rates, if there is a time.
