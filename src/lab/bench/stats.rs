@@ -10,6 +10,10 @@ pub struct Summary {
     /// The distance between the first and the third quartile (the middle half of the rounds), as a share of the
     /// median.
     pub spread: f64,
+    /// Seconds: the least round, and
+    pub least: f64,
+    /// the longest.
+    pub most: f64,
     /// How many numbers that is of.
     pub rounds: usize,
 }
@@ -22,7 +26,8 @@ impl Summary {
         let median = quantile(&sorted, 0.5);
         let middle_half = quantile(&sorted, 0.75) - quantile(&sorted, 0.25);
         let spread = if median > 0.0 { middle_half / median } else { 0.0 };
-        Self { median, spread, rounds: rounds.len() }
+        let [least, most] = [0.0, 1.0].map(|end| quantile(&sorted, end));
+        Self { median, spread, least, most, rounds: rounds.len() }
     }
 }
 
@@ -52,6 +57,7 @@ mod tests {
     fn the_spread_is_the_middle_half_over_the_median() {
         let summary = Summary::of(&[1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!((summary.median, summary.spread, summary.rounds), (3.0, 2.0 / 3.0, 5));
+        assert_eq!((summary.least, summary.most), (1.0, 5.0));
     }
 
     #[test]
@@ -62,6 +68,6 @@ mod tests {
 
     #[test]
     fn one_round_has_no_spread() {
-        assert_eq!(Summary::of(&[2.0]), Summary { median: 2.0, spread: 0.0, rounds: 1 });
+        assert_eq!(Summary::of(&[2.0]), Summary { median: 2.0, spread: 0.0, least: 2.0, most: 2.0, rounds: 1 });
     }
 }
