@@ -36,6 +36,7 @@ mod session;
 mod shaders;
 mod statistics;
 mod support;
+mod tables;
 mod tokenizer;
 mod translate;
 mod unclip;

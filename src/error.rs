@@ -118,7 +118,11 @@ impl Error {
     fn with(mut self, change: impl FnOnce(Message) -> Message) -> Self {
         let what = match &mut self {
             Self::Usage(what) | Self::File(what) | Self::Config(what) | Self::Weights(what) | Self::Shape(what) => what,
-            Self::Shader(what) | Self::Device(what) | Self::TooLarge(what) | Self::WrongKernel(what) | Self::NotFinite(what) => what,
+            Self::Shader(what)
+            | Self::Device(what)
+            | Self::TooLarge(what)
+            | Self::WrongKernel(what)
+            | Self::NotFinite(what) => what,
             Self::Interrupted => return self,
         };
         *what = change(std::mem::take(what));
@@ -129,7 +133,11 @@ impl Error {
     pub fn said(&self, name: Name) -> String {
         match self {
             Self::Usage(what) | Self::File(what) | Self::Config(what) | Self::Weights(what) | Self::Shape(what) => what,
-            Self::Shader(what) | Self::Device(what) | Self::TooLarge(what) | Self::WrongKernel(what) | Self::NotFinite(what) => what,
+            Self::Shader(what)
+            | Self::Device(what)
+            | Self::TooLarge(what)
+            | Self::WrongKernel(what)
+            | Self::NotFinite(what) => what,
             Self::Interrupted => return "interrupted".into(),
         }
         .said(name)

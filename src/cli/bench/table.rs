@@ -1,177 +1,264 @@
-//! A report as text for a terminal.
+//! A benchmark's report as text, comma-separated values or Markdown.
 
-use std::fmt::Write as _;
-
-use super::{
-    Report, attributes, clock, digits, flop_rate, network_figures, percent, predicted, rate_figures, seconds, shapes,
+use crate::cli::flag::flag;
+use crate::cli::table::{Cell, Column, Form, Table, Tone, by_op};
+use crate::error::Field;
+use crate::lab::bench::compare::Change;
+use crate::lab::bench::profile::{NetworkRow, OpShare};
+use crate::lab::bench::{Device, Rates, Row, Verdict};
+use crate::lab::predict::Predicted;
+use crate::lab::report::{
+    Report, attributes, ceilings, clock, digits, network_figures, percent, prediction, seconds, shapes,
 };
-use crate::error::{Field, Name};
-use crate::lab::bench::profile::NetworkRow;
-use crate::lab::bench::{Device, Row, Verdict};
-use crate::lab::ceilings::Ceilings;
+
+use Column::{Flow, Left, Right, Section};
 
 /// Nodes of a network that the table lists.
 const NODES: usize = 15;
 /// A spread of the ceilings above this is told.
 const SPREAD: f64 = 0.1;
 
-impl Report {
-    /// `all` lists every refused shape and every node; `name` names what asks for that.
-    pub fn table(&self, all: bool, name: Name) -> String {
-        let mut out = String::new();
-        for (i, device) in self.devices.iter().enumerate() {
-            let _ = writeln!(out, "{}", facts(device, (self.devices.len() > 1).then_some(i)));
+/// How a report is shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    pub form: Form,
+    /// Every refused shape and every node.
+    pub all: bool,
+    /// Only what failed, and the summary.
+    pub quiet: bool,
+}
+
+impl View {
+    pub(super) fn report(self, report: &Report) -> String {
+        let mut out = self.form.about(&report.about);
+        for (i, device) in report.devices.iter().enumerate() {
+            out += &self.form.lines(&facts(device, (report.devices.len() > 1).then_some(i)));
         }
-        for network in &self.networks {
-            self.network_text(&mut out, network, all);
+        for network in &report.networks {
+            out += &self.network(report, network);
         }
-        if self.networks.is_empty() {
-            self.kernels(&mut out, all, name);
+        if report.networks.is_empty() {
+            out += &self.kernels(report);
         }
-        self.notes(&mut out);
+        out + &self.notes(report)
+    }
+
+    fn shows(self, row: &Row) -> bool {
+        (self.all || row.verdict != Verdict::Refused) && (!self.quiet || row.is_bad())
+    }
+
+    fn kernels(self, report: &Report) -> String {
+        let shown: Vec<&Row> = report.groups().into_iter().flatten().filter(|row| self.shows(row)).collect();
+        let mut out = self.rows(report, &shown, |row| row.op.clone());
+        let rows = |row: &&Row| row.verdict != Verdict::Refused;
+        out += &by_op(self.form, &SUMMARY, report.rows.iter().filter(rows), |row| &row.op, summed);
+        let refused = report.rows.iter().filter(|row| row.verdict == Verdict::Refused).count();
+        if refused > 0 && !self.all {
+            let full = flag(Field::Full);
+            let what = format!("{refused} shapes exceed the limits of a device and are refused ({full} lists them)");
+            out += &self.form.paragraph(&what);
+        }
         out
     }
 
-    fn kernels(&self, out: &mut String, all: bool, name: Name) {
-        let mut op = "";
-        for group in self.groups() {
-            let timed = group.iter().any(|row| row.verdict != Verdict::Refused);
-            if !timed && !all {
-                continue;
-            }
-            if group[0].op != op {
-                op = &group[0].op;
-                let _ = writeln!(out, "\n{op}");
-            }
-            let several = self.devices.len() > 1;
-            if several {
-                let _ = writeln!(out, "  {}", what(group[0]));
-            }
-            for row in &group {
-                let place = self.devices.iter().position(|device| device.label == row.device).unwrap_or_default();
-                let end = if several { format!("[{place}]") } else { what(row) };
-                let _ = writeln!(out, "  {} {:<13}{} {end}", numbers(row), row.variant, row.dtype);
-            }
-        }
-        let refused = self.rows.iter().filter(|row| row.verdict == Verdict::Refused).count();
-        if refused > 0 && !all {
-            let full = name(Field::Full);
-            let _ =
-                writeln!(out, "\n{refused} shapes exceed the limits of a device and are refused ({full} lists them)");
-        }
+    /// These rows, each in a section.
+    fn rows(self, report: &Report, rows: &[&Row], section: impl Fn(&Row) -> String) -> String {
+        let several = report.devices.len() > 1;
+        let compared = rows.iter().any(|row| row.compared.is_some());
+        let first = [Section("op"), Right("ms", 6), Right("± %", 3), Left("verdict", 7)];
+        let last = [Flow("dtype"), Flow("shapes"), Flow("attributes"), Flow("node"), Flow("reason")];
+        let several = several.then_some(Right("device", 0));
+        let compared = compared.then_some(Right("x then", 0));
+        let columns = first.into_iter().chain(compared).chain(RATES).chain(several).chain([Left("variant", 7)]);
+        let columns: Vec<_> = columns.chain(last).collect();
+        let cells = |row: &&Row| {
+            let place = report.devices.iter().position(|device| device.label == row.device);
+            let place = several.map(|_| place.map_or_else(Cell::default, |place| place.to_string().into()));
+            let then = compared.map(|_| row.compared.map_or_else(Cell::default, then));
+            let speed = row.rates.as_ref().map_or_else(Default::default, rates);
+            let first = [vec![section(row).into()], time(row), then.into_iter().collect(), speed.to_vec()];
+            let last = [place.into_iter().collect(), vec![row.variant.as_str().into()], words(row, self.form)];
+            first.into_iter().chain(last).flatten().collect::<Vec<_>>()
+        };
+        let lines: Vec<_> = rows.iter().map(cells).collect();
+        let mut table = Table::fitting(self.form, columns, &lines);
+        let line = |(cells, row): (&Vec<Cell>, &&Row)| {
+            let reason = row.reason.as_deref().map_or_else(String::new, |why| table.reason(why, ""));
+            table.row(cells) + &reason
+        };
+        lines.iter().zip(rows).map(line).collect()
     }
 
-    fn network_text(&self, out: &mut String, network: &NetworkRow, all: bool) {
+    fn network(self, report: &Report, network: &NetworkRow) -> String {
         let NetworkRow { network: name, device, dtype, nodes, .. } = network;
         let [median, spread, wall, rate, share] = network_figures(network);
-        let (arithmetic, mib) = (self.arithmetic(device), network.device_bytes >> 20);
+        let (arithmetic, mib) = (report.arithmetic(network), network.device_bytes >> 20);
         let inputs: Vec<String> = network.inputs.iter().map(|(name, dims)| format!("{name} {dims:?}")).collect();
-        *out += &format!("\n{name} on {device}, {dtype}: {median} ± {spread} ({wall} until the host knows), ");
-        *out += &format!("{rate} ({share} of {arithmetic}), {nodes} nodes, {mib} MiB\n  {}\n", inputs.join(", "));
+        let mut out = self.form.paragraph(&format!(
+            "{name} on {device}, {dtype}: {median} ± {spread} ({wall} until the host knows), {rate} ({share} of \
+             {arithmetic}), {nodes} nodes, {mib} MiB; {}",
+            inputs.join(", ")
+        ));
         if let Some(predicted) = &network.predicted {
-            let _ = writeln!(out, "  predicted: {}", predicted::line(predicted));
+            out += &self.form.lines(&format!("predicted: {}", prediction(predicted)));
         }
-        for op in &network.by_op {
-            let (share, time, [rate, of_arithmetic, gb_s, of_copy]) =
-                (percent(op.share), seconds(op.seconds), rate_figures(&op.rates));
-            *out += &format!("  {share:>5} {time:>9}  {:<18} {:>4} nodes  {rate:>12} ", op.op, op.nodes);
-            *out += &format!("{of_arithmetic:>5} of {arithmetic}  {gb_s:>5} GB/s {of_copy:>5} of copy\n");
+        let op = |op: &OpShare| {
+            let first = [op.op.clone(), op.nodes.to_string(), hundredths(op.share), digits(op.seconds * 1e3)];
+            first.map(Cell::from).into_iter().chain(rates(&op.rates)).collect::<Vec<_>>()
+        };
+        if self.form != Form::Csv {
+            let columns = [Left("op", 0), Right("nodes", 0), Right("% time", 0), Right("ms", 0)];
+            let ops: Vec<_> = network.by_op.iter().map(op).collect();
+            out += &Table::of(self.form, [&columns[..], &RATES].concat(), &ops);
         }
-        let prefix = format!("{}.", network.network);
+        let prefix = format!("{name}.");
         let of_this = |row: &&Row| {
             row.device == network.device && row.node.as_ref().is_some_and(|node| node.starts_with(&prefix))
         };
-        let mut nodes: Vec<&Row> = self.rows.iter().filter(of_this).collect();
+        let mut nodes: Vec<&Row> = report.rows.iter().filter(of_this).collect();
         let median = |row: &Row| row.timing.as_ref().map_or(0.0, |timing| timing.summary.median);
         nodes.sort_by(|a, b| median(b).total_cmp(&median(a)));
-        let shown = if all { nodes.len() } else { NODES.min(nodes.len()) };
-        let _ = writeln!(out, "  the {shown} longest of {} nodes", nodes.len());
-        for row in &nodes[..shown] {
-            let _ = writeln!(out, "  {} {}", numbers(row), row.node.as_deref().unwrap_or_default());
-        }
+        let count = nodes.len();
+        let longest = if self.all || self.form == Form::Csv { count } else { NODES.min(count) };
+        nodes.truncate(longest);
+        nodes.retain(|row| self.shows(row));
+        out + &self.rows(report, &nodes, |row| match self.form {
+            Form::Csv => row.op.clone(),
+            _ => format!("the {longest} longest of {count} nodes"),
+        })
     }
 
     /// Warnings, and how a comparison came out.
-    fn notes(&self, out: &mut String) {
-        let warned = |word: &str| {
-            let has = |row: &&Row| row.timing.as_ref().is_some_and(|t| t.warnings.iter().any(|w| w.starts_with(word)));
-            self.rows.iter().filter(has).count()
-        };
+    fn notes(self, report: &Report) -> String {
+        let mut notes = Vec::new();
+        let warned = |word: &str| report.rows.iter().filter(|row| row.warning() == Some(word)).count();
         for (word, what) in [
-            ("noisy", "noisy (~): the middle half of the rounds is far apart; stop other work and run again"),
-            ("short", "short (<): the samples are near the clock's resolution"),
-            ("once", "(1) many times slower than the device's preferred variant, and were timed once"),
+            ("noisy", "the middle half of the rounds is far apart; stop other work and run again"),
+            ("short", "the samples are near the clock's resolution"),
+            ("once", "many times slower than the device's preferred variant, and timed once"),
         ] {
-            let count = warned(word);
-            if count > 0 {
-                let _ = writeln!(out, "\n{count} rows are {what}");
+            match warned(word) {
+                0 => {}
+                count => notes.push(format!("{count} rows are marked {word}: {what}")),
             }
         }
-        for device in self.devices.iter().filter(|device| !device.tuned.is_empty()) {
-            let _ = writeln!(out, "\n{}: the fastest variants of the networks met so far", device.label);
+        for device in report.devices.iter().filter(|device| !device.tuned.is_empty()) {
+            notes.push(format!("{}: the fastest variants of the networks met so far", device.label));
             for (class, tuned) in &device.tuned {
                 let tried: Vec<_> =
                     tuned.seconds.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
-                let _ = writeln!(out, "  {class}: {} of {}", tuned.fastest().unwrap_or_default(), tried.join(", "));
+                notes.push(format!("{class}: {} of {}", tuned.fastest().unwrap_or_default(), tried.join(", ")));
             }
         }
-        for device in self.devices.iter().filter(|device| device.ceilings.spread > SPREAD) {
+        for device in report.devices.iter().filter(|device| device.ceilings.spread > SPREAD) {
             let (label, spread) = (&device.label, percent(device.ceilings.spread));
-            *out += &format!("\n{label}: the ceilings wavered by {spread} during the run, and shares with them: ");
-            *out += "stop other work\n";
+            let what = "during the run, and shares with them: stop other work";
+            notes.push(format!("{label}: the ceilings wavered by {spread} {what}"));
         }
-        let changes: Vec<_> = self.rows.iter().filter_map(|row| Some((&row.device, row.compared?))).collect();
-        for device in &self.devices {
-            let of_this = || changes.iter().filter(|(label, _)| **label == device.label).map(|(_, change)| change);
-            let Some(change) = of_this().next() else { continue };
-            let (exceed, all) = (of_this().filter(|change| change.exceeds).count(), of_this().count());
-            let _ = write!(out, "\n{}: compared with the earlier report, the median time of rows and ", device.label);
-            let _ = write!(out, "ceilings is x{:.2}; beside that, {exceed} of {all} rows differ by ", change.machine);
-            *out += "more than both spreads (!)\n";
-        }
+        notes.extend(report.devices.iter().filter_map(|device| comparison(report, device)));
+        notes.iter().map(|note| self.form.paragraph(note)).collect()
     }
 }
 
-/// A device and its ceilings in two lines.
+/// A share of one in hundredths.
+fn hundredths(share: f64) -> String {
+    format!("{:.0}", share * 100.0)
+}
+
+const RATES: [Column; 4] = [Right("GFLOP/s", 0), Right("% arith", 0), Right("GB/s", 0), Right("% copy", 0)];
+
+fn rates(rates: &Rates) -> [Cell; 4] {
+    let [arith, copy] = [rates.share_of_arithmetic, rates.share_of_copy].map(hundredths);
+    [digits(rates.gflop_s), arith, digits(rates.gb_s), copy].map(Cell::from)
+}
+
+/// Milliseconds, their spread, and the verdict or what the time is not to be trusted for.
+fn time(row: &Row) -> Vec<Cell> {
+    let (tone, verdict) = match (row.verdict, row.warning()) {
+        (Verdict::Wrong, _) => (Tone::Bad, "wrong"),
+        (Verdict::Failed, _) => (Tone::Bad, "failed"),
+        (Verdict::Refused, _) => (Tone::Dim, "refused"),
+        (_, Some(warning)) => (Tone::Noisy, warning),
+        (Verdict::Right, None) => (Tone::Good, "right"),
+        (Verdict::Unchecked, None) => (Tone::Dim, "ran"),
+    };
+    let summary = row.timing.as_ref().map(|timing| timing.summary);
+    let ms = summary.map_or_else(String::new, |summary| digits(summary.median * 1e3));
+    let spread = summary.map_or_else(String::new, |summary| hundredths(summary.spread));
+    vec![ms.into(), spread.into(), tone.cell(verdict)]
+}
+
+/// This time over the earlier one, the machine divided out.
+fn then(change: Change) -> Cell {
+    let tone = match change {
+        Change { exceeds: false, .. } => Tone::Dim,
+        Change { relative, .. } if relative > 1.0 => Tone::Bad,
+        _ => Tone::Good,
+    };
+    tone.cell(format!("{:.2}{}", change.relative, if change.exceeds { "!" } else { " " }))
+}
+
+fn words(row: &Row, form: Form) -> Vec<Cell> {
+    let reason = match (form, row.does_not_compile, &row.reason) {
+        (Form::Text(_), true, _) => "does not compile",
+        (Form::Text(_), false, _) | (_, _, None) => "",
+        (_, _, Some(reason)) => reason,
+    };
+    let (shapes, attributes) = (shapes(&row.shapes), attributes(&row.attributes));
+    let node = row.node.clone().unwrap_or_default();
+    vec![row.dtype.as_str().into(), shapes.into(), attributes.into(), node.into(), reason.into()]
+}
+
+const SUMMARY: [Column; 6] = [
+    Left("op", 0),
+    Right("rows", 0),
+    Right("failed", 0),
+    Right("noisy", 0),
+    Right("best % of roof", 0),
+    Right("mean % of roof", 0),
+];
+
+/// How near rows came to the ceilings; the mean is geometric.
+fn summed(rows: &[&Row]) -> Vec<Cell> {
+    let shares: Vec<f64> = rows.iter().filter_map(|row| Some(row.rates?.share_of_roof)).collect();
+    let best = shares.iter().copied().reduce(f64::max).map_or_else(String::new, hundredths);
+    let logarithms: f64 = shares.iter().map(|share| share.max(1e-6).ln()).sum();
+    let mean = (!shares.is_empty()).then(|| hundredths((logarithms / shares.len() as f64).exp()));
+    let failed = rows.iter().filter(|row| row.is_bad()).count();
+    let noisy = rows.iter().filter(|row| row.warning() == Some("noisy")).count();
+    let [failed, noisy] = [(failed, Tone::Bad), (noisy, Tone::Noisy)].map(|(count, tone)| tone.count(count));
+    vec![rows.len().to_string().into(), failed, noisy, best.into(), mean.unwrap_or_default().into()]
+}
+
+/// A device and its ceilings.
 fn facts(device: &Device, number: Option<usize>) -> String {
-    let number = number.map_or(String::new(), |n| format!("[{n}] "));
+    let number = number.map_or(String::new(), |n| format!("device {n}: "));
     let driver = device.caps.get("driver").and_then(|v| v.as_str()).map_or(String::new(), |d| format!(", {d}"));
     let (clock, ceilings, spread) = (clock(device.clock), ceilings(&device.ceilings), percent(device.ceilings.spread));
-    format!("{number}{}{driver}: times are {clock}\n  ceilings measured now: {ceilings} (± {spread})", device.label)
+    let label = &device.label;
+    format!("{number}{label}{driver}: times are {clock}; ceilings measured now: {ceilings} (± {spread})")
 }
 
-/// The measured ceilings as one line.
-pub(super) fn ceilings(c: &Ceilings) -> String {
-    let rate = |name: &str, rate: Option<f64>| rate.map(|rate| format!("{name} {}", flop_rate(rate)));
-    let copy = Some(format!("copy {} GB/s", digits(c.copy_gb_s)));
-    let [f32, f16] = [rate("fma f32", c.fma_f32_gflop_s), rate("fma f16", c.fma_f16_gflop_s)];
-    let all = [copy, f32, f16, rate("matrix product", c.product_gflop_s)];
-    all.into_iter().flatten().collect::<Vec<_>>().join(", ")
+/// How a comparison came out on a device, if there was one.
+fn comparison(report: &Report, device: &Device) -> Option<String> {
+    let of_this = || report.rows.iter().filter(|row| row.device == device.label).filter_map(|row| row.compared);
+    let machine = of_this().next()?.machine;
+    let (exceed, all) = (of_this().filter(|change| change.exceeds).count(), of_this().count());
+    Some(format!(
+        "{}: compared with the earlier report, the median time of rows and ceilings is x{machine:.2}; next to that, \
+         {exceed} of {all} rows differ by more than their spreads (!)",
+        device.label
+    ))
 }
 
-/// Shapes and attributes.
-fn what(row: &Row) -> String {
-    match attributes(row) {
-        text if text.is_empty() => shapes(row),
-        text => format!("{} ({text})", shapes(row)),
-    }
-}
-
-/// Time and rates in columns, or why there are none.
-fn numbers(row: &Row) -> String {
-    let (Some(timing), Some(rates)) = (&row.timing, &row.rates) else {
-        let reason = row.reason.as_deref().unwrap_or("not timed");
-        return format!("{:?}: {reason}:", row.verdict).to_lowercase();
-    };
-    let mark = match timing.warnings.first() {
-        Some(warning) if warning.starts_with("noisy") => '~',
-        Some(warning) if warning.starts_with("once") => '1',
-        Some(_) => '<',
-        None => ' ',
-    };
-    let change =
-        row.compared.map_or(String::new(), |c| format!(" x{:<5.2}{}", c.relative, if c.exceeds { '!' } else { ' ' }));
-    let (median, spread) = (seconds(timing.summary.median), percent(timing.summary.spread));
-    let [rate, of_arithmetic, gb_s, of_copy] = rate_figures(rates);
-    format!("{median:>8} ±{spread:>5}{mark}{change} {rate:>12} {of_arithmetic:>5} {gb_s:>7} GB/s {of_copy:>5} ")
+/// How long networks should take: a row for each card, by its name, and a column for each network.
+pub(super) fn predicted(form: Form, cards: &[(&str, Vec<Predicted>)]) -> String {
+    let Some((_, networks)) = cards.first() else { return String::new() };
+    let names: Vec<String> = networks.iter().map(|network| format!("{} ms", network.network)).collect();
+    let columns = [Left("card", 0)].into_iter().chain(names.iter().map(|name| Right(name, 0)));
+    let times = |networks: &[Predicted]| networks.iter().map(|n| digits(n.seconds * 1e3).into()).collect::<Vec<_>>();
+    let row = |(card, networks): &(&str, Vec<Predicted>)| [vec![Cell::from(*card)], times(networks)].concat();
+    let rows: Vec<_> = cards.iter().map(row).collect();
+    let head = "Predicted from data sheets and compilers, not measured: the time of one run";
+    form.lines(head) + &Table::of(form, columns.collect::<Vec<_>>(), &rows)
 }

