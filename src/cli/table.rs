@@ -205,7 +205,9 @@ impl<'a> Table<'a> {
             used += measure_text_width(&padded) + 1;
         }
         let tone = cells.last().map_or(Tone::Plain, |cell| cell.tone);
-        let below = screen.width.is_some_and(|width| width < used + LEAST_FLOW);
+        let longest = flow.iter().flat_map(|text| words(text)).map(|word| measure_text_width(&word)).max();
+        let least = longest.map_or(0, |longest| longest.max(LEAST_FLOW));
+        let below = screen.width.is_some_and(|width| width < used + least);
         let indent = if below { INDENT } else { used };
         let rest = screen.lines(&flow.join(", "), indent, tone);
         if below {
@@ -305,15 +307,29 @@ impl Screen {
     }
 }
 
+/// Words that stay together: a number and its unit are one.
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let is_unit = word.starts_with(|c: char| c.is_alphabetic() || c == '%');
+        match words.last_mut().filter(|last| is_unit && last.ends_with(|c: char| c.is_ascii_digit())) {
+            Some(number) => *number += &format!(" {word}"),
+            None => words.push(word.into()),
+        }
+    }
+    words
+}
+
 /// Lines of at most this width, broken between words, or else behind a sign inside a long one.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for mut word in text.split_whitespace() {
+    for word in words(text) {
+        let mut word = word.as_str();
         while measure_text_width(word) > width {
             let end = word.char_indices().nth(width).map_or(word.len(), |(at, _)| at);
-            let end =
-                word[..end].rfind(|c: char| !c.is_alphanumeric()).map_or(end, |at| word.ceil_char_boundary(at + 1));
-            lines.push(word[..end].into());
+            let sign = word[..end].rfind(|c: char| !c.is_alphanumeric());
+            let end = sign.map_or(end, |at| word.ceil_char_boundary(at + 1));
+            lines.push(word[..end].trim_end().into());
             word = &word[end..];
         }
         match lines.last_mut() {
@@ -371,7 +387,8 @@ mod tests {
     }
 
     #[test]
-    fn a_long_word_is_broken_behind_a_sign() {
+    fn a_number_keeps_its_unit_and_a_long_word_is_broken_behind_a_sign() {
+        assert_eq!(wrapped("± 38 % of 2x3 3x4", 7), ["± 38 %", "of 2x3", "3x4"]);
         assert_eq!(wrapped("a unet.down_blocks.10.conv", 12), ["a", "unet.down_", "blocks.10.", "conv"]);
     }
 

@@ -135,10 +135,10 @@ impl Validate {
 
     fn networks(&self, gpu: &Arc<Gpu>, subjects: Vec<network::Subject>, form: Form) -> Result<()> {
         let (selection, mut printed) = (self.selection(), Ok(()));
+        let mut table = table::Networks::new(form, self.form.quiet);
         let mut tell = |report: &network::Report| {
             if !self.form.json && printed.is_ok() {
-                let text = table::network(form, self.form.quiet, report, &|row| self.rerun(row));
-                printed = print(text.as_bytes());
+                printed = print(table.report(report, &|row| self.rerun(row)).as_bytes());
             }
         };
         let work = network::validate(gpu, subjects, &selection, self.node.as_deref(), &mut tell);

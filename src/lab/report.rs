@@ -82,6 +82,7 @@ pub(crate) fn clock(clock: Clock) -> &'static str {
 pub(crate) fn digits(value: f64) -> String {
     match value {
         0.0 => "0".into(),
+        v if v < 5e-5 => format!("{v:.0e}"),
         v if v >= 99.95 => format!("{v:.0}"),
         v if v >= 9.995 => format!("{v:.1}"),
         v if v >= 0.9995 => format!("{v:.2}"),

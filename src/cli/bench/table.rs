@@ -30,6 +30,10 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn report(self, report: &Report) -> String {
+        if self.form == Form::Csv {
+            let shown: Vec<&Row> = report.rows.iter().filter(|row| self.shows(row)).collect();
+            return self.rows(report, &shown, |row| row.op.clone());
+        }
         let mut out = self.form.about(&report.about);
         for (i, device) in report.devices.iter().enumerate() {
             out += &self.form.lines(&facts(device, (report.devices.len() > 1).then_some(i)));
@@ -63,25 +67,15 @@ impl View {
 
     /// These rows, each in a section.
     fn rows(self, report: &Report, rows: &[&Row], section: impl Fn(&Row) -> String) -> String {
-        let several = report.devices.len() > 1;
-        let compared = rows.iter().any(|row| row.compared.is_some());
-        let first = [Section("op"), Right("ms", 6), Right("± %", 3), Left("verdict", 7)];
-        let last = [Flow("dtype"), Flow("shapes"), Flow("attributes"), Flow("node"), Flow("reason")];
-        let several = several.then_some(Right("device", 0));
-        let compared = compared.then_some(Right("x then", 0));
-        let columns = first.into_iter().chain(compared).chain(RATES).chain(several).chain([Left("variant", 7)]);
-        let columns: Vec<_> = columns.chain(last).collect();
-        let cells = |row: &&Row| {
-            let place = report.devices.iter().position(|device| device.label == row.device);
-            let place = several.map(|_| place.map_or_else(Cell::default, |place| place.to_string().into()));
-            let then = compared.map(|_| row.compared.map_or_else(Cell::default, then));
-            let speed = row.rates.as_ref().map_or_else(Default::default, rates);
-            let first = [vec![section(row).into()], time(row), then.into_iter().collect(), speed.to_vec()];
-            let last = [place.into_iter().collect(), vec![row.variant.as_str().into()], words(row, self.form)];
-            first.into_iter().chain(last).flatten().collect::<Vec<_>>()
+        let shared = Shared {
+            form: self.form,
+            devices: report.devices.iter().map(|device| device.label.as_str()).collect(),
+            compared: rows.iter().any(|row| row.compared.is_some()),
+            nodes: rows.iter().any(|row| row.node.is_some()),
         };
-        let lines: Vec<_> = rows.iter().map(cells).collect();
-        let mut table = Table::fitting(self.form, columns, &lines);
+        let (columns, lines): (Vec<Vec<Column>>, Vec<Vec<Cell>>) =
+            rows.iter().map(|row| shared.columns(row, section(row)).into_iter().unzip()).unzip();
+        let mut table = Table::fitting(self.form, columns.into_iter().next().unwrap_or_default(), &lines);
         let line = |(cells, row): (&Vec<Cell>, &&Row)| {
             let reason = row.reason.as_deref().map_or_else(String::new, |why| table.reason(why, ""));
             table.row(cells) + &reason
@@ -106,11 +100,9 @@ impl View {
             let first = [op.op.clone(), op.nodes.to_string(), hundredths(op.share), digits(op.seconds * 1e3)];
             first.map(Cell::from).into_iter().chain(rates(&op.rates)).collect::<Vec<_>>()
         };
-        if self.form != Form::Csv {
-            let columns = [Left("op", 0), Right("nodes", 0), Right("% time", 0), Right("ms", 0)];
-            let ops: Vec<_> = network.by_op.iter().map(op).collect();
-            out += &Table::of(self.form, [&columns[..], &RATES].concat(), &ops);
-        }
+        let columns = [Left("op", 0), Right("nodes", 0), Right("% time", 0), Right("ms", 0)];
+        let columns = columns.into_iter().chain(RATES).collect::<Vec<_>>();
+        out += &Table::of(self.form, columns, &network.by_op.iter().map(op).collect::<Vec<_>>());
         let prefix = format!("{name}.");
         let of_this = |row: &&Row| {
             row.device == network.device && row.node.as_ref().is_some_and(|node| node.starts_with(&prefix))
@@ -119,13 +111,10 @@ impl View {
         let median = |row: &Row| row.timing.as_ref().map_or(0.0, |timing| timing.summary.median);
         nodes.sort_by(|a, b| median(b).total_cmp(&median(a)));
         let count = nodes.len();
-        let longest = if self.all || self.form == Form::Csv { count } else { NODES.min(count) };
+        let longest = if self.all { count } else { NODES.min(count) };
         nodes.truncate(longest);
         nodes.retain(|row| self.shows(row));
-        out + &self.rows(report, &nodes, |row| match self.form {
-            Form::Csv => row.op.clone(),
-            _ => format!("the {longest} longest of {count} nodes"),
-        })
+        out + &self.rows(report, &nodes, |_| format!("the {longest} longest of {count} nodes"))
     }
 
     /// Warnings, and how a comparison came out.
@@ -160,6 +149,47 @@ impl View {
     }
 }
 
+/// What the columns of all rows depend on.
+struct Shared<'a> {
+    form: Form,
+    devices: Vec<&'a str>,
+    compared: bool,
+    nodes: bool,
+}
+
+impl Shared<'_> {
+    fn columns(&self, row: &Row, section: String) -> Vec<(Column<'static>, Cell)> {
+        let mut columns = vec![(Section("op"), section.into())];
+        columns.extend([Right("ms", 0), Right("± %", 0), Left("verdict", 0)].into_iter().zip(time(row)));
+        if self.compared {
+            columns.push((Right("x then", 0), row.compared.map_or_else(Cell::default, then)));
+        }
+        columns.extend(RATES.into_iter().zip(row.rates.as_ref().map_or_else(Default::default, rates)));
+        if self.devices.len() > 1 {
+            let place = self.devices.iter().position(|label| *label == row.device).unwrap_or_default();
+            columns.push((Right("device", 0), place.to_string().into()));
+        }
+        columns.push((Left("variant", 0), row.variant.as_str().into()));
+        let text = matches!(self.form, Form::Text(_));
+        if self.nodes {
+            columns.push((Flow("node"), row.node.as_deref().unwrap_or_default().into()));
+        }
+        // In text a node is known by its name.
+        if !(text && self.nodes) {
+            columns.push((Flow("dtype"), row.dtype.as_str().into()));
+            columns.push((Flow("shapes"), shapes(&row.shapes).into()));
+            columns.push((Flow("attributes"), attributes(&row.attributes).into()));
+        }
+        let reason = match (text, row.does_not_compile) {
+            (true, true) => "does not compile",
+            (true, false) => "",
+            (false, _) => row.reason.as_deref().unwrap_or_default(),
+        };
+        columns.push((Flow("reason"), reason.into()));
+        columns
+    }
+}
+
 /// A share of one in hundredths.
 fn hundredths(share: f64) -> String {
     format!("{:.0}", share * 100.0)
@@ -173,7 +203,7 @@ fn rates(rates: &Rates) -> [Cell; 4] {
 }
 
 /// Milliseconds, their spread, and the verdict or what the time is not to be trusted for.
-fn time(row: &Row) -> Vec<Cell> {
+fn time(row: &Row) -> [Cell; 3] {
     let (tone, verdict) = match (row.verdict, row.warning()) {
         (Verdict::Wrong, _) => (Tone::Bad, "wrong"),
         (Verdict::Failed, _) => (Tone::Bad, "failed"),
@@ -185,7 +215,7 @@ fn time(row: &Row) -> Vec<Cell> {
     let summary = row.timing.as_ref().map(|timing| timing.summary);
     let ms = summary.map_or_else(String::new, |summary| digits(summary.median * 1e3));
     let spread = summary.map_or_else(String::new, |summary| hundredths(summary.spread));
-    vec![ms.into(), spread.into(), tone.cell(verdict)]
+    [ms.into(), spread.into(), tone.cell(verdict)]
 }
 
 /// This time over the earlier one, the machine divided out.
@@ -196,17 +226,6 @@ fn then(change: Change) -> Cell {
         _ => Tone::Good,
     };
     tone.cell(format!("{:.2}{}", change.relative, if change.exceeds { "!" } else { " " }))
-}
-
-fn words(row: &Row, form: Form) -> Vec<Cell> {
-    let reason = match (form, row.does_not_compile, &row.reason) {
-        (Form::Text(_), true, _) => "does not compile",
-        (Form::Text(_), false, _) | (_, _, None) => "",
-        (_, _, Some(reason)) => reason,
-    };
-    let (shapes, attributes) = (shapes(&row.shapes), attributes(&row.attributes));
-    let node = row.node.clone().unwrap_or_default();
-    vec![row.dtype.as_str().into(), shapes.into(), attributes.into(), node.into(), reason.into()]
 }
 
 const SUMMARY: [Column; 6] = [

@@ -111,43 +111,60 @@ const NODES: [Column; 8] = [
     Flow("reason"),
 ];
 
-/// A network: its outputs end to end, what is wrong with its nodes, and the nodes nearest to their limits.
-pub fn network(form: Form, quiet: bool, report: &Report, rerun: &dyn Fn(&Row) -> String) -> String {
-    let mut table = Table::new(form, NODES);
-    let wrong = report.nodes.iter().filter(|row| row.verdict == Verdict::Failed).count();
-    let Report { network, dtype, weights, nodes, outputs } = report;
-    let name = format!("{network}, {dtype} with {weights} weights: {} nodes, {wrong} wrong", nodes.len());
-    let mut out = String::new();
-    for End { output, relative, limit, rounding, reason, verdict: found } in outputs {
-        if quiet && *found != Verdict::Failed {
-            continue;
+/// Networks, printed as they come.
+pub struct Networks {
+    table: Table<'static>,
+    form: Form,
+    quiet: bool,
+}
+
+impl Networks {
+    /// `quiet` leaves only what failed.
+    pub fn new(form: Form, quiet: bool) -> Self {
+        Self { table: Table::new(form, NODES), form, quiet }
+    }
+
+    /// A network's outputs end to end, what is wrong with its nodes, and the nodes nearest to their limits.
+    pub fn report(&mut self, report: &Report, rerun: &dyn Fn(&Row) -> String) -> String {
+        let wrong = report.nodes.iter().filter(|row| row.verdict == Verdict::Failed).count();
+        let Report { network, dtype, weights, nodes, outputs } = report;
+        let name = format!("{network}, {dtype} with {weights} weights: {} nodes, {wrong} wrong", nodes.len());
+        let mut out = String::new();
+        for End { output, relative, limit, rounding, reason, verdict: found } in outputs {
+            if self.quiet && *found != Verdict::Failed {
+                continue;
+            }
+            let numbers = [*relative, *limit, *rounding].map(|value| number(Some(value)));
+            let why = reason.as_deref().unwrap_or_default();
+            let in_a_row = if matches!(self.form, Form::Text(_)) { "" } else { why };
+            out += &self.row(&name, numbers, *found, ["end to end", output], in_a_row.into());
+            out += &self.table.reason(why, "");
         }
-        let numbers = [Some(*relative), Some(*limit), Some(*rounding)].map(|value| number(value).into());
-        let why = reason.as_deref().unwrap_or_default();
-        let in_a_row = if matches!(form, Form::Text(_)) { "" } else { why };
-        let last = [verdict(*found), "end to end".into(), output.as_str().into(), in_a_row.into()];
-        out += &table.row(&[vec![name.as_str().into()], numbers.to_vec(), last.to_vec()].concat());
-        out += &table.reason(why, "");
+        let share = |row: &Row| match row.verdict {
+            Verdict::Failed => f64::INFINITY,
+            _ => row.share_of_limit().unwrap_or_default(),
+        };
+        let mut near: Vec<&Row> = nodes.iter().collect();
+        near.sort_by(|a, b| share(b).total_cmp(&share(a)));
+        let right = match self.form {
+            _ if self.quiet => 0,
+            Form::Csv => near.len(),
+            Form::Text(_) | Form::Markdown => WORST_NODES,
+        };
+        for row in near.into_iter().take(wrong + right) {
+            let numbers = [number(row.relative), number(Some(row.limit)), String::new()];
+            let node = row.node.as_deref().unwrap_or_default();
+            out += &self.row(&name, numbers, row.verdict, [row.op, node], reason(row, self.form));
+            out += &details(&mut self.table, row, &rerun(row));
+        }
+        out
     }
-    let share = |row: &Row| match row.verdict {
-        Verdict::Failed => f64::INFINITY,
-        _ => row.share_of_limit().unwrap_or_default(),
-    };
-    let mut near: Vec<&Row> = nodes.iter().collect();
-    near.sort_by(|a, b| share(b).total_cmp(&share(a)));
-    let right = match form {
-        _ if quiet => 0,
-        Form::Csv => near.len(),
-        Form::Text(_) | Form::Markdown => WORST_NODES,
-    };
-    for row in near.into_iter().take(wrong + right) {
-        let node = row.node.as_deref().unwrap_or_default();
-        let numbers = [number(row.relative), number(Some(row.limit)), String::new()].map(Cell::from);
-        let last = [verdict(row.verdict), row.op.into(), node.into(), reason(row, form)];
-        out += &table.row(&[vec![name.as_str().into()], numbers.to_vec(), last.to_vec()].concat());
-        out += &details(&mut table, row, &rerun(row));
+
+    fn row(&mut self, name: &str, numbers: [String; 3], found: Verdict, words: [&str; 2], reason: Cell) -> String {
+        let [relative, limit, rounding] = numbers.map(Cell::from);
+        let [op, node] = words.map(Cell::from);
+        self.table.row(&[name.into(), relative, limit, rounding, verdict(found), op, node, reason])
     }
-    out
 }
 
 fn number(value: Option<f64>) -> String {
