@@ -139,7 +139,7 @@ impl<'a> Table<'a> {
         for (i, column) in table.columns.iter_mut().enumerate() {
             let widest = rows.iter().map(|row| measure_text_width(&row[i].text)).max().unwrap_or_default();
             if let Left(heading, width) | Right(heading, width) = column {
-                *width = widest.max(heading.len());
+                *width = widest.max(measure_text_width(heading));
             }
         }
         table
@@ -218,14 +218,20 @@ impl<'a> Table<'a> {
         format!("{}\n", out.trim_end())
     }
 
-    /// Why a row is not right and what to do, below it in text, where rows have no column for it. What another row
-    /// said is not said again.
-    pub(super) fn reason(&mut self, why: &str, then: &str) -> String {
-        let Form::Text(screen) = self.form else { return String::new() };
-        if !self.told.insert(why.into()) {
-            return String::new();
+    /// Why a row is not right, below it in text, where rows have no column for it; nothing if another row said so.
+    pub(super) fn reason(&mut self, why: &str) -> String {
+        match self.form {
+            Form::Text(screen) if self.told.insert(why.into()) => screen.lines(why, INDENT, Tone::Plain),
+            _ => String::new(),
         }
-        screen.lines(why, INDENT, Tone::Plain) + &screen.lines(then, INDENT, Tone::Dim)
+    }
+
+    /// A command below a row in text, as a shell takes it from several lines.
+    pub(super) fn command(&self, command: &str) -> String {
+        let Form::Text(screen) = self.form else { return String::new() };
+        let room = screen.width.map(|width| width.saturating_sub(2));
+        let lines = Screen { width: room, ..screen }.lines(command, INDENT, Tone::Plain);
+        lines.trim_end().replace('\n', " \\\n") + "\n"
     }
 }
 
@@ -301,9 +307,12 @@ impl Screen {
 
     /// A text in as many lines as it takes, each behind this many blanks; no line for none.
     pub(super) fn lines(self, text: &str, indent: usize, tone: Tone) -> String {
-        let width = self.width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(1));
-        let line = |line: &String| format!("{:indent$}{}\n", "", self.paint(line, tone));
-        wrapped(text, width).iter().map(line).collect()
+        let lines = match self.width {
+            None if text.is_empty() => Vec::new(),
+            None => vec![text.into()],
+            Some(width) => wrapped(text, width.saturating_sub(indent).max(1)),
+        };
+        lines.iter().map(|line| format!("{:indent$}{}\n", "", self.paint(line, tone))).collect()
     }
 }
 
@@ -377,6 +386,14 @@ mod tests {
         assert!(beside.contains("   1.5 failed  16x17 17x63 63\n"), "{beside}");
         assert!(below.contains("   1.5 failed\n      16x17 17x63 63\n"), "{below}");
         assert!(printed(Some(18), false).contains("      16x17 17x63\n      63\n"));
+    }
+
+    #[test]
+    fn a_reason_is_said_once_and_a_command_can_be_pasted() {
+        let mut table = Table::new(Form::Text(Screen { width: Some(24), colour: false }), COLUMNS);
+        assert_eq!(table.reason("it is wrong"), "      it is wrong\n");
+        assert_eq!(table.reason("it is wrong"), "");
+        assert_eq!(table.command("ornstein add --case 1"), "      ornstein add \\\n      --case 1\n");
     }
 
     #[test]

@@ -41,11 +41,11 @@ fn range(of: &Summary) -> Option<[f64; 2]> {
 }
 
 /// How slow a machine was next to then: the median of the ratios of its rows and ceilings, and how far those wander
-/// from it, which is what differs between two runs of the same: twice the median distance, as a share.
+/// from it, which is what differs between two runs of the same: three times the median distance, as a share.
 fn machine(ratios: &[f64]) -> [f64; 2] {
     let middle = median(ratios);
     let distances: Vec<f64> = ratios.iter().map(|ratio| (ratio / middle - 1.0).abs()).collect();
-    [middle, 2.0 * median(&distances)]
+    [middle, 3.0 * median(&distances)]
 }
 
 impl Change {
@@ -118,13 +118,14 @@ pub fn compare(old: &Earlier, devices: &[Device], new: &mut [Row]) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::LazyLock;
 
     use super::*;
     use crate::gpu::Clock;
     use crate::graph::plan::Storage;
     use crate::lab::bench::Verdict;
     use crate::lab::bench::measure::Timing;
-    use crate::lab::suite;
+    use crate::lab::suite::{self, Workload};
     use crate::rng::Generator;
     use crate::tensor::DType;
 
@@ -139,7 +140,8 @@ mod tests {
             row.timing = Some(Timing { summary, clock, repeats: 1, warnings: Vec::new() });
             row
         };
-        let rows = rows.iter().zip(&suite::cases()).map(row).collect();
+        static CASES: LazyLock<Vec<Workload>> = LazyLock::new(suite::cases);
+        let rows = rows.iter().zip(CASES.iter()).map(row).collect();
         (Device { label: "cpu".into(), clock: Clock::Wall, ceilings, tuned: BTreeMap::new(), caps }, rows)
     }
 
