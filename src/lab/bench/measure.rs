@@ -149,7 +149,8 @@ impl<'a> Watch<'a> {
     }
 }
 
-fn warnings(summary: &Summary, repeats: usize, resolution: f64) -> Vec<String> {
+/// Why the number may be worth little, of samples of this many runs each.
+pub(super) fn warnings(summary: &Summary, repeats: usize, resolution: f64) -> Vec<String> {
     let mut warnings = Vec::new();
     if summary.median * repeats as f64 <= LONG_ENOUGH * resolution {
         warnings.push("short: a sample is near the clock's resolution".to_string());

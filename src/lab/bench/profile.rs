@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 use web_time::Instant;
 
-use super::measure::{Budget, Timing, Watch};
+use super::measure::{Budget, Timing, Watch, warnings};
 use super::stats::{Summary, median};
 use super::{Bench, Rates, Row, Verdict};
 use crate::components::{Component, Components};
@@ -254,7 +254,10 @@ impl Bench<'_> {
             row.node = Some(node.name.clone());
             row.reason = (!times.finite).then(|| "the network's output is not finite".to_string());
             let clock = times.whole.clock;
-            row.timing = Some(Timing { summary: Summary::of(&rounds), clock, repeats: 1, warnings: Vec::new() });
+            let summary = Summary::of(&rounds);
+            // A node may well be shorter than what its clock resolves; its noise shows that.
+            let warnings = warnings(&summary, 1, 0.0);
+            row.timing = Some(Timing { summary, clock, repeats: 1, warnings });
             row.rate(&ceilings, storage.act);
             rows.push(row);
         }
