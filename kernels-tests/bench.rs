@@ -11,6 +11,7 @@ use ornstein::lab::bench::measure::Budget;
 use ornstein::lab::bench::{Bench, Options, Suite, compare};
 use ornstein::lab::ceilings::Probes;
 use ornstein::network::Executor;
+use ornstein::tensor::DType;
 
 use crate::support::{ADAPTER, on_gpu, test};
 
@@ -39,6 +40,10 @@ fn ceilings_are_measured(gpu: &Arc<Gpu>) -> Result<(), Failed> {
     assert!(measured.copy_gb_s > 0.01, "{measured:?}");
     assert!(measured.fma_f32_gflop_s.is_some_and(|rate| rate > 0.1), "{measured:?}");
     assert_eq!(measured.fma_f16_gflop_s.is_some(), gpu.caps.native_f16());
+    let matrices = gpu.caps.storing(DType::F16, DType::F16).matrix();
+    assert_eq!(measured.matrix_gflop_s.is_some_and(|rate| rate > 0.0), matrices.is_some(), "{measured:?}");
+    let others = [measured.launch_us, measured.upload_gb_s, measured.download_gb_s];
+    assert!(others.iter().all(|rate| rate.is_some_and(|rate| rate > 0.01)), "{measured:?}");
     Ok(())
 }
 

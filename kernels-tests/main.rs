@@ -38,6 +38,7 @@ mod session;
 mod shaders;
 mod statistics;
 mod support;
+mod tables;
 mod tokenizer;
 mod translate;
 mod unclip;

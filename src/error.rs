@@ -62,6 +62,8 @@ pub enum Error {
     File(Message),
     /// A configuration asks for something that is not built, or contradicts itself.
     Config(Message),
+    /// A kernel's text is not valid, or not what its launch takes it for.
+    Shader(Message),
     /// Tensors that are missing, extra, misshapen or not finite.
     Weights(Message),
     /// A node's inputs do not fit its op.
@@ -93,6 +95,11 @@ impl Error {
     /// What is wrong with a configuration, at a place in it.
     pub fn config(place: impl Display, what: impl Display) -> Self {
         Self::Config(Message::at(place, what))
+    }
+
+    /// What is wrong with a kernel's text, at a file or a place in it.
+    pub fn shader(place: impl Display, what: impl Display) -> Self {
+        Self::Shader(Message::at(place, what))
     }
 
     /// What is wrong with tensors, at a file or a key.
@@ -146,7 +153,11 @@ impl Error {
     fn with(mut self, change: impl FnOnce(Message) -> Message) -> Self {
         let what = match &mut self {
             Self::Usage(what) | Self::File(what) | Self::Config(what) | Self::Weights(what) | Self::Shape(what) => what,
-            Self::Device(what) | Self::TooLarge(what) | Self::WrongKernel(what) | Self::NotFinite(what) => what,
+            Self::Shader(what)
+            | Self::Device(what)
+            | Self::TooLarge(what)
+            | Self::WrongKernel(what)
+            | Self::NotFinite(what) => what,
             Self::Interrupted => return self,
         };
         *what = change(std::mem::take(what));
@@ -157,7 +168,11 @@ impl Error {
     pub fn said(&self, name: Name) -> String {
         match self {
             Self::Usage(what) | Self::File(what) | Self::Config(what) | Self::Weights(what) | Self::Shape(what) => what,
-            Self::Device(what) | Self::TooLarge(what) | Self::WrongKernel(what) | Self::NotFinite(what) => what,
+            Self::Shader(what)
+            | Self::Device(what)
+            | Self::TooLarge(what)
+            | Self::WrongKernel(what)
+            | Self::NotFinite(what) => what,
             Self::Interrupted => return "interrupted".into(),
         }
         .said(name)

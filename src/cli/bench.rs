@@ -8,18 +8,23 @@ use clap::Args;
 use clap::builder::{PossibleValue, TypedValueParser};
 use indicatif::ProgressBar;
 
-use super::{DTypeArg, DeviceArgs, ShadersArg, dtypes, flag, one_of, print, print_json, warn};
+use super::table::FormArgs;
+use super::{DTypeArg, DeviceArgs, ShadersArg, about, dtypes, one_of, print, print_json, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Timer;
 use crate::graph::plan::Storage;
 use crate::lab::bench::{self, Bench, Options, Row, Suite, compare, profile};
 use crate::lab::predict::{Card, cards};
 use crate::lab::published::{PUBLISHED, Published};
-use crate::lab::report::{Report, predicted};
+use crate::lab::report::Report;
 use crate::network::Executor;
 use crate::ops::check_names;
 use crate::tensor::DType;
 use crate::weights::{Model, check_writable, write_atomically};
+
+use table::View;
+
+mod table;
 
 /// The published models that have no file here.
 pub(super) fn published() -> impl TypedValueParser<Value = &'static Published> {
@@ -89,9 +94,8 @@ pub(super) struct BenchArgs {
     /// name of a card or `all`, of those cards instead of measuring
     #[arg(long, value_name = "CARD", num_args = 0..=1, default_missing_value = AT_HAND, value_parser = predictions())]
     predict: Option<Predict>,
-    /// One JSON document on stdout instead of text
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: FormArgs,
     /// Also write the report as a page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -128,10 +132,12 @@ impl BenchArgs {
         if let Some(path) = &self.html {
             write_atomically(path, report.page().as_bytes())?;
         }
-        if self.json {
+        if self.form.json {
             print_json(&serde_json::json!(report))?;
         } else {
-            print(report.table(self.full, flag).as_bytes())?;
+            let FormArgs { quiet, .. } = self.form;
+            let view = View { form: self.form.form(), all: self.full, quiet };
+            print(view.report(&report).as_bytes())?;
         }
         bench::verdict(&report.rows)
     }
@@ -143,11 +149,11 @@ impl BenchArgs {
         let networks =
             |card: &Card| subjects.iter().map(|s| card.network(&s.graph, storage)).collect::<Result<Vec<_>>>();
         let rows: Vec<_> = cards.iter().map(|c| Ok((&*c.caps.name, networks(c)?))).collect::<Result<_>>()?;
-        if self.json {
+        if self.form.json {
             let rows = rows.iter().map(|(card, networks)| serde_json::json!({ "card": card, "networks": networks }));
             return print_json(&rows.collect());
         }
-        print(predicted::table(&rows).as_bytes())
+        print(table::predicted(self.form.form(), &rows).as_bytes())
     }
 
     fn timer(&self, executor: &Executor) -> Result<Option<Timer>> {
@@ -193,6 +199,7 @@ impl BenchArgs {
         let device = bench.device();
         progress.finish_and_clear();
         let report = report.get_or_insert_with(|| Report {
+            about: about(),
             device: device.clone(),
             devices: Vec::new(),
             networks: Vec::new(),

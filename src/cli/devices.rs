@@ -1,11 +1,10 @@
 //! `ornstein devices`
 
-use std::fmt::Write as _;
-
 use clap::Args;
 use serde_json::json;
 
 use super::flag::flag;
+use super::table::{Cell, Column, Form, Screen, Table, Tone};
 use super::{print, print_json};
 use crate::caps::Caps;
 use crate::error::Result;
@@ -25,6 +24,9 @@ pub(super) struct Devices {
     #[arg(long, conflicts_with = "json")]
     forget: bool,
 }
+
+/// Behind the one that is taken by itself.
+const AUTO: &str = " <- auto";
 
 /// An adapter, what its driver gave, and what is known of its kernels.
 struct Device {
@@ -71,11 +73,12 @@ impl Devices {
             let cpu = json!({ "name": "cpu", "threads": rayon::current_num_threads(), "auto": auto.is_none() });
             return print_json(&json!({ "devices": rows, "cpu": cpu }));
         }
-        let mut text: String = devices.iter().enumerate().map(describe).collect();
-        let mark = if auto.is_none() { "  <- auto" } else { "" };
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "cpu  {} threads, f32{mark}", rayon::current_num_threads());
-        print(text.as_bytes())
+        let mut facts: Vec<_> = devices.iter().enumerate().flat_map(describe).collect();
+        let title = format!("cpu{}", if auto.is_none() { AUTO } else { "" });
+        let threads = format!("{}, f32", rayon::current_num_threads());
+        facts.push(vec![title.into(), Tone::Dim.cell("threads"), threads.into()]);
+        let columns = [Column::Section(""), Column::Left("", 0), Column::Flow("")];
+        print(Table::of(Form::Text(Screen::stdout()), columns, &facts).trim_start().as_bytes())
     }
 }
 
@@ -95,54 +98,59 @@ fn row((index, device): (usize, &Device)) -> serde_json::Value {
     row
 }
 
-fn describe((index, device): (usize, &Device)) -> String {
-    let mut text = describe_caps(index, &device.caps, device.auto);
+/// What is known of an adapter, by what it is about.
+fn describe((index, device): (usize, &Device)) -> Vec<Vec<Cell>> {
+    let Caps { name, backend, device_type, driver, .. } = &device.caps;
+    let title = format!("{index} {name}{}", if device.auto { AUTO } else { "" });
+    let driver = if driver.is_empty() { "unknown" } else { driver };
+    let mut facts = vec![("backend", Tone::Plain.cell(format!("{backend}, {device_type:?}").to_lowercase()))];
+    facts.push(("driver", driver.into()));
     if !device.without.is_empty() {
-        text += &format!("     its driver refuses {}\n", device.without.join(", "));
+        facts.push(("refused", Tone::Noisy.cell(device.without.join(", "))));
     }
-    if let Some(why) = &device.unusable {
-        text += &format!("     unusable: {why}\n");
-    }
-    text + &describe_kernels(&device.kernels, &device.edited)
+    facts.extend(device.unusable.as_ref().map(|why| ("unusable", Tone::Bad.cell(why))));
+    facts.extend(describe_caps(&device.caps));
+    facts.extend(describe_kernels(&device.kernels, &device.edited));
+    facts.into_iter().map(|(what, fact)| vec![title.as_str().into(), Tone::Dim.cell(what), fact]).collect()
 }
 
-fn describe_caps(index: usize, caps: &Caps, auto: bool) -> String {
+fn describe_caps(caps: &Caps) -> [(&'static str, Cell); 4] {
     let subgroups = match caps.subgroups {
-        Some([least, most]) if least == most => format!("subgroups of {least}"),
-        Some([least, most]) => format!("subgroups of {least} to {most}"),
-        None => "no subgroups".into(),
+        Some([least, most]) if least == most => format!("of {least}"),
+        Some([least, most]) => format!("of {least} to {most}"),
+        None => "none".into(),
     };
     let matrices: Vec<_> =
         caps.coop_matrix.iter().map(|m| format!("{}x{}x{} {}->{}", m.m, m.n, m.k, m.ab, m.cr)).collect();
     let matrices = if matrices.is_empty() { "none".into() } else { matrices.join(", ") };
-    let Caps { name, backend, device_type, max_invocations, .. } = caps;
-    let mark = if auto { "  <- auto" } else { "" };
-    let driver = if caps.driver.is_empty() { "unknown driver" } else { &caps.driver };
     let f16 = if caps.f16 { "f16" } else { "no f16" };
     let timestamps = if caps.timestamps { "timestamps" } else { "no timestamps" };
     let (binding, buffer, memory) = (size(caps.max_binding), size(caps.max_buffer), caps.workgroup_memory >> 10);
-    format!(
-        "{index}    {name}{mark}\n     {backend} {device_type:?}, {driver}\n     {f16}, {subgroups}, cooperative \
-         matrix: {matrices}, {timestamps}\n     binding {binding}, buffer {buffer}, workgroup memory {memory} KiB, \
-         {max_invocations} invocations\n"
-    )
+    let invocations = caps.max_invocations;
+    let limits = format!(
+        "binding {binding}, buffer {buffer}, workgroup memory {memory} KiB, {invocations} invocations a workgroup"
+    );
+    let facts = [format!("{f16}, {timestamps}"), subgroups, matrices, limits];
+    let mut names = ["has", "subgroups", "cooperative matrices", "limits"].into_iter();
+    facts.map(|fact| (names.next().unwrap_or_default(), fact.into()))
 }
 
 /// What is known of the adapter's kernels: they are checked when a network first needs them.
-fn describe_kernels(verdicts: &Verdicts, edited: &Verdicts) -> String {
-    let (right, wrong) = verdicts.summary();
-    let wrong = wrong.iter().map(|(kernel, why)| format!("     wrong: {kernel}: {why}\n"));
-    let of_edited = edited.summary().1;
-    let of_edited = of_edited.iter().map(|(kernel, why)| format!("     wrong as edited: {kernel}: {why}\n"));
-    let wrong: String = wrong.chain(of_edited).collect();
-    if right == 0 && wrong.is_empty() {
-        return "     kernels not checked yet\n".into();
-    }
+fn describe_kernels(verdicts: &Verdicts, edited: &Verdicts) -> Vec<(&'static str, Cell)> {
+    let ((right, wrong), edited) = (verdicts.summary(), edited.summary().1);
+    let bad =
+        |what: &'static str| move |(kernel, why): (&str, &str)| (what, Tone::Bad.cell(format!("{kernel}: {why}")));
+    let wrong = wrong.into_iter().map(bad("wrong"));
+    let wrong: Vec<_> = wrong.chain(edited.into_iter().map(bad("wrong as edited"))).collect();
     let tuned = match verdicts.tuned.len() {
         0 => String::new(),
         classes => format!(", the fastest known for {classes} classes of shapes"),
     };
-    format!("     {right} kernels checked and right{tuned}\n{wrong}")
+    let checked = match right {
+        0 if wrong.is_empty() => "not checked yet".into(),
+        _ => format!("{right} checked and right{tuned}"),
+    };
+    [("kernels", checked.into())].into_iter().chain(wrong).collect()
 }
 
 fn describe_forgotten(forgotten: &[Verdicts]) -> String {

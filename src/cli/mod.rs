@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -14,6 +15,7 @@ use strsim::damerau_levenshtein;
 use crate::error::{Error, Message, Result, message};
 use crate::gpu::adapter::Choice;
 use crate::gpu::shader::Sources;
+use crate::lab::report::About;
 use crate::network::Executor;
 use crate::tensor::DType;
 use crate::weights::{Model, unwritable};
@@ -32,6 +34,7 @@ mod schedule;
 mod shader;
 mod sigmas;
 mod systems;
+mod table;
 mod tokenize;
 mod validate;
 
@@ -241,7 +244,32 @@ fn print(bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// Which program makes a report now, and by which command.
+fn about() -> About {
+    let words: Vec<_> = std::env::args_os().skip(1).map(|word| quoted(&word.to_string_lossy())).collect();
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    About { version: env!("CARGO_PKG_VERSION"), date, command: format!("ornstein {}", words.join(" ")) }
+}
+
+/// A word as a shell takes it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,+=@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
 /// A JSON document on stdout.
 fn print_json(value: &serde_json::Value) -> Result<()> {
     print(format!("{value:#}\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_with_spaces_survives_the_shell() {
+        assert_eq!(quoted("llvmpipe"), "llvmpipe");
+        assert_eq!(quoted("GeForce RTX"), "'GeForce RTX'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
 }

@@ -8,12 +8,13 @@ use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::table::{Cell, Column, Form, Screen, Table};
 use super::{DeviceArgs, ShadersArg, one_of, print, print_json};
 use crate::caps::Caps;
-use crate::error::{Error, Field, Remedy, Result, ten};
+use crate::error::{Error, Field, Remedy, Result, short, ten};
 use crate::gpu::Gpu;
 use crate::gpu::shader::{Dialect, Prepared, Sources, cores, hlsl, lab, msl, names, no_such, parts, prepare, spirv};
-use crate::gpu::statistics::Compiler;
+use crate::gpu::statistics::{Compiler, Executable, Statistic};
 use crate::graph::plan::Storage;
 use crate::network::Executor;
 use crate::ops::{Launch, Row, TABLE, Variant};
@@ -160,8 +161,15 @@ impl Shader {
             format!("{document:#}\n")
         } else {
             let device = format!("{} {}, {}", gpu.caps.name, gpu.caps.backend, gpu.caps.driver);
-            let about: String = [device].iter().chain(&example.describe()).map(|line| format!("{line}\n")).collect();
-            told.iter().fold(about, |text, executable| format!("{text}{executable}"))
+            let form = Form::Text(if self.output.is_some() { Screen::PLAIN } else { Screen::stdout() });
+            let about: String = [device].iter().chain(&example.describe()).map(|line| form.lines(line)).collect();
+            let facts = |executable: &Executable| {
+                let fact =
+                    |s: &Statistic| [executable.to_string(), short(&s.name), s.value.to_string()].map(Cell::from);
+                executable.statistics.iter().map(|s| fact(s).to_vec()).collect::<Vec<_>>()
+            };
+            let columns = [Column::Section(""), Column::Left("fact", 0), Column::Right("value", 0)];
+            about + &Table::of(form, columns, &told.iter().flat_map(facts).collect::<Vec<_>>())
         };
         Ok(printed.into_bytes())
     }

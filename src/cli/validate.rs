@@ -6,7 +6,8 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::bench::published;
-use super::{DTypeArg, DeviceArgs, ShadersArg, dtypes, print, print_json, warn};
+use super::table::{Form, FormArgs};
+use super::{DTypeArg, DeviceArgs, ShadersArg, about, dtypes, print, print_json, quoted, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::adapter::{Choice, select, without_gl};
@@ -54,9 +55,8 @@ pub(super) struct Validate {
     device: DeviceArgs,
     #[command(flatten)]
     shaders: ShadersArg,
-    /// One JSON document instead of text
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: FormArgs,
 }
 
 impl Validate {
@@ -72,12 +72,13 @@ impl Validate {
         };
         check_names(&self.ops)?;
         let gpu = self.open(self.shaders.open()?)?;
-        if !self.json {
-            print(table::device(&gpu.caps).as_bytes())?;
+        let form = self.form.form();
+        if !self.form.json {
+            print((form.about(&about()) + &form.lines(&table::device(&gpu.caps))).as_bytes())?;
         }
         match subjects {
-            Some(subjects) => self.networks(&gpu, subjects),
-            None => self.cases(&gpu),
+            Some(subjects) => self.networks(&gpu, subjects, form),
+            None => self.cases(&gpu, form),
         }
     }
 
@@ -113,40 +114,59 @@ impl Validate {
         }
     }
 
-    fn cases(&self, gpu: &Arc<Gpu>) -> Result<()> {
-        let mut table = table::Cases::default();
+    fn cases(&self, gpu: &Arc<Gpu>, form: Form) -> Result<()> {
+        let mut table = table::Cases::new(form);
         let mut printed = Ok(());
         let rows = pollster::block_on(validate(gpu, &self.selection(), &mut |row| {
-            if !self.json && printed.is_ok() {
+            let shown = !self.form.json && (!self.form.quiet || row.verdict == Verdict::Failed);
+            if shown && printed.is_ok() {
                 printed = print(table.row(row, &self.rerun(row)).as_bytes());
             }
         }))?;
         printed?;
-        if self.json {
-            print_json(&serde_json::json!({ "device": gpu.caps, "rows": self.with_rerun(rows.iter()) }))?;
+        if self.form.json {
+            self.print_json(gpu, rows.iter(), None)?;
         } else {
-            print(table::summary(&rows).as_bytes())?;
+            print(table::summary(form, rows.iter()).as_bytes())?;
         }
         let failed = rows.iter().filter(|row| row.verdict == Verdict::Failed).count();
         self.verdict(gpu, failed, &format!("of {} kernel cases", rows.len()))
     }
 
-    fn networks(&self, gpu: &Arc<Gpu>, subjects: Vec<network::Subject>) -> Result<()> {
+    fn networks(&self, gpu: &Arc<Gpu>, subjects: Vec<network::Subject>, form: Form) -> Result<()> {
         let (selection, mut printed) = (self.selection(), Ok(()));
+        let mut table = table::Networks::new(form, self.form.quiet);
         let mut tell = |report: &network::Report| {
-            if !self.json && printed.is_ok() {
-                printed = print(table::network(report, &|row| self.rerun(row)).as_bytes());
+            if !self.form.json && printed.is_ok() {
+                printed = print(table.report(report, &|row| self.rerun(row)).as_bytes());
             }
         };
         let work = network::validate(gpu, subjects, &selection, self.node.as_deref(), &mut tell);
         let reports = pollster::block_on(work)?;
         printed?;
-        if self.json {
-            let rows = self.with_rerun(reports.iter().flat_map(|report| &report.nodes));
-            print_json(&serde_json::json!({ "device": gpu.caps, "rows": rows, "networks": reports }))?;
+        let rows = reports.iter().flat_map(|report| &report.nodes);
+        if self.form.json {
+            self.print_json(gpu, rows, Some(&reports))?;
+        } else {
+            print(table::summary(form, rows).as_bytes())?;
         }
         let failed = reports.iter().filter(|report| !report.passed()).count();
         self.verdict(gpu, failed, &format!("of {} network runs", reports.len()))
+    }
+
+    fn print_json<'a>(
+        &self,
+        gpu: &Gpu,
+        rows: impl Iterator<Item = &'a Row>,
+        networks: Option<&[network::Report]>,
+    ) -> Result<()> {
+        let mut document = serde_json::json!(about());
+        document["device"] = serde_json::json!(gpu.caps);
+        document["rows"] = self.with_rerun(rows).into();
+        if let Some(networks) = networks {
+            document["networks"] = serde_json::json!(networks);
+        }
+        print_json(&document)
     }
 
     /// The exit status follows from this.
@@ -182,23 +202,5 @@ impl Validate {
         let words = [case, model, family, node, variant, dtype, weights, device, shaders];
         let words = words.into_iter().flatten();
         ["ornstein validate".into()].into_iter().chain(words).collect::<Vec<String>>().join(" ")
-    }
-}
-
-/// A word as a shell takes it back.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,+=@".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_with_spaces_survives_the_shell() {
-        assert_eq!(quoted("llvmpipe"), "llvmpipe");
-        assert_eq!(quoted("GeForce RTX"), "'GeForce RTX'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 }

@@ -88,6 +88,22 @@ impl Context {
         readback.unmap();
         Ok(bytes)
     }
+
+    /// The first bytes of a buffer that can be mapped, without anybody else having a turn meanwhile: for what is timed.
+    pub(super) fn read_now(&self, readback: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+        let (sender, mut receiver) = futures_channel::oneshot::channel();
+        // The receiver lives until the end of this function.
+        readback.map_async(wgpu::MapMode::Read, ..bytes, move |result| drop(sender.send(result)));
+        self.wait()?;
+        let failed = |what: &dyn std::fmt::Display| Error::device(format!("{}: reading back: {what}", self.caps.name));
+        match receiver.try_recv() {
+            Ok(Some(mapped)) => mapped.map_err(|e| failed(&e))?,
+            _ => return Err(failed(&"the device gave nothing")),
+        }
+        let read = readback.get_mapped_range(..bytes).map_err(|e| failed(&e))?.to_vec();
+        readback.unmap();
+        Ok(read)
+    }
 }
 
 /// The first error since somebody looked.

@@ -19,9 +19,11 @@ pub mod shader;
 pub mod statistics;
 mod store;
 pub mod timer;
+mod transfer;
 pub mod tune;
 pub mod verdicts;
 
 pub use device::Gpu;
 pub use session::Session;
 pub use timer::{Clock, Timer};
+pub use transfer::Transfer;

@@ -84,18 +84,7 @@ impl Stamps {
         encoder.resolve_query_set(&self.queries, 0..2 * passes, &self.resolved, 0);
         encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.readback, 0, bytes);
         gpu.queue.submit([encoder.finish()]);
-        let (sender, mut receiver) = futures_channel::oneshot::channel();
-        // The receiver lives until the end of this function.
-        self.readback.map_async(wgpu::MapMode::Read, ..bytes, move |result| drop(sender.send(result)));
-        gpu.wait()?;
-        let failed =
-            |what: &dyn std::fmt::Display| Error::device(format!("{}: reading timestamps back: {what}", gpu.caps.name));
-        match receiver.try_recv() {
-            Ok(Some(mapped)) => mapped.map_err(|e| failed(&e))?,
-            _ => return Err(failed(&"the device gave none")),
-        }
-        let mapped = self.readback.get_mapped_range(..bytes).map_err(|e| failed(&e))?.to_vec();
-        self.readback.unmap();
+        let mapped = gpu.read_now(&self.readback, bytes)?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&mapped);
         Ok(ticks.chunks_exact(2).map(|pass| pass[1].saturating_sub(pass[0]) as f64 * self.period).collect())
     }

@@ -16,7 +16,7 @@ use super::suite::{self, Workload};
 use crate::caps::Caps;
 use crate::error::{Error, Result, Tell, ten};
 use crate::gpu::shader::Dialect;
-use crate::gpu::statistics::{Compiler, Summary};
+use crate::gpu::statistics::Compiler;
 use crate::gpu::tune::Tuned;
 use crate::gpu::{Clock, Gpu, Timer, check};
 use crate::graph::plan::Storage;
@@ -219,16 +219,19 @@ impl<'a> Bench<'a> {
         gpu.caps.storing(storage.act, storage.weight)
     }
 
-    /// What the driver says of a case's variant of that number, where it tells, and makes one program of it.
-    fn compiled(&self, case: &Case, variant: usize, storage: Storage) -> Summary {
+    /// Puts in what is known of a case's variant of that number: whether it multiplies matrices, and what the driver
+    /// says, where it tells, and makes one program of it.
+    fn describe(&self, row: &mut Row, case: &Case, variant: usize, storage: Storage) {
+        let launch = || Some(check::variants(self.timer?.gpu(), case, storage).ok()?.into_iter().nth(variant)?.launch);
+        let Some(launch) = launch() else { return };
+        row.matrices = launch.matrix.is_some();
         let told = || {
             let (compiler, gpu) = (self.compiler.as_ref()?, self.timer?.gpu());
             let dialect = Dialect::of_case(storage, case, gpu.caps.native_f16()).ok()?;
-            let variant = check::variants(gpu, case, storage).ok()?.into_iter().nth(variant)?;
-            let mut made = compiler.of_launch(gpu, &variant.launch, dialect).ok()?;
+            let mut made = compiler.of_launch(gpu, &launch, dialect).ok()?;
             made.pop().filter(|_| made.is_empty())
         };
-        told().map(|executable| executable.summary).unwrap_or_default()
+        row.compiled = told().map(|executable| executable.summary).unwrap_or_default();
     }
 
     /// Checks a workload: a row for each of its variants, which is then timed with the others if it is right. The
@@ -238,7 +241,7 @@ impl<'a> Bench<'a> {
         for (index, (name, route)) in self.routes(&workload.case)?.into_iter().enumerate() {
             let mut row = self.row(workload, name, Verdict::Unchecked)?;
             if let Route::Variant(variant) = route {
-                row.compiled = self.compiled(&workload.case, variant, self.storage());
+                self.describe(&mut row, &workload.case, variant, self.storage());
             }
             if work.bytes + row.bytes > MOST_BYTES {
                 self.rounds(work, tell)?;
@@ -248,7 +251,7 @@ impl<'a> Bench<'a> {
                 Some(timer) => measure::on_gpu(timer, &workload.case, route, self.storage(), self.budget).await,
             };
             match checked {
-                Err(error) => (row.verdict, row.reason) = (Verdict::Failed, Some(error.to_string())),
+                Err(error) => row.fail(&error),
                 Ok(checked) => {
                     row.judge(&checked);
                     if let Some(watch) = checked.watch {

@@ -94,8 +94,8 @@ impl Card {
         let unknown = || Self {
             caps: caps.clone(),
             compiled: String::new(),
-            gflop_s: measured.gflop_s(act),
-            matrix_gflop_s: measured.product_gflop_s,
+            gflop_s: measured.gflop_s(act, false),
+            matrix_gflop_s: measured.matrix_gflop_s,
             gb_s: measured.copy_gb_s / COPIED,
             units: 1,
         };

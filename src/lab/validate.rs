@@ -97,7 +97,7 @@ pub struct Row {
     pub relative: Option<f64>,
     /// The largest absolute difference.
     pub max_abs: Option<f64>,
-    /// The largest difference in units in the last place of the stored type.
+    /// The largest difference in units in the last place of the stored type, where that says something.
     pub ulp: Option<f64>,
     /// Where the largest difference is.
     pub worst: Option<Worst>,
@@ -108,6 +108,16 @@ pub struct Row {
     /// Why, unless it passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether that is a kernel's text, which fails every row that runs it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub does_not_compile: bool,
+}
+
+impl Row {
+    /// The relative error as a share of the largest that passes.
+    pub fn share_of_limit(&self) -> Option<f64> {
+        self.relative.map(|relative| relative / self.limit)
+    }
 }
 
 /// An op with given input types in given storage, about to be checked.
@@ -145,7 +155,8 @@ impl Subject<'_> {
     }
 
     fn failed(&self, why: &Error) -> Row {
-        Row { reason: Some(why.to_string()), ..self.row(Verdict::Failed) }
+        let does_not_compile = matches!(why, Error::Shader(_));
+        Row { reason: Some(why.to_string()), does_not_compile, ..self.row(Verdict::Failed) }
     }
 
     /// The row of a run whose output was compared.
@@ -154,7 +165,7 @@ impl Subject<'_> {
         Row {
             relative: Some(relative),
             max_abs: Some(max_abs),
-            ulp: Some(max_ulp),
+            ulp: max_ulp,
             worst: Some(Worst { index, found, wanted }),
             reason: fault.clone(),
             ..self.row(if fault.is_none() { Verdict::Passed } else { Verdict::Failed })

@@ -27,7 +27,7 @@ pub struct Prepared {
 /// Parses and validates a kernel, checks it against a launch and puts the launch's constants into it.
 ///
 /// # Errors
-/// [`Error::Config`] at `FILE:LINE:COLUMN` in the user's file: what naga refuses, or a binding, a constant or a member
+/// [`Error::Shader`] at `FILE:LINE:COLUMN` in the user's file: what naga refuses, or a binding, a constant or a member
 /// of `Params` that is not what the launch gives.
 pub fn prepare(source: &Source, launch: &Launch, native_f16: bool) -> Result<Prepared> {
     let module = naga::front::wgsl::parse_str(&source.text).map_err(|e| refused(source, &e))?;
@@ -39,7 +39,7 @@ pub fn prepare(source: &Source, launch: &Launch, native_f16: bool) -> Result<Pre
     let info = info.map_err(|e| invalid(source, &e))?;
     let stage = ShaderStage::Compute;
     if !module.entry_points.iter().any(|e| e.stage == stage && e.name == ENTRY_POINT) {
-        return Err(Error::config(&source.path, format!("there is no @compute fn {ENTRY_POINT}")));
+        return Err(Error::shader(&source.path, format!("there is no @compute fn {ENTRY_POINT}")));
     }
     bindings_fit(source, &module, launch)?;
     params_fit(source, &module, launch)?;
@@ -47,7 +47,7 @@ pub fn prepare(source: &Source, launch: &Launch, native_f16: bool) -> Result<Pre
     let resolved = process_overrides(&module, &info, Some((stage, ENTRY_POINT)), &constants);
     let (resolved, info) = resolved.map_err(|e| match e {
         PipelineConstantError::ValidationError(e) => invalid(source, &e),
-        other => Error::config(&source.path, chain(&other)),
+        other => Error::shader(&source.path, chain(&other)),
     })?;
     Ok(Prepared { module: resolved.into_owned(), info: info.into_owned(), trusted: source.builtin })
 }
@@ -64,11 +64,11 @@ fn refused(source: &Source, error: &ParseError) -> Error {
     let labels = error.labels().map(|(_, label)| label).filter(|label| !label.is_empty() && *label != message);
     let remarks: Vec<_> = labels.chain(error.notes()).collect();
     let what = if remarks.is_empty() { message.into() } else { format!("{message} ({})", remarks.join("; ")) };
-    Error::config(at(source, error.labels().map(|(span, _)| span)), what)
+    Error::shader(at(source, error.labels().map(|(span, _)| span)), what)
 }
 
 fn invalid(source: &Source, error: &WithSpan<ValidationError>) -> Error {
-    Error::config(at(source, error.spans().map(|(span, _)| *span)), chain(error.as_inner()))
+    Error::shader(at(source, error.spans().map(|(span, _)| *span)), chain(error.as_inner()))
 }
 
 /// An error and what it was caused by, in one line.
@@ -81,7 +81,7 @@ fn bindings_fit(source: &Source, module: &Module, launch: &Launch) -> Result<()>
     let mut bound = vec![false; launch.bindings.len()];
     for (handle, variable) in module.global_variables.iter() {
         let Some(place) = variable.binding else { continue };
-        let wrong = |what: String| Err(Error::config(at(source, [module.global_variables.get_span(handle)]), what));
+        let wrong = |what: String| Err(Error::shader(at(source, [module.global_variables.get_span(handle)]), what));
         let number = place.binding as usize;
         let Some(binding) = launch.bindings.get(number).filter(|_| place.group == 0) else {
             let (group, last) = (place.group, launch.bindings.len().saturating_sub(1));
@@ -95,7 +95,7 @@ fn bindings_fit(source: &Source, module: &Module, launch: &Launch) -> Result<()>
     }
     let Some(number) = bound.iter().position(|bound| !bound) else { return Ok(()) };
     let what = format!("nothing is declared at @binding({number}), {:?}", launch.bindings[number]);
-    Err(Error::config(&source.path, what))
+    Err(Error::shader(&source.path, what))
 }
 
 fn binding_fits(binding: Binding, variable: &GlobalVariable) -> bool {
@@ -121,7 +121,7 @@ fn params_fit(source: &Source, module: &Module, launch: &Launch) -> Result<()> {
         members.iter().map(|(name, offset)| format!("{name} at {offset}")).collect::<Vec<_>>().join(", ")
     };
     let what = format!("the members should be {}, found {}", list(&given), list(&declared));
-    Err(Error::config(at(source, [module.types.get_span(uniform.ty)]), what))
+    Err(Error::shader(at(source, [module.types.get_span(uniform.ty)]), what))
 }
 
 /// Names and offsets in bytes.

@@ -33,7 +33,7 @@ impl<'e> Candidate<'e> {
     pub fn new(workload: &'e Workload, storage: Storage, ceilings: &Ceilings) -> Result<Self> {
         let row = Row::new("", workload, "", storage, Verdict::Unchecked)?;
         let (flops, bytes) = (row.flops as f64, row.bytes as f64);
-        let ideal = (flops / ceilings.gflop_s(storage.act)).max(bytes / ceilings.copy_gb_s) / 1e9;
+        let ideal = (flops / ceilings.gflop_s(storage.act, false)).max(bytes / ceilings.copy_gb_s) / 1e9;
         let elements: usize = workload.case.inputs.iter().map(|(ty, _)| ty.shape.len()).sum();
         let per_thread = 2e10 * rayon::current_num_threads() as f64;
         Ok(Self { workload, ideal, host: flops / per_thread + elements as f64 * HOST_ELEMENT })

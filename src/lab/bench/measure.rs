@@ -42,7 +42,7 @@ const NOISY: f64 = 0.1;
 /// Repeats of a kernel in one sample at most.
 const MOST_REPEATS: f64 = 2000.0;
 /// The host's clock, in seconds.
-const HOST_RESOLUTION: f64 = 1e-6;
+pub(crate) const HOST_RESOLUTION: f64 = 1e-6;
 
 /// How long one run takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -149,7 +149,8 @@ impl<'a> Watch<'a> {
     }
 }
 
-fn warnings(summary: &Summary, repeats: usize, resolution: f64) -> Vec<String> {
+/// Why the number may be worth little, of samples of this many runs each.
+pub(super) fn warnings(summary: &Summary, repeats: usize, resolution: f64) -> Vec<String> {
     let mut warnings = Vec::new();
     if summary.median * repeats as f64 <= LONG_ENOUGH * resolution {
         warnings.push("short: a sample is near the clock's resolution".to_string());

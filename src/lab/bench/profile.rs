@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 use web_time::Instant;
 
-use super::measure::{Budget, Timing, Watch};
+use super::measure::{Budget, Timing, Watch, warnings};
 use super::stats::{Summary, median};
 use super::{Bench, Rates, Row, Verdict};
 use crate::components::{Component, Components};
@@ -88,8 +88,10 @@ pub struct NetworkRow {
     pub wall: f64,
     /// Operations a second, in 10^9.
     pub gflop_s: f64,
-    /// Of the ceiling of multiply-adds.
+    /// Of the ceiling of multiply-adds, or of cooperative matrices,
     pub share_of_arithmetic: f64,
+    /// if a node multiplies any.
+    pub matrices: bool,
     /// What each op takes, the most expensive first.
     pub by_op: Vec<OpShare>,
     /// How long it should take, if that was asked for.
@@ -159,7 +161,9 @@ impl Bench<'_> {
         let storage = placement.storage;
         let ceilings = self.probes.ceilings();
         let (graph, rows) = (&placement.graph, self.node_rows(&placement, &times)?);
-        let rates = Rates::new(flops, 0, times.whole.summary.median, &ceilings, storage.act);
+        let matrices = rows.iter().any(|row| row.matrices);
+        let arithmetic = ceilings.gflop_s(storage.act, matrices);
+        let rates = Rates::new([flops, 0], times.whole.summary.median, arithmetic, &ceilings);
         let row = NetworkRow {
             device: self.label.clone(),
             network: graph.network.clone(),
@@ -173,6 +177,7 @@ impl Bench<'_> {
             wall: times.wall,
             gflop_s: rates.gflop_s,
             share_of_arithmetic: rates.share_of_arithmetic,
+            matrices,
             by_op: self.by_op(&rows, storage.act),
             predicted: self.predicted(graph, storage)?,
         };
@@ -245,13 +250,16 @@ impl Bench<'_> {
             let workload = Workload { case, uses: BTreeMap::new() };
             let mut row = Row::new(&self.label, &workload, variant, storage, verdict)?;
             if let Some(variant) = placement.variants.get(i) {
-                row.compiled = self.compiled(&workload.case, *variant, storage);
+                self.describe(&mut row, &workload.case, *variant, storage);
             }
             let rounds: Vec<f64> = times.nodes.iter().map(|seconds| seconds[i]).collect();
             row.node = Some(node.name.clone());
             row.reason = (!times.finite).then(|| "the network's output is not finite".to_string());
             let clock = times.whole.clock;
-            row.timing = Some(Timing { summary: Summary::of(&rounds), clock, repeats: 1, warnings: Vec::new() });
+            let summary = Summary::of(&rounds);
+            // A node may well be shorter than what its clock resolves; its noise shows that.
+            let warnings = warnings(&summary, 1, 0.0);
+            row.timing = Some(Timing { summary, clock, repeats: 1, warnings });
             row.rate(&ceilings, storage.act);
             rows.push(row);
         }
@@ -260,20 +268,21 @@ impl Bench<'_> {
 
     /// The op that takes the most comes first.
     fn by_op(&self, rows: &[Row], act: DType) -> Vec<OpShare> {
-        let mut sums: HashMap<&str, (usize, f64, u64, u64)> = HashMap::new();
+        let mut sums: HashMap<&str, (usize, f64, [u64; 2], bool)> = HashMap::new();
         for row in rows {
             let sum = sums.entry(&row.op).or_default();
             let seconds = row.timing.as_ref().map_or(0.0, |timing| timing.summary.median);
-            *sum = (sum.0 + 1, sum.1 + seconds, sum.2 + row.flops, sum.3 + row.bytes);
+            let [flops, bytes] = sum.2;
+            *sum = (sum.0 + 1, sum.1 + seconds, [flops + row.flops, bytes + row.bytes], sum.3 | row.matrices);
         }
         let all: f64 = sums.values().map(|sum| sum.1).sum();
         let ceilings = self.probes.ceilings();
-        let share = |(op, (nodes, seconds, flops, bytes)): (&str, (usize, f64, u64, u64))| OpShare {
+        let share = |(op, (nodes, seconds, work, matrices)): (&str, (usize, f64, [u64; 2], bool))| OpShare {
             op: op.to_string(),
             nodes,
             seconds,
             share: seconds / all.max(1e-12),
-            rates: Rates::new(flops, bytes, seconds, &ceilings, act),
+            rates: Rates::new(work, seconds, ceilings.gflop_s(act, matrices), &ceilings),
         };
         let mut shares: Vec<OpShare> = sums.into_iter().map(share).collect();
         shares.sort_by(|a, b| b.seconds.total_cmp(&a.seconds).then(a.op.cmp(&b.op)));

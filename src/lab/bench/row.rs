@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compare::Change;
 use super::measure::{Measured, Timing};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::statistics;
 use crate::graph::plan::Storage;
 use crate::lab::ceilings::Ceilings;
@@ -44,6 +44,9 @@ pub struct Row {
     pub dtype: String,
     /// Type of matrices of parameters.
     pub weights: String,
+    /// Whether the variant multiplies cooperative matrices, whose ceiling is then that of its arithmetic.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub matrices: bool,
     /// The op's attributes.
     pub attributes: String,
     /// Of the inputs.
@@ -59,6 +62,9 @@ pub struct Row {
     /// Why it is not right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether that is a kernel's text, which fails every row that runs it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub does_not_compile: bool,
     /// `‖out − ref‖₂ / ‖ref‖₂`, where it was compared.
     pub relative_error: Option<f64>,
     /// Of one run: floating-point operations, and bytes of the inputs and the output as the device stores them.
@@ -117,16 +123,30 @@ impl Row {
         }
     }
 
+    /// Puts in why it did not run.
+    pub fn fail(&mut self, why: &Error) {
+        self.verdict = Verdict::Failed;
+        self.does_not_compile = matches!(why, Error::Shader(_));
+        self.reason = Some(why.to_string());
+    }
+
     /// Puts in the rates, if there is a time.
     pub fn rate(&mut self, ceilings: &Ceilings, dtype: DType) {
         let seconds = self.timing.as_ref().map(|timing| timing.summary.median);
-        self.rates = seconds.map(|seconds| Rates::new(self.flops, self.bytes, seconds, ceilings, dtype));
+        self.rates = seconds.map(|seconds| {
+            Rates::new([self.flops, self.bytes], seconds, ceilings.gflop_s(dtype, self.matrices), ceilings)
+        });
     }
 
     /// Whether it is of this case: the same op, attributes and shapes.
     pub fn is_of(&self, case: &Case) -> bool {
         self.attributes == format!("{:?}", case.op)
             && self.shapes.iter().map(Vec::as_slice).eq(case.inputs.iter().map(|(ty, _)| ty.shape.dims()))
+    }
+
+    /// The word for why its time may be worth little.
+    pub fn warning(&self) -> Option<&str> {
+        self.timing.as_ref()?.warnings.first()?.split(':').next()
     }
 
     /// Whether the kernel must not be used as it is.
@@ -151,12 +171,13 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Of the work that was done in `seconds`, against the ceilings of a device that stores activations in `dtype`.
-    pub fn new(flops: u64, bytes: u64, seconds: f64, ceilings: &Ceilings, dtype: DType) -> Self {
+    /// Of the operations and bytes that took `seconds`, against the rate of arithmetic and the other ceilings of the
+    /// device.
+    pub fn new([flops, bytes]: [u64; 2], seconds: f64, arithmetic: f64, ceilings: &Ceilings) -> Self {
         let seconds = seconds.max(1e-12);
         let (gflop_s, gb_s) = (flops as f64 / seconds / 1e9, bytes as f64 / seconds / 1e9);
         let share = |rate: f64, most: f64| if most > 0.0 { rate / most } else { 0.0 };
-        let share_of_arithmetic = share(gflop_s, ceilings.gflop_s(dtype));
+        let share_of_arithmetic = share(gflop_s, arithmetic);
         let share_of_copy = share(gb_s, ceilings.copy_gb_s);
         let share_of_roof = share_of_arithmetic.max(share_of_copy);
         Self { gflop_s, gb_s, share_of_arithmetic, share_of_copy, share_of_roof }
@@ -175,7 +196,11 @@ mod tests {
         copy_gb_s: 10.0,
         fma_f32_gflop_s: Some(100.0),
         fma_f16_gflop_s: None,
+        matrix_gflop_s: Some(800.0),
         product_gflop_s: None,
+        launch_us: None,
+        upload_gb_s: None,
+        download_gb_s: None,
         spread: 0.0,
     };
     const F32: Storage = Storage { act: DType::F32, weight: DType::F32 };
@@ -186,11 +211,23 @@ mod tests {
 
     #[test]
     fn the_share_of_the_roof_is_that_of_the_nearer_ceiling() {
-        let rates = Rates::new(50_000_000_000, 1_000_000_000, 1.0, &CEILINGS, DType::F32);
+        let rates = Rates::new([50_000_000_000, 1_000_000_000], 1.0, 100.0, &CEILINGS);
         assert_eq!((rates.gflop_s, rates.gb_s), (50.0, 1.0));
         assert_eq!((rates.share_of_arithmetic, rates.share_of_copy, rates.share_of_roof), (0.5, 0.1, 0.5));
-        let rates = Rates::new(1_000_000_000, 9_000_000_000, 1.0, &CEILINGS, DType::F32);
+        let rates = Rates::new([1_000_000_000, 9_000_000_000], 1.0, 100.0, &CEILINGS);
         assert_eq!(rates.share_of_roof, 0.9);
+    }
+
+    #[test]
+    fn a_row_of_matrices_is_held_against_their_ceiling() {
+        let summary = Summary::of(&[1.0]);
+        let share = |matrices| {
+            let mut row = Row { matrices, flops: 80_000_000_000, ..row() };
+            row.timing = Some(Timing { summary, clock: Clock::Wall, repeats: 1, warnings: Vec::new() });
+            row.rate(&CEILINGS, DType::F16);
+            row.rates.unwrap().share_of_arithmetic
+        };
+        assert_eq!((share(true), share(false)), (0.1, 0.8));
     }
 
     #[test]

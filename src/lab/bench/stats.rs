@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Rounds from which on the longest does not count.
+const MANY: usize = 7;
+
 /// The middle of some measurements, and how far they lie apart.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -10,6 +13,10 @@ pub struct Summary {
     /// The distance between the first and the third quartile (the middle half of the rounds), as a share of the
     /// median.
     pub spread: f64,
+    /// Seconds: the least round, and
+    pub least: f64,
+    /// the longest, but for one where there are many: other work on the machine holds one up now and then.
+    pub most: f64,
     /// How many numbers that is of.
     pub rounds: usize,
 }
@@ -22,7 +29,9 @@ impl Summary {
         let median = quantile(&sorted, 0.5);
         let middle_half = quantile(&sorted, 0.75) - quantile(&sorted, 0.25);
         let spread = if median > 0.0 { middle_half / median } else { 0.0 };
-        Self { median, spread, rounds: rounds.len() }
+        let least = quantile(&sorted, 0.0);
+        let most = quantile(&sorted[..sorted.len() - usize::from(sorted.len() >= MANY)], 1.0);
+        Self { median, spread, least, most, rounds: rounds.len() }
     }
 }
 
@@ -52,6 +61,7 @@ mod tests {
     fn the_spread_is_the_middle_half_over_the_median() {
         let summary = Summary::of(&[1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!((summary.median, summary.spread, summary.rounds), (3.0, 2.0 / 3.0, 5));
+        assert_eq!((summary.least, summary.most), (1.0, 5.0));
     }
 
     #[test]
@@ -61,7 +71,13 @@ mod tests {
     }
 
     #[test]
+    fn of_many_rounds_one_that_was_held_up_does_not_count() {
+        let most = |rounds: usize| Summary::of(&[&vec![1.0; rounds - 1][..], &[9.0]].concat()).most;
+        assert_eq!((most(MANY - 1), most(MANY)), (9.0, 1.0));
+    }
+
+    #[test]
     fn one_round_has_no_spread() {
-        assert_eq!(Summary::of(&[2.0]), Summary { median: 2.0, spread: 0.0, rounds: 1 });
+        assert_eq!(Summary::of(&[2.0]), Summary { median: 2.0, spread: 0.0, least: 2.0, most: 2.0, rounds: 1 });
     }
 }

@@ -1,11 +1,14 @@
 //! A report as one page that needs nothing else: the devices' facts, bars per op, a roofline plot, every row.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::{
-    Report, attributes, clock, network_figures, percent, predicted, rate_figures, roofline, seconds, shapes, table,
+    About, Report, attributes, ceilings, clock, network_figures, percent, prediction, rate_figures, roofline, seconds,
+    shapes,
 };
 use crate::gpu::statistics::Summary;
+use crate::lab::bench::measure::Timing;
 use crate::lab::bench::profile::NetworkRow;
 use crate::lab::bench::{Device, Row, Verdict};
 
@@ -17,6 +20,8 @@ impl Report {
         let mut out = String::from("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">");
         out += "<meta name=\"viewport\" content=\"width=device-width\"><title>ornstein bench</title>";
         let _ = write!(out, "<style>{STYLE}</style>\n<main><h1>ornstein bench</h1>");
+        let About { version, date, command } = &self.about;
+        let _ = write!(out, "<p class=\"dim\">ornstein {version}, {date}<br><code>{}</code></p>", escape(command));
         for device in &self.devices {
             facts(&mut out, device);
         }
@@ -27,7 +32,10 @@ impl Report {
             let rows: Vec<&Row> = self.rows.iter().filter(|row| row.device == device.label).collect();
             if let Some(svg) = roofline::svg(device, &rows) {
                 let (label, legend) = (escape(&device.label), legend(&rows));
-                let _ = writeln!(out, "<section><h2>Roofline: {label}</h2>{svg}{legend}</section>");
+                let _ = writeln!(
+                    out,
+                    "<section><h2>Roofline: {label}</h2><div class=\"scroll\">{svg}</div>{legend}</section>"
+                );
             }
         }
         if self.networks.is_empty() {
@@ -50,7 +58,7 @@ impl Report {
                     let _ = write!(out, "<h3>{op}</h3>");
                 }
                 let device = self.device_of(row).map(|device| format!(" · {device}")).unwrap_or_default();
-                bar(out, &(shapes(row) + &device), op, rates.share_of_roof, timing.summary.median);
+                bar(out, &(shapes(&row.shapes) + &device), op, rates.share_of_roof, &time(row, timing));
             }
         }
         out.push_str("</section>\n");
@@ -64,18 +72,18 @@ impl Report {
     fn network_section(&self, out: &mut String, network: &NetworkRow) {
         let NetworkRow { network: name, dtype, nodes, .. } = network;
         let [median, spread, wall, rate, share] = network_figures(network);
-        let (device, arithmetic) = (escape(&network.device), self.arithmetic(&network.device));
+        let (device, arithmetic) = (escape(&network.device), self.arithmetic(network));
         let mib = network.device_bytes >> 20;
         *out +=
             &format!("<section><h2>{name}: {median} <span class=\"dim\">± {spread} on {device}, {dtype}</span></h2>");
         *out += &format!("<p>{nodes} nodes, {rate}, {share} of {arithmetic}, {mib} MiB of device memory; ");
         *out += &format!("{wall} until the host knows.</p>");
         if let Some(predicted) = &network.predicted {
-            let _ = write!(out, "<p>Predicted: {}</p>", escape(&predicted::line(predicted)));
+            let _ = write!(out, "<p>Predicted: {}</p>", escape(&prediction(predicted)));
         }
         for op in &network.by_op {
             let label = format!("{} <span class=\"dim\">{} nodes</span>", op.op, op.nodes);
-            bar(out, &label, &op.op, op.share, op.seconds);
+            bar(out, &label, &op.op, op.share, &seconds(op.seconds));
         }
         out.push_str("</section>\n");
     }
@@ -84,19 +92,21 @@ impl Report {
         let compared = self.rows.iter().any(|row| row.compared.is_some());
         let compiled = self.rows.iter().any(|row| row.compiled != Summary::default());
         *out += "<section><h2>Rows</h2><div class=\"scroll\"><table><thead><tr><th>op<th>variant<th>dtype<th>shapes";
-        let columns = ["median", "spread", "rate", "of arithmetic", "GB/s", "of copy"].into_iter();
+        let columns = ["median ± spread", "rate", "of arithmetic", "GB/s", "of copy"].into_iter();
         let told = compiled.then_some(["registers", "spills", "occupancy"]).into_iter().flatten();
         out.extend(
             columns.chain(told).chain(compared.then_some("then → now")).map(|name| format!("<th class=n>{name}")),
         );
         *out += "</thead>";
+        let mut told = HashSet::new();
         for row in &self.rows {
             let class = if row.is_bad() { "bad" } else { "" };
             let name = row.node.as_deref().unwrap_or(&row.op);
             let device = self.device_of(row).map(|device| format!("<br><small>{device}</small>")).unwrap_or_default();
             let _ = write!(out, "<tr class=\"{class}\"><td>{name}{device}<td>{}<td>{}", row.variant, row.dtype);
-            let _ = write!(out, "<td>{}<br><small>{}</small>", shapes(row), escape(&attributes(row)));
-            numbers(out, row);
+            let _ =
+                write!(out, "<td>{}<br><small>{}</small>", shapes(&row.shapes), escape(&attributes(&row.attributes)));
+            numbers(out, row, &mut told);
             if compiled {
                 let Summary { registers, spills, occupancy, occupancy_unit, .. } = &row.compiled;
                 let unit = escape(occupancy_unit.as_deref().unwrap_or_default());
@@ -111,31 +121,51 @@ impl Report {
         out.push_str("</table></div></section>\n");
     }
 }
+/// A median with its spread, marked where that is worth little.
+fn time(row: &Row, timing: &Timing) -> String {
+    let (median, spread) = (seconds(timing.summary.median), percent(timing.summary.spread));
+    match row.warning() {
+        None => format!("{median} ± {spread}"),
+        Some(word) => {
+            let why = escape(&timing.warnings.join("; "));
+            format!("{median} <span class=\"noisy\" title=\"{why}\">± {spread} {word}</span>")
+        }
+    }
+}
+
 /// An op's share of something, with the time that it took.
-fn bar(out: &mut String, label: &str, op: &str, share: f64, time: f64) {
+fn bar(out: &mut String, label: &str, op: &str, share: f64, time: &str) {
     let (width, hue) = ((share * 100.0).min(100.0), roofline::hue(op));
     let _ = write!(out, "<div class=\"bar\"><span class=\"label\">{label}</span><span class=\"track\">");
     let _ = write!(out, "<i style=\"width:{width:.1}%;background:hsl({hue} 62% 52%)\"></i></span>");
-    let _ = write!(out, "<b>{}</b><span class=\"dim\">{}</span></div>", percent(share), seconds(time));
+    let _ = write!(out, "<b>{}</b><span class=\"dim\">{}</span></div>", percent(share), time);
 }
 
-fn numbers(out: &mut String, row: &Row) {
+/// The columns of a row's time. A reason that an earlier row had is not said again.
+fn numbers<'a>(out: &mut String, row: &'a Row, told: &mut HashSet<&'a str>) {
     let (Some(timing), Some(rates)) = (&row.timing, &row.rates) else {
-        let word = if row.verdict == Verdict::Refused { "refused" } else { "not timed" };
-        let _ = write!(out, "<td colspan=6>{word}: {}", escape(row.reason.as_deref().unwrap_or_default()));
+        let word = match row.verdict {
+            Verdict::Refused => "refused",
+            _ if row.does_not_compile => "does not compile",
+            _ => "not timed",
+        };
+        let reason = row.reason.as_deref().filter(|reason| told.insert(reason));
+        let _ =
+            write!(out, "<td colspan=5>{word}{}", reason.map_or_else(String::new, |why| format!(": {}", escape(why))));
         return;
     };
-    let warnings = escape(&timing.warnings.join("; "));
-    let mark = if warnings.is_empty() { "" } else { " *" };
-    let (median, spread) = (seconds(timing.summary.median), percent(timing.summary.spread));
-    let _ = write!(out, "<td class=n>{median}<td class=n title=\"{warnings}\">{spread}{mark}");
+    let _ = write!(out, "<td class=n>{}", time(row, timing));
     out.extend(rate_figures(rates).map(|figure| format!("<td class=n>{figure}")));
 }
 
 /// The adapter's facts as pairs.
 fn facts(out: &mut String, device: &Device) {
-    let (label, ceilings) = (escape(&device.label), table::ceilings(&device.ceilings));
-    let _ = write!(out, "<section><h2>{label}</h2><p>Ceilings measured in this run: <b>{ceilings}</b>. ");
+    let (label, spread) = (escape(&device.label), percent(device.ceilings.spread));
+    let ceilings = ceilings(&device.ceilings);
+    let _ = write!(
+        out,
+        "<section><h2>{label}</h2><p>Ceilings measured in this run: <b>{ceilings}</b> <span class=n>(± {spread})</span>. "
+    );
     let _ = write!(out, "Times are {}.</p><dl>", clock(device.clock));
     let pairs = device.caps.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
     for (key, value) in pairs {
@@ -166,6 +196,7 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::gpu::Clock;
+    use crate::lab::bench::stats;
     use crate::lab::ceilings::Ceilings;
 
     fn page(compiled: Summary) -> String {
@@ -176,8 +207,29 @@ mod tests {
             tuned: Default::default(),
             caps: serde_json::Value::Null,
         };
-        Report { device, devices: Vec::new(), networks: Vec::new(), rows: vec![Row { compiled, ..Row::default() }] }
-            .page()
+        let (rows, command) = (vec![Row { compiled, ..Row::default() }], "ornstein bench --device 'a <b>'".into());
+        let about = About { version: "1", date: "today".into(), command };
+        Report { about, device, devices: Vec::new(), networks: Vec::new(), rows }.page()
+    }
+
+    #[test]
+    fn a_page_says_where_it_comes_from() {
+        let page = page(Summary::default());
+        assert!(page.contains("ornstein 1, today") && page.contains("--device 'a &lt;b&gt;'"), "{page}");
+    }
+
+    #[test]
+    fn a_time_shows_its_noise() {
+        let mut timing = Timing {
+            summary: stats::Summary::of(&[1.0, 1.0, 2.0, 2.0]),
+            clock: Clock::Wall,
+            repeats: 1,
+            warnings: Vec::new(),
+        };
+        assert_eq!(time(&Row::default(), &timing), "1.50 s ± 67 %");
+        timing.warnings = vec!["noisy: stop other work".into()];
+        let noisy = time(&Row { timing: Some(timing.clone()), ..Row::default() }, &timing);
+        assert!(noisy.ends_with("title=\"noisy: stop other work\">± 67 % noisy</span>"), "{noisy}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::tensor::DType;
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 400.0;
 /// Left, top, right and bottom of the axes.
-const FRAME: [f64; 4] = [70.0, 16.0, 744.0, 356.0];
+const FRAME: [f64; 4] = [70.0, 16.0, 736.0, 356.0];
 
 /// A logarithmic axis: values and where they are drawn.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +48,10 @@ pub fn svg(device: &Device, rows: &[&Row]) -> Option<String> {
     let points: Vec<_> = computing.filter_map(|row| Some((*row, intensity(row), row.rates?.gflop_s))).collect();
     let (first, ..) = points.first()?;
     let dtype = if first.dtype == "f16" { DType::F16 } else { DType::F32 };
-    let (top, copy) = (device.ceilings.gflop_s(dtype), device.ceilings.copy_gb_s);
+    let [fma, matrices] = [false, true].map(|matrices| device.ceilings.gflop_s(dtype, matrices));
+    // The roof of matrices stands above the other where rows use them.
+    let roofs = if points.iter().any(|(row, ..)| row.matrices) { vec![fma, matrices] } else { vec![fma] };
+    let (top, copy) = (roofs.iter().copied().fold(0.0, f64::max), device.ceilings.copy_gb_s);
     let [left, upper, right, lower] = FRAME;
     let ridge = top / copy;
     let x = Axis::over(points.iter().map(|p| p.1).chain([ridge / 3.0, ridge * 10.0]), [left, right]);
@@ -57,14 +60,17 @@ pub fn svg(device: &Device, rows: &[&Row]) -> Option<String> {
     grid(&mut out, x, y);
     // The roof rises with the copy's bytes a second until it meets the arithmetic's ceiling.
     let start = 10f64.powf(x.values[0]).max(10f64.powf(y.values[0]) / copy);
-    let roof = [(start, (start * copy).min(top)), (ridge.max(start), top), (10f64.powf(x.values[1]), top)];
-    let corners = roof.map(|(intensity, rate)| format!("{:.1} {:.1}", x.at(intensity), y.at(rate)));
-    let _ = write!(out, r#"<path class="roof" d="M{}"/>"#, corners.join("L"));
+    for top in roofs {
+        let ridge = (top / copy).max(start);
+        let roof = [(start, (start * copy).min(top)), (ridge, top), (10f64.powf(x.values[1]), top)];
+        let corners = roof.map(|(intensity, rate)| format!("{:.1} {:.1}", x.at(intensity), y.at(rate)));
+        let _ = write!(out, r#"<path class="roof" d="M{}"/>"#, corners.join("L"));
+    }
     for (row, intensity, rate) in points {
         let (cx, cy, hue) = (x.at(intensity), y.at(rate), hue(&row.op));
         let _ =
             write!(out, r#"<circle class="dot" cx="{cx:.1}" cy="{cy:.1}" r="4.5" style="fill:hsl({hue} 62% 52%)">"#);
-        let (op, shapes, rate, intensity) = (&row.op, shapes(row), flop_rate(rate), digits(intensity));
+        let (op, shapes, rate, intensity) = (&row.op, shapes(&row.shapes), flop_rate(rate), digits(intensity));
         let _ = write!(out, "<title>{op} {shapes}: {rate}, {intensity} flop/byte</title></circle>");
     }
     out += "</svg>";
