@@ -21,7 +21,8 @@ const STORAGE_BUFFER: u32 = 12;
 /// ColMajor, ArrayStride, MatrixStride, Offset.
 const LAYOUT: [u32; 4] = [5, 6, 7, 35];
 
-/// The module with the layouts of buffers' types alone. What is no module stays as it is, for the validator to refuse.
+/// The module with the layouts of buffers' types alone. What is not a module stays as it is, for the validator to
+/// refuse.
 pub fn only_in_buffers(words: &[u32]) -> Vec<u32> {
     let Some(instructions) = instructions(words) else { return words.to_vec() };
     let mut in_buffers = BTreeSet::new();

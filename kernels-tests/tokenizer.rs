@@ -167,7 +167,7 @@ fn what_is_corrupt_is_named() -> Result<(), Failed> {
         message(&[("vocab.json", b"{\"a\": -1}"), ("merges.txt", b"#version: 0.2\n")]).starts_with("here/vocab.json: ")
     );
     assert!(message(&[("vocab.json", b"caf\xe9")]).contains("UTF-8"));
-    assert!(with_merges(b"#version: 0.2\na\n").contains("`a` is no pair"));
+    assert!(with_merges(b"#version: 0.2\na\n").contains("`a` is not a pair"));
     assert!(with_merges(b"#version: 0.2\na b\n").contains("`ab` is not in the vocabulary"));
     let config: &[u8] = b"[]";
     let broken =

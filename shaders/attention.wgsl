@@ -1,8 +1,9 @@
 // y[b, t, h, :] = sum_s w_ts v[b, s, h, :], w_ts = softmax over s of scale * q[b, t, h, :] . k[b, s, h, :].
 //
-// A workgroup takes 32 queries of one head and passes over the keys in tiles, with a running softmax: `top` is the largest
-// score so far, and sums that were made with a smaller one are scaled down as it grows. Workgroups along x share out the
-// queries, along y the heads of all batch entries, along z the channels of wide heads; there each makes the scores anew.
+// A workgroup takes 32 queries of one head and passes over the keys in tiles, with a running softmax: `top` is the
+// largest score so far, and sums that were made with a smaller one are scaled down as it grows. Workgroups along x
+// share out the queries, along y the heads of all batch entries, along z the channels of wide heads; there each makes
+// the scores anew.
 #import core
 
 struct Params {

@@ -44,7 +44,8 @@ struct Place {
     column: u32,
 }
 
-// The pixel's first x_vector; OUTSIDE if it is beyond the edges. One word, for it lives in a register through the product.
+// The pixel's first x_vector; OUTSIDE if it is beyond the edges. One word, for it lives in a register through the
+// product.
 alias Run = u32;
 const OUTSIDE: u32 = 0x80000000u; // x has fewer vectors
 

@@ -1,6 +1,6 @@
-// y[k, n] = (q[k, n] - zero) * scales[k / block, n] - minima[k / block, n]: weights out of blocks along k, in which they
-// share a scale and perhaps a minimum. With BITS 8, q are bytes and zero is 128. With BITS 4, a byte holds rows 2r (its low
-// half) and 2r + 1, and zero is 8, or 0 where there is a minimum. One thread per four bytes.
+// y[k, n] = (q[k, n] - zero) * scales[k / block, n] - minima[k / block, n]: weights out of blocks along k, in which
+// they share a scale and perhaps a minimum. With BITS 8, q are bytes and zero is 128. With BITS 4, a byte holds rows 2r
+// (its low half) and 2r + 1, and zero is 8, or 0 where there is a minimum. One thread per four bytes.
 #import flat
 
 struct Params {

@@ -1,5 +1,6 @@
 // y[b, p, c] = (x[b, p, c] - mean_bg) / sqrt(var_bg + eps) * gamma[c] + beta[c], then an activation; var biased, group
-// g = c / (channels/groups); with HAS_ROW, x + row_bias[b, c] takes the place of x. Each workgroup first puts every group's chunks together, then works through one slab.
+// g = c / (channels/groups); with HAS_ROW, x + row_bias[b, c] takes the place of x. Each workgroup first puts every
+// group's chunks together, then works through one slab.
 #import activation
 #import joined
 #import moments

@@ -1,5 +1,5 @@
-// y[b, g, k] = (mean, M2, count, 0) of x's channels of group g in pixels [k * chunk, (k + 1) * chunk): the first pass of
-// a group norm. With HAS_ROW, x + row_bias[b, c] takes the place of x. One workgroup per group and chunk.
+// y[b, g, k] = (mean, M2, count, 0) of x's channels of group g in pixels [k * chunk, (k + 1) * chunk): the first pass
+// of a group norm. With HAS_ROW, x + row_bias[b, c] takes the place of x. One workgroup per group and chunk.
 #import joined
 #import moments
 

@@ -28,8 +28,8 @@ const THREADS: u32 = 256u;
 const BLOCK: u32 = 4u; // pixels that a thread has under way at a time
 const MOST_GROUPS: u32 = 4u; // of a span
 
-// Of the pixels that a thread has seen: for each of its four channels the mean less `base` and the sum of squared distances to it,
-// and their number.
+// Of the pixels that a thread has seen: for each of its four channels the mean less `base` and the sum of squared
+// distances to it, and their number.
 var<workgroup> means: array<vec4f, THREADS>;
 var<workgroup> squares: array<vec4f, THREADS>;
 var<workgroup> counts: array<f32, THREADS>;
@@ -82,8 +82,9 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) local
         offset = load(row_bias[id.y * params.vectors + vector]);
     }
 
-    // Distances to a value of the sample, not the values: to the thread's first for the squares, which are then never much
-    // larger than those around the mean, and to the workgroup's first for the means, which a large one would round.
+    // Distances to a value of the sample, not the values: to the thread's first for the squares, which are then never
+    // much larger than those around the mean, and to the workgroup's first for the means, which a large one would
+    // round.
     let base = read_x(first, vector - column, params.vectors).x;
     let shift = read_x(first + min(row, last), vector, params.vectors);
     var count = 0.0;

@@ -1,5 +1,6 @@
 // v[6 i + j, t, c] = (B^T d B)[i, j] with d the 6 x 6 pixels of x around output tile t; one thread per tile and vector
-// of four channels. Pixels beyond x's edges are zero, and so are the tiles past the last and what is behind each of the 36.
+// of four channels. Pixels beyond x's edges are zero, and so are the tiles past the last and what is behind each of the
+// 36.
 #import flat
 #import nearest
 #import winograd
@@ -43,7 +44,8 @@ fn transform(x: Six) -> Six {
     );
 }
 
-// The tile's first pixel, which is left and above of it. Beyond x's edge it wraps around to a huge number: outside as well.
+// The tile's first pixel, which is left and above of it. Beyond x's edge it wraps around to a huge number: outside as
+// well.
 struct Corner {
     image: u32, // pixels before this batch entry
     row: u32,

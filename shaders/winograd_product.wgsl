@@ -1,5 +1,5 @@
-// m[p, t, n] = sum over c of v[p, t, c] u[p, c, n] (+ before[p, t, n]): 36 products. u stands in panels of 32 columns, which
-// a product reads from the first to the last value. Behind each of the 36, in v, u and m, there are zeros.
+// m[p, t, n] = sum over c of v[p, t, c] u[p, c, n] (+ before[p, t, n]): 36 products. u stands in panels of 32 columns,
+// which a product reads from the first to the last value. Behind each of the 36, in v, u and m, there are zeros.
 #import core
 
 override HAS_BEFORE: bool = false;

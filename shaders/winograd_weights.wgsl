@@ -1,6 +1,6 @@
 // u[6 i + j, c, n] = (G g G^T)[i, j] with g[u, v] = w[u, v, c, n]; one thread per channel and vector of four of n. u
-// stands in panels of 32 columns, which a product reads from the first to the last value. The rows of w that are padding
-// are zero, and so are those of u, its columns past w's, and what is behind each of the 36.
+// stands in panels of 32 columns, which a product reads from the first to the last value. The rows of w that are
+// padding are zero, and so are those of u, its columns past w's, and what is behind each of the 36.
 #import flat
 #import winograd
 

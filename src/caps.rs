@@ -77,8 +77,8 @@ pub struct Caps {
     pub f16: bool,
     /// Smallest and largest subgroup, where subgroup operations exist.
     pub subgroups: Option<[u32; 2]>,
-    /// Threads of the subgroups that a kernel really gets, where [`Self::subgroups`] is a range and a kernel that counts
-    /// them has been run.
+    /// Threads of the subgroups that a kernel really gets, where [`Self::subgroups`] is a range and a kernel that
+    /// counts them has been run.
     pub lanes: Option<u32>,
     /// Cooperative matrix products that kernels may use; empty where there are none.
     pub coop_matrix: Vec<CoopMatrix>,

@@ -103,8 +103,8 @@ fn part(model: &Model, component: &Component) -> Result<ComponentSummary> {
     Ok(ComponentSummary { component, family, about, tensors, parameters, dtypes, wanted })
 }
 
-/// Looks at every tensor that the networks want: whether it is there, of the right shape, and finite. `tell` is told
-/// each component that is.
+/// Looks at every tensor that the networks want: whether it is there, of the right shape, and finite. `tell` is called
+/// with each component that is.
 ///
 /// # Errors
 /// The first component that is not whole, with what it lacks.

@@ -8,7 +8,7 @@ fn main() -> ExitCode {
 }
 
 /// Mesa's Vulkan layer that lets a desktop choose the default adapter complains on stderr, several times, where there
-/// is no desktop session. It has nothing to choose there, so it is switched off, unless the user steers it.
+/// is not a desktop session. It has nothing to choose there, so it is switched off, unless the user steers it.
 fn without_a_desktop_do_not_ask_it() {
     let unset = |name: &str| std::env::var_os(name).is_none();
     if unset("XDG_RUNTIME_DIR") && unset("MESA_VK_DEVICE_SELECT") {

@@ -38,8 +38,8 @@ pub enum IfWrong {
 
 impl Executor {
     /// Opens the device that `choice` means, with activations in `dtype`, or in the device's best where that is
-    /// `None`, and with kernels made from `sources`. `tell` is told what is wrong with a device that was opened, or
-    /// passed over by [`Choice::Auto`].
+    /// `None`, and with kernels made from `sources`. `tell` is called with what is wrong with a device that was opened,
+    /// or passed over by [`Choice::Auto`].
     ///
     /// # Errors
     /// If no adapter fits, it cannot be opened, or it cannot compute in that type; if it would be the CPU, which runs
@@ -190,7 +190,8 @@ impl Network {
         Ok(())
     }
 
-    /// The outputs by name, for inputs given by name, but for those held. `tell` is told of a node that overflows f16.
+    /// The outputs by name, for inputs given by name, but for those held. `tell` is called with a node that overflows
+    /// f16.
     ///
     /// # Errors
     /// If an input is missing, misshapen or not finite, a node's output is not finite in f32, or the device fails.

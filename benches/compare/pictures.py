@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 
-# `pytorch.py` and the folders beside this are no modules for the libraries to find.
+# `pytorch.py` and the folders beside this are not modules for the libraries to find.
 sys.path.pop(0)
 
 PROMPT, SEED, GUIDANCE = "a red circle above a blue square", 7, 7.5

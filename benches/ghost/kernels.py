@@ -33,7 +33,7 @@ GPUS = "navi21,navi31,gfx1201,nv164,nv174,apple,intel56a0,intele20b,adreno740"
 
 
 def ghost(gpu, *command, **environment):
-    """Runs a command on a device, which computes nothing: so `validate` fails, and that is no error here."""
+    """Runs a command on a device, which computes nothing: so `validate` fails, and that is not an error here."""
     env = os.environ | environment
     return subprocess.run([HERE / "ghost", gpu, *command], env=env, capture_output=True, text=True, errors="replace")
 

@@ -156,7 +156,7 @@ const CHECKS: &[(&str, Check)] = &[
         refused(at, &["shader", "matmul", "--to", "dxil"], 2, &["dxil", "wgsl, spirv, msl, hlsl"])
     }),
     ("a_shared_part_is_not_translated_as_a_kernel", |at| {
-        refused(at, &["shader", "shared/flat"], 2, &["shared/flat is no op's kernel"])
+        refused(at, &["shader", "shared/flat"], 2, &["shared/flat is not an op's kernel"])
     }),
     ("statistics_of_the_cpu_are_refused", |at| {
         refused(at, &["shader", "matmul", "--stats", "--device", "cpu"], 1, &["compiled for the CPU", "--device"])

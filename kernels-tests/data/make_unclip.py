@@ -5,7 +5,7 @@
     python make_unclip.py                            # writes beside itself, into unclip/
 
 Two small models, their weights functions of their names alone (make_single_file.py): "h" with an encoder of OpenCLIP's
-activation and heads, "l" with OpenAI's and a picture that is no whole number of patches. What is kept:
+activation and heads, "l" with OpenAI's and a picture that is not a whole number of patches. What is kept:
     unclip/models.json             the models' configurations, with every tensor's shape
     unclip/pictures.json           what diffusers' StableUnCLIPImg2ImgPipeline was called with
     unclip/pictures.safetensors    its latents after the last step; for each model what its encoder makes of pixels, what

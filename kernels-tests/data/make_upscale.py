@@ -27,7 +27,7 @@ from make_single_file import FAMILIES, HERE, fill, others, tidy, tokenizer
 OUT = os.path.join(HERE, "upscale")
 DEMO = os.path.join(HERE, "..", "..", "assets", "demo-model")
 SAMPLERS = {"ddim": DDIMScheduler, "dpm++2m": DPMSolverMultistepScheduler, "euler-a": EulerAncestralDiscreteScheduler}
-# The picture has 23 x 61 pixels, which is no multiple of the small VAEs' factor, 4.
+# The picture has 23 x 61 pixels, which is not a multiple of the small VAEs' factor, 4.
 CASES = {
     "x4": dict(model="x4", prompt="a white cat", steps=4, batch=2, crop=[0, 0, 23, 30]),
     "x4-eta": dict(model="x4", prompt="a white cat", negative="blurry", steps=3, eta=0.6, noise_level=0,

@@ -229,7 +229,7 @@ fn replaced() -> Result<(), Failed> {
 }
 
 fn of_its_kind() -> Result<(), Failed> {
-    for (path, why) in [("unet/config.json", "is not JSON"), ("unet/model.safetensors", "is no safetensors file")] {
+    for (path, why) in [("unet/config.json", "is not JSON"), ("unet/model.safetensors", "is not a safetensors file")] {
         let Fetched { folder, error, .. } = fetched(Answer::File, b"", |entry| {
             entry.files[0].sha256 = None;
             entry.files[0].path = path.into();

@@ -152,7 +152,7 @@ fn strange_tags_are_refused(at: &Path) -> Result<(), Failed> {
     };
     refused("<lora:stile:1>", &["<lora:stile> in the prompt", "no file of this name", "have style"])?;
     refused("<lora:../outside:1>", &["<lora:../outside> in the prompt", "no file of this name"])?;
-    refused("<lora:style:much>", &["<lora:style:much>", "\"much\" is no number"])
+    refused("<lora:style:much>", &["<lora:style:much>", "\"much\" is not a number"])
 }
 
 fn options_are_refused(at: &Path) -> Result<(), Failed> {

@@ -86,7 +86,7 @@ fn unknown_parts() -> Result<(), Failed> {
     let down = format!("{CONV}.lora_down.weight");
     for name in ["unet.conv_in.lora_B.bias", "lora_unet_conv_in.diff_c", "lora_unet_conv_in.oft_r"] {
         let text = message(&[(&down, &[2, 4, 3, 3]), (name, &[2])], 1.0);
-        has(text, &["has tensors that are no part of a LoRA", name])?;
+        has(text, &["has tensors that are not part of a LoRA", name])?;
     }
     Ok(())
 }
@@ -198,9 +198,9 @@ fn not_finite() -> Result<(), Failed> {
 fn no_lora() -> Result<(), Failed> {
     has(
         message(&[("model.diffusion_model.out.0.weight", &[2])], 1.0),
-        &["is no LoRA: it has model.diffusion_model.out"],
+        &["is not a LoRA: it has model.diffusion_model.out"],
     )?;
-    has(message(&[], 1.0), &["is no LoRA: it has no tensors"])?;
+    has(message(&[], 1.0), &["is not a LoRA: it has no tensors"])?;
     let gone = lora(Path::new("no/such.safetensors"), 1.0).err().ok_or("it is there")?.to_string();
     has(gone, &["no/such.safetensors: no such file"])
 }

@@ -1,12 +1,13 @@
-// The core of attention for software devices (see `broadcast`): keys in tiles of 8. Each lane has four queries of its own,
-// which a vector of four runs over: neither scores nor the softmax meet those of another lane. Lane i loads the keys'
-// and values' row i of the tile.
+// The core of attention for software devices (see `broadcast`): keys in tiles of 8. Each lane has four queries of its
+// own, which a vector of four runs over: neither scores nor the softmax meet those of another lane. Lane i loads the
+// keys' and values' row i of the tile.
 #import broadcast
 
 override HEAD_VECTORS: u32 = 10u; // = params.head_vectors, for the compiler to unroll loops by
 override CHUNK_VECTORS: u32 = 10u; // of a head's output in one workgroup, at most 20
 
-// Where this lane's four queries stand: their channel vectors, from the head's first. Queries beyond the last repeat it.
+// Where this lane's four queries stand: their channel vectors, from the head's first. Queries beyond the last repeat
+// it.
 fn query_places(head: Head, first: u32) -> vec4u {
     let tokens = vec4u(first) + vec4u(0u, 1u, 2u, 3u);
     return head.q + min(tokens, vec4u(params.queries - 1u)) * params.q_row;

@@ -1,10 +1,11 @@
 // The core of attention for cooperative matrices: products of MATRIX x MATRIX f16 into sums in f32. A subgroup takes
 // MATRIX queries, of whose scores and sums it holds matrices, and a workgroup passes over the keys in tiles of KEYS.
-// Matrices cannot be reached by element but in memory: scores go to the stage, whose rows the lanes of the subgroup share
-// out, and come back as weights. Sums are scaled down in memory too, and seldom: weights are made with a `top` that is
-// not the largest score so far but at most GROWTH below it, which costs f16 no bits.
+// Matrices cannot be reached by element but in memory: scores go to the stage, whose rows the lanes of the subgroup
+// share out, and come back as weights. Sums are scaled down in memory too, and seldom: weights are made with a `top`
+// that is not the largest score so far but at most GROWTH below it, which costs f16 no bits.
 //
-// The file that imports this declares the workgroup memory, since the platforms differ in what matrices are loaded from:
+// The file that imports this declares the workgroup memory, since the platforms differ in what matrices are loaded
+// from:
 //     q_tile, kv_tile, p_tile         Q_LEN, KV_LEN and P_LEN elements f16, in units of TILE_LANES
 //     stage                           STAGE_LEN elements f32, in the same units
 //     put_q(at, v), put_kv, put_p     four elements into a tile
@@ -28,7 +29,8 @@ override KEYS: u32 = KEY_PIECES * MATRIX;
 override STEP4: u32 = STEP_PIECES * MATRIX / 4u;
 override GROUP4: u32 = GROUP_PIECES * MATRIX / 4u;
 override OUT4: u32 = GROUPS * GROUP4;
-// Rows of the tiles are sixteen bytes longer than what they hold, so that the rows of a matrix meet different memory banks.
+// Rows of the tiles are sixteen bytes longer than what they hold, so that the rows of a matrix meet different memory
+// banks.
 override Q_STRIDE: u32 = STEP_PIECES * MATRIX + 8u;
 override KV_STRIDE: u32 = KV_PIECES * MATRIX + 8u;
 override P_STRIDE: u32 = KEYS + 8u;

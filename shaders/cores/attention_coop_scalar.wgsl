@@ -1,4 +1,5 @@
-// The core for cooperative matrices with its workgroup memory in single elements, from which alone Metal loads matrices.
+// The core for cooperative matrices with its workgroup memory in single elements, from which alone Metal loads
+// matrices.
 #import cores/attention_coop
 
 const TILE_LANES: u32 = 1u;

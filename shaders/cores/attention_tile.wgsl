@@ -1,7 +1,7 @@
 // The core of attention for any device: keys in tiles of 32, two halves of 8 x 8 threads. Thread (tx, ty) of a half has
-// the scores of queries ty, ty + 8, .. with keys tx, tx + 8, .., summed over every second vector of channels. The halves
-// exchange them: each then has two of the four queries. Later it sums up the same four queries' channels 4tx.. of its
-// half of every 64 of the output. Sums have names and no index, so that they stay in registers.
+// the scores of queries ty, ty + 8, .. with keys tx, tx + 8, .., summed over every second vector of channels. The
+// halves exchange them: each then has two of the four queries. Later it sums up the same four queries' channels 4tx..
+// of its half of every 64 of the output. Sums have names and no index, so that they stay in registers.
 
 override CHUNKS: u32 = 3u; // of 64 output channels in one workgroup, 1..3
 override Q_PARTS: u32 = 1u; // of 32 channels of the queries that are in workgroup memory at once, 1..2

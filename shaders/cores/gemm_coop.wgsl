@@ -1,8 +1,10 @@
 // The core for devices with cooperative matrices: one tile of y by a workgroup of subgroups, each of which multiplies
-// matrices of MATRIX x MATRIX f16 into sums in f32. Steps of STEP channels: the tiles of x and w go into workgroup memory
-// in f16, and the next step's are on their way meanwhile. All rows are whole vectors of eight: the launch sees to it.
+// matrices of MATRIX x MATRIX f16 into sums in f32. Steps of STEP channels: the tiles of x and w go into workgroup
+// memory in f16, and the next step's are on their way meanwhile. All rows are whole vectors of eight: the launch sees
+// to it.
 //
-// The file that imports this declares the workgroup memory, since the platforms differ in what matrices are loaded from:
+// The file that imports this declares the workgroup memory, since the platforms differ in what matrices are loaded
+// from:
 //     x_tile, w_tile            X_TILE_LEN and W_TILE_LEN elements f16, in units of TILE_LANES
 //     W_CHANNEL, W_COLUMN       elements from one channel, or column, of w in its tile to the next
 //     stage                     STAGE_LEN elements f32, in the same units
@@ -29,7 +31,8 @@ override K_STEPS: u32 = STEP / (K_GROUPS * MATRIX);
 override THREADS: u32 = LANES * K_GROUPS * TILE_GROUPS;
 override TILE_ROWS: u32 = ROW_GROUPS * ROW_PIECES * MATRIX;
 override TILE_COLUMNS: u32 = COLUMN_GROUPS * COLUMN_PIECES * MATRIX;
-// Rows of the tiles are sixteen bytes longer than what they hold, so that the rows of a matrix meet different memory banks.
+// Rows of the tiles are sixteen bytes longer than what they hold, so that the rows of a matrix meet different memory
+// banks.
 override X_STRIDE: u32 = STEP + 8u;
 override X_TILE_LEN: u32 = TILE_ROWS * X_STRIDE / TILE_LANES;
 // From a matrix in the tiles to the next: along the channels and the rows of x, and the channels and the columns of w.

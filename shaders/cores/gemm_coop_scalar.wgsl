@@ -1,5 +1,5 @@
-// The core for cooperative matrices with its workgroup memory in single elements, from which alone Metal loads matrices.
-// There w is in rows of columns: a thread of Metal's has two neighbouring columns of a matrix.
+// The core for cooperative matrices with its workgroup memory in single elements, from which alone Metal loads
+// matrices. There w is in rows of columns: a thread of Metal's has two neighbouring columns of a matrix.
 #import cores/gemm_coop
 
 const TILE_LANES: u32 = 1u;

@@ -1,5 +1,5 @@
-// The core that shares nothing: one thread per vector of y reads all that it needs. The yardstick for the others, and what
-// is left where a driver gets every one of them wrong.
+// The core that shares nothing: one thread per vector of y reads all that it needs. The yardstick for the others, and
+// what is left where a driver gets every one of them wrong.
 #import gemm
 
 const ROWS: u32 = 16u;

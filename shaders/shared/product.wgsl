@@ -6,8 +6,8 @@
 //     run_x(place, tap) -> Run    where that row's vectors of a tap stand
 //     has_x(run, i) -> bool       whether x has vector i of them; else zeros take its place
 //     read_x(run, i) -> x_vector  that one, or whatever a load that needs no condition finds
-// and where w stands: first_w(row, n4) and step_w() (see `one_w`, to which cores for cooperative matrices keep); and how
-// a finished sum is kept: store_y(sum, row, n4), which leaves out what is beyond y.
+// and where w stands: first_w(row, n4) and step_w() (see `one_w`, to which cores for cooperative matrices keep); and
+// how a finished sum is kept: store_y(sum, row, n4), which leaves out what is beyond y.
 // A core has `main`, how a device's threads share the work, and says what they read at once: `w_vector`, and `x_vector`
 // of VECTOR_FOURS vectors of four.
 

@@ -100,7 +100,7 @@ pub(super) struct Generate {
     /// How closely to keep to that picture, for models that are taught to edit one [default: the model's]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     image_guidance: Option<f32>,
-    /// How much noise that picture gets, as a training step, for models that are told it [default: the model's]
+    /// How much noise that picture gets, as a training step, for models that take it [default: the model's]
     #[arg(long, value_name = "N")]
     noise_level: Option<usize>,
     /// Another model that finishes the picture: SDXL's refiner

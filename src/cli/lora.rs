@@ -11,8 +11,8 @@ use crate::weights::{Lora, LoraFile};
 
 #[derive(Debug, Args)]
 pub(super) struct LoraArgs {
-    /// A LoRA file (or LoHa, LoKr, DoRA, OFT), whose changes times SCALE [default: 1] are added to the model; may be given
-    /// several times
+    /// A LoRA file (or LoHa, LoKr, DoRA, OFT), whose changes times SCALE [default: 1] are added to the model; may be
+    /// given several times
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<OsString>,
 }

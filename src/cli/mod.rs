@@ -235,7 +235,7 @@ fn tell(text: &str) {
     drop(writeln!(std::io::stderr(), "{}", message(text)));
 }
 
-/// Writes to stdout. A reader that went away (`ornstein devices | head -1`) is no error.
+/// Writes to stdout. A reader that went away (`ornstein devices | head -1`) is not an error.
 fn print(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {

@@ -35,7 +35,7 @@ enum Command {
     },
     /// Download a model that has a name into the folder of models, $ORNSTEIN_MODELS or ~/.cache/ornstein/models
     ///
-    /// What was interrupted goes on where it stopped, and what is damaged is fetched anew. HF_ENDPOINT names a mirror
+    /// What was interrupted goes on where it stopped, and what is damaged is fetched again. HF_ENDPOINT names a mirror
     /// of https://huggingface.co to take instead; HF_TOKEN is sent to huggingface.co alone, for models that ask who
     /// you are. The empty file .lock in the model's folder keeps two runs from fetching into it at once.
     Fetch {
@@ -92,9 +92,8 @@ fn fetch_named(name: &str) -> Result<()> {
         super::tell(&format!("{name} is {place}: there is nothing to fetch"));
         return Ok(());
     }
-    let folder = manifest::models_folder().ok_or_else(|| {
-        Error::usage("this machine names no home folder; set ORNSTEIN_MODELS to the folder that shall hold your models")
-    })?;
+    let folder = manifest::models_folder()
+        .ok_or_else(|| Error::usage("this machine names no home folder; set ORNSTEIN_MODELS to a folder for models"))?;
     let folder = folder.join(&entry.name);
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
     let url = variable("HF_ENDPOINT").unwrap_or_else(|| HUB.into());
@@ -119,7 +118,7 @@ fn show(progress: Progress, bar: &ProgressBar) {
         Progress::Waits(folder) => format!("another process fetches into {}: waiting for it", folder.display()),
         Progress::Checks(path) => format!("{}: computing its SHA-256", path.display()),
         Progress::Here(path) => format!("{} is here", path.display()),
-        Progress::Replaces(path, fault) => format!("{}: {fault}; it is fetched anew", path.display()),
+        Progress::Replaces(path, fault) => format!("{}: {fault}; it is fetched again", path.display()),
         Progress::Again(path, pause, why) => format!("{}: {why}; asking again in {pause:.0?}", path.display()),
     };
     bar.suspend(|| super::tell(&line));

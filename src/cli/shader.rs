@@ -252,7 +252,7 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect, kinds: &[Caps]) 
     match first {
         Some((variant, dialect, case, launch)) => Ok(Example { variant, variants, case, launch, dialect }),
         None if variants.is_empty() => {
-            Err(Error::usage(format!("{name} is no op's kernel: only those are launched with known constants")))
+            Err(Error::usage(format!("{name} is not an op's kernel: only those are launched with known constants")))
         }
         None => {
             let wanted = variant.unwrap_or_default();

@@ -29,7 +29,7 @@ impl Embedding {
     /// name.
     ///
     /// # Errors
-    /// If it is no such file: of a pickle it is said how to convert it.
+    /// If it is not such a file: of a pickle it is said how to convert it.
     pub fn read(path: &Path) -> Result<Self> {
         let fail = |what: String| Error::file(path, what);
         let ending = path.extension().and_then(|ending| ending.to_str());
@@ -44,7 +44,7 @@ impl Embedding {
     /// The words that come with a LoRA file (`bundle_emb`).
     ///
     /// # Errors
-    /// If what stands for one is no embedding.
+    /// If what stands for one is not an embedding.
     pub fn bundled(file: &LoraFile) -> Result<Vec<Self>> {
         file.bundled().map(|(word, tensors)| Self::of(file.path(), word.into(), tensors)).collect()
     }

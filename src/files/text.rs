@@ -14,12 +14,12 @@ pub fn text(place: &Path, bytes: Vec<u8>) -> Result<String> {
 }
 
 fn decode(mut bytes: Vec<u8>) -> Result<String, &'static str> {
-    const UTF8: &str = "is not text in UTF-8; save it anew in that encoding";
+    const UTF8: &str = "is not text in UTF-8; save it again in that encoding";
     let utf16 = |unit: fn([u8; 2]) -> u16| {
         let (units, rest) = bytes[2..].as_chunks();
         let units: Vec<u16> = units.iter().map(|pair| unit(*pair)).collect();
         let text = String::from_utf16(&units).ok().filter(|_| rest.is_empty());
-        text.ok_or("begins as text in UTF-16, but is not; save it anew as UTF-8")
+        text.ok_or("begins as text in UTF-16, but is not; save it again as UTF-8")
     };
     match *bytes {
         [0xff, 0xfe, ..] => utf16(u16::from_le_bytes),
@@ -55,7 +55,7 @@ mod tests {
     fn what_is_no_text_says_how_to_save_it() {
         assert!(decode(b"caf\xe9".to_vec()).unwrap_err().contains("not text in UTF-8; save it"));
         for broken in [&b"\xff\xfea"[..], b"\xff\xfe\x00\xd8", b"\xfe\xff\xd8\x00a\0"] {
-            assert!(decode(broken.to_vec()).unwrap_err().contains("UTF-16, but is not; save it anew as UTF-8"));
+            assert!(decode(broken.to_vec()).unwrap_err().contains("UTF-16, but is not; save it again as UTF-8"));
         }
     }
 }

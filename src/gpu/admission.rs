@@ -1,7 +1,7 @@
 //! Which kernels a device gets right. A variant of an op is used on a device only after all cases of that op passed
 //! there; the verdicts are kept in the user's cache folder, by adapter, driver and the shader's text, so that the
-//! check is made once. A variant that fails is put in quarantine, and the op's next one is used. So is one that ends the
-//! process: what is being checked is noted meanwhile (`ledger`).
+//! check is made once. A variant that fails is put in quarantine, and the op's next one is used. So is one that ends
+//! the process: what is being checked is noted meanwhile (`ledger`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::graph::{Graph, Node};
 use crate::ops::{Row, TABLE, Variant};
 
 /// For every node of a graph, in order, the place of the variant that this device should run: one that it gets right,
-/// and where that pays the fastest of those. Kernels not met before are checked now, and `tell` is told of that, and
-/// of each variant that is wrong.
+/// and where that pays the fastest of those. Kernels not met before are checked now, and `tell` is called with that,
+/// and of each variant that is wrong.
 ///
 /// # Errors
 /// If the device gets none of a node's variants right in this storage.

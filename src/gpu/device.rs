@@ -26,8 +26,8 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Opens a device, as [`Context::open`] does, and counts the lanes of its subgroups. `tell` is told, once each, of
-    /// what its driver announces but refuses, and of kernels that an earlier run did not survive.
+    /// Opens a device, as [`Context::open`] does, and counts the lanes of its subgroups. `tell` is called, once each,
+    /// with what its driver announces but refuses, and of kernels that an earlier run did not survive.
     ///
     /// # Errors
     /// If the driver refuses.

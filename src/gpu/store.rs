@@ -50,8 +50,8 @@ pub(super) fn folder() -> Option<PathBuf> {
     Some(cache::folder()?.join("kernels"))
 }
 
-/// Does what no other process may come between. Where a folder cannot be locked, it is done without a lock: what is kept
-/// there can be found out again.
+/// Does what no other process may come between. Where a folder cannot be locked, it is done without a lock: what is
+/// kept there can be found out again.
 pub(super) fn locked<T>(folder: &Path, work: impl FnOnce() -> T) -> T {
     let _held = lock(folder).ok();
     work()

@@ -102,7 +102,7 @@ impl Timer {
     /// A timer by processor time, which is only something to measure by where the device is the processor.
     ///
     /// # Errors
-    /// If the device is no software, the system does not tell the time, or the device fails.
+    /// If the device is not software, the system does not tell the time, or the device fails.
     pub fn by_processor(gpu: &Arc<Gpu>) -> Result<Self> {
         if !gpu.caps.on_processor() || processor_time().is_none() {
             let what = "processor time is measured on software devices under Linux only";

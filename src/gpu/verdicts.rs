@@ -25,7 +25,7 @@ pub(super) struct Id {
     pub whole: String,
     /// The kernel with its constants, which is what passes.
     pub exact: String,
-    /// As a user is told of it.
+    /// As a user reads it.
     pub words: String,
     /// Of the edited files that it is made from, [`edit`]; 0 if all of its text is the crate's.
     pub edit: u64,
@@ -42,7 +42,7 @@ impl Id {
         Ok(Self { whole: id(""), exact: id(&constants), words: format!("{op} {name} in {elem}"), edit })
     }
 
-    /// Of a kernel of the crate that is no op's.
+    /// Of a kernel of the crate that is not an op's.
     pub fn alone(name: &str, words: &str) -> Self {
         Self { whole: name.into(), exact: name.into(), words: words.into(), edit: 0 }
     }

@@ -197,7 +197,7 @@ impl Graph {
         Self::of_op(&case.op, case.types().iter().map(|ty| ty.kind).zip(inputs))
     }
 
-    /// The same for an op that is no case's. Its output is called `output`.
+    /// The same for an op that is not a case's. Its output is called `output`.
     pub fn of_op(op: &Arc<dyn Op>, inputs: impl IntoIterator<Item = (Kind, Tensor)>) -> Result<Self> {
         let mut graph = Self::new("case");
         let ids: Vec<_> = inputs.into_iter().map(|(kind, tensor)| graph.constant(kind, tensor)).collect();

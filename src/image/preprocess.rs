@@ -71,7 +71,7 @@ impl Preprocessor {
     /// Reads a `preprocessor_config.json`; `place` is what error messages call it.
     ///
     /// # Errors
-    /// If it is no JSON object, or asks for what is not built; the message names the key and the value.
+    /// If it is not a JSON object, or asks for what is not built; the message names the key and the value.
     pub fn from_json(text: &str, place: &str) -> Result<Self> {
         let fail = |what: String| Error::config(place, what);
         let keys: Keys = serde_json::from_str(text).map_err(|error| fail(format!("cannot be understood: {error}")))?;

@@ -151,10 +151,10 @@ impl<'a> Bench<'a> {
     }
 
     /// The rows of a suite: those of `same`, an earlier device's or report's, if it is given, so that both can be
-    /// compared. `tell` is told how far it is.
+    /// compared. `tell` is called with how far it is.
     ///
     /// # Errors
-    /// If an op is not known, or the device is lost. A row that is wrong is no error here.
+    /// If an op is not known, or the device is lost. A row that is wrong is not an error here.
     pub async fn run(&mut self, options: &Options, same: Option<&[Row]>, tell: &mut Tell<'_>) -> Result<Vec<Row>> {
         check_names(&options.ops)?;
         let suites = match options.suite {

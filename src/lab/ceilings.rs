@@ -1,6 +1,6 @@
 //! What a device can do at most, measured: bytes a second by a kernel that copies, multiply-adds a second by kernels
-//! that do nothing else, dispatches a second, and bytes a second between the host and the device. On the CPU executor it
-//! is a copy and a matrix product by all threads.
+//! that do nothing else, dispatches a second, and bytes a second between the host and the device. On the CPU executor
+//! it is a copy and a matrix product by all threads.
 
 use std::sync::Arc;
 

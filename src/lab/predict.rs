@@ -4,9 +4,9 @@
 //!
 //! A node takes `max(arithmetic, memory) + LAUNCH` (a roofline: Williams et al. 2009), by the variant for which that is
 //! the least, as tuning would find: arithmetic is `flops / (peak · bound · fill)`, memory `bytes / (bandwidth ·
-//! COPIED)`. `bound` is the share of the peak that the instructions and the workgroup memory of the kernel's loop allow,
-//! `fill` how much of the card the workgroups occupy, in rounds of one for each unit. Caches, latency that too few
-//! subgroups hide, and clocks below the data sheet's are not in it, so a card will be slower rather than faster.
+//! COPIED)`. `bound` is the share of the peak that the instructions and the workgroup memory of the kernel's loop
+//! allow, `fill` how much of the card the workgroups occupy, in rounds of one for each unit. Caches, latency that too
+//! few subgroups hide, and clocks below the data sheet's are not in it, so a card will be slower rather than faster.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};

@@ -60,7 +60,7 @@ pub fn classes() -> impl Iterator<Item = &'static str> {
 /// if that class is not built.
 ///
 /// # Errors
-/// If it is no JSON object, or asks for what is not built of its class.
+/// If it is not a JSON object, or asks for what is not built of its class.
 pub fn open(folder: &str, text: &str, place: &str) -> Result<Option<Box<dyn NetworkConfig>>> {
     let class = class_of(text, place)?;
     let row = TABLE.iter().find(|row| match &class {
@@ -73,7 +73,7 @@ pub fn open(folder: &str, text: &str, place: &str) -> Result<Option<Box<dyn Netw
 /// The class that a `config.json` names, as diffusers or as transformers does.
 ///
 /// # Errors
-/// If it is no JSON object.
+/// If it is not a JSON object.
 pub fn class_of(text: &str, place: &str) -> Result<Option<String>> {
     let keys: serde_json::Map<String, Value> =
         serde_json::from_str(text).map_err(|e| Error::config(place, format!("not a JSON object: {e}")))?;

@@ -32,7 +32,7 @@ struct Inputs {
     vector: Option<ValueId>,
     /// SDXL's pooled text `[B, P]` and time ids `[B, N]`.
     added: Option<[ValueId; 2]>,
-    /// What a network is told that was distilled with guidance, `[B, G]`.
+    /// What a network is given that was distilled with guidance, `[B, G]`.
     guidance: Option<ValueId>,
     /// `[B]`
     class: Option<ValueId>,
@@ -139,7 +139,7 @@ impl Config {
         Groups { groups: self.groups, eps: self.norm_eps }
     }
 
-    /// The embedding of the timestep and of a class where one is told, in SDXL of the pooled text and the picture's
+    /// The embedding of the timestep and of a class where one is given, in SDXL of the pooled text and the picture's
     /// sizes, and in unCLIP of another picture, `[B, E]`, and the text.
     /// Every block applies SiLU to the embedding first, so it is done here, once.
     fn condition(&self, m: &mut Module, inputs: &Inputs) -> Result<Condition> {

@@ -77,7 +77,7 @@ fn tag(inside: &str) -> Result<Tag, String> {
 
 fn number(text: &str) -> Result<f32, String> {
     let number = text.trim().parse().ok().filter(|number: &f32| number.is_finite());
-    number.ok_or_else(|| format!("{text:?} is no number"))
+    number.ok_or_else(|| format!("{text:?} is not a number"))
 }
 
 #[cfg(test)]
@@ -128,12 +128,12 @@ mod tests {
     #[test]
     fn what_is_no_number_is_an_error_that_shows_the_tag() {
         for (tag, what) in [
-            ("<lora:a:b>", "<lora:a:b> in the prompt: \"b\" is no number"),
-            ("<lora:a:nan>", "\"nan\" is no number"),
-            ("<lora:a:1:inf>", "\"inf\" is no number"),
+            ("<lora:a:b>", "<lora:a:b> in the prompt: \"b\" is not a number"),
+            ("<lora:a:nan>", "\"nan\" is not a number"),
+            ("<lora:a:1:inf>", "\"inf\" is not a number"),
             ("<lora:a:1:1:8>", "nothing is known of its part \"8\""),
             ("<lora:a:dyn=8>", "dyn is not supported"),
-            ("<lora:a:>", "\"\" is no number"),
+            ("<lora:a:>", "\"\" is not a number"),
         ] {
             let error = take_tags(tag).unwrap_err();
             assert!(matches!(error, Error::Usage(_)) && error.to_string().contains(what), "{error}");

@@ -1,5 +1,5 @@
-//! What samplers are called: by this program, by diffusers' classes, and by web UIs and other programs, which add how the
-//! sigmas are spread: `DPM++ 2M Karras`, `dpmpp_2m`, `k_euler_a`.
+//! What samplers are called: by this program, by diffusers' classes, and by web UIs and other programs, which add how
+//! the sigmas are spread: `DPM++ 2M Karras`, `dpmpp_2m`, `k_euler_a`.
 
 use super::sigmas::Sigmas;
 use super::table::{Row, TABLE, names};

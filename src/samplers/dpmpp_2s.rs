@@ -45,7 +45,7 @@ pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<
         last,
         top: unclipped_steps(config, training)?,
     };
-    // Steps that are no whole number of groups, and a last sigma of zero, need lower orders at the end.
+    // Steps that are not a whole number of groups, and a last sigma of zero, need lower orders at the end.
     let lower_order_final =
         config.flag("lower_order_final", false)? || !steps.is_multiple_of(order) || last == Last::Zero;
     Ok(layout.setup(config, training, steps)?.sampler(Dpmpp2S {

@@ -48,7 +48,7 @@ const OUTPUT: usize = 1;
 const NOISE: usize = 2;
 
 impl LinearSampler {
-    /// Of a sampler that has not begun. `None` if its steps are no such sums, or of too many vectors.
+    /// Of a sampler that has not begun. `None` if its steps are not such sums, or of too many vectors.
     pub fn of(mut sampler: Sampler) -> Option<Self> {
         let count = sampler.timesteps().len();
         if !sampler.is_linear() {

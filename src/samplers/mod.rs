@@ -136,7 +136,7 @@ impl Sampler {
     /// diffusers draws.
     ///
     /// # Panics
-    /// If `output`, `latents` and the noise differ in length, or `index` is no evaluation's.
+    /// If `output`, `latents` and the noise differ in length, or `index` is not an evaluation's.
     pub fn step(&mut self, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32> {
         self.method.step(&self.setup, self.span.start + index, output, latents, noise)
     }

@@ -70,7 +70,7 @@ pub(super) fn check_steps(config: &Config, training: &Training, steps: usize) ->
 /// by default.
 ///
 /// # Errors
-/// As [`check_steps`], and if a timestep is no training step's.
+/// As [`check_steps`], and if a timestep is not a training step's.
 pub(super) fn discrete_timesteps(config: &Config, training: &Training, steps: usize) -> Result<Vec<usize>> {
     check_steps(config, training, steps)?;
     let offset = config.whole("steps_offset", 0)?;

@@ -56,7 +56,7 @@ pub struct Cut {
     pub pictures: usize,
     /// How often the step runs.
     pub steps: usize,
-    /// For how many pictures the times' part runs: one, if they are told the same, or all.
+    /// For how many pictures the times' part runs: one, if they are given the same, or all.
     pub timed: usize,
     /// How many versions of the texts there are: more than one, if those change from step to step.
     pub versions: usize,
@@ -181,7 +181,8 @@ pub(super) struct Stepper {
 }
 
 impl Stepper {
-    /// Runs what is run once, and loads the rest. It sees what is joined to the state as a `whole`, or each time a part.
+    /// Runs what is run once, and loads the rest. It sees what is joined to the state as a `whole`, or each time a
+    /// part.
     ///
     /// # Errors
     /// If a part cannot be loaded or run.

@@ -68,7 +68,7 @@ pub struct Decoder<'a> {
     /// Whether it overflows f16.
     pub in_f32: bool,
     how: How,
-    /// Why it is not decoded as a whole, until that is told.
+    /// Why it is not decoded as a whole, until that is reported.
     why: Option<Message>,
 }
 

@@ -2,9 +2,9 @@
 //!
 //! A system is plain code over what all of them share, from the ground up: [`request`], [`settings`] and [`made`]
 //! (plain values), [`part`] (the networks it runs, as a list), [`kit`] (networks loaded, kept and released; telling,
-//! cancelling, timing), [`windows`] (of a state that is too large) and `rest` (the pictures of a batch that are still to
-//! be made), [`cut`] (a network cut by how often its inputs change), [`denoise`] (the step loop), [`text`], `encode` and
-//! [`decode`]. [`Studio`] is a model opened with its system.
+//! cancelling, timing), [`windows`] (of a state that is too large) and `rest` (the pictures of a batch that are still
+//! to be made), [`cut`] (a network cut by how often its inputs change), [`denoise`] (the step loop), [`text`], `encode`
+//! and [`decode`]. [`Studio`] is a model opened with its system.
 
 pub mod cut;
 pub mod decode;
@@ -144,7 +144,7 @@ pub static TABLE: &[Row] = &[
     },
     Row {
         classes: &["StableDiffusionInstructPix2PixPipeline"],
-        about: "text and picture to picture: InstructPix2Pix edits as it is told",
+        about: "text and picture to picture: InstructPix2Pix edits a picture by an instruction",
         takes: &[PICTURE, TEXT, &[Field::ImageGuidance], STEPS],
         example: &[
             (Field::Prompt, "make the mountains snowy"),

@@ -1,5 +1,5 @@
 //! Diffusion in pixel space (Ho et al. 2020, Song et al. 2021; diffusers' `DDPMPipeline`, `DDIMPipeline`): noise
-//! becomes a picture, without a prompt; a network that knows classes is told one.
+//! becomes a picture, without a prompt; a network that knows classes is given one.
 
 use std::ops::Range;
 

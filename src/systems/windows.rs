@@ -16,7 +16,7 @@ const LEAST: usize = 64;
 pub struct Windows {
     /// Height and width of each.
     pub size: [usize; 2],
-    /// Why the state is not predicted as a whole, until that is told.
+    /// Why the state is not predicted as a whole, until that is reported.
     pub why: Option<Message>,
     side: usize,
     /// Height and width of the state.
@@ -64,8 +64,8 @@ impl Windows {
         Ok(Tensor::new([rows, self.size[0], self.size[1], channels], data))
     }
 
-    /// Adds a window's prediction of some pictures, `[pictures, height, width, channels]`, to that of their whole states:
-    /// once all windows are added, each value is the weighted mean.
+    /// Adds a window's prediction of some pictures, `[pictures, height, width, channels]`, to that of their whole
+    /// states: once all windows are added, each value is the weighted mean.
     pub(super) fn add(&self, whole: &mut Tensor, part: &[f32], place: Place) {
         let [(top, rows), (left, columns)] = [0, 1].map(|axis| &self.axes[axis][place[axis]]);
         let ([height, width], channels) = (self.state, whole.shape.channels());

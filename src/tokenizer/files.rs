@@ -140,7 +140,7 @@ fn pair(line: &str) -> Option<(String, String)> {
 }
 
 fn not_a_pair(files: &Files, name: &str, line: &str) -> Error {
-    files.fail(name, format!("`{}` is no pair of symbols", line.chars().take(40).collect::<String>()))
+    files.fail(name, format!("`{}` is not a pair of symbols", line.chars().take(40).collect::<String>()))
 }
 
 /// A token that is matched in the text as it stands.

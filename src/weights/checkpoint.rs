@@ -62,7 +62,7 @@ impl Checkpoint {
     /// Reads the file's header and recognises what it holds.
     ///
     /// # Errors
-    /// A file that is no whole safetensors or GGUF file, or holds nothing that can be opened as a model of one of
+    /// A file that is not a whole safetensors or GGUF file, or holds nothing that can be opened as a model of one of
     /// these families; the message says what it is, where that is known.
     pub fn open(path: &Path, families: &'static Families) -> Result<Self> {
         let file = TensorFile::open_any(path)?;

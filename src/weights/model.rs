@@ -74,7 +74,7 @@ impl Model {
     /// file is among the models of this machine; the built-in model for none.
     ///
     /// # Errors
-    /// A path or name that is neither; a known model that is not here, a folder or file that is no model.
+    /// A path or name that is neither; a known model that is not here, a folder or file that is not a model.
     pub fn resolve_among(families: &'static Families, model: Option<&OsStr>) -> Result<Self> {
         let Some(name) = model else { return Ok(Self::builtin_among(families)) };
         let path = Path::new(name);
@@ -296,7 +296,7 @@ fn no_model(folder: &Model, path: &Path) -> Error {
     let what = if folder.has("config.json") {
         "is a component's folder; give the model's folder, which holds it"
     } else {
-        "is no diffusers folder: it has no model_index.json"
+        "is not a diffusers folder: it has no model_index.json"
     };
     let mut names = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let file = names.find(|name| Path::new(name).extension().is_some_and(|ending| ending == "safetensors"));

@@ -15,7 +15,7 @@ use Column::{Flow, Left, Right, Section};
 
 /// Nodes of a network that the table lists.
 const NODES: usize = 15;
-/// A spread of the ceilings above this is told.
+/// A spread of the ceilings above this is reported.
 const SPREAD: f64 = 0.1;
 
 /// How a report is shown.

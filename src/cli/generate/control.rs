@@ -15,8 +15,8 @@ pub(super) struct ControlArgs {
     /// several times, and the options below then once for each, in the same order
     #[arg(long, value_name = "PATH")]
     control: Vec<PathBuf>,
-    /// A picture that the ControlNet is shown, as its kind wants it (edges, depth, ..): resized to the picture's size by
-    /// Lanczos' filter
+    /// A picture that the ControlNet is shown, as its kind wants it (edges, depth, ..): resized to the picture's size
+    /// by Lanczos' filter
     #[arg(long, value_name = "FILE")]
     control_image: Vec<PathBuf>,
     /// How strongly it guides [default: 1]

@@ -35,7 +35,7 @@ pub(super) fn shown(
             show(&bar, OTHER, doing(&other));
         }
     };
-    // What is kept may be told on the same terminal.
+    // What is kept may be printed on the same terminal.
     let mut keep = |made: Made<'_>| bar.suspend(|| keep(made));
     let pictures = interrupt::stoppable(|pressed| make(pressed, &mut tell, &mut keep));
     bar.finish_and_clear();
@@ -63,7 +63,7 @@ fn doing(event: &Event<'_>) -> String {
 struct Pace(Option<(Instant, usize)>);
 
 impl Pace {
-    /// What is told when this many steps of all are done.
+    /// What is shown when this many steps of all are done.
     fn told(&mut self, now: Instant, done: usize, all: usize) -> String {
         let (since, first) = *self.0.get_or_insert((now, done));
         if done >= all {

@@ -1,5 +1,5 @@
 //! A kernel's text as naga understands it, with the launch's constants in place and its bindings held against the
-//! launch: what goes wrong here is told with the file and line that the user wrote, before a driver sees it.
+//! launch: what goes wrong here is reported with the file and line that the user wrote, before a driver sees it.
 
 use naga::back::pipeline_constants::{PipelineConstantError, process_overrides};
 use naga::front::wgsl::ParseError;

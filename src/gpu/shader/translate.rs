@@ -1,5 +1,5 @@
-//! What a driver will see: naga's translations, with the options that wgpu passes to naga on each platform. Trusted text
-//! gets no checks, a user's own keeps those that wgpu adds.
+//! What a driver will see: naga's translations, with the options that wgpu passes to naga on each platform. Trusted
+//! text gets no checks, a user's own keeps those that wgpu adds.
 
 use naga::back::{hlsl as dx, msl as metal, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};

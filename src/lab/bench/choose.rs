@@ -10,7 +10,7 @@ use crate::graph::Graph;
 use crate::graph::plan::Storage;
 use crate::ops::Case;
 
-/// Seconds that one run may take unless all shapes are asked for, as far as can be told before: of an op that is all
+/// Seconds that one run may take unless all shapes are asked for, as far as can be known before: of an op that is all
 /// of the networks, and of any op.
 const MOST_SECONDS: f64 = 1.2;
 const LEAST_SECONDS: f64 = 0.1;

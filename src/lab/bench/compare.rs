@@ -2,8 +2,8 @@
 //!
 //! Two runs of the same differ by more than their rounds do, since a machine changes from minute to minute, and not for
 //! all rows alike. So a change counts only where no round of the one run (but for one that was held up) overlaps the
-//! other's, by more than rows and ceilings usually differ from their median. Of two times nine rounds of the same, drawn
-//! independently, one pair of 2,431 lies apart.
+//! other's, by more than rows and ceilings usually differ from their median. Of two times nine rounds of the same,
+//! drawn independently, one pair of 2,431 lies apart.
 
 use std::collections::HashMap;
 use std::path::Path;

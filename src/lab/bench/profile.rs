@@ -135,7 +135,8 @@ fn rounds(seconds: f64) -> usize {
 }
 
 impl Bench<'_> {
-    /// Runs a network by the kernels that `generate` would use, then times it. `tell` is told what a user should know.
+    /// Runs a network by the kernels that `generate` would use, then times it. `tell` is called with what a user should
+    /// know.
     ///
     /// # Errors
     /// If the device cannot hold it or gets one of its kernels wrong in every variant, or a weight is missing.

@@ -190,7 +190,7 @@ impl Softmax {
         }
         let top = simd.reduce_max_f32s(tops);
         let top = if top > self.top { top } else { self.top };
-        // Infinite less infinite is no number.
+        // Infinite less infinite is not a number.
         let shrink = if top == self.top { 1.0 } else { (scale * (self.top - top)).exp2() };
         let (tops, mut sums) = (simd.splat_f32s(top), simd.splat_f32s(0.0));
         for scores in scores.chunks_mut(S::F32_LANES) {

@@ -6,7 +6,7 @@ use super::{exp2, load, scaled, store};
 
 /// `(1 + |x|) exp(x²/2) erfc(|x|/√2)` is smooth and close to 1 on the whole line, so that a polynomial in
 /// `(|x| - 4) / (|x| + 4)` meets it (the change of variable is Shepherd's and Laframboise's, 1981). The coefficients,
-/// from the highest power's on down, interpolate at Chebyshev points up to |x| = 14, where exp(-x²/2) is no f32 any
+/// from the highest power's on down, interpolate at Chebyshev points up to |x| = 14, where exp(-x²/2) is not an f32 any
 /// more.
 const SCALED_ERFC: [f32; 11] = [
     -0.000_146_826_82,

@@ -17,7 +17,7 @@ pub(super) const ROWS: usize = 6;
 /// said with them. Without `add` the old contents of c are not read.
 ///
 /// # Panics
-/// If a slice is too short, or `width` is no multiple of WHOLE or above PANEL.
+/// If a slice is too short, or `width` is not a multiple of WHOLE or above PANEL.
 #[inline(always)]
 pub(super) fn multiply<S: Simd>(
     simd: S,

@@ -181,8 +181,8 @@ mod tests {
             names(size, change).iter().filter(|name| name.starts_with("coop")).count()
         };
         assert_eq!(offers(LARGE, &|_| {}), 4);
-        assert_eq!(offers(Size { c: 324, ..LARGE }, &|_| {}), 0, "rows that are no vectors of eight");
-        assert_eq!(offers(Size { n: 4, ..LARGE }, &|_| {}), 0, "columns that are no vectors of eight");
+        assert_eq!(offers(Size { c: 324, ..LARGE }, &|_| {}), 0, "rows that are not vectors of eight");
+        assert_eq!(offers(Size { n: 4, ..LARGE }, &|_| {}), 0, "columns that are not vectors of eight");
         assert_eq!(offers(LARGE, &|caps| caps.subgroups = Some([8, 32])), 0, "subgroups of an unknown size");
         assert_eq!(offers(LARGE, &|caps| caps.coop_matrix[0].cr = "f16".into()), 0, "sums in f16");
         assert_eq!(offers(LARGE, &|caps| caps.coop_matrix[0].k = 8), 0, "matrices that are not square");

@@ -41,7 +41,7 @@ impl WinogradOutput {
         self.batch * tiles(self.size).iter().product::<usize>()
     }
 
-    /// Number of inputs that are no operands of the epilogue.
+    /// Number of inputs that are not operands of the epilogue.
     fn first_operand(&self) -> usize {
         1 + usize::from(self.before)
     }

@@ -1,5 +1,5 @@
 //! Stable Diffusion's x4 upscaler: Stable Diffusion 2's text encoder, an autoencoder of a quarter of the size, and a
-//! UNet that also sees a smaller picture under noise of a level that it is told.
+//! UNet that also sees a smaller picture under noise of a level that it is given.
 
 use serde_json::json;
 

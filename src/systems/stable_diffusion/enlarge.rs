@@ -1,5 +1,5 @@
 //! A picture that is enlarged (diffusers' `StableDiffusionUpscalePipeline`, the cascade's last stage of Rombach et al.
-//! 2022): the UNet sees its pixels next to the latents, under noise of a level that it is told.
+//! 2022): the UNet sees its pixels next to the latents, under noise of a level that it is given.
 
 use super::index;
 use super::picture::{Decided, Reading, Show, Shown, Use, needed};
@@ -25,7 +25,7 @@ pub(super) struct Upscaler {
     schedule: samplers::Config,
     /// The highest level.
     most: usize,
-    /// Whether the UNet is told the level.
+    /// Whether the UNet is given the level.
     told: bool,
 }
 

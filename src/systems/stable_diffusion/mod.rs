@@ -114,7 +114,7 @@ impl StableDiffusion {
         Ok(Self { refiner: refiner.map(Box::new), ..own })
     }
 
-    /// By the text, and as the kind has it: not where a network is told the guidance that it was distilled with.
+    /// By the text, and as the kind has it: not where a network is given the guidance that it was distilled with.
     fn guidance(&self, request: &Request, settings: &Settings) -> Guidance {
         match settings.guidance {
             scale if scale > 1.0 && self.unet.guidance_width.is_none() => self.picture.guidance(request, scale),

@@ -50,7 +50,7 @@ pub fn unet(unet: &Seen, untold: &Untold) -> Value {
     };
     let down_types = types("down", ["CrossAttnDownBlock2D", "DownBlock2D"]);
     if let (Some(last), Some(&"DownBlock2D")) = (down.last_mut(), down_types.last()) {
-        // The middle block's depth is told by the last level, whether that has transformers or not.
+        // The middle block's depth follows from the last level, whether that has transformers or not.
         *last = vec![depth("mid_block.attentions.0".into()); last.len()];
     }
     let mut config = json!({

@@ -32,7 +32,7 @@ pub enum Stop {
 const FIRST: usize = 32;
 
 /// Writes the body behind the bytes of the file before it, and says how many of the file are there then. `open` opens
-/// the place for it, and is only called once there is something to write; `tell` is told each count of bytes.
+/// the place for it, and is only called once there is something to write; `tell` is called with each count of bytes.
 ///
 /// # Errors
 /// [`Stop`] says why it ended.

@@ -207,7 +207,7 @@ impl Download<'_> {
     }
 
     fn give_up(&self, why: &str, from: u64) -> Error {
-        let then = if from > 0 { "and it goes on from there" } else { "and it begins anew" };
+        let then = if from > 0 { "and it goes on from there" } else { "and it starts again" };
         self.fail(format!("{why}; try again later: run this again, {then}"))
     }
 

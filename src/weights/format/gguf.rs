@@ -54,7 +54,7 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
     let alignment = match values.get(ALIGNMENT_KEY) {
         Some(Value::Numbers(n)) if n.len() == 1 && n[0].is_power_of_two() && n[0] <= 1 << 20 => n[0] as usize,
         None => 32,
-        Some(_) => return Err("has an alignment that is no power of two".into()),
+        Some(_) => return Err("has an alignment that is not a power of two".into()),
     };
     let start = rest.at.next_multiple_of(alignment);
     let (mut index, mut unknown, mut last) = (BTreeMap::new(), BTreeMap::new(), start);
@@ -69,7 +69,7 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
         let (elements, size) = blocks.map_or((1, dtype.size()), |blocks| (blocks.elements(), blocks.bytes()));
         let row = dims.last().copied().unwrap_or(1);
         if row % elements != 0 {
-            return Err(fail("has rows that are no whole blocks"));
+            return Err(fail("has rows that are not whole blocks"));
         }
         let begin = usize::try_from(offset).ok().and_then(|offset| start.checked_add(offset));
         let end = begin.zip((len / elements).checked_mul(size)).and_then(|(begin, bytes)| begin.checked_add(bytes));

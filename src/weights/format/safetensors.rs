@@ -49,7 +49,7 @@ pub fn parse(data: &[u8]) -> Result<Header, String> {
     Ok(found)
 }
 
-/// Why these bytes are no whole safetensors file, and what to do.
+/// Why these bytes are not a whole safetensors file, and what to do.
 fn broken(bytes: &[u8], error: &SafeTensorError) -> String {
     let begins = |start: &[u8]| bytes.starts_with(start);
     if bytes.is_empty() {
@@ -67,7 +67,7 @@ fn broken(bytes: &[u8], error: &SafeTensorError) -> String {
             }
             Some(Stranger::WebPage) => "is a web page, not safetensors; download it again".into(),
             Some(Stranger::Picture) => "is a picture, not a model's weights".into(),
-            None => format!("is no safetensors file ({error}); download or export it again"),
+            None => format!("is not a safetensors file ({error}); download or export it again"),
         }
     }
 }

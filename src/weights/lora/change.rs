@@ -8,8 +8,8 @@
 //! | OFT (Qiu et al. 2023), BOFT (Liu et al. 2023) | W with blocks of its rows rotated, less W |
 //! | LyCORIS' full and norm modules | itself, of biases too |
 //!
-//! times alpha over rank (rotations have none). DoRA (Liu et al. 2024) then gives the rows or columns of the changed matrix lengths of their
-//! own.
+//! times alpha over rank (rotations have none). DoRA (Liu et al. 2024) then gives the rows or columns of the changed
+//! matrix lengths of their own.
 
 use std::sync::Arc;
 
@@ -122,7 +122,7 @@ fn added(lora: &LoraFile, parts: &Parts, target: (&str, &str), shape: &Shape) ->
     Ok(What::Added { form, scale: lora.scale(parts, target, rank)?, lengths })
 }
 
-/// What parts that are no whole change are called.
+/// What parts that are not a whole change are called.
 pub(super) fn incomplete(parts: &Parts) -> String {
     format!("only {}", ten(&parts.values().collect::<Vec<_>>()))
 }

@@ -43,7 +43,7 @@ impl LoraFile {
     /// Reads the file's header, and sorts its tensors.
     ///
     /// # Errors
-    /// A file that cannot be read (pickles are refused), is no LoRA, or has tensors that are no part of one.
+    /// A file that cannot be read (pickles are refused), is not a LoRA, or has tensors that are not part of one.
     pub fn open(path: &Path) -> Result<Self> {
         let tensors = TensorFile::open(path)?;
         let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
@@ -69,11 +69,11 @@ impl LoraFile {
                 return Err(Error::file(path, "is a ControlNet, not a LoRA").remedies([Remedy::GiveAs(Field::Control)]));
             }
             let has = if unknown.is_empty() { "no tensors".into() } else { ten(&unknown) };
-            return Err(Error::file(path, format!("is no LoRA: it has {has}")));
+            return Err(Error::file(path, format!("is not a LoRA: it has {has}")));
         }
         if !unknown.is_empty() {
             let what = format!(
-                "has tensors that are no part of a LoRA, LoHa, LoKr, OFT, BOFT or DoRA, nor a change itself: {}",
+                "has tensors that are not part of a LoRA, LoHa, LoKr, OFT, BOFT or DoRA, and not a change itself: {}",
                 ten(&unknown)
             );
             return Err(Error::file(path, format!("{what}; they cannot be left out")));
@@ -141,7 +141,7 @@ impl LoraFile {
         for (pattern, alpha) in patterns.into_iter().flatten() {
             // PEFT reads a regular expression; diffusers writes modules' names.
             if !pattern.chars().all(|c| c.is_ascii_alphanumeric() || "._".contains(c)) {
-                return Err(format!("its {CONFIG} has the alpha_pattern {pattern:?}, which is no module's name"));
+                return Err(format!("its {CONFIG} has the alpha_pattern {pattern:?}, which is not a module's name"));
             }
             if module == pattern || module.ends_with(&format!(".{pattern}")) {
                 return Ok(alpha.as_f64());

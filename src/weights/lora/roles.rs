@@ -1,7 +1,8 @@
 //! What a tensor of a LoRA file is for its module's change, by the end of its name.
 //!
 //! Sources: kohya's sd-scripts (`lora_down`), PEFT (`lora_A`), diffusers before it used PEFT (`lora.down`,
-//! `to_q_lora.down`, `lora_linear_layer`), and LyCORIS (`hada`, `lokr`, `lora_mid`, `dora_scale`, `oft_blocks`, `diff`, `w_norm`).
+//! `to_q_lora.down`, `lora_linear_layer`), and LyCORIS (`hada`, `lokr`, `lora_mid`, `dora_scale`, `oft_blocks`, `diff`,
+//! `w_norm`).
 
 macro_rules! roles {
     ($($role:ident $($end:literal)+,)*) => {

@@ -1,6 +1,6 @@
-// A textbook's kernel as a yardstick, which takes the place of `gemm_naive`: workgroups of 16 x 16 threads, a loop over K for
-// each element of y, two loads of an element for each multiply-add. y is stored in vectors of four, so a thread makes the
-// four elements of one: one after the other, each by a loop of its own.
+// A textbook's kernel as a yardstick, which takes the place of `gemm_naive`: workgroups of 16 x 16 threads, a loop over
+// K for each element of y, two loads of an element for each multiply-add. y is stored in vectors of four, so a thread
+// makes the four elements of one: one after the other, each by a loop of its own.
 #import gemm
 
 // Element `j` of vector `i` of w.

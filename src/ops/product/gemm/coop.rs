@@ -30,8 +30,8 @@ const SIDE_16: [Coop; 4] = [
     Coop { name: "coop16-split", core: VEC4, side: 16, groups: [1, 1, 4], pieces: [2, 2], step: 64 },
 ];
 
-/// The same for subgroups of 64 threads, in which a subgroup of the smaller tiles has twice the matrices: so each matrix
-/// in workgroup memory is read for more products, and what else the loop does is for more of them.
+/// The same for subgroups of 64 threads, in which a subgroup of the smaller tiles has twice the matrices: so each
+/// matrix in workgroup memory is read for more products, and what else the loop does is for more of them.
 const SIDE_16_LANES_64: [Coop; 4] = [
     SIDE_16[0],
     Coop { groups: [1, 2, 1], pieces: [4, 2], ..SIDE_16[1] },
