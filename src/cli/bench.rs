@@ -9,7 +9,7 @@ use clap::builder::{PossibleValue, TypedValueParser};
 use indicatif::ProgressBar;
 
 use super::table::FormArgs;
-use super::{DTypeArg, DeviceArgs, ShadersArg, about, dtypes, one_of, print, print_json, warn};
+use super::{DTypeArg, DeviceArgs, ShadersArg, about, dtypes, one_of, print, print_json, tell, warn};
 use crate::error::{Error, Result};
 use crate::gpu::Timer;
 use crate::graph::plan::Storage;
@@ -131,6 +131,7 @@ impl BenchArgs {
         }
         if let Some(path) = &self.html {
             write_atomically(path, report.page().as_bytes())?;
+            tell(&format!("wrote {}", path.display()));
         }
         if self.form.json {
             print_json(&serde_json::json!(report))?;

@@ -1,11 +1,11 @@
 //! `ornstein convert`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::TypedValueParser;
 
-use super::{one_of, value};
+use super::{one_of, tell, value};
 use crate::error::Result;
 use crate::weights::{Encoding, convert};
 
@@ -29,6 +29,13 @@ fn encodings() -> impl TypedValueParser<Value = Encoding> {
 
 impl Convert {
     pub(super) fn run(self) -> Result<()> {
-        convert(&self.input, &self.output, self.to)
+        convert(&self.input, &self.output, self.to)?;
+        let size = |path: &Path| path.metadata().ok().filter(|file| file.is_file()).map(|file| file.len() / 1_000_000);
+        let sizes = match (size(&self.input), size(&self.output)) {
+            (Some(from), Some(to)) => format!(": {to} MB, from {from} MB"),
+            _ => String::new(),
+        };
+        tell(&format!("wrote {}{sizes}", self.output.display()));
+        Ok(())
     }
 }

@@ -318,8 +318,11 @@ impl Done<'_> {
 fn tell_spans(pictures: &Pictures) {
     let line = |seconds: f64, what: &str| tell(&format!("{seconds:8.3} s  {what}"));
     pictures.spans.iter().for_each(|span| line(span.seconds, &span.what));
-    let most = pictures.peak_device_bytes >> 20;
-    line(pictures.seconds.total, &format!("in all, {most} MiB of device memory at most"));
+    let memory = match pictures.peak_device_bytes >> 20 {
+        0 => String::new(),
+        most => format!(", {most} MiB of device memory at most"),
+    };
+    line(pictures.seconds.total, &format!("in all{memory}"));
 }
 
 fn read_picture(path: &Path) -> Result<Picture> {

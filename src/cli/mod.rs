@@ -119,7 +119,7 @@ impl DeviceArgs {
         let choice = Choice::from(self.device.as_str());
         let executor = self.open_as(&choice, sources)?;
         if choice == Choice::Auto && matches!(executor, Executor::Cpu) {
-            warn("no hardware GPU can be used: computing on the CPU");
+            warn("no hardware GPU can be used: computing on the CPU; `ornstein devices` lists what was found");
         }
         Ok(executor)
     }

@@ -73,8 +73,10 @@ impl Checks<'_, '_> {
     /// One more is made, of this node's op.
     fn begin(&mut self, asked: &Asked<'_>) -> Result<()> {
         let Asked { gpu, graph, node, storage, tune, .. } = *asked;
+        if gpu.ledger.is_first_check() {
+            self.warn(format!("checking the kernels that are new to {}, this once", gpu.caps.name));
+        }
         if self.made == 0 {
-            self.warn(format!("checking the kernels of {} on {}, this once", graph.network, gpu.caps.name));
             self.all = unknown(gpu, graph, storage, tune)?;
         }
         self.made += 1;
@@ -176,7 +178,8 @@ impl<'a> Asked<'a> {
         let wrong = check(gpu, op, variant, storage).await?;
         if let Some(why) = &wrong {
             let next = self.variants.get(index + 1).map(|v| format!(", {} instead", v.name)).unwrap_or_default();
-            let what = format!("{} is wrong on {adapter} and will not be used there", id.words);
+            let edited = if id.edit == 0 { "" } else { " as edited" };
+            let what = format!("{}{edited} is wrong on {adapter} and will not be used there", id.words);
             checks.warn(format!("{what}{next}: {why}"));
         }
         let right = wrong.is_none();

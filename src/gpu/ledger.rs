@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::notes::{self, Notes};
@@ -14,7 +15,11 @@ use crate::error::{Error, Field, Remedy, Result, Tell};
 
 /// The verdicts on a device's kernels, and the notes of this process.
 #[derive(Debug)]
-pub struct Ledger(Mutex<Known>);
+pub struct Ledger {
+    known: Mutex<Known>,
+    /// Whether this process has checked a kernel.
+    checked: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Known {
@@ -55,6 +60,11 @@ impl Ledger {
         ledger
     }
 
+    /// Whether no kernel was checked by this process before.
+    pub(super) fn is_first_check(&self) -> bool {
+        !self.checked.swap(true, Ordering::Relaxed)
+    }
+
     /// The same in this store, with the kernels that earlier runs did not survive.
     fn at(store: Option<Store>, caps: &Caps, sources: &Sources) -> (Self, Vec<Id>) {
         let mut ended = Vec::new();
@@ -71,11 +81,12 @@ impl Ledger {
         }
         let [own, edited] = [0, edit(sources)].map(|edit| Verdicts::kept(store.as_ref(), caps, edit));
         let notes = Notes::new(store.clone(), !caps.on_processor());
-        (Self(Mutex::new(Known { adapter: caps.name.clone(), store, own, edited, notes })), ended)
+        let known = Known { adapter: caps.name.clone(), store, own, edited, notes };
+        (Self { known: Mutex::new(known), checked: AtomicBool::new(false) }, ended)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why the variant is refused, if it is.

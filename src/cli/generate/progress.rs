@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use crate::cli::{bar, flag, interrupt, warn};
+use crate::cli::{bar, flag, interrupt, tell, warn};
 use crate::error::{Checking, Result};
 use crate::systems::{Event, Keep, Made, Pictures};
 
 /// How often what has no steps shows that it goes on.
 const TICK: Duration = Duration::from_millis(120);
+/// How long a run that draws no bar says nothing.
+const SILENCE: Duration = Duration::from_secs(30);
 const STEPS: &str = "{bar:32} {pos}/{len} steps, {msg}";
 /// Before the first step and after the last.
 const OTHER: &str = "{spinner} {msg}, {elapsed}";
@@ -22,22 +24,32 @@ pub(super) fn shown(
 ) -> Result<Pictures> {
     let bar = bar(1, OTHER).with_message("starting");
     bar.enable_steady_tick(TICK);
-    let mut pace = Pace::default();
-    let mut tell = |event: Event<'_>| match event {
+    let (mut pace, mut said) = (Pace::default(), Instant::now());
+    // Where there is no terminal for a bar, a line now and then.
+    let mut log = |line: String| {
+        if bar.is_hidden() && said.elapsed() >= SILENCE {
+            said = Instant::now();
+            tell(&line);
+        }
+    };
+    let mut report = |event: Event<'_>| match event {
         Event::Warning(text) => bar.suspend(|| warn(&text.said(flag))),
         Event::Step(done, all) => {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
-            show(&bar, STEPS, pace.told(Instant::now(), done, all));
+            let told = pace.told(Instant::now(), done, all);
+            log(format!("{done} of {all} steps, {told}"));
+            show(&bar, STEPS, told);
         }
         other => {
             pace = Pace::default();
+            log(doing(&other));
             show(&bar, OTHER, doing(&other));
         }
     };
     // What is kept may be printed on the same terminal.
     let mut keep = |made: Made<'_>| bar.suspend(|| keep(made));
-    let pictures = interrupt::stoppable(|pressed| make(pressed, &mut tell, &mut keep));
+    let pictures = interrupt::stoppable(|pressed| make(pressed, &mut report, &mut keep));
     bar.finish_and_clear();
     pictures
 }
