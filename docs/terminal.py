@@ -22,9 +22,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 COLUMNS, ROWS, LONGEST_WAIT = 80, 24, 0.6
 COMMANDS = [
     'ornstein generate "a green square to the left of a yellow star" -o star.png',
-    "ornstein validate add layer_norm --device vulkan",
-    "sed -i 's/inverseSqrt(/sqrt(/' shaders/layer_norm.wgsl",
-    "ornstein validate layer_norm --device vulkan --shaders shaders",
+    "ornstein validate add layer_norm --device vulkan --quiet",
+    "sed -i 's/variance + params.eps/variance - params.eps/' shaders/layer_norm.wgsl",
+    "ornstein validate layer_norm --device vulkan --shaders shaders --quiet",
 ]
 
 

@@ -204,9 +204,9 @@ mod tests {
         assert!(message(b"GGUF\x03\0\0\0".to_vec()).contains("is truncated"));
         assert!(message(b"version https://git-lfs.github.com/spec/v1".to_vec()).contains("git-lfs pointer"));
         assert!(message(b"<!DOCTYPE html>".to_vec()).contains("web page"));
-        assert!(message(b"abc".to_vec()).contains("no safetensors file"));
-        assert!(message(vec![0xff; 64]).contains("no safetensors file"));
-        assert!(message(bytes("{]", 0)).contains("no safetensors file"));
+        assert!(message(b"abc".to_vec()).contains("not a safetensors file"));
+        assert!(message(vec![0xff; 64]).contains("not a safetensors file"));
+        assert!(message(bytes("{]", 0)).contains("not a safetensors file"));
     }
 
     #[test]
@@ -220,8 +220,8 @@ mod tests {
     #[test]
     fn a_header_that_contradicts_itself_is_refused() {
         let header = r#"{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,24]}}"#;
-        assert!(message(bytes(header, 24)).contains("no safetensors file"));
+        assert!(message(bytes(header, 24)).contains("not a safetensors file"));
         let huge = r#"{"a":{"dtype":"F32","shape":[9223372036854775807,9],"data_offsets":[0,24]}}"#;
-        assert!(message(bytes(huge, 24)).contains("no safetensors file"));
+        assert!(message(bytes(huge, 24)).contains("not a safetensors file"));
     }
 }

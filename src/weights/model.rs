@@ -395,7 +395,7 @@ mod tests {
             message(Model::resolve(Some(path.as_ref())))
         };
         assert!(text("a.ckpt", b"PK\x03\x04").contains("pickle"));
-        assert!(text("a.safetensors", b"x").contains("no safetensors file"));
+        assert!(text("a.safetensors", b"x").contains("not a safetensors file"));
         assert!(message(Model::open(folder.path())).contains("a.safetensors"));
         assert!(text("model_index.json", b"{}").contains("give the folder"));
     }
