@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::{
     About, Report, attributes, ceilings, clock, network_figures, percent, prediction, rate_figures, roofline, seconds,
     shapes,
@@ -167,11 +169,18 @@ fn facts(out: &mut String, device: &Device) {
         "<section><h2>{label}</h2><p>Ceilings measured in this run: <b>{ceilings}</b> <span class=n>(± {spread})</span>. "
     );
     let _ = write!(out, "Times are {}.</p><dl>", clock(device.clock));
-    let pairs = device.caps.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+    let pairs = device.caps.as_object().into_iter().flatten().filter(|(_, value)| !is_empty(value));
     for (key, value) in pairs {
-        let value = match (value.as_u64(), value.as_str()) {
-            (Some(bytes), _) if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
-            (_, Some(text)) => text.to_string(),
+        let value = match value {
+            Value::Number(number) => match number.as_u64() {
+                Some(bytes) if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
+                _ => number.to_string(),
+            },
+            Value::String(text) => text.clone(),
+            Value::Bool(true) => "yes".into(),
+            Value::Bool(false) => "no".into(),
+            Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(", "),
             _ => value.to_string(),
         };
         let _ = write!(out, "<div><dt>{}<dd>{}</div>", key.replace('_', " "), escape(&value));
