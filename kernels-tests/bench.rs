@@ -117,7 +117,7 @@ fn a_network_on_the_cpu() -> Result<(), Failed> {
 }
 
 fn an_unknown_op() -> Result<(), Failed> {
-    let output = bench(&["matmull", "--device", "cpu"])?;
+    let output = bench(&["nonsense", "--device", "cpu"])?;
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("matmul, matmul_geglu"));
     Ok(())

@@ -171,9 +171,9 @@ fn error_of(name: &str, config: &str, steps: usize) -> Result<String, Failed> {
 }
 
 fn unknown_name() -> Result<(), Failed> {
-    let error = error_of("eular", "{}", 20)?;
+    let error = error_of("nonsense", "{}", 20)?;
     let complete = names().all(|name| error.contains(name));
-    if complete && error.contains("eular") { Ok(()) } else { Err(error.into()) }
+    if complete && error.contains("nonsense") { Ok(()) } else { Err(error.into()) }
 }
 
 fn no_steps() -> Result<(), Failed> {

@@ -42,7 +42,7 @@ pub(super) fn comment(block: Vec<u8>) -> Option<String> {
             };
             String::from_utf16(&text.chunks_exact(2).map(unit).collect::<Vec<_>>()).ok()
         }
-        ASCII => String::from_utf8(text.to_vec()).ok(),
+        ASCII => std::str::from_utf8(text).ok().map(String::from),
         _ => None,
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use puruspe::invbetai;
 
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, Result};
 
 /// A way to spread sigmas.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,7 +100,7 @@ impl Sigmas {
     /// # Errors
     /// What is not a number, not above 0, or not below the one before it.
     pub fn listed(text: &str) -> Result<Self> {
-        let fail = |what: String| Error::usage(what).of(Field::Schedule);
+        let fail = |what: String| Error::usage(what);
         let mut numbers = Vec::new();
         for word in text.split(|c: char| c.is_whitespace() || "[],".contains(c)).filter(|word| !word.is_empty()) {
             let number: f64 = word.parse().map_err(|_| fail(format!("{word:?} is not a sigma")))?;

@@ -167,7 +167,7 @@ fn changes_of(lora: &Lora, names: &Names, networks: &[Network], model: &Model) -
     if wrong.is_empty() {
         return Ok(changes);
     }
-    let what = format!("was made for another model than {}: {}", model.name(), wrong.join("; "));
+    let what = format!("was not made for {}: {}", model.name(), wrong.join("; "));
     Err(Error::file(lora.file.path(), what))
 }
 

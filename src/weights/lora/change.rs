@@ -16,10 +16,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::factor::{Factor, Matrix};
-use super::file::{LoraFile, Parts};
+use super::file::{LoraFile, Parts, incomplete};
 use super::orthogonal::Orthogonal;
 use super::roles::Role;
-use crate::error::ten;
 use crate::tensor::Shape;
 
 /// The change, with all its tensors found and their shapes checked.
@@ -120,11 +119,6 @@ fn added(lora: &LoraFile, parts: &Parts, target: (&str, &str), shape: &Shape) ->
         [Some(a), Some(b)] => return Err(format!("both {a} and {b}")),
     };
     Ok(What::Added { form, scale: lora.scale(parts, target, rank)?, lengths })
-}
-
-/// What parts that are not a whole change are called.
-pub(super) fn incomplete(parts: &Parts) -> String {
-    format!("only {}", ten(&parts.values().collect::<Vec<_>>()))
 }
 
 impl Lengths {

@@ -17,6 +17,11 @@ const CONFIG: &str = "lora_adapter_metadata";
 /// The stored names of a module's parts.
 pub(super) type Parts = BTreeMap<Role, String>;
 
+/// What parts that are not a whole change are called.
+pub(super) fn incomplete(parts: &Parts) -> String {
+    format!("only {}", ten(&parts.values().collect::<Vec<_>>()))
+}
+
 /// A file of changes to a model's weights: LoRA, LoHa, LoKr, OFT, BOFT or whole, the first three with or without DoRA.
 pub struct LoraFile {
     pub(super) tensors: TensorFile,

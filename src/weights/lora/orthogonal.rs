@@ -7,8 +7,7 @@
 
 use rayon::prelude::*;
 
-use super::change::incomplete;
-use super::file::{LoraFile, Parts};
+use super::file::{LoraFile, Parts, incomplete};
 use super::roles::Role;
 use crate::tensor::Shape;
 
@@ -47,7 +46,7 @@ impl Orthogonal {
         }
         let rows = tensor.batch();
         let alpha = alpha.map(|name| lora.one_value(&name)).transpose()?.unwrap_or_default();
-        let found = Self { blocks, rescale, longest: (alpha > 0.0).then(|| alpha * rows as f64) };
+        let found = Self { blocks, rescale, longest: (alpha > 0.0).then_some(alpha * rows as f64) };
         let shape = |name: &String| lora.tensors.shape(name).cloned().unwrap_or_default();
         if found.size(lora).is_none_or(|size| size.count * size.width != rows) {
             return Err(format!("{} {} for a tensor {tensor}", found.blocks, shape(&found.blocks)));
@@ -70,7 +69,7 @@ impl Orthogonal {
             }
             _ => return None,
         };
-        (shape.len() > 0 && width <= LARGEST_BLOCK).then_some(Size { butterfly, count, width })
+        (!shape.is_empty() && width <= LARGEST_BLOCK).then_some(Size { butterfly, count, width })
     }
 
     /// Adds the change of `base [N * B, columns]` to `sum`.
