@@ -169,7 +169,7 @@ fn options_are_refused(at: &Path) -> Result<(), Failed> {
         refused(at, &["generate", "red", "--device", "cpu", "--lora", value], status, words)
     };
     option("style.safetensors:inf", 2, &["--lora style.safetensors:inf", "not a scale"])?;
-    option("style.safetensors:much", 1, &["style.safetensors:much: no such file"])?;
+    option("style.safetensors:much", 2, &["\"much\" is not a scale; give a number, as style.safetensors:0.8"])?;
     std::fs::write(at.join("old.pt"), b"PK\x03\x04")?;
     option("old.pt:0.5", 1, &["old.pt: is a PyTorch pickle"])
 }
