@@ -223,7 +223,7 @@ pub static TABLE: &[Row] = &[
 const TEXT: &[Field] = &[Field::Prompt, Field::Negative, Field::Guidance, Field::ClipSkip, Field::Lora];
 const SIZE: &[Field] = &[Field::Width, Field::Height];
 const STEPS: &[Field] =
-    &[Field::Steps, Field::Sampler, Field::Spacing, Field::Prediction, Field::Eta, Field::InitLatents];
+    &[Field::Steps, Field::Sampler, Field::Spacing, Field::Schedule, Field::Prediction, Field::Eta, Field::InitLatents];
 const PICTURE: &[Field] = &[Field::InitImage];
 const START: &[Field] = &[Field::InitImage, Field::Strength];
 
