@@ -91,7 +91,7 @@ impl Executor {
 }
 
 fn no_kernels_on_the_cpu() -> Error {
-    let what = "change what an adapter runs, and this would run on the CPU";
+    let what = "change what an adapter runs, and this would run on the CPU; a software adapter is used if it is named";
     Error::device(what).of(Field::Shaders).remedies([Remedy::Other(Field::Device)])
 }
 

@@ -57,7 +57,7 @@ pub(super) struct BenchArgs {
     #[arg(value_name = "OP")]
     ops: Vec<String>,
     /// Time the whole networks of a model instead: a checkpoint, a diffusers folder, or a name from
-    /// weights-manifest.toml
+    /// `ornstein models list`
     #[arg(short, long, value_name = "MODEL", conflicts_with_all = ["synthetic", "suite"])]
     model: Option<OsString>,
     /// Time whole networks of full size with generated weights

@@ -149,8 +149,8 @@ impl ShadersArg {
 /// Which model.
 #[derive(Debug, Args)]
 struct ModelArg {
-    /// A .safetensors or .gguf checkpoint, a diffusers folder, or a name from weights-manifest.toml [default: the
-    /// built-in model]
+    /// A .safetensors or .gguf checkpoint, a diffusers folder, or a name from `ornstein models list` [default:
+    /// the built-in model]
     #[arg(short, long, value_name = "MODEL")]
     model: Option<OsString>,
     /// Which weights a folder is read with that has several: `fp16` of NAME.fp16.safetensors [default: those without

@@ -26,7 +26,7 @@ pub(super) struct Validate {
     #[arg(value_name = "OP")]
     ops: Vec<String>,
     /// Check every node of this model's networks instead, then each network end to end: a checkpoint, a diffusers
-    /// folder, or a name from weights-manifest.toml (`shapes` is the built-in model)
+    /// folder, or a name from `ornstein models list` (`shapes` is the built-in model)
     #[arg(short, long, value_name = "MODEL", conflicts_with_all = ["ops", "case", "full", "weights"])]
     model: Option<OsString>,
     /// The same for networks of full size with generated weights, so that no file is needed: takes minutes

@@ -31,7 +31,11 @@ impl Section {
                 Err(Error::WrongKernel(_)) if *if_wrong == IfWrong::UseAnyway => {
                     let variants = survived(gpu, &graph, storages[0])?;
                     let what = format!("{} runs on {} anyway and will be wrong", graph.network, gpu.caps.name);
-                    tell(Notice::Warning(&Message::from(what).remedies([Remedy::set(Field::Device, "cpu")])));
+                    let remedy = match gpu.sources.are_builtin() {
+                        true => Remedy::set(Field::Device, "cpu"),
+                        false => Remedy::Without(Field::Shaders),
+                    };
+                    tell(Notice::Warning(&Message::from(what).remedies([remedy])));
                     Some(Placement { graph: graph.clone(), storage: storages[0], variants })
                 }
                 Err(Error::WrongKernel(_)) => None,

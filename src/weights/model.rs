@@ -60,6 +60,9 @@ impl Storage {
     }
 }
 
+/// How files of weights end that people name, readable or not.
+const WEIGHTS: [&str; 7] = ["safetensors", "sft", "gguf", "ckpt", "pt", "pth", "bin"];
+
 /// The file in a known model's folder that those who fetch into it lock.
 pub(super) const LOCK: &str = ".lock";
 
@@ -84,8 +87,9 @@ impl Model {
         if let Some(entry) = name.to_str().and_then(manifest::find) {
             return Self::known(families, entry, manifest::models_folder());
         }
-        // What has folders or an ending is meant as a path.
-        if path.components().count() != 1 || path.extension().is_some() {
+        // What has folders or the ending of a file of weights is meant as a path.
+        let ending = path.extension().unwrap_or_default();
+        if path.components().count() != 1 || WEIGHTS.iter().any(|known| ending.eq_ignore_ascii_case(known)) {
             return Err(Error::file(name, "no such file or folder; check the path"));
         }
         let names = manifest::entries().iter().map(|entry| entry.name.as_str());

@@ -21,8 +21,9 @@ pub(super) fn list(as_json: bool) -> Result<()> {
         Some(format!("licence of {}: {HUB}/{repository}\n", entry.name))
     };
     let elsewhere: String = entries.iter().filter_map(elsewhere).collect();
-    let legend = "size: its files; memory: a device's, for one picture by the model's defaults, in f16\n";
-    print(format!("{heading}{rows}\n{legend}{elsewhere}").as_bytes())
+    let legend = "size: its files; memory: a GPU's, for one picture by the model's defaults, in f16\n";
+    let folder = manifest::models_folder().map(|folder| format!("folder: {} ($ORNSTEIN_MODELS)\n", folder.display()));
+    print(format!("{heading}{rows}\n{legend}{elsewhere}{}", folder.unwrap_or_default()).as_bytes())
 }
 
 /// Whether the model is part of the program or of the repository that it runs in, or its files are in the folder of

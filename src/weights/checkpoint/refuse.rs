@@ -3,8 +3,7 @@
 use crate::error::{Field, Message, Remedy, short};
 use crate::weights::family::{Component, Families, Foreign};
 
-const LORA: &str =
-    "is a LoRA, a change to a model and not a model itself: give the checkpoint that it was made for too";
+const LORA: &str = "is a LoRA, a change to a model and not a model itself";
 
 /// Parts of names that only one kind of file has, the kind, and what to do.
 const KINDS: &[Foreign] = &[
