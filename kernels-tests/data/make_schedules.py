@@ -95,7 +95,6 @@ def main(out):
              zip([s for s in SAMPLERS if s != "euler-a"], (4, 16, 7, 10, 2, 5, 3, 8, 12, 6))]
     with kit.rounded(), np.errstate(all="ignore"):
         for seed, (sampler, name, config, steps, made) in enumerate(jobs):
-            config = {key: value for key, value in config.items()}
             kit.scheduler = (lambda *case: scheduler(*case, made(steps))) if made else REAL
             entry, found = kit.run(sampler, config | ({} if made else {"use_beta_sigmas": True}), steps, seed)
             entry["config"] = config

@@ -28,7 +28,6 @@ impl LoraArgs {
 }
 
 fn lora(text: &OsStr) -> Result<Lora> {
-    // A file may have a name that ends so.
     if let (false, Some((file, scale))) =
         (Path::new(text).exists(), text.to_str().and_then(|text| text.rsplit_once(':')))
         && Path::new(file).is_file()
@@ -37,6 +36,7 @@ fn lora(text: &OsStr) -> Result<Lora> {
         let what = format!("--lora {file}:{scale}: {scale:?} is not a scale; give a number, as {file}:0.8");
         return Err(Error::usage(what));
     }
+    // A file may have a name that ends so.
     let (path, scale) = scaled(text).filter(|_| !Path::new(text).exists()).unwrap_or((text, 1.0));
     if !scale.is_finite() {
         let text = text.to_string_lossy();

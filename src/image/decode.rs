@@ -57,7 +57,7 @@ fn rgb8(picture: DynamicImage) -> Vec<u8> {
     }
 }
 
-/// Whether so many pixels fit, each of so many bytes.
+/// Checks that `width * height` pixels of `bytes` each stay below [`MOST`].
 fn check_size(width: u32, height: u32, bytes: usize) -> Result<(), String> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels.saturating_mul(bytes as u64) > MOST {

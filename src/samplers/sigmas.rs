@@ -26,11 +26,11 @@ pub enum Sigmas {
     Beta,
     /// Of timesteps that are even from the last to the first.
     Normal,
-    /// Of every so manieth training step, down from the last.
+    /// Of training steps at equal distances, counted down from the last.
     Simple,
     /// As `Normal`, without the first timestep.
     SgmUniform,
-    /// Of every so manieth training step, up from the second. There may be more of them than steps.
+    /// Of training steps at equal whole distances, counted up from the second. There may be more of them than steps.
     DdimUniform,
     /// Even in the arctangent.
     KlOptimal,

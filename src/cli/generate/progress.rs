@@ -25,7 +25,7 @@ pub(super) fn shown(
     let bar = bar(1, OTHER).with_message("starting");
     bar.enable_steady_tick(TICK);
     let (mut pace, mut said) = (Pace::default(), Instant::now());
-    // Where there is no terminal for a bar, a line now and then.
+    // Without a terminal the bar is hidden, and a line is printed every [`SILENCE`] instead.
     let mut log = |line: String| {
         if bar.is_hidden() && said.elapsed() >= SILENCE {
             said = Instant::now();
