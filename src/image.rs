@@ -6,14 +6,17 @@
 //!
 //! Floor 3: may import `graph`, `ops` and floor 0.
 
+mod blur;
 mod decode;
 mod encode;
 mod exif;
+mod mask;
 mod preprocess;
 mod resize;
 
 pub use decode::decode;
 pub use encode::{Format, encode_png};
+pub use mask::{Mask, Patch, Region};
 pub use preprocess::Preprocessor;
 pub use resize::Filter;
 
@@ -47,6 +50,12 @@ impl Picture {
     pub fn to_tensor(&self, width: usize, height: usize) -> Tensor {
         let bytes = self.resized(Filter::Lanczos, [width, height]);
         Tensor::new([1, height, width, 3], bytes.into_iter().map(|byte| f32::from(byte) / 255.0).collect())
+    }
+
+    /// The same at this width and height, by Lanczos' filter.
+    pub fn at_size(&self, [width, height]: [usize; 2]) -> Self {
+        let rgb = self.resized(Filter::Lanczos, [width, height]);
+        Self { width, height, rgb, parameters: None }
     }
 
     /// Its pixels at this width and height, each side resized by itself: Pillow's bytes.

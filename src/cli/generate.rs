@@ -1,6 +1,7 @@
 //! `ornstein generate`
 
 mod control;
+mod editing;
 mod lora;
 mod output;
 mod parts;
@@ -97,6 +98,8 @@ pub(super) struct Generate {
     /// How much of that picture is drawn anew, from 0 to 1 [default: the model's]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     strength: Option<f64>,
+    #[command(flatten)]
+    editing: editing::EditingArgs,
     /// How closely to keep to that picture, for models that are taught to edit one [default: the model's]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     image_guidance: Option<f32>,
@@ -180,16 +183,16 @@ impl Generate {
         if loras.check(prompts.iter().map(|(_, prompt)| prompt), &mut request, &studio)? {
             warn("<lora:..> in a plain prompt is text: use --lora, or --prompt-syntax weighted");
         }
-        self.check_outputs(seed, &prompts)?;
+        self.check_outputs(&request, &prompts)?;
         let executor = self.device.open(sources)?;
         // The networks of one prompt make room for each other; those of several stay.
         let mut loaded = (prompts.count() > 1).then(|| studio.load(&executor));
         let (images, seconds) = (Vec::new(), Seconds::default());
         let mut done = Done { executor: &executor, json: self.json, images, seconds, peak: 0 };
-        let mut job = Job { request, names: self.names(seed, None) };
+        let mut job = Job { names: self.names(&request, None), request };
         for (number, prompt) in prompts.iter() {
             loras.add_to(prompt, &mut job.request)?;
-            job.names = self.names(seed, number.as_deref());
+            job.names = self.names(&job.request, number.as_deref());
             let begun = Instant::now();
             let mut keep = |made: Made<'_>| match (made, &self.save_latents) {
                 (Made::Latents(latents), Some(path)) => write_tensors(path, &[("latents", latents)]),
@@ -212,9 +215,9 @@ impl Generate {
     ///
     /// # Errors
     /// If a file cannot be written, or the latents would be written to the picture's.
-    fn check_outputs(&self, seed: u64, prompts: &Prompts) -> Result<()> {
+    fn check_outputs(&self, request: &Request, prompts: &Prompts) -> Result<()> {
         let first = prompts.iter().next().and_then(|(number, _)| number);
-        let names = self.names(seed, first.as_deref());
+        let names = self.names(request, first.as_deref());
         names.check()?;
         let Some(path) = &self.save_latents else { return Ok(()) };
         if names.as_asked().is_some_and(|picture| identity(picture) == identity(path)) {
@@ -228,7 +231,7 @@ impl Generate {
     fn request(&self, seed: u64) -> Result<Request> {
         let init_latents = self.init_latents.as_deref().map(read_latents).transpose()?;
         let (sigmas, spacing) = self.schedule.read()?;
-        Ok(Request {
+        self.editing.added_to(Request {
             negative: self.negative.clone(),
             conditioning: self.reading.options()?,
             width: self.width,
@@ -256,8 +259,9 @@ impl Generate {
         })
     }
 
-    fn names(&self, seed: u64, line: Option<&str>) -> Names {
-        Names::new(self.output.as_deref(), self.batch, seed, line)
+    fn names(&self, request: &Request, line: Option<&str>) -> Names {
+        let seeds = (request.seed, request.variation.map(|variation| variation.seed));
+        Names::new(self.output.as_deref(), self.batch, seeds, line)
     }
 }
 
@@ -285,17 +289,23 @@ impl Done<'_> {
             return print(&file);
         }
         write_atomically(&path, &file)?;
-        let (path, seed) = (path.display().to_string(), job.request.seed.wrapping_add(index as u64));
+        let (path, seed) = (path.display().to_string(), job.request.seed_of(index));
+        let variation = job.request.variation_of(index);
         if self.json {
             let Picture { width, height, .. } = picture;
             let prompt = job.request.shown_prompt.as_ref().unwrap_or(&job.request.prompt);
-            self.images.push(serde_json::json!({
+            let mut image = serde_json::json!({
                 "path": path, "seed": seed, "width": width, "height": height, "prompt": prompt,
-            }));
+            });
+            if let Some(variation) = variation {
+                image["variation_seed"] = variation.seed.into();
+            }
+            self.images.push(image);
             return Ok(());
         }
         let (seconds, executor) = (begun.elapsed().as_secs_f64(), self.executor.name());
-        print(format!("{path}  seed {seed}, {seconds:.1} s on {executor}\n").as_bytes())
+        let varied = variation.map(|variation| format!(" varied by {}", variation.seed)).unwrap_or_default();
+        print(format!("{path}  seed {seed}{varied}, {seconds:.1} s on {executor}\n").as_bytes())
     }
 
     fn add(&mut self, pictures: &Pictures) {

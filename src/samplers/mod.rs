@@ -149,6 +149,12 @@ impl Sampler {
         let (signal, sigma) = self.setup.schedule.mixes[self.span.start];
         mix(&[(signal, picture), (sigma, noise)])
     }
+
+    /// What a picture and noise of unit variance are multiplied with to be the latents after evaluation `index`.
+    pub fn mix_after(&self, index: usize) -> (f32, f32) {
+        let next = self.span.start + index + 1;
+        if next == self.span.end { (1.0, 0.0) } else { self.setup.schedule.mixes[next] }
+    }
 }
 
 /// Gives so many fresh unit normals.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::kit::Kit;
+use super::kit::{Kit, Phase};
 use super::part::Part;
 use super::tiles::{Tiles, told};
 use crate::error::{Error, Message, Result};
@@ -59,6 +59,9 @@ impl fmt::Display for How {
     }
 }
 
+/// Takes a decoded picture.
+type Add<'a> = dyn FnMut(&mut Kit<'_>, Tensor) -> Result<()> + Send + 'a;
+
 /// The decoder of a system's latents.
 pub struct Decoder<'a> {
     /// Its network.
@@ -84,10 +87,29 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// If the decoder cannot be loaded or run on the CPU either, or a picture cannot be kept.
     pub async fn decode(&mut self, kit: &mut Kit<'_>, latents: &Tensor) -> Result<()> {
+        self.decode_to(kit, latents, &mut |kit, pixels| kit.add_picture(&pixels)).await
+    }
+
+    /// The pictures of such latents, each `[1, H, W, 3]` from -1 to 1, which go nowhere yet.
+    ///
+    /// # Errors
+    /// If the decoder cannot be loaded or run on the CPU either.
+    pub(super) async fn pixels(&mut self, kit: &mut Kit<'_>, latents: &Tensor) -> Result<Vec<Tensor>> {
+        let mut pictures = Vec::new();
+        self.decode_to(kit, latents, &mut |kit, pixels| {
+            kit.mark(Phase::Decode, "decoding");
+            pictures.push(pixels);
+            Ok(())
+        })
+        .await?;
+        Ok(pictures)
+    }
+
+    async fn decode_to(&mut self, kit: &mut Kit<'_>, latents: &Tensor, add: &mut Add<'_>) -> Result<()> {
         let [_, height, width, _] = latents.shape.image()?;
-        let (first, most) = (kit.made(), self.vae.tile());
+        let (mut made, most) = (0, self.vae.tile());
         loop {
-            match (self.decode_so(kit, latents, first).await, kit.executor) {
+            match (self.decode_so(kit, latents, &mut made, add).await, kit.executor) {
                 (Err(Error::TooLarge(why)), Executor::Gpu(..)) if self.how != How::OnCpu => {
                     self.how = self.how.next([height, width], most);
                     self.why.get_or_insert(why);
@@ -97,9 +119,15 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// The pictures from number `first` of the batch on that are not made yet, one at a time: the decoder's activations
-    /// are the largest of all. A network is loaded for each size of tiles; a whole picture is one tile.
-    async fn decode_so(&mut self, kit: &mut Kit<'_>, latents: &Tensor, first: usize) -> Result<()> {
+    /// The pictures that are not made yet, one at a time: the decoder's activations are the largest of all. A network
+    /// is loaded for each size of tiles; a whole picture is one tile.
+    async fn decode_so(
+        &mut self,
+        kit: &mut Kit<'_>,
+        latents: &Tensor,
+        made: &mut usize,
+        add: &mut Add<'_>,
+    ) -> Result<()> {
         let [batch, height, width, channels] = latents.shape.image()?;
         let executor = match self.how {
             How::OnCpu => Executor::Cpu,
@@ -110,7 +138,7 @@ impl<'a> Decoder<'a> {
         let one = latents.data.len() / batch;
         let tiles = Tiles::new([height, width], side);
         let mut pictures: Vec<_> =
-            latents.data.chunks_exact(one).skip(kit.made() - first).map(|latents| (latents, tiles.clone())).collect();
+            latents.data.chunks_exact(one).skip(*made).map(|latents| (latents, tiles.clone())).collect();
         let sizes = tiles.sizes();
         for (index, size) in sizes.iter().enumerate() {
             let mut network = kit.load(&executor, part(self.vae, self.component, *size, batch)?).await?;
@@ -128,7 +156,8 @@ impl<'a> Decoder<'a> {
                     tiles.put(at, sample.ok_or_else(|| Error::shape(format!("the {NAME} has no output sample")))?);
                 }
                 if index + 1 == sizes.len() {
-                    kit.add_picture(&tiles.join()?)?;
+                    add(kit, tiles.join()?)?;
+                    *made += 1;
                 }
             }
             kit.release(network);

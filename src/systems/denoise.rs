@@ -2,14 +2,12 @@
 //! where a device computes and the sampler allows it, by sums that are a part of the network's graph. The device then
 //! goes from step to step by itself. Both make the same pictures, but for rounding.
 
-use std::ops::Range;
-
 use super::cut::{BESIDE, Cut, Given, SAMPLE, Stepper, by_name};
 use super::guidance::Guidance;
 use super::kit::Kit;
-use super::request::Request;
+use super::noise::{First, noise_of, normal};
 use super::windows::Windows;
-use crate::error::{Error, Field, Remedy, Result};
+use crate::error::{Error, Result};
 use crate::gpu::session::Carry;
 use crate::graph::Graph;
 use crate::network::Executor;
@@ -40,8 +38,8 @@ pub struct Loop<'a> {
     pub sampler: NewSampler<'a>,
     /// Of the state of all pictures: `[pictures, ..]`, channels last.
     pub state: Shape,
-    /// What its first state is made of.
-    pub start: Start,
+    /// What it begins with.
+    pub begun: Begun,
     /// Those that the network sees one by one, where it does not see the state as a whole.
     pub windows: Option<&'a mut Windows>,
     /// Each picture's own generator, so that a picture does not depend on its batch.
@@ -50,14 +48,49 @@ pub struct Loop<'a> {
     pub told: (usize, usize),
 }
 
+/// What a loop begins with.
+pub struct Begun {
+    /// What its first state is made of.
+    pub start: Start,
+    /// What of the state is not drawn. Only a loop on the host holds it, so the cut is not [`Cut::sampled`].
+    pub held: Option<Held>,
+}
+
+impl From<Start> for Begun {
+    fn from(start: Start) -> Self {
+        Self { start, held: None }
+    }
+}
+
 /// What a loop's first state is made of.
 pub enum Start {
-    /// Noise: seeded, or this of unit variance.
-    Noise(Option<Tensor>),
-    /// Pictures' own states, with such noise to the level of the first step.
-    Noised(Tensor, Option<Tensor>),
+    /// Noise.
+    Noise(First),
+    /// Pictures' own states, with noise to the level of the first step.
+    Noised(Tensor, First),
     /// The state that another loop left.
     State(Tensor),
+}
+
+/// Pixels of the state that are held to those of pictures: after each step they are these again, with the first noise
+/// to the level of the next (diffusers' `..InpaintPipeline` of a network that is not made for it).
+pub struct Held {
+    /// The pictures' own states: `[pictures, height, width, channels]`.
+    pub pictures: Tensor,
+    /// Of the pixels of one state those that are drawn, and not held.
+    pub drawn: Vec<bool>,
+}
+
+impl Held {
+    fn hold(&self, state: &mut Tensor, (signal, sigma): (f32, f32), noise: &Tensor) {
+        let channels = state.shape.channels();
+        let own = self.pictures.data.chunks_exact(channels).zip(noise.data.chunks_exact(channels));
+        let pixels = state.data.chunks_exact_mut(channels).zip(own).zip(self.drawn.iter().cycle());
+        for ((state, (own, noise)), _) in pixels.filter(|(_, drawn)| !**drawn) {
+            let own = own.iter().zip(noise).map(|(own, noise)| signal * own + sigma * noise);
+            state.iter_mut().zip(own).for_each(|(state, own)| *state = own);
+        }
+    }
 }
 
 impl Cut {
@@ -90,7 +123,7 @@ impl Loop<'_> {
     /// # Errors
     /// As [`Loop::run`].
     pub async fn run_on(self, kit: &mut Kit<'_>) -> Result<(Tensor, Vec<Generator>)> {
-        let Self { mut cut, given, sampler, state, start, mut windows, noise, told } = self;
+        let Self { mut cut, given, sampler, state, begun, mut windows, noise, told } = self;
         let linear = cut.linear.take();
         let (name, guidance) = (cut.name, cut.guidance.clone());
         let stepper = Stepper::load(kit, cut, given, windows.is_none()).await?;
@@ -101,8 +134,8 @@ impl Loop<'_> {
         }
         // Only now: pictures that no memory holds have been refused.
         let first = sampler()?;
-        let mut looped = Looped { stepper, guidance, windows: windows.as_deref(), noise, first, told };
-        let state = looped.start(state, start);
+        let mut looped = Looped { stepper, guidance, held: None, windows: windows.as_deref(), noise, first, told };
+        let state = looped.start(state, begun);
         kit.steps_done(told.0, told.1);
         let made = match linear {
             Some(linear) => looped.by_sums(kit, &linear, state).await?,
@@ -114,30 +147,12 @@ impl Loop<'_> {
     }
 }
 
-/// What a request gives to start from instead of noise, for these pictures of the batch, whose state has this shape.
-///
-/// # Errors
-/// If it is of another shape.
-pub fn given_state(request: &Request, state: &Shape, range: &Range<usize>) -> Result<Option<Tensor>> {
-    let Some(given) = &request.init_latents else { return Ok(None) };
-    let wanted = match *state.dims() {
-        [_, height, width, channels] => Shape::from([request.batch, channels, height, width]),
-        _ => state.with_batch(request.batch),
-    };
-    if given.shape != wanted {
-        let sizes = [Field::Width, Field::Height, Field::Batch].map(Remedy::Other);
-        let what = format!("hold {}, but this picture needs {wanted}", given.shape);
-        return Err(Error::usage(what).of(Field::InitLatents).remedies(sizes));
-    }
-    let each = wanted.len() / request.batch;
-    let part = Tensor::new(wanted.with_batch(range.len()), given.data[range.start * each..range.end * each].to_vec());
-    if wanted.rank() == 4 { part.to_channels_last().map(Some) } else { Ok(Some(part)) }
-}
-
 /// A loop whose network is loaded.
 struct Looped<'a> {
     stepper: Stepper,
     guidance: Guidance,
+    /// What is held, and the first noise.
+    held: Option<(Held, Tensor)>,
     windows: Option<&'a Windows>,
     noise: Vec<Generator>,
     /// A sampler that has not begun: what is the same for all pictures.
@@ -147,21 +162,21 @@ struct Looped<'a> {
 
 impl Looped<'_> {
     /// What sampling starts from.
-    fn start(&mut self, shape: Shape, start: Start) -> Tensor {
+    fn start(&mut self, shape: Shape, Begun { start, held }: Begun) -> Tensor {
         let sampler = &self.first;
-        let mut noise = |given: Option<Tensor>| given.unwrap_or_else(|| noise_of(&mut self.noise, &shape));
-        match start {
-            Start::Noise(given) => {
-                let (mut state, sigma) = (noise(given), sampler.init_noise_sigma());
-                state.data.iter_mut().for_each(|v| *v *= sigma);
-                state
+        let (state, mut first) = match start {
+            Start::Noise(mut first) => {
+                let (noise, sigma) = (first.draw(&mut self.noise, &shape), sampler.init_noise_sigma());
+                (Tensor::new(shape.clone(), noise.data.iter().map(|v| v * sigma).collect()), first)
             }
-            Start::Noised(pictures, given) => {
-                let noise = noise(given);
-                Tensor::new(shape, sampler.noised(&pictures.data, &noise.data))
+            Start::Noised(pictures, mut first) => {
+                let noise = first.draw(&mut self.noise, &shape);
+                (Tensor::new(shape.clone(), sampler.noised(&pictures.data, &noise.data)), first)
             }
-            Start::State(state) => state,
-        }
+            Start::State(state) => return state,
+        };
+        self.held = held.map(|held| (held, first.draw(&mut self.noise, &shape).clone()));
+        state
     }
 
     /// This many evaluations of the loop are done, which may end a step.
@@ -187,6 +202,9 @@ impl Looped<'_> {
             for ((sampler, noise), (output, state)) in samplers.iter_mut().zip(&mut self.noise).zip(each) {
                 let next = sampler.step(index, output, state, &mut |_| normal(noise, &one));
                 state.copy_from_slice(&next);
+            }
+            if let Some((held, noise)) = &self.held {
+                held.hold(&mut state, self.first.mix_after(index), noise);
             }
             self.evaluated(kit, index + 1)?;
         }
@@ -311,23 +329,6 @@ fn fresh_noise(step: &LinearStep, generators: &mut [Generator], shape: &Shape) -
     step.noise.map(|slot| (slot, noise))
 }
 
-/// Every picture's own noise, for a state of this shape.
-pub(super) fn noise_of(generators: &mut [Generator], shape: &Shape) -> Tensor {
-    let one = shape.with_batch(1);
-    Tensor::new(shape.clone(), generators.iter_mut().flat_map(|generator| normal(generator, &one)).collect())
-}
-
-/// One picture's noise: drawn in PyTorch's order, channels first, and put in the state's.
-fn normal(generator: &mut Generator, one: &Shape) -> Vec<f32> {
-    let drawn = generator.normal(one.len());
-    let &[_, height, width, channels] = one.dims() else { return drawn };
-    let pixels = height * width;
-    (0..pixels)
-        .flat_map(|pixel| (0..channels).map(move |channel| channel * pixels + pixel))
-        .map(|at| drawn[at])
-        .collect()
-}
-
 /// An entry of a tensor's first dimension.
 fn entry(tensor: &Tensor, index: usize) -> Tensor {
     let shape = Shape::new(&tensor.shape.dims()[1..]);
@@ -343,18 +344,7 @@ fn put(tensor: &mut Tensor, index: usize, entry: &Tensor) {
 mod tests {
     use super::*;
     use crate::models::unet;
-    use crate::rng::NoiseSource;
     use crate::systems::cut::joined;
-
-    #[test]
-    fn a_given_state_is_that_of_the_parts_own_pictures() {
-        let given = Tensor::new([3, 4, 1, 1], (0..12).map(|v| v as f32).collect());
-        let request = Request { init_latents: Some(given), batch: 3, ..Request::default() };
-        let part = given_state(&request, &[1, 1, 1, 4].into(), &(1..2)).unwrap().unwrap();
-        assert_eq!((part.shape.dims(), part.data), (&[1, 1, 1, 4][..], vec![4.0, 5.0, 6.0, 7.0]));
-        let error = given_state(&request, &[1, 2, 2, 4].into(), &(1..2)).unwrap_err().to_string();
-        assert!(error.contains("init latents hold [3, 4, 1, 1]") && error.contains("needs [3, 4, 2, 2]"), "{error}");
-    }
 
     #[test]
     fn what_is_joined_to_the_state_is_an_input_of_its_own_before_and_after_a_samplers_sums() {
@@ -365,20 +355,5 @@ mod tests {
         let step = sampling(joined, 2, 2, 3).unwrap();
         assert_eq!((shape(&step, SAMPLE), shape(&step, SLOTS)), (None, Some([2, 2, 8, 8, 4].into())));
         assert_eq!(shape(&step, "beside"), Some([6, 8, 8, 3].into()));
-    }
-
-    #[test]
-    fn noise_is_drawn_channels_first_and_kept_channels_last() {
-        let mut generators = [NoiseSource::default().seeded(1), NoiseSource::default().seeded(2)];
-        let noise = noise_of(&mut generators, &[2, 2, 3, 4].into());
-        for (index, seed) in [1, 2].into_iter().enumerate() {
-            let drawn = Tensor::new([1, 4, 2, 3], NoiseSource::default().seeded(seed).normal(24));
-            assert_eq!(entry(&noise, index).data, drawn.to_channels_last().unwrap().data);
-        }
-        // A state without pixels is as it is drawn.
-        assert_eq!(
-            normal(&mut NoiseSource::default().seeded(1), &[1, 5, 3].into()),
-            NoiseSource::default().seeded(1).normal(15)
-        );
     }
 }

@@ -13,7 +13,7 @@ use super::part::{Models, Part};
 use super::request::Request;
 use super::settings::Settings;
 use crate::error::{Error, Message, Notice, Result};
-use crate::image::{Picture, to_rgb8};
+use crate::image::{Patch, Picture, to_rgb8};
 use crate::network::{Executor, Network, Outputs};
 use crate::rng::Generator;
 use crate::tensor::Tensor;
@@ -44,6 +44,8 @@ pub struct Kit<'a> {
     peak_device_bytes: u64,
     state: Tensor,
     pictures: Vec<Picture>,
+    /// The picture that those which are drawn are a part of.
+    pub(super) patch: Option<Patch>,
 }
 
 /// The caller's side: how to cancel, where events go, and where pictures go.
@@ -96,6 +98,7 @@ impl<'a> Kit<'a> {
             peak_device_bytes: 0,
             state: Tensor::zeros([0]),
             pictures: Vec::with_capacity(request.batch),
+            patch: None,
         })
     }
 
@@ -269,7 +272,7 @@ impl<'a> Kit<'a> {
 
     /// The generators of these pictures of the batch.
     pub fn noise(&self, range: Range<usize>) -> Vec<Generator> {
-        range.map(|index| self.request.rng.seeded(self.request.seed.wrapping_add(index as u64))).collect()
+        range.map(|index| self.request.rng.seeded(self.request.seed_of(index))).collect()
     }
 
     /// How many pictures are made.
@@ -277,18 +280,27 @@ impl<'a> Kit<'a> {
         self.pictures.len()
     }
 
-    /// Takes the batch's next picture, `[1, H, W, 3]` from -1 to 1, and hands it out.
+    /// Height and width of the pictures that are drawn.
+    pub fn size(&self) -> [usize; 2] {
+        [self.settings.height, self.settings.width]
+    }
+
+    /// Takes the batch's next picture, `[1, H, W, 3]` from -1 to 1, and hands it out, or the one that it is a part of.
     ///
     /// # Errors
     /// If it cannot be kept.
     pub fn add_picture(&mut self, pixels: &Tensor) -> Result<()> {
-        let Settings { width, height, .. } = *self.settings;
+        let [_, height, width, _] = pixels.shape.image()?;
         let index = self.pictures.len();
         let controls: Vec<_> = self.models.controls.iter().map(Model::name).collect();
         let refiner = self.models.refiner.as_ref().map(|refiner| refiner.model.name());
         let names = Names { model: self.models.model.name(), controls, refiner };
         let parameters = Some(parameters(self.request, self.settings, index, &names));
-        let picture = Picture { width, height, rgb: to_rgb8(pixels), parameters };
+        let drawn = Picture { width, height, rgb: to_rgb8(pixels), parameters };
+        let picture = match &self.patch {
+            Some(patch) => patch.put(&drawn),
+            None => drawn,
+        };
         self.mark(Phase::Decode, "decoding");
         let start = Instant::now();
         let kept = (self.keep)(Made::Picture(index, &picture));

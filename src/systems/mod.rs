@@ -6,17 +6,20 @@
 //! to be made), [`cut`] (a network cut by how often its inputs change), [`denoise`] (the step loop), [`text`], `encode`
 //! and [`decode`]. [`Studio`] is a model opened with its system.
 
+mod canvas;
 pub mod cut;
 pub mod decode;
 pub mod denoise;
 mod encode;
 pub mod families;
 pub mod guidance;
+mod hires;
 mod kept;
 pub mod kit;
 pub mod latent_diffusion;
 mod loras;
 pub mod made;
+pub mod noise;
 mod parameters;
 pub mod part;
 pub mod pixels;
@@ -24,6 +27,7 @@ pub mod request;
 mod rest;
 pub mod settings;
 pub mod stable_diffusion;
+pub mod start;
 mod studio;
 pub mod system;
 pub mod text;
@@ -33,7 +37,7 @@ pub mod windows;
 pub use loras::Loras;
 pub use made::{Event, Keep, Made, Pictures, Seconds, Span, Tell};
 pub use part::{Models, Part};
-pub use request::{Control, Request};
+pub use request::{Control, Hires, HiresMode, Request, Variation};
 pub use settings::Settings;
 pub use studio::{Loaded, Studio};
 pub use system::System;
@@ -43,7 +47,7 @@ use crate::models::unet2d;
 use crate::weights::Model;
 use latent_diffusion::{Kind, LatentDiffusion, Under};
 use pixels::{Defaults, Pixels};
-use stable_diffusion::variant::{EDITOR, REFINER, SD, SDXL, UNCLIP, UPSCALER, Variant};
+use stable_diffusion::variant::{EDITOR, REFINER, REPAINTER, SD, SDXL, UNCLIP, UPSCALER, Variant, XL_REPAINTER};
 use stable_diffusion::{StableDiffusion, unet_of};
 
 /// A system that is built.
@@ -104,7 +108,7 @@ pub static TABLE: &[Row] = &[
             "LatentConsistencyModelImg2ImgPipeline",
         ],
         about: "text to picture: Stable Diffusion 1 and 2",
-        takes: &[TEXT, SIZE, STEPS, START, &[Field::Control]],
+        takes: &[TEXT, SIZE, STEPS, START, MASK, HIRES, &[Field::Control]],
         example: &[(Field::Prompt, "a red circle on a blue background"), (Field::Model, "sd15")],
         fits: |model| fits(model, &SD),
         open: |models| Ok(Box::new(StableDiffusion::open(models, &SD)?)),
@@ -116,7 +120,7 @@ pub static TABLE: &[Row] = &[
             "StableDiffusionXLControlNetImg2ImgPipeline",
         ],
         about: "text to picture: Stable Diffusion XL",
-        takes: &[TEXT, SIZE, STEPS, START, &[Field::Refiner, Field::RefinerStart, Field::Control]],
+        takes: &[TEXT, SIZE, STEPS, START, MASK, HIRES, &[Field::Refiner, Field::RefinerStart, Field::Control]],
         example: &[(Field::Prompt, "a lighthouse at dusk"), (Field::Model, "sdxl")],
         fits: |model| fits(model, &SDXL),
         open: |models| Ok(Box::new(StableDiffusion::open(models, &SDXL)?)),
@@ -124,7 +128,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["StableDiffusionXLImg2ImgPipeline"],
         about: "picture to a finer one: Stable Diffusion XL's refiner",
-        takes: &[TEXT, SIZE, STEPS, START, &[Field::Control]],
+        takes: &[TEXT, SIZE, STEPS, START, MASK, &[Field::Control]],
         example: &[
             (Field::Prompt, "a lighthouse at dusk"),
             (Field::Model, "sdxl-refiner"),
@@ -133,6 +137,32 @@ pub static TABLE: &[Row] = &[
         ],
         fits: |model| fits(model, &REFINER),
         open: |models| Ok(Box::new(StableDiffusion::open(models, &REFINER)?)),
+    },
+    Row {
+        classes: &["StableDiffusionInpaintPipeline", "StableDiffusionInpaintPipelineLegacy"],
+        about: "text, picture and mask to picture: Stable Diffusion 1 and 2 for inpainting",
+        takes: &[TEXT, SIZE, STEPS, START, MASK],
+        example: &[
+            (Field::Prompt, "a red armchair"),
+            (Field::Model, "path/to/stable-diffusion-inpainting"),
+            (Field::InitImage, "room.png"),
+            (Field::Mask, "mask.png"),
+        ],
+        fits: |model| fits(model, &REPAINTER),
+        open: |models| Ok(Box::new(StableDiffusion::open(models, &REPAINTER)?)),
+    },
+    Row {
+        classes: &["StableDiffusionXLInpaintPipeline"],
+        about: "text, picture and mask to picture: Stable Diffusion XL for inpainting",
+        takes: &[TEXT, SIZE, STEPS, START, MASK],
+        example: &[
+            (Field::Prompt, "a red armchair"),
+            (Field::Model, "path/to/stable-diffusion-xl-1.0-inpainting-0.1"),
+            (Field::InitImage, "room.png"),
+            (Field::Mask, "mask.png"),
+        ],
+        fits: |model| fits(model, &XL_REPAINTER),
+        open: |models| Ok(Box::new(StableDiffusion::open(models, &XL_REPAINTER)?)),
     },
     Row {
         classes: &["StableUnCLIPImg2ImgPipeline"],
@@ -171,7 +201,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["DDPMPipeline"],
         about: "noise to picture, in pixels, as the model was trained: 1000 steps",
-        takes: &[SIZE, STEPS, &[Field::Class]],
+        takes: &[SIZE, STEPS, START, MASK, &[Field::Class]],
         example: &[(Field::Model, "ddpm-cifar10-32"), (Field::Seed, "1")],
         fits: is_in_pixels,
         open: |models| Ok(Box::new(Pixels::open(models, &Defaults { steps: 1000, sampler: None })?)),
@@ -179,7 +209,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["DDIMPipeline"],
         about: "noise to picture, in pixels, in few steps: 50",
-        takes: &[SIZE, STEPS, &[Field::Class]],
+        takes: &[SIZE, STEPS, START, MASK, &[Field::Class]],
         example: &[(Field::Model, "ddpm-cifar10-32"), (Field::Sampler, "ddim"), (Field::Steps, "50")],
         fits: is_in_pixels,
         open: |models| Ok(Box::new(Pixels::open(models, &Defaults { steps: 50, sampler: Some("ddim") })?)),
@@ -187,7 +217,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["LDMPipeline"],
         about: "noise to picture, in latents",
-        takes: &[SIZE, STEPS],
+        takes: &[SIZE, STEPS, START, MASK],
         example: &[(Field::Model, "path/to/ldm-celebahq-256"), (Field::Steps, "50")],
         fits: |model| draws_latents(model, false),
         open: |models| Ok(Box::new(LatentDiffusion::open(models, &Kind { under: Under::Nothing, steps: 50 })?)),
@@ -195,7 +225,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["LDMTextToImagePipeline"],
         about: "text to picture: latent diffusion of 2021",
-        takes: &[&[Field::Prompt, Field::Guidance], SIZE, STEPS],
+        takes: &[&[Field::Prompt, Field::Guidance], SIZE, STEPS, START, MASK],
         example: &[
             (Field::Prompt, "a painting of a squirrel eating a burger"),
             (Field::Model, "path/to/ldm-text2im-large-256"),
@@ -222,10 +252,20 @@ pub static TABLE: &[Row] = &[
 // Fields that systems take together.
 const TEXT: &[Field] = &[Field::Prompt, Field::Negative, Field::Guidance, Field::ClipSkip, Field::Lora];
 const SIZE: &[Field] = &[Field::Width, Field::Height];
-const STEPS: &[Field] =
-    &[Field::Steps, Field::Sampler, Field::Spacing, Field::Schedule, Field::Prediction, Field::Eta, Field::InitLatents];
+const STEPS: &[Field] = &[
+    Field::Steps,
+    Field::Sampler,
+    Field::Spacing,
+    Field::Schedule,
+    Field::Prediction,
+    Field::Eta,
+    Field::InitLatents,
+    Field::VariationStrength,
+];
 const PICTURE: &[Field] = &[Field::InitImage];
 const START: &[Field] = &[Field::InitImage, Field::Strength];
+const MASK: &[Field] = &[Field::Mask, Field::MaskBlur, Field::MaskInvert, Field::InpaintFullRes, Field::Extend];
+const HIRES: &[Field] = &[Field::Hires, Field::HiresStrength, Field::HiresMode];
 
 /// Whether the model's UNet is an unconditional one.
 fn is_in_pixels(model: &Model) -> bool {

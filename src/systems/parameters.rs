@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::request::{Control, Request};
+use super::request::{Control, Hires, HiresMode, Request, Variation};
 use super::settings::Settings;
 use crate::conditioning::Syntax;
 use crate::samplers::{self, Portion};
@@ -20,7 +20,7 @@ pub(super) fn parameters(request: &Request, settings: &Settings, index: usize, n
     let prompt = request.shown_prompt.as_ref().unwrap_or(&request.prompt).trim();
     let negative = request.negative.as_deref().unwrap_or_default().trim();
     let Settings { width, height, steps, guidance, spacing, prediction, eta, .. } = settings;
-    let (sampler, seed) = (samplers::web_ui_name(&settings.sampler), request.seed.wrapping_add(index as u64));
+    let (sampler, seed) = (samplers::web_ui_name(&settings.sampler), request.seed_of(index));
     let mut text = String::new();
     if !prompt.is_empty() {
         text += &format!("{prompt}\n");
@@ -35,6 +35,10 @@ pub(super) fn parameters(request: &Request, settings: &Settings, index: usize, n
     text += &format!("CFG scale: {guidance}, Seed: {seed}, Size: {width}x{height}");
     let mut add = |key: &str, value: &dyn std::fmt::Display| _ = write!(text, ", {key}: {value}");
     add("Model", &quoted(&names.model));
+    if let Some(Variation { seed, strength }) = request.variation_of(index) {
+        add("Variation seed", &seed);
+        add("Variation seed strength", &strength);
+    }
     if let Some(skip) = request.conditioning.clip_skip {
         add("Clip skip", &skip);
     }
@@ -59,6 +63,21 @@ pub(super) fn parameters(request: &Request, settings: &Settings, index: usize, n
             add("Refiner switch at", &start);
         }
         _ => {}
+    }
+    if let Some(Hires { scale, strength, mode }) = request.hires {
+        add("Denoising strength", &strength);
+        add("Hires upscale", &scale);
+        add("Hires upscaler", &if mode == HiresMode::Latent { "Latent" } else { "Lanczos" });
+    }
+    if let Some(blur) = request.mask_blur {
+        add("Mask blur", &blur);
+    }
+    if let Some(padding) = request.inpaint_full_res {
+        add("Inpaint area", &"Only masked");
+        add("Masked area padding", &padding);
+    }
+    if let Some([left, top, right, bottom]) = request.extend {
+        add("Extended by", &quoted(&format!("{left},{top},{right},{bottom}")));
     }
     if let Some(guidance) = request.image_guidance {
         // As the web UI has it.

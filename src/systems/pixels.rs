@@ -3,20 +3,23 @@
 
 use std::ops::Range;
 
+use super::canvas;
 use super::cut::{Cut, Given};
-use super::denoise::{Loop, Start, given_state};
+use super::denoise::{Loop, Start};
 use super::guidance::Guidance;
 use super::kit::Kit;
+use super::noise::First;
 use super::part::{Models, Part};
 use super::request::Request;
 use super::rest::Rest;
 use super::settings::{Own, Settings};
+use super::start::{MOST_AT_ONCE, Original, Shares};
 use super::system::{Drawing, System};
 use crate::error::{Error, Field, Remedy, Result};
 use crate::models::config::{FORWARD, NetworkConfig};
 use crate::models::unet2d::Config;
 use crate::network::Executor;
-use crate::samplers::{self, Portion};
+use crate::samplers;
 use crate::tensor::{Shape, Tensor};
 
 /// What diffusers' classes differ in.
@@ -53,14 +56,19 @@ impl Pixels {
         Ok(Self { unet, schedule, defaults })
     }
 
-    fn cut(&self, executor: &Executor, settings: &Settings, pictures: usize) -> Result<Cut> {
+    fn cut(
+        &self,
+        executor: &Executor,
+        (request, settings): (&Request, &Settings),
+        pictures: usize,
+    ) -> Result<Cut> {
         let Settings { height, width, .. } = *settings;
         let steps = settings.sampler(&self.schedule)?.timesteps().len();
         let inputs: Vec<_> =
             self.unet.ports(FORWARD).into_iter().map(|port| (port.name.to_string(), port.changes)).collect();
         let whole = |rows| self.unet.graph(rows, height, width);
         let cut = Cut::of(["UNet", "unet"], &whole, &inputs, [pictures, steps], Guidance::none())?;
-        cut.sampled(executor, &|| settings.sampler(&self.schedule))
+        if canvas::is_masked(request) { Ok(cut) } else { cut.sampled(executor, &|| settings.sampler(&self.schedule)) }
     }
 
     /// The class that is drawn, if the network knows any.
@@ -87,9 +95,13 @@ impl Pixels {
             kit.warn(warning);
         }
         let class = self.class(request)?;
+        let original = Original::read(kit, None).await?;
         let mut rest = Rest::new(request.batch);
+        if original.is_some() {
+            rest.at_most(MOST_AT_ONCE);
+        }
         while let Some((range, part)) = rest.next_part() {
-            let pixels = match self.pixels(kit, class, range, part).await {
+            let pixels = match self.pixels(kit, (class, original.as_ref()), range, part).await {
                 Err(error) => {
                     rest.halve_for(kit, error)?;
                     continue;
@@ -110,7 +122,7 @@ impl Pixels {
     async fn pixels(
         &self,
         kit: &mut Kit<'_>,
-        class: Option<usize>,
+        (class, original): (Option<usize>, Option<&Original<'_>>),
         range: Range<usize>,
         (part, parts): (usize, usize),
     ) -> Result<Tensor> {
@@ -121,14 +133,19 @@ impl Pixels {
         let mut time = vec![("timestep", Tensor::new([count], timesteps))];
         time.extend(class.map(|class| ("class_labels", Tensor::new([count], vec![class as f32; count]))));
         let state = Shape::from([range.len(), settings.height, settings.width, self.unet.in_channels]);
+        let (mut noise, first) = (kit.noise(range.clone()), First::of(kit.request, &state, &range)?);
+        let begun = match original {
+            None => Start::Noise(first).into(),
+            Some(original) => original.begin(&mut noise, first, &state),
+        };
         let denoise = Loop {
-            cut: self.cut(kit.executor, settings, range.len())?,
+            cut: self.cut(kit.executor, (kit.request, settings), range.len())?,
             given: Given { time, ..Given::default() },
             sampler: &|| settings.sampler(&self.schedule),
-            start: Start::Noise(given_state(kit.request, &state, &range)?),
+            begun,
             state,
             windows: None,
-            noise: kit.noise(range),
+            noise,
             told: (part * steps, parts * steps),
         };
         denoise.run(kit).await
@@ -140,10 +157,10 @@ impl System for Pixels {
         let own = Own {
             model: &models.model,
             size: self.unet.sample_size,
-            of_picture: None,
+            of_picture: canvas::size(request, 1),
             factor: 1,
             steps: self.defaults.steps,
-            portion: Portion::Whole,
+            portion: Shares::SD.portion(request)?,
             guidance: 1.0,
             sampler: self.defaults.sampler,
             schedule: &self.schedule,
@@ -154,7 +171,7 @@ impl System for Pixels {
     }
 
     fn parts(&self, _: &Models, executor: &Executor, request: &Request, settings: &Settings) -> Result<Vec<Part>> {
-        Ok(self.cut(executor, settings, request.batch)?.parts())
+        Ok(self.cut(executor, (request, settings), request.batch)?.parts())
     }
 
     fn draw<'a, 'k: 'a>(&'a self, kit: &'a mut Kit<'k>) -> Drawing<'a> {

@@ -43,6 +43,22 @@ pub struct Request {
     pub init_image: Option<Picture>,
     /// Which share of the noise the picture that is started from gets, from 0 to 1: 1 leaves nothing of it.
     pub strength: Option<f64>,
+    /// What of that picture is drawn anew: white is, black is kept. Resized to the picture.
+    pub mask: Option<Picture>,
+    /// How far the mask's edge fades, as a deviation in pixels. With it, what the mask keeps is the given picture's to
+    /// the bit; without, it comes from the autoencoder.
+    pub mask_blur: Option<f32>,
+    /// Whether black is drawn anew, and white kept.
+    pub mask_invert: bool,
+    /// Draws the masked region alone, with this many of the picture's pixels around it, at the size that is drawn, and
+    /// puts it back.
+    pub inpaint_full_res: Option<usize>,
+    /// Pixels that the picture gets more, which are drawn: to the left, above, to the right and below.
+    pub extend: Option<[usize; 4]>,
+    /// A second run that starts from what was drawn, enlarged.
+    pub hires: Option<Hires>,
+    /// Other noise that the first is mixed with.
+    pub variation: Option<Variation>,
     /// How closely to keep to the given picture; 1 or less skips the pass without it.
     pub image_guidance: Option<f32>,
     /// The training step whose noise the given picture gets.
@@ -86,6 +102,13 @@ impl Default for Request {
             class: None,
             init_image: None,
             strength: None,
+            mask: None,
+            mask_blur: None,
+            mask_invert: false,
+            inpaint_full_res: None,
+            extend: None,
+            hires: None,
+            variation: None,
             image_guidance: None,
             noise_level: None,
             refiner_start: None,
@@ -118,6 +141,13 @@ impl Request {
             (Field::Class, self.class.is_some()),
             (Field::InitImage, self.init_image.is_some()),
             (Field::Strength, self.strength.is_some()),
+            (Field::Mask, self.mask.is_some()),
+            (Field::MaskBlur, self.mask_blur.is_some()),
+            (Field::MaskInvert, self.mask_invert),
+            (Field::InpaintFullRes, self.inpaint_full_res.is_some()),
+            (Field::Extend, self.extend.is_some()),
+            (Field::Hires, self.hires.is_some()),
+            (Field::VariationStrength, self.variation.is_some()),
             (Field::ImageGuidance, self.image_guidance.is_some()),
             (Field::NoiseLevel, self.noise_level.is_some()),
             (Field::RefinerStart, self.refiner_start.is_some()),
@@ -128,6 +158,56 @@ impl Request {
         ]
         .into_iter()
         .filter_map(|(field, is_set)| is_set.then_some(field))
+    }
+}
+
+/// A second run that starts from an enlarged picture (the web UI's "Hires. fix").
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Hires {
+    /// How often the picture's sides are longer, more than 1.
+    pub scale: f64,
+    /// Which share of the noise the enlarged picture gets, from 0 to 1, as [`Request::strength`].
+    pub strength: f64,
+    /// How it is enlarged.
+    pub mode: HiresMode,
+}
+
+impl Default for Hires {
+    /// Twice as long sides, by the web UI's share of the noise.
+    fn default() -> Self {
+        Self { scale: 2.0, strength: 0.7, mode: HiresMode::default() }
+    }
+}
+
+/// How a picture is enlarged between two runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HiresMode {
+    /// Its latents, linearly between their centres (`torch.nn.functional.interpolate`, `mode="bilinear"`).
+    #[default]
+    Latent,
+    /// Its pixels, by Lanczos' filter: it is decoded, and encoded again.
+    Lanczos,
+}
+
+/// Noise that is mixed with the first noise along the arc between the two, as the web UI does it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Variation {
+    /// Its seed for the first picture, which counts up in a batch while [`Request::seed`] stays.
+    pub seed: u64,
+    /// Its share, from 0 to 1.
+    pub strength: f64,
+}
+
+impl Request {
+    /// The seed of this picture of the batch.
+    pub fn seed_of(&self, index: usize) -> u64 {
+        if self.variation.is_some() { self.seed } else { self.seed.wrapping_add(index as u64) }
+    }
+
+    /// The seed of this picture's variation, and its share.
+    pub fn variation_of(&self, index: usize) -> Option<Variation> {
+        let counted = |variation: Variation| Variation { seed: variation.seed.wrapping_add(index as u64), ..variation };
+        self.variation.map(counted)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is drawn with, once every default is filled in, as plain values.
 
+use super::noise;
 use super::request::{Control, Request};
 use crate::error::{Error, Field, Remedy, Result};
 use crate::samplers::{self, Portion, Sampler, Sigmas};
@@ -150,6 +151,7 @@ pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> 
         return Err(Error::usage(format!("{guidance} is not a number")).of(Field::ImageGuidance));
     }
     check_size(settings.width, settings.height, request.batch)?;
+    noise::check(request)?;
     let images = request.controls.len();
     if networks != images {
         return Err(Error::usage(format!("{networks} ControlNets and {images} pictures for them: give one for each")));
@@ -159,7 +161,7 @@ pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> 
 
 /// Refuses what no machine holds, so that later sizes in bytes can be computed at all; whether a smaller one fits is
 /// for the executor to say.
-fn check_size(width: usize, height: usize, batch: usize) -> Result<()> {
+pub(super) fn check_size(width: usize, height: usize, batch: usize) -> Result<()> {
     const MOST_PICTURES: usize = 1 << 16;
     const MOST_PIXELS: u128 = 1 << 36;
     if batch == 0 {

@@ -21,19 +21,21 @@ pub(super) enum Names {
         ending: OsString,
         /// Of the first picture.
         seed: u64,
+        /// That of its variation, which counts up instead: `<stem>-<seed>v<variation>.<ending>`.
+        variation: Option<u64>,
     },
 }
 
 impl Names {
     /// For a batch of pictures; `line` is the number of their prompt in a file of several.
-    pub fn new(asked: Option<&Path>, batch: usize, seed: u64, line: Option<&str>) -> Self {
+    pub fn new(asked: Option<&Path>, batch: usize, (seed, variation): (u64, Option<u64>), line: Option<&str>) -> Self {
         match (asked, batch, line) {
             (Some(path), 1, None) => Self::Asked(path.into()),
             _ => {
                 let mut stem = asked.unwrap_or(Path::new("ornstein")).with_extension("").into_os_string();
                 line.into_iter().for_each(|line| stem.push(format!("-{line}")));
                 let ending = asked.and_then(Path::extension).unwrap_or(OsStr::new("png")).into();
-                Self::MadeUp { stem: stem.into(), ending, seed }
+                Self::MadeUp { stem: stem.into(), ending, seed, variation }
             }
         }
     }
@@ -42,7 +44,12 @@ impl Names {
     pub fn path(&self, index: usize) -> Cow<'_, Path> {
         let (stem, ending, seed) = match self {
             Self::Asked(path) => return path.into(),
-            Self::MadeUp { stem, ending, seed } => (stem, ending, seed.wrapping_add(index as u64)),
+            Self::MadeUp { stem, ending, seed, variation: None } => {
+                (stem, ending, seed.wrapping_add(index as u64).to_string())
+            }
+            Self::MadeUp { stem, ending, seed, variation: Some(variation) } => {
+                (stem, ending, format!("{seed}v{}", variation.wrapping_add(index as u64)))
+            }
         };
         let named = |number: u64| {
             let mut name = stem.clone().into_os_string();
@@ -101,7 +108,7 @@ mod tests {
     fn a_name_that_was_asked_for_is_taken_and_one_that_is_made_up_is_free() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let name = |asked: &str, batch, line| Names::new(Some(&at(asked)), batch, 7, line);
+        let name = |asked: &str, batch, line| Names::new(Some(&at(asked)), batch, (7, None), line);
         assert_eq!(name("a.b.png", 1, None).path(0), at("a.b.png"));
         assert_eq!(name("a.b.png", 2, None).path(1), at("a.b-8.png"));
         assert_eq!(name("a.png", 1, Some("03")).path(0), at("a-03-7.png"));
@@ -110,7 +117,8 @@ mod tests {
         assert_eq!(name("a.png", 2, None).path(0), at("a-7-3.png"));
         assert_eq!(name("a-7.png", 1, None).path(0), at("a-7.png"));
         assert_eq!(name("a.jpg", 2, None).path(0), at("a-7.jpg"));
-        assert_eq!(Names::new(None, 1, 5, None).path(0), Path::new("ornstein-5.png"));
+        assert_eq!(Names::new(None, 1, (5, None), None).path(0), Path::new("ornstein-5.png"));
+        assert_eq!(Names::new(None, 2, (5, Some(8)), None).path(1), Path::new("ornstein-5v9.png"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The families of models that are recognised, one file and one row of [`FAMILIES`] each: what [`Family`] asks for, as
 //! the published models have it.
 
+mod inpaint;
 mod pix2pix;
 mod sd1;
 mod sd2;
@@ -21,7 +22,17 @@ use crate::weights::family::{Component, EPSILON, Families, Family, Kind, Predict
 
 /// Stable Diffusion 1 comes last: its UNet has nothing that others lack.
 pub static FAMILIES: Families = Families {
-    known: &[&sdxl::REFINER, &sdxl::SDXL, &x4::X4, &sd2::SD2, &pix2pix::PIX2PIX, &sd1::SD1],
+    known: &[
+        &sdxl::REFINER,
+        &inpaint::SDXL_INPAINT,
+        &sdxl::SDXL,
+        &x4::X4,
+        &inpaint::SD2_INPAINT,
+        &sd2::SD2,
+        &pix2pix::PIX2PIX,
+        &inpaint::SD1_INPAINT,
+        &sd1::SD1,
+    ],
     others: &[
         (&["joint_blocks."], "is Stable Diffusion 3, which is not supported"),
         (&["double_blocks.", "double_stream_blocks."], "is a Flux model, which is not supported"),

@@ -56,7 +56,7 @@ const TEXT_ENCODER_2: Component = Component {
     ..TEXT_ENCODER
 };
 
-fn all_files(pipeline: &str, prediction: &Prediction) -> Vec<(&'static str, Value)> {
+pub(super) fn all_files(pipeline: &str, prediction: &Prediction) -> Vec<(&'static str, Value)> {
     let own = json!({
         "timestep_spacing": "leading",
         "interpolation_type": "linear",

@@ -7,15 +7,19 @@ mod unet;
 
 use std::ops::Range;
 
+use super::canvas;
 use super::cut::{Cut, Given};
 use super::decode::{self, Decoder};
-use super::denoise::{Loop, Start, given_state};
+use super::denoise::{Loop, Start};
+use super::encode::Encoder;
 use super::guidance::Guidance;
 use super::kit::Kit;
+use super::noise::First;
 use super::part::{Models, Part};
 use super::request::Request;
 use super::rest::Rest;
 use super::settings::{Own, Settings};
+use super::start::{MOST_AT_ONCE, Original, Shares};
 use super::system::{Drawing, System};
 use crate::conditioning::ldm_bert::LdmBertText;
 use crate::error::{Error, Result};
@@ -96,26 +100,35 @@ impl LatentDiffusion {
         }
     }
 
+    fn encoder(&self) -> Encoder<'_> {
+        Encoder { vae: &self.vae, component: VAE, in_f32: false }
+    }
+
     /// Height and width of the latents.
     fn size(&self, settings: &Settings) -> [usize; 2] {
         [settings.height, settings.width].map(|side| side / self.vae.factor())
     }
 
     /// The UNet cut for a number of pictures at once.
-    fn cut(&self, executor: &Executor, settings: &Settings, pictures: usize) -> Result<Cut> {
+    fn cut(
+        &self,
+        executor: &Executor,
+        (request, settings): (&Request, &Settings),
+        pictures: usize,
+    ) -> Result<Cut> {
         let size = self.size(settings);
         let steps = settings.sampler(&self.schedule)?.timesteps().len();
         let tokens = self.text.as_ref().map_or(0, LdmBertText::tokens);
         let whole = |rows| self.unet.graph(rows, size, tokens);
         let cut = Cut::of(["UNet", "unet"], &whole, &self.unet.inputs(), [pictures, steps], self.guidance(settings))?;
-        cut.sampled(executor, &|| settings.sampler(&self.schedule))
+        if canvas::is_masked(request) { Ok(cut) } else { cut.sampled(executor, &|| settings.sampler(&self.schedule)) }
     }
 
     /// The latents of these pictures, which are part number `part` of `parts`: channels last.
     async fn latents(
         &self,
         kit: &mut Kit<'_>,
-        condition: &Condition,
+        (condition, original): (&Condition, Option<&Original<'_>>),
         range: Range<usize>,
         (part, parts): (usize, usize),
     ) -> Result<Tensor> {
@@ -126,17 +139,22 @@ impl LatentDiffusion {
         let (steps, rows) = (first.steps(), self.guidance(settings).rows);
         let times: Vec<_> = first.timesteps().iter().flat_map(|time| std::iter::repeat_n(*time, rows)).collect();
         let state = Shape::from([range.len(), height, width, self.vae.latent_channels()]);
+        let (mut noise, begins) = (kit.noise(range.clone()), First::of(kit.request, &state, &range)?);
+        let begun = match original {
+            None => Start::Noise(begins).into(),
+            Some(original) => original.begin(&mut noise, begins, &state),
+        };
         let denoise = Loop {
-            cut: self.cut(kit.executor, settings, range.len())?,
+            cut: self.cut(kit.executor, (kit.request, settings), range.len())?,
             given: Given {
                 time: vec![("timestep", Tensor::new([times.len()], times))],
                 ..condition.given(range.len(), &first)
             },
             sampler: &sampler,
-            start: Start::Noise(given_state(kit.request, &state, &range)?),
+            begun,
             state,
             windows: None,
-            noise: kit.noise(range),
+            noise,
             told: (part * steps, parts * steps),
         };
         denoise.run(kit).await
@@ -147,10 +165,14 @@ impl LatentDiffusion {
             kit.warn(warning);
         }
         let condition = self.condition(kit).await?;
+        let original = Original::read(kit, Some(self.encoder())).await?;
         let mut decoder = Decoder::new(&self.vae, VAE, false);
         let mut rest = Rest::new(kit.request.batch);
+        if original.is_some() {
+            rest.at_most(MOST_AT_ONCE);
+        }
         while let Some((range, part)) = rest.next_part() {
-            let latents = match self.latents(kit, &condition, range, part).await {
+            let latents = match self.latents(kit, (&condition, original.as_ref()), range, part).await {
                 Err(error) => {
                     rest.halve_for(kit, error)?;
                     continue;
@@ -168,17 +190,17 @@ impl LatentDiffusion {
 impl System for LatentDiffusion {
     fn settings(&self, models: &Models, request: &Request) -> Result<Settings> {
         let factor = self.vae.factor();
-        let latents = match self.kind.under {
-            Under::Picture => Some(condition::picture_size(request)?),
-            _ => self.unet.sample_size(),
+        let (latents, of_picture, portion) = match self.kind.under {
+            Under::Picture => (Some(condition::picture_size(request)?), None, Portion::Whole),
+            _ => (self.unet.sample_size(), canvas::size(request, factor), Shares::SD.portion(request)?),
         };
         let own = Own {
             model: &models.model,
             size: latents.map(|size| size.map(|side| side * factor)),
-            of_picture: None,
+            of_picture,
             factor,
             steps: self.kind.steps,
-            portion: Portion::Whole,
+            portion,
             guidance: 1.0,
             sampler: None,
             schedule: &self.schedule,
@@ -188,9 +210,11 @@ impl System for LatentDiffusion {
 
     fn parts(&self, _: &Models, executor: &Executor, request: &Request, settings: &Settings) -> Result<Vec<Part>> {
         let text = self.text_part(request, settings)?.map(|(part, _)| part);
-        let cut = self.cut(executor, settings, request.batch)?;
+        let starts = matches!(settings.portion, Portion::Last(_));
+        let encoder = starts.then(|| self.encoder().part([settings.height, settings.width])).transpose()?;
+        let cut = self.cut(executor, (request, settings), request.batch)?;
         let decoder = decode::part(&self.vae, VAE, self.size(settings), request.batch)?;
-        Ok(text.into_iter().chain(cut.parts()).chain([decoder]).collect())
+        Ok(text.into_iter().chain(encoder).chain(cut.parts()).chain([decoder]).collect())
     }
 
     fn draw<'a, 'k: 'a>(&'a self, kit: &'a mut Kit<'k>) -> Drawing<'a> {

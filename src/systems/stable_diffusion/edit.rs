@@ -1,9 +1,10 @@
 //! A picture that is edited as a text says (Brooks et al. 2023, "InstructPix2Pix"; diffusers'
 //! `StableDiffusionInstructPix2PixPipeline`): the UNet sees its latents next to its own.
 
-use super::picture::{Decided, Reading, Show, Shown, Use, needed};
+use super::picture::{Batch, Decided, Reading, Show, Shown, Use, needed};
 use crate::conditioning::repeat_rows;
 use crate::error::Result;
+use crate::systems::denoise::Start;
 use crate::systems::encode::Encoder;
 use crate::systems::guidance::Guidance;
 use crate::systems::kit::Kit;
@@ -39,15 +40,15 @@ impl Use for Editor {
     fn read<'a, 's: 'a>(&'s self, kit: &'a mut Kit<'_>, encoder: Encoder<'s>) -> Reading<'a, 's> {
         Box::pin(async move {
             let picture = needed(kit.request, encoder.vae.factor())?;
-            let size = [kit.settings.height, kit.settings.width];
-            let latents = encoder.encode(kit, picture, size).await?.mean;
-            let show: Show<'s> = Box::new(move |noise, rows| {
+            let [height, width] = kit.size();
+            let latents = encoder.encode(kit, &picture.at_size([width, height])).await?.mean;
+            let show: Show<'s> = Box::new(move |Batch { noise, first, rows, .. }| {
                 let mut beside = repeat_rows(&latents, rows * noise.len());
                 if rows > 1 {
                     // The row without the picture, as `guidance` has it.
                     beside.data[..noise.len() * latents.data.len()].fill(0.0);
                 }
-                Shown { beside: Some(beside), ..Shown::default() }
+                (Start::Noise(first).into(), Shown { beside: Some(beside), ..Shown::default() })
             });
             Ok(Some(show))
         })

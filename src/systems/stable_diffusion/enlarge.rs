@@ -2,14 +2,15 @@
 //! 2022): the UNet sees its pixels next to the latents, under noise of a level that it is given.
 
 use super::index;
-use super::picture::{Decided, Reading, Show, Shown, Use, needed};
+use super::picture::{Batch, Decided, Reading, Show, Shown, Use, needed};
 use crate::error::{Error, Field, Remedy, Result};
 use crate::image::Filter;
 use crate::models::unet;
 use crate::samplers;
-use crate::systems::denoise::noise_of;
+use crate::systems::denoise::Start;
 use crate::systems::encode::Encoder;
 use crate::systems::kit::Kit;
+use crate::systems::noise::noise_of;
 use crate::systems::request::Request;
 use crate::tensor::Tensor;
 use crate::weights::Model;
@@ -69,13 +70,13 @@ impl Use for Upscaler {
             let pixels: Vec<_> = bytes.into_iter().map(|byte| 2.0 * (f32::from(byte) / 255.0) - 1.0).collect();
             let (level, (keep, add)) = self.level(kit.request)?;
             // Each picture's own noise, drawn before that of its latents.
-            let show: Show<'s> = Box::new(move |noise, rows| {
+            let show: Show<'s> = Box::new(move |Batch { noise, first, rows, .. }| {
                 let mut noisy = noise_of(noise, &[noise.len(), height, width, 3].into()).data;
                 let pixels = pixels.iter().cycle();
                 noisy.iter_mut().zip(pixels).for_each(|(noise, pixel)| *noise = keep * pixel + add * *noise);
                 let beside = Tensor::new([rows * noise.len(), height, width, 3], noisy.repeat(rows));
                 let classes = self.told.then(|| Tensor::new([rows], vec![level as f32; rows]));
-                Shown { start: None, classes, beside: Some(beside) }
+                (Start::Noise(first).into(), Shown { classes, beside: Some(beside) })
             });
             Ok(Some(show))
         })

@@ -8,6 +8,7 @@ mod edit;
 mod enlarge;
 mod given;
 mod picture;
+mod repaint;
 mod stage;
 mod start;
 mod text;
@@ -15,24 +16,27 @@ mod unclip;
 pub mod variant;
 mod versions;
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use picture::Use;
+use picture::{Batch, Shown, Use};
+use stage::{Drawn, Stage};
 use serde_json::Value;
 pub use text::Conditioning;
 use variant::Variant;
 
 use super::cut::{Cut, joined};
 use super::decode::{self, Decoder};
-use super::denoise::{Start, given_state};
+use super::denoise::Start;
 use super::encode::Encoder;
 use super::guidance::Guidance;
+use super::hires;
 use super::kit::Kit;
+use super::noise::First;
 use super::part::{Models, Part};
-use super::request::Request;
+use super::request::{HiresMode, Request};
 use super::rest::Rest;
 use super::settings::{Own, Settings};
+use super::start::MOST_AT_ONCE;
 use super::system::{Drawing, System};
 use crate::conditioning::{ClipText, Options};
 use crate::error::{Error, Result};
@@ -42,11 +46,8 @@ use crate::models::ports::Changes;
 use crate::models::{controlnet, unet};
 use crate::network::Executor;
 use crate::samplers;
-use crate::tensor::Tensor;
+use crate::tensor::Shape;
 use crate::weights::Model;
-
-/// How many pictures are made at once of a given one.
-const MOST_AT_ONCE: usize = 16;
 
 /// A model of the family: its configurations read and understood.
 pub struct StableDiffusion {
@@ -133,7 +134,7 @@ impl StableDiffusion {
     }
 
     fn encoder(&self) -> Encoder<'_> {
-        Encoder { vae: &self.vae, in_f32: self.vae_in_f32() }
+        Encoder { vae: &self.vae, component: "vae", in_f32: self.vae_in_f32() }
     }
 
     /// The UNet with its ControlNets, cut for a number of pictures at once, each drawn for texts of so many tokens in
@@ -158,20 +159,10 @@ impl StableDiffusion {
         // Vectors in the place of classes are each picture's own.
         let sizes = [pictures, steps, if self.unet.class_width.is_some() { pictures } else { 1 }, versions];
         let cut = Cut::timed(["UNet", "unet"], &whole, &inputs, sizes, self.guidance(request, settings))?;
-        if [height, width] == self.size(settings) {
+        if [height, width] == self.size(settings) && !self.picture.holds(request) {
             return cut.sampled(executor, &|| settings.sampler(&self.schedule));
         }
         Ok(cut)
-    }
-
-    /// What these pictures start from.
-    fn start(&self, kit: &Kit<'_>, picture: Option<Tensor>, range: &Range<usize>) -> Result<Start> {
-        let [height, width] = self.size(kit.settings);
-        let given = given_state(kit.request, &[range.len(), height, width, self.unet.out_channels].into(), range)?;
-        Ok(match picture {
-            None => Start::Noise(given),
-            Some(picture) => Start::Noised(picture, given),
-        })
     }
 
     /// Prompt and picture to embeddings, noise to latents, latents to pixels: of all pictures at once or, where those
@@ -182,14 +173,14 @@ impl StableDiffusion {
             if let Some(warning) = samplers::warning(&stage.settings.sampler, &stage.system.schedule)? {
                 kit.warn(warning);
             }
-            stages.push(stage.conditioned(kit).await?);
+            let first = stages.first().map(|first: &Stage<'_, '_, Conditioning>| first.text.clone());
+            stages.push(stage.conditioned(kit, first.as_ref()).await?);
         }
         let picture = self.picture.read(kit, self.encoder()).await?;
         let rows = self.guidance(kit.request, kit.settings).rows;
         let mut decoder = Decoder::new(&self.vae, "vae", self.vae_in_f32());
         let mut rest = Rest::new(kit.request.batch);
         if picture.is_some() {
-            // What each begins with is made before anything can say that it does not fit.
             rest.at_most(MOST_AT_ONCE);
         }
         if (self.variant.beside)(self.vae.latent_channels()) > 0 && self.controls.is_empty() {
@@ -198,9 +189,15 @@ impl StableDiffusion {
         }
         while let Some((range, part)) = rest.next_part() {
             let mut noise = kit.noise(range.clone());
-            let mut shown = picture.as_ref().map(|show| show(&mut noise, rows)).unwrap_or_default();
-            let start = self.start(kit, shown.start.take(), &range)?;
-            let latents = match stage::all(kit, &stages, start, &shown, noise, part, &mut rest.windows).await {
+            let [height, width] = self.size(kit.settings);
+            let state = Shape::from([range.len(), height, width, self.unet.out_channels]);
+            let first = First::of(kit.request, &state, &range)?;
+            let (begun, shown) = match &picture {
+                None => (Start::Noise(first).into(), Shown::default()),
+                Some(show) => show(Batch { noise: &mut noise, first, state: &state, rows }),
+            };
+            let drawn = Drawn { range, part, noise, begun, shown: &shown };
+            let latents = match self.run(kit, &stages, drawn, &mut decoder, &mut rest.windows).await {
                 Err(error) => {
                     rest.halve_for(kit, error)?;
                     continue;
@@ -235,21 +232,31 @@ impl System for StableDiffusion {
         if let Some((refiner, refining)) = self.refining(request, &settings)? {
             refining.sampler(&refiner.schedule)?;
         }
+        if let Some(again) = hires::settings(request, &settings, factor)? {
+            again.sampler(&self.schedule)?;
+        }
         Ok(settings)
     }
 
     fn parts(&self, models: &Models, executor: &Executor, request: &Request, settings: &Settings) -> Result<Vec<Part>> {
         let (mut parts, mut cuts) = (Vec::new(), Vec::new());
+        let mut last = self.size(settings);
         for stage in self.stages(models, request, settings)? {
             let named = |part| stage.models.named(part);
             let size = stage.system.size(&stage.settings);
             let cut =
                 stage.system.cut(executor, (request, &stage.settings), stage.text.sizes(), request.batch, size)?;
+            if stage.again && request.hires.unwrap_or_default().mode == HiresMode::Lanczos {
+                cuts.push(decode::part(&self.vae, "vae", last, request.batch)?);
+                let encoder = self.encoder().part([stage.settings.height, stage.settings.width])?;
+                cuts.push(Part { times: request.batch, ..encoder });
+            }
+            last = size;
             cuts.extend(cut.parts().into_iter().map(named));
             parts.extend(stage.text.parts.into_iter().map(named));
         }
         parts.extend(self.picture.parts(self.encoder(), settings)?);
-        let decoder = decode::part(&self.vae, "vae", self.size(settings), request.batch)?;
+        let decoder = decode::part(&self.vae, "vae", last, request.batch)?;
         Ok(parts.into_iter().chain(cuts).chain([decoder]).collect())
     }
 
@@ -277,7 +284,7 @@ mod tests {
             vae: Autoencoder::from_json(crate::lab::published::VAE, "vae").unwrap(),
             schedule: samplers::Config::from_json("{}", "scheduler").unwrap(),
             controls: controls.iter().map(control).collect(),
-            picture: Box::new(start::SdEdit { strength: 0.8, needed: false }),
+            picture: Box::new(start::SdEdit { shares: Shares::SD, needed: false }),
             refiner: None,
             encoders: Mutex::new(None),
         }

@@ -6,13 +6,15 @@ use crate::error::{Error, Field, Remedy, Result};
 use crate::image::Picture;
 use crate::rng::Generator;
 use crate::samplers::Portion;
+use crate::systems::denoise::Begun;
 use crate::systems::encode::Encoder;
 use crate::systems::guidance::Guidance;
 use crate::systems::kit::Kit;
+use crate::systems::noise::First;
 use crate::systems::part::Part;
 use crate::systems::request::Request;
 use crate::systems::settings::Settings;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 /// A use of the request's picture, opened with the model.
 pub(super) trait Use: Send + Sync {
@@ -36,6 +38,11 @@ pub(super) trait Use: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Whether the steps hold a part of the picture as it is.
+    fn holds(&self, _: &Request) -> bool {
+        false
+    }
+
     /// Reads the picture, once for all that are drawn: how it is shown to some of them; `None` if there is none.
     ///
     /// The future fails if a network cannot be loaded or run.
@@ -54,14 +61,23 @@ pub(super) struct Decided {
 /// A picture that is being read.
 pub(super) type Reading<'a, 's> = Pin<Box<dyn Future<Output = Result<Option<Show<'s>>>> + Send + 'a>>;
 
-/// Shows what was read to the pictures that these generators are for, each of so many rows.
-pub(super) type Show<'s> = Box<dyn Fn(&mut [Generator], usize) -> Shown + Send + Sync + 's>;
+/// Shows what was read to some pictures.
+pub(super) type Show<'s> = Box<dyn Fn(Batch<'_>) -> (Begun, Shown) + Send + Sync + 's>;
+
+/// Some of the pictures that are drawn.
+pub(super) struct Batch<'a> {
+    /// A generator for each.
+    pub noise: &'a mut [Generator],
+    pub first: First,
+    /// Of their latents, channels last.
+    pub state: &'a Shape,
+    /// How many the UNet sees of each.
+    pub rows: usize,
+}
 
 /// What the steps of some pictures are shown of the request's picture.
 #[derive(Default)]
 pub(super) struct Shown {
-    /// The latents that noise is added to at the start.
-    pub start: Option<Tensor>,
     /// The UNet's `class_labels`: a row for each text, or for each text of each picture.
     pub classes: Option<Tensor>,
     /// What the UNet sees next to the latents ([`Given::beside`](crate::systems::cut::Given::beside)).

@@ -1,6 +1,8 @@
 //! The stages of a picture: the model's own steps, and then those of its refiner, if it has one (diffusers' "ensemble
 //! of expert denoisers", `denoising_end` and `denoising_start`).
 
+use std::ops::Range;
+
 use super::picture::Shown;
 use super::text::{Conditioning, Texts};
 use super::variant::{REFINER, SDXL};
@@ -9,8 +11,11 @@ use super::{StableDiffusion, unet_of};
 use crate::error::{Error, Result};
 use crate::rng::Generator;
 use crate::samplers::{Portion, Sampler};
-use crate::systems::denoise::{Loop, Start};
+use crate::systems::decode::Decoder;
+use crate::systems::denoise::{Begun, Loop, Start};
+use crate::systems::hires;
 use crate::systems::kit::Kit;
+use crate::systems::noise::First;
 use crate::systems::part::Models;
 use crate::systems::request::Request;
 use crate::systems::settings::Settings;
@@ -26,6 +31,8 @@ pub(super) struct Stage<'s, 'm, T> {
     pub text: T,
     /// How many they are.
     pub steps: usize,
+    /// Whether it starts from what is drawn before, enlarged.
+    pub again: bool,
 }
 
 impl StableDiffusion {
@@ -88,23 +95,41 @@ impl StableDiffusion {
         let stage = |((system, models, settings), sampler): ((&'s Self, &'m Models, Settings), Sampler)| {
             let text = system.texts(models, request, &settings, &Clock::of(&sampler, done, steps))?;
             done += sampler.steps();
-            Ok(Stage { system, models, settings, text, steps: sampler.steps() })
+            Ok(Stage { system, models, settings, text, steps: sampler.steps(), again: false })
         };
-        all.into_iter().zip(samplers).map(stage).collect()
+        let mut stages = all.into_iter().zip(samplers).map(stage).collect::<Result<Vec<_>>>()?;
+        if let Some(settings) = hires::settings(request, settings, self.vae.factor())? {
+            let sampler = settings.sampler(&self.schedule)?;
+            // A prompt that changes does so anew.
+            let mut text = self.texts(models, request, &settings, &Clock::of(&sampler, 0, sampler.steps()))?;
+            if text.sizes() == [stages[0].text.sizes()[0], 1] && stages[0].text.sizes()[1] == 1 {
+                text.parts.clear();
+            }
+            stages.push(Stage { system: self, models, settings, text, steps: sampler.steps(), again: true });
+        }
+        Ok(stages)
     }
 }
 
 impl<'s, 'k> Stage<'s, 'k, Texts> {
-    /// Texts to embeddings.
+    /// Texts to embeddings, unless they are those of the first stage.
     ///
     /// # Errors
     /// If an encoder cannot be loaded or run.
-    pub async fn conditioned(self, kit: &mut Kit<'k>) -> Result<Stage<'s, 'k, Conditioning>> {
-        let Self { system, models, settings, text, steps } = self;
+    pub async fn conditioned(
+        self,
+        kit: &mut Kit<'k>,
+        first: Option<&Conditioning>,
+    ) -> Result<Stage<'s, 'k, Conditioning>> {
+        let Self { system, models, settings, text, steps, again } = self;
+        if let (true, Some(first)) = (text.parts.is_empty(), first) {
+            let text = Conditioning { versions: text.versions, ..first.clone() };
+            return Ok(Stage { system, models, settings, text, steps, again });
+        }
         let own = std::mem::replace(&mut kit.models, models);
         let text = system.condition(kit, text).await;
         kit.models = own;
-        Ok(Stage { system, models, settings, text: text?, steps })
+        Ok(Stage { system, models, settings, text: text?, steps, again })
     }
 }
 
@@ -117,7 +142,7 @@ impl<'k> Stage<'_, 'k, Conditioning> {
     pub async fn run(
         &self,
         kit: &mut Kit<'k>,
-        start: Start,
+        begun: Begun,
         shown: &Shown,
         noise: Vec<Generator>,
         told: (usize, usize),
@@ -131,7 +156,7 @@ impl<'k> Stage<'_, 'k, Conditioning> {
             cut: system.cut(kit.executor, (kit.request, settings), text.sizes(), noise.len(), size)?,
             given: system.given(kit.request, settings, text, sampler()?.timesteps(), shown),
             sampler: &sampler,
-            start,
+            begun,
             windows,
             state: Shape::from([noise.len(), height, width, system.unet.out_channels]),
             noise,
@@ -144,28 +169,50 @@ impl<'k> Stage<'_, 'k, Conditioning> {
     }
 }
 
-/// The latents that all stages make of these pictures, which are part number `part` of `parts`.
-///
-/// # Errors
-/// As [`Stage::run`].
-pub(super) async fn all<'k>(
-    kit: &mut Kit<'k>,
-    stages: &[Stage<'_, 'k, Conditioning>],
-    mut start: Start,
-    shown: &Shown,
-    mut noise: Vec<Generator>,
-    (part, parts): (usize, usize),
-    windows: &mut Option<Windows>,
-) -> Result<Tensor> {
-    let steps: usize = stages.iter().map(|stage| stage.steps).sum();
-    let mut done = part * steps;
-    for stage in stages {
-        let (state, rest) = stage.run(kit, start, shown, noise, (done, parts * steps), windows.as_mut()).await?;
-        (start, noise) = (Start::State(state), rest);
-        done += stage.steps;
-    }
-    match start {
-        Start::State(state) => Ok(state),
-        _ => Err(Error::shape("there is no stage")),
+/// Some of a request's pictures.
+pub(super) struct Drawn<'a> {
+    /// Which of the batch they are.
+    pub range: Range<usize>,
+    /// The number of this part of them, and how many parts there are.
+    pub part: (usize, usize),
+    pub noise: Vec<Generator>,
+    pub begun: Begun,
+    pub shown: &'a Shown,
+}
+
+impl StableDiffusion {
+    /// The latents that all stages make of these pictures. A second run of larger ones may need the `decoder`.
+    ///
+    /// # Errors
+    /// As [`Stage::run`], or if what is enlarged cannot be decoded or encoded.
+    pub(super) async fn run<'k>(
+        &self,
+        kit: &mut Kit<'k>,
+        stages: &[Stage<'_, 'k, Conditioning>],
+        Drawn { range, part: (part, parts), mut noise, mut begun, mut shown }: Drawn<'_>,
+        decoder: &mut Decoder<'_>,
+        windows: &mut Option<Windows>,
+    ) -> Result<Tensor> {
+        let none = Shown::default();
+        let steps: usize = stages.iter().map(|stage| stage.steps).sum();
+        let mut done = part * steps;
+        for stage in stages {
+            if let (Start::State(state), true) = (&begun.start, stage.again) {
+                noise = kit.noise(range.clone());
+                let Settings { width, height, .. } = stage.settings;
+                let (mode, coders) = (kit.request.hires.unwrap_or_default().mode, (&mut *decoder, self.encoder()));
+                let state = hires::enlarged(kit, coders, state, mode, [height, width], &mut noise).await?;
+                begun = Start::Noised(state, First::seeded(kit.request, &range)).into();
+                shown = &none;
+            }
+            let told = (done, parts * steps);
+            let (state, rest) = stage.run(kit, begun, shown, noise, told, windows.as_mut()).await?;
+            (begun, noise) = (Start::State(state).into(), rest);
+            done += stage.steps;
+        }
+        match begun.start {
+            Start::State(state) => Ok(state),
+            _ => Err(Error::shape("there is no stage")),
+        }
     }
 }

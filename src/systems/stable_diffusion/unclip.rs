@@ -1,7 +1,7 @@
 //! Variations of a picture (Ramesh et al. 2022; diffusers' `StableUnCLIPImg2ImgPipeline`): CLIP's embedding of the
 //! picture, with some noise, conditions the UNet in the place of a class.
 
-use super::picture::{Decided, Reading, Show, Shown, Use};
+use super::picture::{Batch, Decided, Reading, Show, Shown, Use};
 use crate::error::{Error, Field, Remedy, Result};
 use crate::image::Preprocessor;
 use crate::models::clip_vision::{Config, Normalizer};
@@ -11,6 +11,7 @@ use crate::ops::Op;
 use crate::ops::timestep_embedding::{TimestepEmbedding, frequencies};
 use crate::rng::Generator;
 use crate::samplers;
+use crate::systems::denoise::Start;
 use crate::systems::encode::Encoder;
 use crate::systems::kit::{Kit, Phase};
 use crate::systems::part::Part;
@@ -124,7 +125,10 @@ impl Use for Reader {
         Box::pin(async move {
             let varied = self.varied(kit).await?;
             let show: Show<'s> =
-                Box::new(move |noise, rows| Shown { classes: Some(varied.noised(noise, rows)), ..Shown::default() });
+                Box::new(move |Batch { noise, first, rows, .. }| {
+                let classes = Some(varied.noised(noise, rows));
+                (Start::Noise(first).into(), Shown { classes, ..Shown::default() })
+            });
             Ok(Some(show))
         })
     }

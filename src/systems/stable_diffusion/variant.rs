@@ -3,11 +3,13 @@
 use super::edit::Editor;
 use super::enlarge::Upscaler;
 use super::picture::Use;
+use super::repaint::Repainter;
 use super::start::SdEdit;
 use super::unclip::Reader;
 use crate::error::Result;
 use crate::models::clip::State;
 use crate::models::unet;
+use crate::systems::start::Shares;
 use crate::weights::Model;
 
 /// A kind of Stable Diffusion.
@@ -51,7 +53,7 @@ impl Variant {
         if [inputs, outputs] != [latents + more, latents] {
             return Err(format!(
                 "in_channels {inputs} and out_channels {outputs} do not fit a {own}, whose VAE has {latents} latent \
-                 channels and whose UNet takes {more} more: inpainting models are not supported",
+                 channels and whose UNet takes {more} more",
             ));
         }
         match unet.classes {
@@ -73,7 +75,7 @@ pub static SD: Variant = Variant {
     pooled: false,
     steps: 25,
     guidance: 7.5,
-    picture: |_, _| Ok(Box::new(SdEdit { strength: 0.8, needed: false })),
+    picture: |_, _| Ok(Box::new(SdEdit { shares: Shares::SD, needed: false })),
     beside: |_| 0,
     leveled: false,
     scaling: None,
@@ -88,6 +90,22 @@ pub static UNCLIP: Variant = Variant {
     guidance: 10.0,
     picture: |model, unet| Ok(Box::new(Reader::open(model, unet)?)),
     ..SD
+};
+
+/// Stable Diffusion 1 and 2 that draw a masked part of a picture.
+pub static REPAINTER: Variant = Variant {
+    class: "StableDiffusionInpaintPipeline",
+    picture: |_, _| Ok(Box::new(Repainter { shares: Shares::SD })),
+    beside: |latents| 1 + latents,
+    ..SD
+};
+
+/// Stable Diffusion XL that draws a masked part of a picture.
+pub static XL_REPAINTER: Variant = Variant {
+    class: "StableDiffusionXLInpaintPipeline",
+    picture: |_, _| Ok(Box::new(Repainter { shares: Shares::SDXL })),
+    beside: |latents| 1 + latents,
+    ..SDXL
 };
 
 /// InstructPix2Pix.
@@ -121,7 +139,7 @@ pub static SDXL: Variant = Variant {
     skip: 2,
     pooled: true,
     guidance: 5.0,
-    picture: |_, _| Ok(Box::new(SdEdit { strength: 0.3, needed: false })),
+    picture: |_, _| Ok(Box::new(SdEdit { shares: Shares::SDXL, needed: false })),
     upcasts: true,
     ..SD
 };
@@ -132,6 +150,6 @@ pub static REFINER: Variant = Variant {
     fits: |unet| unet.text_time.is_some_and(|added| added.takes_score()),
     encoders: &["_2"],
     steps: 50,
-    picture: |_, _| Ok(Box::new(SdEdit { strength: 0.3, needed: true })),
+    picture: |_, _| Ok(Box::new(SdEdit { shares: Shares::SDXL, needed: true })),
     ..SDXL
 };

@@ -1,0 +1,123 @@
+//! What a system draws on: the request's picture, of which a mask or an extension says what is drawn anew.
+
+use super::request::Request;
+use crate::error::{Error, Field, Remedy, Result};
+use crate::image::{Mask, Patch, Picture, Region};
+
+/// A picture at the size at which it is drawn.
+pub(super) struct Canvas {
+    pub picture: Picture,
+    /// What of it is drawn anew, each pixel or not; without it everything.
+    pub mask: Option<Mask>,
+    /// Where what is drawn is put, if it is not the whole picture that is made.
+    pub patch: Option<Patch>,
+}
+
+/// The largest deviation of a mask's edge, in pixels.
+const MOST_BLUR: f32 = 1000.0;
+
+/// Whether only a part of the request's picture is drawn anew.
+pub(super) fn is_masked(request: &Request) -> bool {
+    request.mask.is_some() || request.extend.is_some()
+}
+
+/// Checks what a request says of its picture.
+///
+/// # Errors
+/// If it makes no sense, or there is no picture.
+pub(super) fn check(request: &Request) -> Result<()> {
+    let given = request.given().collect::<Vec<_>>();
+    let masks = [Field::Mask, Field::Extend];
+    let missing = |field, give: &[Field]| {
+        let remedies = give.iter().map(|field| Remedy::Give(*field));
+        Err(Error::usage("is for a part of a picture").of(field).remedies(remedies))
+    };
+    for field in [Field::MaskBlur, Field::InpaintFullRes] {
+        if given.contains(&field) && !masks.iter().any(|mask| given.contains(mask)) {
+            return missing(field, &masks);
+        }
+    }
+    if request.mask_invert && request.mask.is_none() {
+        return missing(Field::MaskInvert, &[Field::Mask]);
+    }
+    if let Some(field) = masks.into_iter().find(|mask| given.contains(mask))
+        && request.init_image.is_none()
+    {
+        return missing(field, &[Field::InitImage]);
+    }
+    if let Some(blur) = request.mask_blur.filter(|blur| !(0.0..=MOST_BLUR).contains(blur)) {
+        return Err(Error::usage(format!("{blur} does not lie from 0 to {MOST_BLUR}")).of(Field::MaskBlur));
+    }
+    if let Some(sides) = request.extend {
+        const MOST: usize = 1 << 14;
+        let [left, top, right, bottom] = sides;
+        let error = |why: &str| Error::usage(format!("{left},{top},{right},{bottom} {why}")).of(Field::Extend);
+        if sides == [0; 4] {
+            return Err(error("adds nothing: give the pixels to the left, above, to the right and below"));
+        }
+        if sides.iter().any(|side| *side > MOST) {
+            return Err(error(&format!("is more than {MOST} pixels to a side")));
+        }
+    }
+    match whole(request) {
+        Some((_, Some(mask))) if mask.grey.iter().all(|value| *value < 128) => {
+            let error = Error::usage("has no white, so nothing would be drawn anew").of(Field::Mask);
+            Err(error.remedies([Remedy::Other(Field::Mask), Remedy::Give(Field::MaskInvert)]))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Height and width at which the request's picture is drawn, where it decides that: multiples of `factor`.
+pub(super) fn size(request: &Request, factor: usize) -> Option<[usize; 2]> {
+    // A region of it is drawn at the model's own size.
+    let picture = request.init_image.as_ref().filter(|_| request.inpaint_full_res.is_none())?;
+    let [left, top, right, bottom] = request.extend.unwrap_or_default();
+    Some([top + picture.height + bottom, left + picture.width + right].map(|side| side / factor * factor))
+}
+
+/// The request's picture with its extension, and what of that is drawn anew: more or less.
+fn whole(request: &Request) -> Option<(Picture, Option<Mask>)> {
+    let picture = request.init_image.as_ref()?;
+    let size = [picture.width, picture.height];
+    let mask = request.mask.as_ref().map(|mask| {
+        let mask = Mask::of(mask).resized(size);
+        if request.mask_invert { mask.inverted() } else { mask }
+    });
+    Some(match request.extend {
+        None => (picture.clone(), mask),
+        Some(sides) => {
+            let mask = mask.unwrap_or_else(|| Mask::none(size));
+            (picture.extended(sides), Some(mask.extended(sides)))
+        }
+    })
+}
+
+impl Canvas {
+    /// Of a request's picture at this height and width; `None` without one.
+    ///
+    /// # Errors
+    /// If nothing of it is drawn anew.
+    pub fn of(request: &Request, [height, width]: [usize; 2]) -> Result<Option<Self>> {
+        let Some((picture, mask)) = whole(request) else { return Ok(None) };
+        let to = [width, height];
+        let Some(mask) = mask else {
+            return Ok(Some(Self { picture: picture.at_size(to), mask: None, patch: None }));
+        };
+        let mask = match request.mask_blur {
+            Some(deviation) => mask.blurred(deviation),
+            None => mask,
+        };
+        if let Some(padding) = request.inpaint_full_res {
+            let nothing = || Error::usage("has no white, so nothing would be drawn anew").of(Field::Mask);
+            let region = mask.region(padding, to).ok_or_else(nothing)?;
+            let (drawn, hard) = (picture.fitted(region, to), mask.clone().fitted(region, to).hard());
+            return Ok(Some(Self { picture: drawn, mask: Some(hard), patch: Some(Patch { given: picture, mask, region }) }));
+        }
+        let (picture, mask) = (picture.at_size(to), mask.resized(to));
+        let region = Region { left: 0, top: 0, width, height };
+        // Without a word on the edge, what is kept comes from the decoder, as diffusers leaves it.
+        let patch = request.mask_blur.map(|_| Patch { given: picture.clone(), mask: mask.clone(), region });
+        Ok(Some(Self { picture, mask: Some(mask.hard()), patch }))
+    }
+}
