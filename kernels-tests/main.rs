@@ -10,6 +10,7 @@ mod checkpoints;
 mod cli;
 mod controlnet;
 mod crash;
+mod editing;
 mod fetch;
 mod few_steps;
 mod files;

@@ -75,6 +75,15 @@ impl Kept {
         self.tensors.iter().map(tensor).collect()
     }
 
+    /// The same with a UNet that takes this many channels.
+    pub fn with_unet_inputs(mut self, channels: usize) -> Self {
+        self.configs.entry("unet".into()).and_modify(|config| config["in_channels"] = channels.into());
+        let first = |names: &[String]| names.iter().any(|name| name == "conv_in.weight");
+        let stored = self.tensors.values_mut().find(|(component, names, ..)| component == "unet" && first(names));
+        stored.into_iter().for_each(|(.., shape)| shape[1] = channels);
+        self
+    }
+
     /// The pipeline's tensors of a component, by their names there.
     pub fn component(&self, component: &str) -> Tensors {
         let mut tensors = Tensors::new();

@@ -2,8 +2,8 @@
 //!
 //! Source: diffusers `VaeImageProcessor`: `get_crop_region`, `_resize_and_fill`, `_resize_and_crop`, `apply_overlay`.
 
-use super::blur::blur;
 use super::Picture;
+use super::blur::blur;
 
 /// How much of each pixel of a picture is drawn anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,26 +140,41 @@ impl Picture {
         self.window([left, top].map(|side| -(side as isize)), size)
     }
 
-    /// A part of it at this width and height: resized as a whole, and its edges go on where its aspect is another.
+    /// A part of it at this width and height: resized as a whole, and where its aspect is another its edges go on, as
+    /// Pillow resizes a part without pixels.
     pub fn fitted(&self, Region { left, top, width, height }: Region, to: [usize; 2]) -> Self {
         let part = self.window([left as isize, top as isize], [width, height]);
         let is_higher = to[0] * height < width * to[1];
-        part.centred(if is_higher { [to[0], height * to[0] / width] } else { [width * to[1] / height, to[1]] }, to)
+        let whole = if is_higher { [to[0], height * to[0] / width] } else { [width * to[1] / height, to[1]] };
+        let resized = part.at_size(whole.map(|side| side.max(1)));
+        let [left, top] = middle(whole, to);
+        let pixels = (0..to[1] as isize).flat_map(|y| (0..to[0] as isize).map(move |x| [x + left, y + top]));
+        let rgb = pixels.flat_map(|at| resized.beyond(at)).collect();
+        Self { width: to[0], height: to[1], rgb, parameters: None }
+    }
+
+    /// A pixel there or, outside of the picture, what its edge would become if it went on.
+    fn beyond(&self, at: [isize; 2]) -> [u8; 3] {
+        let most = [self.width, self.height].map(|side| side as isize - 1);
+        let nearest = [0, 1].map(|axis| at[axis].clamp(0, most[axis]));
+        let inner = [0, 1].map(|axis| (nearest[axis] + (nearest[axis] - at[axis]).signum()).clamp(0, most[axis]));
+        let pixel = |[x, y]: [isize; 2]| &self.rgb[3 * (y as usize * self.width + x as usize)..][..3];
+        let (edge, inner) = (pixel(nearest), pixel(inner));
+        [0, 1, 2].map(|c| ((9 * i32::from(edge[c]) - i32::from(inner[c]) + 4) >> 3).clamp(0, 255) as u8)
     }
 
     /// The middle of it at this width and height, as much as that aspect leaves.
     fn covering(&self, to: [usize; 2]) -> Self {
         let is_wider = to[0] * self.height > self.width * to[1];
-        let whole =
-            if is_wider { [to[0], self.height * to[0] / self.width] } else { [self.width * to[1] / self.height, to[1]] };
-        self.centred(whole, to)
+        let own = [self.width, self.height];
+        let whole = if is_wider { [to[0], own[1] * to[0] / own[0]] } else { [own[0] * to[1] / own[1], to[1]] };
+        self.at_size(whole.map(|side| side.max(1))).window(middle(whole, to), to)
     }
+}
 
-    /// Resized to `whole`, and the middle of that.
-    fn centred(&self, whole: [usize; 2], to: [usize; 2]) -> Self {
-        let [width, height] = whole.map(|side| side.max(1));
-        self.at_size([width, height]).window([0, 1].map(|axis| (whole[axis] / 2) as isize - (to[axis] / 2) as isize), to)
-    }
+/// Where the middle of one size begins, of another.
+fn middle(of: [usize; 2], size: [usize; 2]) -> [isize; 2] {
+    [0, 1].map(|axis| (of[axis] / 2) as isize - (size[axis] / 2) as isize)
 }
 
 /// A picture into which what was drawn of it is put back.

@@ -1,7 +1,7 @@
 //! What a system draws on: the request's picture, of which a mask or an extension says what is drawn anew.
 
 use super::request::Request;
-use crate::error::{Error, Field, Remedy, Result};
+use crate::error::{Error, Field, Message, Remedy, Result};
 use crate::image::{Mask, Patch, Picture, Region};
 
 /// A picture at the size at which it is drawn.
@@ -68,6 +68,17 @@ pub(super) fn check(request: &Request) -> Result<()> {
     }
 }
 
+/// What is to be said of a mask of another aspect than its picture's.
+pub(super) fn stretched(request: &Request) -> Option<Message> {
+    let (mask, picture) = (request.mask.as_ref()?, request.init_image.as_ref()?);
+    let [mask, picture] = [mask, picture].map(|picture| [picture.width, picture.height]);
+    // Within a pixel of the mask.
+    let [wide, high] = [mask[0] * picture[1], mask[1] * picture[0]];
+    let differs = wide.abs_diff(high) > picture[0].max(picture[1]);
+    let [mask, picture] = [mask, picture].map(|[width, height]| format!("{width}x{height}"));
+    differs.then(|| format!("the mask, {mask} pixels, is stretched over the picture's {picture}").into())
+}
+
 /// Height and width at which the request's picture is drawn, where it decides that: multiples of `factor`.
 pub(super) fn size(request: &Request, factor: usize) -> Option<[usize; 2]> {
     // A region of it is drawn at the model's own size.
@@ -112,7 +123,11 @@ impl Canvas {
             let nothing = || Error::usage("has no white, so nothing would be drawn anew").of(Field::Mask);
             let region = mask.region(padding, to).ok_or_else(nothing)?;
             let (drawn, hard) = (picture.fitted(region, to), mask.clone().fitted(region, to).hard());
-            return Ok(Some(Self { picture: drawn, mask: Some(hard), patch: Some(Patch { given: picture, mask, region }) }));
+            return Ok(Some(Self {
+                picture: drawn,
+                mask: Some(hard),
+                patch: Some(Patch { given: picture, mask, region }),
+            }));
         }
         let (picture, mask) = (picture.at_size(to), mask.resized(to));
         let region = Region { left: 0, top: 0, width, height };

@@ -56,12 +56,7 @@ impl Pixels {
         Ok(Self { unet, schedule, defaults })
     }
 
-    fn cut(
-        &self,
-        executor: &Executor,
-        (request, settings): (&Request, &Settings),
-        pictures: usize,
-    ) -> Result<Cut> {
+    fn cut(&self, executor: &Executor, (request, settings): (&Request, &Settings), pictures: usize) -> Result<Cut> {
         let Settings { height, width, .. } = *settings;
         let steps = settings.sampler(&self.schedule)?.timesteps().len();
         let inputs: Vec<_> =

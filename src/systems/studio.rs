@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use web_time::Instant;
 
+use super::canvas::stretched;
 use super::kept::Kept;
 use super::kit::{Caller, Kit};
 use super::made::{Keep, Pictures, Tell};
@@ -155,7 +156,8 @@ impl Studio {
         let begun = Instant::now();
         let settings = self.settings(request)?;
         let mut kit = Kit::new(begun, &self.models, executor, (request, &settings), kept, caller)?;
-        let warnings = [self.warning.clone().map(Message::from), self.foreign(request), unread(request)];
+        let warnings =
+            [self.warning.clone().map(Message::from), self.foreign(request), unread(request), stretched(request)];
         for warning in warnings.into_iter().flatten() {
             if self.said.lock().is_ok_and(|mut said| said.insert(warning.to_string())) {
                 kit.warn(warning);

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::builder::TypedValueParser;
 use clap::Args;
+use clap::builder::TypedValueParser;
 
 use super::{read_picture, seed};
 use crate::cli::{one_of, value};
@@ -74,10 +74,9 @@ impl EditingArgs {
             Hires { scale, strength, mode: self.hires_mode.unwrap_or(mode) }
         });
         let random = || super::random_seed();
-        let variation = self.variation_strength.map(|strength| Variation {
-            seed: self.variation_seed.unwrap_or_else(random),
-            strength,
-        });
+        let variation = self
+            .variation_strength
+            .map(|strength| Variation { seed: self.variation_seed.unwrap_or_else(random), strength });
         Ok(Request {
             mask: self.mask.as_deref().map(read_picture).transpose()?,
             mask_blur: self.mask_blur,

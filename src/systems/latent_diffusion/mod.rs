@@ -110,12 +110,7 @@ impl LatentDiffusion {
     }
 
     /// The UNet cut for a number of pictures at once.
-    fn cut(
-        &self,
-        executor: &Executor,
-        (request, settings): (&Request, &Settings),
-        pictures: usize,
-    ) -> Result<Cut> {
+    fn cut(&self, executor: &Executor, (request, settings): (&Request, &Settings), pictures: usize) -> Result<Cut> {
         let size = self.size(settings);
         let steps = settings.sampler(&self.schedule)?.timesteps().len();
         let tokens = self.text.as_ref().map_or(0, LdmBertText::tokens);

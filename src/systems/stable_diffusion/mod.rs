@@ -19,8 +19,8 @@ mod versions;
 use std::sync::{Arc, Mutex};
 
 use picture::{Batch, Shown, Use};
-use stage::{Drawn, Stage};
 use serde_json::Value;
+use stage::{Drawn, Stage};
 pub use text::Conditioning;
 use variant::Variant;
 
@@ -271,6 +271,7 @@ mod tests {
     use crate::graph::plan::{Storage, session_bytes};
     use crate::lab::published::SD15;
     use crate::systems::denoise::sampling;
+    use crate::systems::start::Shares;
     use crate::tensor::DType;
 
     const F16: Storage = Storage { act: DType::F16, weight: DType::F16 };

@@ -2,7 +2,6 @@
 //! `StableDiffusionInpaintPipeline`): it draws the rest.
 
 use super::picture::{Batch, Decided, Reading, Show, Shown, Use};
-use crate::conditioning::repeat_rows;
 use crate::error::{Error, Field, Remedy, Result};
 use crate::samplers::Portion;
 use crate::systems::canvas::{self, Canvas};
@@ -25,9 +24,8 @@ impl Use for Repainter {
     fn decide(&self, request: &Request, factor: usize, _: bool) -> Result<Decided> {
         let portion = self.shares.portion(request)?;
         if !canvas::is_masked(request) {
-            let error = Error::usage("this model draws a part of a picture anew");
-            let give = [Field::InitImage, Field::Mask].map(Remedy::Give);
-            return Err(error.remedies(give.into_iter().skip(usize::from(request.init_image.is_some()))));
+            let missing = if request.init_image.is_none() { Field::InitImage } else { Field::Mask };
+            return Err(Error::usage("this model draws a part of a picture anew").remedies([Remedy::Give(missing)]));
         }
         Ok(Decided { size: canvas::size(request, factor), portion })
     }
@@ -51,7 +49,10 @@ impl Use for Repainter {
                 // In the order in which diffusers draws: the picture's latents, the noise, the masked picture's.
                 let pictures = start.as_ref().map(|start| start.drawn(Some(encoder.vae), noise));
                 first.draw(noise, state);
-                let beside = repeat_rows(&joined(&drawn, &kept.drawn(Some(encoder.vae), noise)), rows);
+                let beside = joined(&drawn, &kept.drawn(Some(encoder.vae), noise));
+                // The rows of the first text come first, one for each picture.
+                let shape = beside.shape.with_batch(rows * noise.len());
+                let beside = Tensor::new(shape, beside.data.repeat(rows));
                 let start = match pictures {
                     None => Start::Noise(first),
                     Some(pictures) => Start::Noised(pictures, first),

@@ -124,8 +124,7 @@ impl Use for Reader {
     fn read<'a, 's: 'a>(&'s self, kit: &'a mut Kit<'_>, _: Encoder<'s>) -> Reading<'a, 's> {
         Box::pin(async move {
             let varied = self.varied(kit).await?;
-            let show: Show<'s> =
-                Box::new(move |Batch { noise, first, rows, .. }| {
+            let show: Show<'s> = Box::new(move |Batch { noise, first, rows, .. }| {
                 let classes = Some(varied.noised(noise, rows));
                 (Start::Noise(first).into(), Shown { classes, ..Shown::default() })
             });
