@@ -1,6 +1,7 @@
 //! The command line as a careless user meets it: exit status, one helpful line, no half-written file.
 
 mod drawn;
+mod many;
 mod outputs;
 mod refused;
 #[cfg(unix)]
@@ -36,7 +37,8 @@ pub fn ornstein(at: &Path, arguments: &[&str]) -> Result<Output, Failed> {
 
 fn command(at: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ornstein"));
-    command.current_dir(at).args(arguments).stdin(Stdio::null());
+    // Without the defaults of whoever runs the tests.
+    command.current_dir(at).args(arguments).stdin(Stdio::null()).env("ORNSTEIN_CONFIG", "");
     command
 }
 

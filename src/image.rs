@@ -13,12 +13,14 @@ mod exif;
 mod mask;
 mod preprocess;
 mod resize;
+mod sheet;
 
 pub use decode::decode;
 pub use encode::{Format, encode_png};
 pub use mask::{Mask, Patch, Region};
 pub use preprocess::Preprocessor;
 pub use resize::Filter;
+pub use sheet::sheet;
 
 use crate::tensor::Tensor;
 

@@ -17,6 +17,7 @@
 //! Floor 0: may import floor 0.
 
 mod brackets;
+pub mod choices;
 pub mod chunks;
 pub mod loras;
 pub mod schedule;

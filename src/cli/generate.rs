@@ -1,7 +1,9 @@
 //! `ornstein generate`
 
 mod control;
+mod each;
 mod editing;
+mod grid;
 mod lora;
 mod output;
 mod parts;
@@ -16,6 +18,7 @@ use std::time::Instant;
 use clap::Args;
 use clap::builder::TypedValueParser;
 
+use super::link::linked;
 use super::sigmas::SigmasArg;
 use super::{DeviceArgs, ModelArg, ShadersArg, one_of, print, print_json, tell, value, warn};
 use crate::error::{Error, Result, ten};
@@ -24,11 +27,12 @@ use crate::image::{Format, Picture, decode};
 use crate::network::Executor;
 use crate::rng::NoiseSource;
 use crate::samplers::SPACINGS;
-use crate::systems::{Made, Pictures, Request, Seconds, Studio};
+use crate::systems::{Loras, Made, Pictures, Request, Seconds, Studio};
 use crate::tensor::Tensor;
 use crate::weights::{Model, check_writable, read_tensors, write_atomically, write_tensors};
+use grid::Grid;
 use output::{Names, check_format, is_stdout};
-use prompts::Prompts;
+use prompts::{Line, Prompts};
 
 #[derive(Debug, Args)]
 pub(super) struct Generate {
@@ -118,8 +122,11 @@ pub(super) struct Generate {
     /// Draw every line of this file, or of stdin by `-`, with the networks loaded once: <output>-<number>-<seed>.png
     ///
     /// Empty lines and those that begin with `#` are left out, and not counted; `\#` begins a prompt with that sign.
+    /// Options behind a prompt are its own: `a red circle --seed 5 --steps 30`.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "prompt_option", "save_latents"])]
     prompts: Option<PathBuf>,
+    #[command(flatten)]
+    grid: grid::GridArgs,
     /// Number of pictures, seeds counting up, written to <output>-<seed>.png; in parts if memory cannot hold them all
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     batch: usize,
@@ -143,6 +150,9 @@ pub(super) struct Generate {
     /// One JSON document on stdout instead of text
     #[arg(long)]
     json: bool,
+    /// The whole command line.
+    #[arg(skip)]
+    words: Vec<OsString>,
 }
 
 fn noise_sources() -> impl TypedValueParser<Value = NoiseSource> {
@@ -152,25 +162,18 @@ fn noise_sources() -> impl TypedValueParser<Value = NoiseSource> {
 }
 
 impl Generate {
-    pub(super) fn run(self) -> Result<()> {
+    /// Draws what these words say, which it is parsed from.
+    pub(super) fn run(self, words: Vec<OsString>) -> Result<()> {
+        Self { words, ..self }.drawn()
+    }
+
+    fn drawn(&self) -> Result<()> {
         if !self.more.is_empty() {
             let all = format!("{} {}", self.prompt, self.more.join(" "));
             return Err(Error::usage(format!("the prompt is one argument; put it in quotes: {all:?}")));
         }
-        self.output.as_deref().map_or(Ok(()), check_format)?;
-        let to_stdout = self.output.as_deref().is_some_and(is_stdout);
-        if to_stdout && self.json {
-            return Err(Error::usage("--output - and --json both write to stdout: name a file for the picture"));
-        }
-        if to_stdout && (self.batch > 1 || self.prompts.is_some()) {
-            return Err(Error::usage("--output - holds one picture: name a file for --batch and --prompts"));
-        }
-        if self.save_latents.as_deref().is_some_and(is_stdout) {
-            return Err(Error::usage("--save-latents writes to a file, not to stdout: name one"));
-        }
-        let (seed, prompt) = (self.seed, self.prompt_option.as_ref().unwrap_or(&self.prompt));
-        let prompts = self.prompts.as_deref().map_or_else(|| Prompts::one(prompt), Prompts::of_file)?;
-        let mut request = self.request(seed)?;
+        let work = self.work()?;
+        self.check_stdout(&work)?;
         let sources = self.shaders.open()?;
         let mut studio = Studio::open(self.parts.open(self.model.open()?)?)?;
         studio = studio.with_controls(self.control.models()?)?;
@@ -178,21 +181,20 @@ impl Generate {
             studio = studio.with_refiner(Model::resolve(Some(refiner))?)?;
         }
         let mut loras = self.loras.open()?;
-        // First: a path for each picture of an absurd batch would fill the memory.
-        studio.settings(&request)?;
-        if loras.check(prompts.iter().map(|(_, prompt)| prompt), &mut request, &studio)? {
-            warn("<lora:..> in a plain prompt is text: use --lora, or --prompt-syntax weighted");
-        }
-        self.check_outputs(&request, &prompts)?;
+        let request = self.check(&work, &studio, &mut loras)?;
         let executor = self.device.open(sources)?;
         // The networks of one prompt make room for each other; those of several stay.
-        let mut loaded = (prompts.count() > 1).then(|| studio.load(&executor));
+        let mut loaded = (work.count() > 1).then(|| studio.load(&executor));
         let (images, seconds) = (Vec::new(), Seconds::default());
-        let mut done = Done { executor: &executor, json: self.json, images, seconds, peak: 0 };
-        let mut job = Job { names: self.names(&request, None), request };
-        for (number, prompt) in prompts.iter() {
-            loras.add_to(prompt, &mut job.request)?;
-            job.names = self.names(&job.request, number.as_deref());
+        let mut done = Done { executor: &executor, json: self.json, images, seconds, peak: 0, places: Vec::new() };
+        let mut job = Job { names: self.names(&request, None), request, grid: work.grid().is_some() };
+        let begun_all = Instant::now();
+        for line in work.lines() {
+            if !line.options.is_empty() {
+                job.request = self.with(&line.options)?.request()?;
+            }
+            loras.add_to(&line.prompt, &mut job.request)?;
+            job.names = self.names(&job.request, line.number.as_deref());
             let begun = Instant::now();
             let mut keep = |made: Made<'_>| match (made, &self.save_latents) {
                 (Made::Latents(latents), Some(path)) => write_tensors(path, &[("latents", latents)]),
@@ -207,16 +209,92 @@ impl Generate {
                 tell_spans(&pictures);
             }
             done.add(&pictures);
+            if !line.options.is_empty() {
+                job.request = self.request()?;
+            }
+        }
+        if let Some(grid) = work.grid() {
+            let sheet = grid.sheet(&done.places);
+            let request = self.request()?;
+            job = Job { names: self.names(&request, None), request, grid: false };
+            done.picture(&job, 0, &sheet, begun_all)?;
         }
         if self.json { done.print_json() } else { Ok(()) }
     }
 
-    /// So that an hour's work is not lost to a mistyped folder.
+    /// What is drawn.
     ///
     /// # Errors
+    /// If it cannot be read or understood.
+    fn work(&self) -> Result<Work> {
+        let (prompt, syntax) = (self.prompt_option.as_ref().unwrap_or(&self.prompt), self.reading.syntax());
+        if let Some(grid) = self.grid.read()? {
+            if self.batch > 1 {
+                return Err(Error::usage("--grid has one picture in each place: leave out --batch"));
+            }
+            let prompts = Prompts::one(prompt, syntax)?;
+            let line = prompts.iter().next().filter(|_| prompts.count() == 1);
+            let one = line.ok_or_else(|| Error::usage("--grid has one picture in each place: choose for {a|b}"))?;
+            return Ok(Work::Grid(grid.lines(&one.prompt), grid));
+        }
+        let of_file = |file| Prompts::of_file(file, syntax);
+        Ok(Work::Prompts(self.prompts.as_deref().map_or_else(|| Prompts::one(prompt, syntax), of_file)?))
+    }
+
+    /// Checks all that is drawn, so that an hour's work is not lost to what comes last; the request of what has no
+    /// options of its own.
+    ///
+    /// # Errors
+    /// If something of it makes no sense for the model, or a file cannot be written.
+    fn check(&self, work: &Work, studio: &Studio, loras: &mut Loras) -> Result<Request> {
+        let mut request = self.request()?;
+        // First: a path for each picture of an absurd batch would fill the memory.
+        studio.settings(&request)?;
+        self.check_outputs(&request, work)?;
+        let plain = work.lines().filter(|line| line.options.is_empty()).map(|line| line.prompt);
+        let mut are_text = loras.check(plain, &mut request, studio)?;
+        for line in work.lines().filter(|line| !line.options.is_empty()) {
+            let check = |loras: &mut Loras| {
+                let mut request = self.with(&line.options)?.request()?;
+                studio.settings(&request)?;
+                loras.check([line.prompt.clone()].into_iter(), &mut request, studio)
+            };
+            are_text |= check(loras).map_err(|error| match &line.number {
+                Some(number) => error.at(&format!("prompt {number}")),
+                None => error,
+            })?;
+        }
+        if are_text {
+            warn("<lora:..> in a plain prompt is text: use --lora, or --prompt-syntax weighted");
+        }
+        Ok(request)
+    }
+
+    /// # Errors
+    /// If standard output would hold more than one thing, or what it cannot.
+    fn check_stdout(&self, work: &Work) -> Result<()> {
+        self.output.as_deref().map_or(Ok(()), check_format)?;
+        let to_stdout = self.output.as_deref().is_some_and(is_stdout);
+        if to_stdout && self.json {
+            return Err(Error::usage("--output - and --json both write to stdout: name a file for the picture"));
+        }
+        let several = work.grid().is_none() && (work.count() > 1 || self.prompts.is_some());
+        if to_stdout && (self.batch > 1 || several) {
+            return Err(Error::usage("--output - holds one picture: name a file for --batch and --prompts"));
+        }
+        if self.save_latents.as_deref().is_some_and(is_stdout) {
+            return Err(Error::usage("--save-latents writes to a file, not to stdout: name one"));
+        }
+        if self.save_latents.is_some() && work.count() > 1 {
+            return Err(Error::usage("--save-latents holds one prompt's: leave out the choices {a|b}"));
+        }
+        Ok(())
+    }
+
+    /// # Errors
     /// If a file cannot be written, or the latents would be written to the picture's.
-    fn check_outputs(&self, request: &Request, prompts: &Prompts) -> Result<()> {
-        let first = prompts.iter().next().and_then(|(number, _)| number);
+    fn check_outputs(&self, request: &Request, work: &Work) -> Result<()> {
+        let first = work.lines().next().and_then(|line| line.number);
         let names = self.names(request, first.as_deref());
         names.check()?;
         let Some(path) = &self.save_latents else { return Ok(()) };
@@ -228,7 +306,7 @@ impl Generate {
     }
 
     /// All but the prompt.
-    fn request(&self, seed: u64) -> Result<Request> {
+    fn request(&self) -> Result<Request> {
         let init_latents = self.init_latents.as_deref().map(read_latents).transpose()?;
         let (sigmas, spacing) = self.schedule.read()?;
         self.editing.added_to(Request {
@@ -249,7 +327,7 @@ impl Generate {
             image_guidance: self.image_guidance,
             noise_level: self.noise_level,
             refiner_start: self.refiner_start,
-            seed,
+            seed: self.seed,
             rng: self.rng,
             batch: self.batch,
             init_latents,
@@ -265,10 +343,42 @@ impl Generate {
     }
 }
 
+/// What is drawn by one command.
+enum Work {
+    Prompts(Prompts),
+    Grid(Vec<Line>, Grid),
+}
+
+impl Work {
+    fn count(&self) -> usize {
+        match self {
+            Self::Prompts(prompts) => prompts.count(),
+            Self::Grid(lines, _) => lines.len(),
+        }
+    }
+
+    fn lines(&self) -> Box<dyn Iterator<Item = Line> + '_> {
+        match self {
+            Self::Prompts(prompts) => Box::new(prompts.iter()),
+            Self::Grid(lines, _) => Box::new(lines.iter().cloned()),
+        }
+    }
+
+    /// The sheet that it is, if it is one.
+    fn grid(&self) -> Option<&Grid> {
+        match self {
+            Self::Prompts(_) => None,
+            Self::Grid(_, grid) => Some(grid),
+        }
+    }
+}
+
 /// One call of the studio, and where its pictures go.
 struct Job {
     request: Request,
     names: Names,
+    /// Whether they have places in a sheet, and no files.
+    grid: bool,
 }
 
 /// What was drawn so far.
@@ -278,24 +388,30 @@ struct Done<'a> {
     images: Vec<serde_json::Value>,
     seconds: Seconds,
     peak: u64,
+    /// Those of a sheet.
+    places: Vec<Picture>,
 }
 
 impl Done<'_> {
     /// Writes a picture of a job that has `begun` then, and reports it.
     fn picture(&mut self, job: &Job, index: usize, picture: &Picture, begun: Instant) -> Result<()> {
+        if job.grid {
+            self.places.push(picture.clone());
+            return Ok(());
+        }
         let path = job.names.path(index);
         let file = picture.to_file(Format::of(&path).unwrap_or(Format::Png))?;
         if is_stdout(&path) {
             return print(&file);
         }
         write_atomically(&path, &file)?;
-        let (path, seed) = (path.display().to_string(), job.request.seed_of(index));
+        let seed = job.request.seed_of(index);
         let variation = job.request.variation_of(index);
         if self.json {
             let Picture { width, height, .. } = picture;
             let prompt = job.request.shown_prompt.as_ref().unwrap_or(&job.request.prompt);
             let mut image = serde_json::json!({
-                "path": path, "seed": seed, "width": width, "height": height, "prompt": prompt,
+                "path": path.display().to_string(), "seed": seed, "width": width, "height": height, "prompt": prompt,
             });
             if let Some(variation) = variation {
                 image["variation_seed"] = variation.seed.into();
@@ -305,6 +421,7 @@ impl Done<'_> {
         }
         let (seconds, executor) = (begun.elapsed().as_secs_f64(), self.executor.name());
         let varied = variation.map(|variation| format!(" varied by {}", variation.seed)).unwrap_or_default();
+        let path = linked(&path);
         print(format!("{path}  seed {seed}{varied}, {seconds:.1} s on {executor}\n").as_bytes())
     }
 

@@ -23,12 +23,15 @@ use flag::flag;
 
 mod bench;
 mod convert;
+mod defaults;
 mod devices;
 mod flag;
 mod forward;
 mod generate;
 mod interrupt;
+mod link;
 mod lora;
+mod manual;
 mod models;
 mod schedule;
 mod shader;
@@ -40,7 +43,7 @@ mod validate;
 
 /// Stable Diffusion on any GPU, in hand-written WGSL.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, after_help = defaults::help())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -69,6 +72,10 @@ enum Command {
     Shader(shader::Shader),
     /// Check every kernel, or every node of a model, on a device against the CPU
     Validate(validate::Validate),
+    /// Print what makes a shell complete this command line
+    Completions(manual::Completions),
+    /// Print the manual as a page for `man`
+    Man(manual::Manual),
 }
 
 /// Which device, and how it stores activations.
@@ -171,12 +178,16 @@ impl ModelArg {
 
 /// Parses the arguments, runs the command, prints the error if there is one.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let words = match defaults::added_to(std::env::args_os().collect()) {
+        Ok(words) => words,
+        Err(error) => return fail(&error),
+    };
+    let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
     let result = interrupt::watch().and_then(|()| match cli.command {
-        Command::Generate(command) => command.run(),
+        Command::Generate(command) => command.run(words),
         Command::Forward(command) => command.run(),
         Command::Tokenize(command) => command.run(),
         Command::Schedule(command) => command.run(),
@@ -187,15 +198,20 @@ pub fn run() -> ExitCode {
         Command::Convert(command) => command.run(),
         Command::Shader(command) => command.run(),
         Command::Validate(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Interrupted) => interrupt::end(),
-        Err(error) => {
-            warn(&error.said(flag));
-            ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
-        }
+        Err(error) => fail(&error),
     }
+}
+
+/// Says what went wrong.
+fn fail(error: &Error) -> ExitCode {
+    warn(&error.said(flag));
+    ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
 }
 
 /// What `--help` says of a sampler.
@@ -213,6 +229,12 @@ fn refuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         error.exit();
     }
+    warn(&one_line(error));
+    ExitCode::from(2)
+}
+
+/// The error in one line, without what misleads.
+fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let word = |kind| error.get(kind).map_or(String::new(), ContextValue::to_string);
     let distance = damerau_levenshtein(&word(ContextKind::InvalidArg), &word(ContextKind::SuggestedArg));
@@ -220,8 +242,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     // What differs by more than a slip of the finger is another option, and the advice to take it misleads.
     let misleads = |part: &String| part.starts_with("tip:") && distance > MOST_SLIPS;
     let line = paragraphs.filter(|part| !part.starts_with("Usage:") && !misleads(part)).collect::<Vec<_>>().join("; ");
-    warn(line.trim_start_matches("error: "));
-    ExitCode::from(2)
+    line.trim_start_matches("error: ").into()
 }
 
 /// One line on stderr that something is wrong.

@@ -41,16 +41,16 @@ impl Loras {
     ///
     /// # Errors
     /// The first that cannot, or does not.
-    pub fn check<'p>(
+    pub fn check(
         &mut self,
-        prompts: impl Iterator<Item = &'p str>,
+        prompts: impl Iterator<Item = String>,
         request: &mut Request,
         studio: &Studio,
     ) -> Result<bool> {
         let (mut checked, mut plain_tags) = (HashSet::new(), false);
         for prompt in prompts {
-            self.add_to(prompt, request)?;
-            plain_tags |= request.conditioning.syntax == Syntax::Plain && has_tags(prompt);
+            self.add_to(&prompt, request)?;
+            plain_tags |= request.conditioning.syntax == Syntax::Plain && has_tags(&prompt);
             // Files stay open, so each has an address of its own.
             let new = request.loras.iter().filter(|lora| checked.insert(Arc::as_ptr(&lora.file))).count();
             if new > 0 {

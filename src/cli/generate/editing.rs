@@ -40,7 +40,8 @@ pub(super) struct EditingArgs {
     /// The seed of what --variation-strength mixes in; it counts up in a batch, and --seed then stays [default: -1, a
     /// random one, printed]
     #[arg(long, value_name = "N", requires = "variation_strength", value_parser = seed, allow_negative_numbers = true)]
-    variation_seed: Option<u64>,
+    #[arg(default_value = "-1", hide_default_value = true)]
+    variation_seed: u64,
     /// How much of another seed's noise is mixed in, from 0 to 1: a little makes a picture like that of --seed
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     variation_strength: Option<f64>,
@@ -63,6 +64,11 @@ fn sides(text: &str) -> Result<[usize; 4], String> {
 }
 
 impl EditingArgs {
+    /// The seed of the variation, if there is one.
+    pub(super) fn seed_of_variation(&self) -> Option<u64> {
+        self.variation_strength.map(|_| self.variation_seed)
+    }
+
     /// A request with what they say.
     ///
     /// # Errors
@@ -73,10 +79,7 @@ impl EditingArgs {
             let strength = self.hires_strength.unwrap_or(strength);
             Hires { scale, strength, mode: self.hires_mode.unwrap_or(mode) }
         });
-        let random = || super::random_seed();
-        let variation = self
-            .variation_strength
-            .map(|strength| Variation { seed: self.variation_seed.unwrap_or_else(random), strength });
+        let variation = self.variation_strength.map(|strength| Variation { seed: self.variation_seed, strength });
         Ok(Request {
             mask: self.mask.as_deref().map(read_picture).transpose()?,
             mask_blur: self.mask_blur,

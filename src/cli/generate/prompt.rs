@@ -30,6 +30,11 @@ fn syntaxes() -> impl TypedValueParser<Value = Syntax> {
 }
 
 impl PromptArgs {
+    /// How prompts are read.
+    pub(super) fn syntax(&self) -> Syntax {
+        self.prompt_syntax
+    }
+
     /// # Errors
     /// If an embedding cannot be read.
     pub(super) fn options(&self) -> Result<Options> {

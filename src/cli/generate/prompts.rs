@@ -1,53 +1,104 @@
-//! What is drawn: one prompt, or those of a file, one a line.
+//! What is drawn: one prompt, or those of a file, one a line; and each of their choices.
 
 use std::io::IsTerminal;
 use std::path::Path;
 
 use crate::cli::warn;
+use crate::conditioning::Syntax;
 use crate::error::{Error, Result};
 use crate::files::{TEXT, read_from, read_text, text};
+use crate::prompt::choices::{MOST, choices};
+
+/// A prompt, and how its pictures differ from the command line's.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Line {
+    /// What files call it, where it is one of several: numbers from 1, all of one width.
+    pub number: Option<String>,
+    pub prompt: String,
+    /// Options as words of a command line.
+    pub options: Vec<String>,
+}
 
 /// The prompts in the order in which they are drawn. Of a file its text alone is kept, so that a million lines take no
 /// more memory than that.
-pub(super) enum Prompts {
-    One(String),
-    Lines { text: String, count: usize },
+pub(super) struct Prompts {
+    text: String,
+    /// Whether it is a file's, with a prompt a line.
+    in_lines: bool,
+    syntax: Syntax,
+    count: usize,
 }
 
 impl Prompts {
     /// The prompt of the command line, or of stdin where that is `-`.
-    pub(super) fn one(prompt: &str) -> Result<Self> {
-        Ok(Self::One(if prompt == "-" { read_stdin()?.trim_end_matches(['\n', '\r']).into() } else { prompt.into() }))
+    ///
+    /// # Errors
+    /// If it has too many choices.
+    pub(super) fn one(prompt: &str, syntax: Syntax) -> Result<Self> {
+        let text = if prompt == "-" { read_stdin()?.trim_end_matches(['\n', '\r']).into() } else { prompt.into() };
+        Self::of(text, false, syntax)
     }
 
     /// Every line of a file, or of stdin where that is `-`.
     ///
     /// # Errors
-    /// If it cannot be read, or holds no prompt.
-    pub(super) fn of_file(file: &Path) -> Result<Self> {
+    /// If it cannot be read, holds no prompt, or one that has too many choices, or what is behind it are not words.
+    pub(super) fn of_file(file: &Path, syntax: Syntax) -> Result<Self> {
         let text = if file == Path::new("-") { read_stdin()? } else { read_text(file)? };
-        match prompts(&text).count() {
+        let prompts = Self::of(text, true, syntax).map_err(|error| error.at(&file.display().to_string()))?;
+        match prompts.count {
             0 => Err(Error::file(file, "holds no prompt: write one a line")),
-            count => Ok(Self::Lines { text, count }),
+            _ => Ok(prompts),
         }
+    }
+
+    fn of(text: String, in_lines: bool, syntax: Syntax) -> Result<Self> {
+        let prompts = Self { text, in_lines, syntax, count: 0 };
+        let mut count = 0;
+        for line in prompts.lines() {
+            let (prompt, options) = prompts.split(line);
+            let many = || Error::usage(format!("{prompt:?} has more than {MOST} choices"));
+            let all = prompts.choices(prompt).ok_or_else(many)?.len();
+            if shlex::split(options).is_none() {
+                return Err(Error::usage(format!("{options:?} has a quote that is not closed")));
+            }
+            count += all;
+        }
+        Ok(Self { count, ..prompts })
     }
 
     pub(super) fn count(&self) -> usize {
-        match self {
-            Self::One(_) => 1,
-            Self::Lines { count, .. } => *count,
-        }
+        self.count
     }
 
-    /// Each with what files call it: the numbers of a file's prompts, from 1, are all of one width.
-    pub(super) fn iter(&self) -> Box<dyn Iterator<Item = (Option<String>, &str)> + '_> {
-        match self {
-            Self::One(prompt) => Box::new(std::iter::once((None, prompt.as_str()))),
-            Self::Lines { text, count } => {
-                let width = count.to_string().len();
-                Box::new((1..).zip(prompts(text)).map(move |(n, prompt)| (Some(format!("{n:0width$}")), prompt)))
-            }
-        }
+    /// Each of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Line> + '_ {
+        let width = self.count.to_string().len();
+        let several = self.in_lines || self.count > 1;
+        let all = self.lines().flat_map(move |line| {
+            let (prompt, options) = self.split(line);
+            let options = shlex::split(options).unwrap_or_default();
+            let prompts = self.choices(prompt).unwrap_or_default();
+            prompts.into_iter().map(move |prompt| Line { number: None, prompt, options: options.clone() })
+        });
+        (1..).zip(all).map(move |(n, line)| Line { number: several.then(|| format!("{n:0width$}")), ..line })
+    }
+
+    fn choices(&self, prompt: &str) -> Option<Vec<String>> {
+        if self.syntax == Syntax::Weighted { choices(prompt) } else { Some(vec![prompt.into()]) }
+    }
+
+    fn lines(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        if self.in_lines { Box::new(prompts(&self.text)) } else { Box::new(std::iter::once(self.text.as_str())) }
+    }
+
+    /// A line's prompt, and the options behind it.
+    fn split<'t>(&self, line: &'t str) -> (&'t str, &'t str) {
+        let begins = |at: &usize| line[at + 2..].starts_with(|c: char| c.is_ascii_lowercase());
+        let is_apart = |at: &usize| line[..*at].is_empty() || line[..*at].ends_with(char::is_whitespace);
+        let mut places = line.match_indices("--").map(|(at, _)| at).filter(|_| self.in_lines);
+        let (prompt, options) = line.split_at(places.find(|at| begins(at) && is_apart(at)).unwrap_or(line.len()));
+        (if self.in_lines { prompt.trim_end() } else { prompt }, options)
     }
 }
 
@@ -71,6 +122,10 @@ fn read_stdin() -> Result<String> {
 mod tests {
     use super::*;
 
+    fn lines(text: &str, syntax: Syntax) -> Vec<Line> {
+        Prompts::of(text.into(), true, syntax).unwrap().iter().collect()
+    }
+
     #[test]
     fn comments_and_empty_lines_are_no_prompts() {
         let text = "# two prompts\r\n\r\na red circle\r\n  # and\r\n\t\\#1 star \r\n a # b";
@@ -79,9 +134,36 @@ mod tests {
 
     #[test]
     fn numbers_count_prompts_and_have_one_width() {
-        let text = "#\n".to_string() + &"x\n\n".repeat(10);
-        let lines = Prompts::Lines { count: prompts(&text).count(), text };
-        let names: Vec<_> = lines.iter().filter_map(|(name, _)| name).collect();
-        assert_eq!((lines.count(), names[0].as_str(), names[9].as_str()), (10, "01", "10"));
+        let all = lines(&("#\n".to_string() + &"x\n\n".repeat(10)), Syntax::Plain);
+        let number = |at: usize| all[at].number.as_deref();
+        assert_eq!((all.len(), number(0), number(9)), (10, Some("01"), Some("10")));
+    }
+
+    #[test]
+    fn options_stand_behind_a_lines_prompt() {
+        let line = |text: &str| {
+            let Line { prompt, options, .. } = lines(text, Syntax::Plain).remove(0);
+            (prompt, options.join("|"))
+        };
+        let of = |prompt: &str, options: &str| (prompt.to_string(), options.to_string());
+        assert_eq!(line("a cat --seed 5 -n 'a dog'"), of("a cat", "--seed|5|-n|a dog"));
+        assert_eq!(line("a -- b --2 c-- d--e"), of("a -- b --2 c-- d--e", ""));
+        assert_eq!(line("--steps 3"), of("", "--steps|3"));
+        assert!(Prompts::of("a --negative 'b".into(), true, Syntax::Plain).is_err());
+        // A prompt of the command line is a word of its own.
+        let one = Prompts::one("a --seed 5", Syntax::Plain).unwrap().iter().next().unwrap();
+        assert_eq!((one.number, one.prompt.as_str()), (None, "a --seed 5"));
+    }
+
+    #[test]
+    fn choices_are_prompts_where_the_syntax_has_them() {
+        let prompts =
+            |syntax| lines("a {b|c} --seed 1", syntax).into_iter().map(|line| line.prompt).collect::<Vec<_>>();
+        assert_eq!(prompts(Syntax::Plain), ["a {b|c}"]);
+        assert_eq!(prompts(Syntax::Weighted), ["a b", "a c"]);
+        let both = Prompts::one("{b|c}", Syntax::Weighted).unwrap();
+        let numbers = both.iter().map(|line| line.number.unwrap());
+        assert_eq!(numbers.collect::<Vec<_>>(), ["1", "2"]);
+        assert!(Prompts::one(&"{a|b}".repeat(13), Syntax::Weighted).is_err());
     }
 }
