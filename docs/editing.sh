@@ -19,17 +19,17 @@ PY
 $ornstein generate "a red circle to the left of a green square on a purple background" --seed 2 -o "$folder/b.png" --device cpu \
     --init-image "$folder/a.png" --mask "$folder/mask.png" --mask-blur 2
 $ornstein generate "$first" --seed 5 -o "$folder/c.png" --device cpu --init-image "$folder/a.png" --extend 32,0,32,0
-$ornstein generate "$first" --seed 11 -o "$folder/d.png" --device cpu --hires 2 \
+$ornstein generate "$first" --seed 11 -o "$folder/d.png" --device cpu --hires 1.5 \
     --hires-strength 0.5 --hires-mode lanczos
 python3 - "$folder" <<'PY'
 import sys
 from PIL import Image
 pictures = [Image.open(f"{sys.argv[1]}/{name}.png") for name in "abcd"]
-sheet = Image.new("RGB", (sum(p.width * 2 for p in pictures) + 24 * 3, 256), "white")
+sheet = Image.new("RGB", (sum(p.width * 2 for p in pictures) + 24 * 3, 192), "white")
 left = 0
 for picture in pictures:
     large = picture.resize((picture.width * 2, picture.height * 2), Image.LANCZOS)
-    sheet.paste(large, (left, (256 - large.height) // 2))
+    sheet.paste(large, (left, (192 - large.height) // 2))
     left += large.width + 24
 sheet.save("docs/editing.png")
 PY
