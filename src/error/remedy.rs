@@ -88,6 +88,8 @@ pub enum Remedy {
     GiveAs(Field),
     /// The default instead of the present value.
     Without(Field),
+    /// To have this op's kernels checked, with the present values of these.
+    Validate(String, &'static [Field]),
 }
 
 impl Remedy {
@@ -108,6 +110,7 @@ impl Remedy {
             Self::Give(field) => ("give ", "", field),
             Self::GiveAs(field) => ("give it as ", "", field),
             Self::Without(field) => ("leave out ", "", field),
+            Self::Validate(..) => ("see ", "", Field::Device),
         }
     }
 }
@@ -125,6 +128,10 @@ fn sentence(remedies: &[Remedy], name: Name) -> String {
         let named = match remedy {
             Remedy::Set(_, value) if same_field => value.clone(),
             Remedy::Set(_, value) => format!("{} {value}", name(field)),
+            Remedy::Validate(op, fields) => {
+                let fields: Vec<_> = fields.iter().map(|field| name(*field)).collect();
+                format!("`ornstein validate {op}` with the same {}", fields.join(" and "))
+            }
             _ => name(field),
         };
         let verb = if same_verb { "" } else { verb };
@@ -219,6 +226,13 @@ mod tests {
     fn several_values_of_one_field_name_it_once() {
         let message = Message::from("no").remedies(["a", "b", "c"].map(|name| Remedy::set(Field::Sampler, name)));
         assert_eq!(message.to_string(), "no; try sampler a, b or c");
+    }
+
+    #[test]
+    fn a_check_is_named_with_what_it_needs() {
+        let remedy = Remedy::Validate("add".into(), &[Field::Device, Field::Shaders]);
+        let message = Message::from("no").remedies([remedy]);
+        assert_eq!(message.to_string(), "no; see `ornstein validate add` with the same device and shaders");
     }
 
     #[test]

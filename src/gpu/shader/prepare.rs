@@ -49,7 +49,7 @@ pub fn prepare(source: &Source, launch: &Launch, native_f16: bool) -> Result<Pre
         PipelineConstantError::ValidationError(e) => invalid(source, &e),
         other => Error::shader(&source.path, chain(&other)),
     })?;
-    Ok(Prepared { module: resolved.into_owned(), info: info.into_owned(), trusted: source.builtin })
+    Ok(Prepared { module: resolved.into_owned(), info: info.into_owned(), trusted: source.is_builtin() })
 }
 
 /// The first of the places that is one; naga leaves some out.

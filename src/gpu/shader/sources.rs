@@ -93,7 +93,7 @@ impl Sources {
     pub fn source(&self, stem: &str, core: Option<&str>, dialect: Dialect) -> Result<Source> {
         let file = self.file(&format!("{stem}.wgsl")).ok_or_else(|| no_such(stem))?;
         let path = Arc::clone(&file.path);
-        let mut source = Source { path, text: String::new(), lines: Vec::new(), builtin: true };
+        let mut source = Source { path, text: String::new(), lines: Vec::new(), edited: Vec::new() };
         let prelude = File { path: "(prelude)".into(), text: dialect.prelude().into(), builtin: true };
         self.expand(&prelude, core, &mut HashSet::new(), &mut source)?;
         self.expand(&file, core, &mut HashSet::new(), &mut source)?;
@@ -111,7 +111,9 @@ impl Sources {
     /// Appends a file, with each import replaced by what it stands for the first time that is met: `#import name` by
     /// `shared/name.wgsl`, `#import core` by the launch's core, `#import cores/name` (of one core in another) by that.
     fn expand(&self, file: &File, core: Option<&str>, seen: &mut HashSet<String>, out: &mut Source) -> Result<()> {
-        out.builtin &= file.builtin;
+        if !file.builtin {
+            out.edited.push(Arc::clone(&file.path));
+        }
         for (line, number) in file.text.lines().zip(1..) {
             let Some(name) = line.strip_prefix("#import ").map(str::trim) else {
                 out.push(line, &file.path, number);
@@ -196,11 +198,16 @@ pub struct Source {
     pub text: String,
     /// For each line of the text its file and its number in it, from 1.
     lines: Vec<(Arc<str>, u32)>,
-    /// All of it is part of the crate.
-    pub builtin: bool,
+    /// The user's files in it; empty if all of it is part of the crate.
+    pub edited: Vec<Arc<str>>,
 }
 
 impl Source {
+    /// Whether all of it is part of the crate.
+    pub fn is_builtin(&self) -> bool {
+        self.edited.is_empty()
+    }
+
     fn push(&mut self, line: &str, file: &Arc<str>, number: u32) {
         self.text.push_str(line);
         self.text.push('\n');
