@@ -44,17 +44,44 @@ fn on_a_terminal(width: usize, settings: &str, arguments: &str) -> Result<String
 
 fn a_broken_kernel_is_said_once() -> Result<(), Failed> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/scale.wgsl");
-    let broken = std::fs::read_to_string(file)?.replace("params.vectors", "params.vectorz");
     let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("scale.wgsl"), broken)?;
-    let (folder, device) = (folder.path().to_string_lossy(), device());
-    for command in [&["validate", "scale"][..], &["bench", "scale", "--suite", "cases"]] {
-        let said = said(&[command, &["--shaders", &folder, "--device", &device]].concat())?;
-        ensure(said.matches("invalid field accessor `vectorz`").count() == 1, said.clone())?;
-        ensure(said.contains("scale.wgsl:20:19: ") && said.matches("does not compile").count() > 6, said)?;
+    for [right, wrong, told, excerpt] in BREAKS {
+        std::fs::write(folder.path().join("scale.wgsl"), std::fs::read_to_string(&file)?.replace(right, wrong))?;
+        let (folder, device) = (folder.path().to_string_lossy(), device());
+        for command in [&["validate", "scale"][..], &["bench", "scale", "--suite", "cases"]] {
+            let said = said(&[command, &["--shaders", &folder, "--device", &device]].concat())?;
+            ensure(said.matches(told).count() == 1 && said.matches(excerpt).count() == 1, said.clone())?;
+            ensure(said.matches("--case").count() <= 1 && said.matches("does not compile").count() > 6, said)?;
+        }
+        let output = ornstein(Path::new("."), &["shader", "scale", "--to", "msl", "--shaders", &folder])?;
+        let said = text(&output.stderr);
+        let shown: String = excerpt.lines().map(|line| format!("{}\n", &line[4..])).collect();
+        ensure(said.contains(told) && said.ends_with(&shown) && output.status.code() == Some(1), said)?;
     }
     Ok(())
 }
+
+/// What of a kernel is replaced by what, the line that tells of it, and what is shown of the text.
+const BREAKS: [[&str; 4]; 3] = [
+    [
+        "if i < params.vectors",
+        "if i < params.vectorz",
+        "scale.wgsl:20:19: invalid field accessor `vectorz`\n",
+        "        if i < params.vectorz {\n                      ^\n",
+    ],
+    [
+        "i < params.vectors",
+        "i < < params.vectors",
+        "scale.wgsl:20:12: expected expression, found \"<\"\n",
+        "        if i < < params.vectors {\n               ^\n",
+    ],
+    [
+        "#import flat",
+        "#import flatt",
+        "scale.wgsl:2:9: there is no shared part flatt; did you mean flat?\n",
+        "        #import flatt\n                ^\n",
+    ],
+];
 
 fn a_pipe_is_plain() -> Result<(), Failed> {
     let said = said(&["validate", "matmul", "--case", "14", "--device", &device()])?;

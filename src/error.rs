@@ -9,7 +9,7 @@ use std::fmt::{self, Display};
 use std::path::Path;
 
 pub use remedy::{Field, Message, Name, Remedy};
-pub use similar::instead;
+pub use similar::{did_you_mean, instead};
 
 /// Is told what a user should know.
 pub type Warn<'a> = dyn FnMut(&Message) + Send + 'a;
@@ -150,6 +150,11 @@ impl Error {
         self.with(|what| what.remedies(remedies))
     }
 
+    /// Shows the line of a text in which it is wrong, at this byte of it.
+    pub fn showing(self, line: &str, at: usize) -> Self {
+        self.with(|what| what.showing(line, at))
+    }
+
     fn with(mut self, change: impl FnOnce(Message) -> Message) -> Self {
         let what = match &mut self {
             Self::Usage(what) | Self::File(what) | Self::Config(what) | Self::Weights(what) | Self::Shape(what) => what,
@@ -164,8 +169,7 @@ impl Error {
         self
     }
 
-    /// The message in one line, with fields named as `name` does.
-    pub fn said(&self, name: Name) -> String {
+    fn message(&self) -> Option<&Message> {
         match self {
             Self::Usage(what) | Self::File(what) | Self::Config(what) | Self::Weights(what) | Self::Shape(what) => what,
             Self::Shader(what)
@@ -173,9 +177,19 @@ impl Error {
             | Self::TooLarge(what)
             | Self::WrongKernel(what)
             | Self::NotFinite(what) => what,
-            Self::Interrupted => return "interrupted".into(),
+            Self::Interrupted => return None,
         }
-        .said(name)
+        .into()
+    }
+
+    /// The message in one line, with fields named as `name` does.
+    pub fn said(&self, name: Name) -> String {
+        self.message().map_or("interrupted".into(), |what| what.said(name))
+    }
+
+    /// [`Message::excerpt`]
+    pub fn excerpt(&self) -> &[String] {
+        self.message().map_or(&[], |what| &what.excerpt)
     }
 }
 

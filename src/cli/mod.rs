@@ -193,6 +193,7 @@ pub fn run() -> ExitCode {
         Err(Error::Interrupted) => interrupt::end(),
         Err(error) => {
             warn(&error.said(flag));
+            error.excerpt().iter().for_each(|line| tell(&format!("    {line}")));
             ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
         }
     }

@@ -218,10 +218,14 @@ impl<'a> Table<'a> {
         format!("{}\n", out.trim_end())
     }
 
-    /// Why a row is not right, below it in text, where rows have no column for it; nothing if another row said so.
-    pub(super) fn reason(&mut self, why: &str) -> String {
+    /// Why a row is not right, and where in a text, below it in text, where rows have no column for it; nothing if
+    /// another row said so.
+    pub(super) fn reason(&mut self, why: &str, excerpt: &[String]) -> String {
         match self.form {
-            Form::Text(screen) if self.told.insert(why.into()) => screen.lines(why, INDENT, Tone::Plain),
+            Form::Text(screen) if self.told.insert(why.into()) => {
+                let shown = |line: &String| format!("{:indent$}{line}\n", "", indent = INDENT + 2);
+                screen.lines(why, INDENT, Tone::Plain) + &excerpt.iter().map(shown).collect::<String>()
+            }
             _ => String::new(),
         }
     }
@@ -391,8 +395,8 @@ mod tests {
     #[test]
     fn a_reason_is_said_once_and_a_command_can_be_pasted() {
         let mut table = Table::new(Form::Text(Screen { width: Some(24), colour: false }), COLUMNS);
-        assert_eq!(table.reason("it is wrong"), "      it is wrong\n");
-        assert_eq!(table.reason("it is wrong"), "");
+        assert_eq!(table.reason("it is wrong", &["x".into()]), "      it is wrong\n        x\n");
+        assert_eq!(table.reason("it is wrong", &["x".into()]), "");
         assert_eq!(table.command("ornstein add --case 1"), "      ornstein add \\\n      --case 1\n");
     }
 

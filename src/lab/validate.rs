@@ -108,6 +108,9 @@ pub struct Row {
     /// Why, unless it passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The line of a kernel's text in which it is, and one that points there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub excerpt: Vec<String>,
     /// Whether that is a kernel's text, which fails every row that runs it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub does_not_compile: bool,
@@ -156,7 +159,8 @@ impl Subject<'_> {
 
     fn failed(&self, why: &Error) -> Row {
         let does_not_compile = matches!(why, Error::Shader(_));
-        Row { reason: Some(why.to_string()), does_not_compile, ..self.row(Verdict::Failed) }
+        let excerpt = why.excerpt().to_vec();
+        Row { reason: Some(why.to_string()), excerpt, does_not_compile, ..self.row(Verdict::Failed) }
     }
 
     /// The row of a run whose output was compared.

@@ -77,7 +77,7 @@ impl View {
             rows.iter().map(|row| shared.columns(row, section(row)).into_iter().unzip()).unzip();
         let mut table = Table::fitting(self.form, columns.into_iter().next().unwrap_or_default(), &lines);
         let line = |(cells, row): (&Vec<Cell>, &&Row)| {
-            let reason = row.reason.as_deref().map_or_else(String::new, |why| table.reason(why));
+            let reason = row.reason.as_deref().map_or_else(String::new, |why| table.reason(why, &row.excerpt));
             table.row(cells) + &reason
         };
         lines.iter().zip(rows).map(line).collect()

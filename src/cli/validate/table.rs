@@ -76,7 +76,7 @@ fn reason(row: &Row, form: Form) -> Cell {
 
 /// Why a row did not pass, and how to run it again: of a kernel's text that does not compile, once.
 fn details(table: &mut Table, row: &Row, rerun: &str) -> String {
-    let why = row.reason.as_deref().map_or_else(String::new, |reason| table.reason(reason));
+    let why = row.reason.as_deref().map_or_else(String::new, |reason| table.reason(reason, &row.excerpt));
     let again = row.verdict == Verdict::Failed && !(row.does_not_compile && why.is_empty());
     if again { why + &table.command(rerun) } else { why }
 }
@@ -140,7 +140,7 @@ impl Networks {
             let why = reason.as_deref().unwrap_or_default();
             let in_a_row = if matches!(self.form, Form::Text(_)) { "" } else { why };
             out += &self.row(&name, numbers, *found, ["end to end", output], in_a_row.into());
-            out += &self.table.reason(why);
+            out += &self.table.reason(why, &[]);
         }
         let share = |row: &Row| match row.verdict {
             Verdict::Failed => f64::INFINITY,
