@@ -15,6 +15,7 @@ fn trials() -> Vec<Trial> {
     let terminal = there && Command::new("script").arg("--version").stdout(Stdio::null()).status().is_ok();
     vec![
         with_tool(device, there, "tables::a_broken_kernel_is_said_once".into(), a_broken_kernel_is_said_once),
+        with_tool(device, there, "tables::a_wrong_kernel_is_told_in_words_and_numbers".into(), a_wrong_kernel_is_told),
         with_tool(device, there, "tables::a_pipe_gets_whole_lines_without_colours".into(), a_pipe_is_plain),
         with_tool(device, there, "tables::quiet_prints_failures_and_the_summary".into(), quiet),
         with_tool("script", terminal, "tables::no_line_is_wider_than_its_terminal".into(), lines_fit),
@@ -82,6 +83,22 @@ const BREAKS: [[&str; 4]; 3] = [
         "        #import flatt\n                ^\n",
     ],
 ];
+
+fn a_wrong_kernel_is_told() -> Result<(), Failed> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/scale.wgsl");
+    let folder = tempfile::tempdir()?;
+    let wrong = std::fs::read_to_string(file)?.replace("* params.factor", "* (params.factor + 1000.0)");
+    std::fs::write(folder.path().join("scale.wgsl"), wrong)?;
+    let folder = folder.path().to_string_lossy();
+    let command = ["validate", "scale", "--case", "1", "--dtype", "f32", "--device", &device(), "--shaders", &folder];
+    let output = ornstein(Path::new("."), &command)?;
+    let (said, error) = (text(&output.stdout), text(&output.stderr));
+    let numbers = said.contains("; worst at [") && said.contains("scale    1      1       0             >999\n");
+    ensure(numbers && said.ends_with("\n1 row, 1 failed\n"), said)?;
+    let told =
+        error.contains("ornstein: 1 of 1 kernel case failed on ") && error.contains(", checked against the CPU: ");
+    ensure(told && !error.contains("--device cpu"), error)
+}
 
 fn a_pipe_is_plain() -> Result<(), Failed> {
     let said = said(&["validate", "matmul", "--case", "14", "--device", &device()])?;

@@ -235,6 +235,21 @@ fn shown(text: &str, most: usize) -> String {
     format!("{} .. {}", &clean[..start], &clean[end..])
 }
 
+/// How many there are of something: its noun takes an s, or es behind an s.
+pub fn counted(n: usize, noun: &str) -> String {
+    let ending = match n {
+        1 => "",
+        _ if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{n} {noun}{ending}")
+}
+
+/// The same with its verb.
+pub fn are(n: usize, noun: &str) -> String {
+    format!("{} {}", counted(n, noun), if n == 1 { "is" } else { "are" })
+}
+
 /// Ten entries of a list, then how many more there are. They are shortened where they would fill a message.
 pub fn ten<T: Display>(entries: &[T]) -> String {
     let mut shown: Vec<_> = entries.iter().take(10).map(T::to_string).collect();
@@ -256,6 +271,12 @@ mod tests {
     fn a_long_list_shows_ten_and_counts_the_rest() {
         let entries: Vec<_> = (0..13).collect();
         assert_eq!(ten(&entries), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more");
+    }
+
+    #[test]
+    fn one_thing_is_not_several() {
+        assert_eq!([0, 1, 2].map(|n| are(n, "row")), ["0 rows are", "1 row is", "2 rows are"]);
+        assert_eq!([1, 2].map(|n| counted(n, "class")), ["1 class", "2 classes"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::flag::flag;
 use super::table::{Cell, Column, Form, Screen, Table, Tone};
 use super::{print, print_json};
 use crate::caps::Caps;
-use crate::error::Result;
+use crate::error::{Result, counted};
 use crate::gpu::adapter::{Adapter, adapters, hardware};
 use crate::gpu::context::Context;
 use crate::gpu::ledger::forget;
@@ -144,7 +144,7 @@ fn describe_kernels(verdicts: &Verdicts, edited: &Verdicts) -> Vec<(&'static str
     let wrong: Vec<_> = wrong.chain(edited.into_iter().map(bad("wrong as edited"))).collect();
     let tuned = match verdicts.tuned.len() {
         0 => String::new(),
-        classes => format!(", the fastest known for {classes} classes of shapes"),
+        n => format!(", the fastest known for {} of shapes", counted(n, "class")),
     };
     let checked = match right {
         0 if wrong.is_empty() => "not checked yet".into(),
@@ -162,9 +162,9 @@ fn describe_forgotten(forgotten: &[Verdicts]) -> String {
         let Verdicts { adapter, driver, tuned, .. } = verdicts;
         let edited = if verdicts.edit == 0 { "" } else { " edited" };
         format!(
-            "forgot {right} right and {} wrong{edited} kernels, {} classes of shapes: {adapter}, {driver}\n",
+            "forgot {right} right and {} wrong{edited} kernels, {} of shapes: {adapter}, {driver}\n",
             wrong.len(),
-            tuned.len()
+            counted(tuned.len(), "class")
         )
     };
     forgotten.iter().map(line).collect()

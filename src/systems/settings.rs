@@ -1,7 +1,7 @@
 //! What is drawn with, once every default is filled in, as plain values.
 
 use super::request::{Control, Request};
-use crate::error::{Error, Field, Remedy, Result};
+use crate::error::{Error, Field, Remedy, Result, counted};
 use crate::samplers::{self, Portion, Sampler, Sigmas};
 use crate::weights::Model;
 
@@ -152,7 +152,8 @@ pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> 
     check_size(settings.width, settings.height, request.batch)?;
     let images = request.controls.len();
     if networks != images {
-        return Err(Error::usage(format!("{networks} ControlNets and {images} pictures for them: give one for each")));
+        let [networks, images] = [(networks, "ControlNet"), (images, "picture")].map(|(n, what)| counted(n, what));
+        return Err(Error::usage(format!("{networks} and {images} for them: give one for each")));
     }
     request.controls.iter().try_for_each(Control::check)
 }
