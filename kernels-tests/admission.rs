@@ -94,8 +94,14 @@ fn ornstein(at: &Path, arguments: &[&str]) -> Result<(Vec<u8>, String), Failed> 
 
 /// A one-step picture in f32 with a fault planted, and what was said on stderr.
 fn draw(at: &Path, faults: &[Fault], device: &str) -> Result<(Vec<u8>, String), Failed> {
+    draw_with(at, faults, device, &[])
+}
+
+/// The same with further arguments.
+fn draw_with(at: &Path, faults: &[Fault], device: &str, more: &[&str]) -> Result<(Vec<u8>, String), Failed> {
     let mut arguments = vec!["generate", "a red circle", "--seed", "1", "--steps", "1", "--dtype", "f32", "-o", "-"];
     arguments.extend(["--device", device]);
+    arguments.extend(more);
     if !faults.is_empty() {
         plant(at, faults)?;
         arguments.extend(["--shaders", "faulty"]);
@@ -373,7 +379,14 @@ async fn a_wrong_count_is_found() -> Result<(), Failed> {
 
 fn verdicts_are_kept_shown_and_forgotten() -> Result<(), Failed> {
     let at = tempfile::tempdir()?;
-    draw(at.path(), IN_ONE_TILE, &adapter())?;
+    // The time of the checks is a line of its own, if there were any.
+    let spans = |said: &str| {
+        said.lines().filter(|line| line.ends_with(" s  checking kernels that are new to the device")).count()
+    };
+    for checks in [1, 0] {
+        let (_, said) = draw_with(at.path(), IN_ONE_TILE, &adapter(), &["-v"])?;
+        ensure(spans(&said) == checks && said.contains(" s  loading the "), "the checks' time is not told", &said)?;
+    }
     let (devices, said) = ornstein(at.path(), &["devices", "--json"])?;
     let devices: serde_json::Value = serde_json::from_slice(&devices)?;
     let rows = devices["devices"].as_array().ok_or("no devices")?;

@@ -24,6 +24,8 @@ pub enum Notice<'a> {
     Warning(&'a Message),
     /// The device is shown the cases of a kernel that it has not run before.
     Checking(Checking<'a>),
+    /// All that were to be checked of the network are.
+    Checked,
 }
 
 impl<'a> Notice<'a> {
@@ -31,7 +33,7 @@ impl<'a> Notice<'a> {
     pub fn warning(self) -> Option<&'a Message> {
         match self {
             Self::Warning(text) => Some(text),
-            Self::Checking(_) => None,
+            Self::Checking(_) | Self::Checked => None,
         }
     }
 }

@@ -63,28 +63,11 @@ async fn choose(
     tell: &mut Notify<'_>,
 ) -> Result<Vec<usize>> {
     let mut checks = Checks { tell, made: 0, all: 0, wrong: Vec::new() };
-    // A kernel that fails takes its whole variant with it, so what was chosen before it is chosen anew.
-    loop {
-        let quarantined = gpu.ledger.quarantined();
-        let mut chosen = Vec::with_capacity(graph.nodes.len());
-        for node in &graph.nodes {
-            let asked = Asked::of(gpu, graph, node, storage, tune)?;
-            let right =
-                if asked.tune { asked.fastest(&mut checks).await } else { asked.first_right(&mut checks).await };
-            let wrong = std::mem::take(&mut checks.wrong);
-            chosen.push(match right {
-                Err(Error::WrongKernel(what)) if anyway => asked.used_anyway(what, &mut checks)?,
-                right => {
-                    let right = right?;
-                    asked.tell_wrong(&wrong, right, &mut checks)?;
-                    right
-                }
-            });
-        }
-        if gpu.ledger.quarantined() == quarantined {
-            return Ok(chosen);
-        }
+    let chosen = checks.choose(gpu, graph, storage, [tune, anyway]).await;
+    if checks.made > 0 {
+        (checks.tell)(Notice::Checked);
     }
+    chosen
 }
 
 /// The checks of one network's kernels.
@@ -98,6 +81,36 @@ struct Checks<'a, 'b> {
 }
 
 impl Checks<'_, '_> {
+    async fn choose(
+        &mut self,
+        gpu: &Arc<Gpu>,
+        graph: &Graph,
+        storage: Storage,
+        [tune, anyway]: [bool; 2],
+    ) -> Result<Vec<usize>> {
+        // A kernel that fails takes its whole variant with it, so what was chosen before it is chosen anew.
+        loop {
+            let quarantined = gpu.ledger.quarantined();
+            let mut chosen = Vec::with_capacity(graph.nodes.len());
+            for node in &graph.nodes {
+                let asked = Asked::of(gpu, graph, node, storage, tune)?;
+                let right = if asked.tune { asked.fastest(self).await } else { asked.first_right(self).await };
+                let wrong = std::mem::take(&mut self.wrong);
+                chosen.push(match right {
+                    Err(Error::WrongKernel(what)) if anyway => asked.used_anyway(what, self)?,
+                    right => {
+                        let right = right?;
+                        asked.tell_wrong(&wrong, right, self)?;
+                        right
+                    }
+                });
+            }
+            if gpu.ledger.quarantined() == quarantined {
+                return Ok(chosen);
+            }
+        }
+    }
+
     fn warn(&mut self, text: impl Into<Message>) {
         (self.tell)(Notice::Warning(&text.into()));
     }
