@@ -70,6 +70,7 @@ fn trials() -> Vec<Trial> {
         }),
         on_gpu("admission::a_networks_bench_runs_what_is_admitted".into(), |_| a_bench_runs_what_is_admitted()),
         on_gpu("admission::verdicts_are_kept_shown_and_forgotten".into(), |_| verdicts_are_kept_shown_and_forgotten()),
+        on_gpu("admission::what_validate_finds_is_known".into(), |_| what_validate_finds_is_known()),
         on_gpu("admission::the_fastest_right_variant_is_found_once".into(), |gpu| {
             pollster::block_on(the_fastest_is_found_once(gpu))
         }),
@@ -269,6 +270,21 @@ fn a_bench_runs_what_is_admitted() -> Result<(), Failed> {
         &said,
     )?;
     ensure(GIVES_WAY.iter().any(|names| tells(&said, *names)), "nothing tells of the fault", &said)
+}
+
+/// A kernel all of whose cases passed there is not checked again.
+fn what_validate_finds_is_known() -> Result<(), Failed> {
+    let at = tempfile::tempdir()?;
+    let right = || -> Result<u64, Failed> {
+        let (devices, _) = ornstein(at.path(), &["devices", "--json"])?;
+        let devices: serde_json::Value = serde_json::from_slice(&devices)?;
+        let rows = devices["devices"].as_array().ok_or("no devices")?;
+        Ok(rows.iter().filter_map(|row| row["kernels"]["right"].as_u64()).sum())
+    };
+    ornstein(at.path(), &["validate", "scale", "--case", "1", "--device", &adapter()])?;
+    ensure(right()? == 0, "one case is not all of them", "")?;
+    ornstein(at.path(), &["validate", "scale", "--dtype", "f32", "--device", &adapter()])?;
+    ensure(right()? == 1, "the kernel is not known", "")
 }
 
 /// A class of shapes is timed at its first node; a second node of it, or a second run, takes what was found.

@@ -147,7 +147,9 @@ fn describe_kernels(verdicts: &Verdicts, edited: &Verdicts) -> Vec<(&'static str
         n => format!(", the fastest known for {} of shapes", counted(n, "class")),
     };
     let checked = match right {
-        0 if wrong.is_empty() => "not checked yet".into(),
+        0 if wrong.is_empty() => {
+            "not checked yet: each is when a picture first needs it, or by `ornstein validate`".into()
+        }
         _ => format!("{right} checked and right{tuned}"),
     };
     [("kernels", checked.into())].into_iter().chain(wrong).collect()

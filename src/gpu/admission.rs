@@ -7,15 +7,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Gpu;
-use super::check::{Check, Checked, ids, variants};
+use super::check::ids;
 use super::shader::Dialect;
+use super::showing::check;
 use super::store::hash;
 use super::tune::{self, Tuned};
 use super::verdicts::Id;
 use crate::error::{Checking, Error, Field, Message, Notice, Notify, Remedy, Result, ten};
 use crate::graph::plan::Storage;
 use crate::graph::{Graph, Node};
-use crate::ops::{Row, TABLE, Variant};
+use crate::ops::Variant;
 
 /// For every node of a graph, in order, the place of the variant that this device should run: one that it gets right,
 /// and where that pays the fastest of those. Kernels not met before are checked now, and `tell` is called with that,
@@ -275,29 +276,6 @@ impl<'a> Asked<'a> {
     fn id(&self, variant: &Variant) -> Result<Id> {
         Id::of(&self.gpu.sources, self.node.op.name(), variant, self.dialect)
     }
-}
-
-/// Runs the cases of an op that have this very kernel (or, if none has these constants, this variant). `None` if all
-/// are right, else what is wrong with the first that is not.
-async fn check(gpu: &Arc<Gpu>, op: &str, wanted: &Variant, storage: Storage) -> Result<Option<String>> {
-    let mut cases = Vec::new();
-    for case in TABLE.iter().filter(|row| row.name == op).flat_map(Row::cases) {
-        let variants = variants(gpu, &case, storage)?;
-        let same = |v: &Variant| v.name == wanted.name && v.launch.shader == wanted.launch.shader;
-        if let Some(index) = variants.iter().position(same) {
-            cases.push((case, index, variants[index].launch.constants == wanted.launch.constants));
-        }
-    }
-    let any_exact = cases.iter().any(|(_, _, exact)| *exact);
-    for (case, variant, _) in cases.into_iter().filter(|(_, _, exact)| *exact || !any_exact) {
-        match Check::of_case(&case, storage)?.variant(gpu, variant).await {
-            Ok(Checked { fault: Some(fault), .. }) => return Ok(Some(format!("{}: {fault}", case.name()))),
-            // A case that the device cannot hold tells nothing of its kernel.
-            Ok(_) | Err(Error::TooLarge(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
 }
 
 /// For every node of a graph, in order, the place of the first variant that no run failed to survive, whether the
