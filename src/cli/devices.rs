@@ -139,9 +139,8 @@ fn describe_caps(caps: &Caps) -> [(&'static str, Cell); 4] {
 fn describe_kernels(verdicts: &Verdicts, edited: &Verdicts) -> Vec<(&'static str, Cell)> {
     let ((right, wrong), edited) = (verdicts.summary(), edited.summary().1);
     let bad =
-        |what: &'static str| move |(kernel, why): (&str, &str)| (what, Tone::Bad.cell(format!("{kernel}: {why}")));
-    let wrong = wrong.into_iter().map(bad("wrong"));
-    let wrong: Vec<_> = wrong.chain(edited.into_iter().map(bad("wrong as edited"))).collect();
+        |what: &'static str, wrong| describe_wrong(wrong).into_iter().map(move |line| (what, Tone::Bad.cell(line)));
+    let wrong: Vec<_> = bad("wrong", wrong).chain(bad("wrong as edited", edited)).collect();
     let tuned = match verdicts.tuned.len() {
         0 => String::new(),
         n => format!(", the fastest known for {} of shapes", counted(n, "class")),
@@ -153,6 +152,24 @@ fn describe_kernels(verdicts: &Verdicts, edited: &Verdicts) -> Vec<(&'static str
         _ => format!("{right} checked and right{tuned}"),
     };
     [("kernels", checked.into())].into_iter().chain(wrong).collect()
+}
+
+/// Kernels that are wrong: a line for each op and pair of types, with the variants and why the first of them is.
+fn describe_wrong(wrong: Vec<(&str, &str)>) -> Vec<String> {
+    let mut lines: Vec<(String, String, &str)> = Vec::new();
+    for (kernel, why) in wrong {
+        // Op, variant, shader, types, hash of the text.
+        let words: Vec<_> = kernel.split(' ').collect();
+        let (of, variant) = match words[..] {
+            [op, variant, _, types, _] => (format!("{op} in {types}"), variant),
+            _ => (kernel.into(), "its only one"),
+        };
+        match lines.iter_mut().find(|(known, ..)| *known == of) {
+            Some((_, variants, _)) => *variants += &format!(", {variant}"),
+            None => lines.push((of, variant.into(), why)),
+        }
+    }
+    lines.into_iter().map(|(of, variants, why)| format!("{of} ({variants}): {why}")).collect()
 }
 
 fn describe_forgotten(forgotten: &[Verdicts]) -> String {
@@ -176,5 +193,18 @@ fn size(bytes: u64) -> String {
     match bytes >> 20 {
         mib if mib >= 10 << 10 => format!("{} GiB", mib >> 10),
         mib => format!("{mib} MiB"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_of_an_op_that_are_wrong_are_one_line() {
+        let wrong =
+            [("add a add f16-f16 01", "off"), ("add b add f16-f16 02", "off"), ("add a add f32-f32 03", "far off")];
+        let lines = ["add in f16-f16 (a, b): off", "add in f32-f32 (a): far off"];
+        assert_eq!(describe_wrong(wrong.into()), lines);
     }
 }

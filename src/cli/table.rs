@@ -320,12 +320,14 @@ impl Screen {
     }
 }
 
-/// Words that stay together: a number and its unit are one.
+/// Words that stay together: a number, its sign and its unit are one.
 fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         let is_unit = word.starts_with(|c: char| c.is_alphabetic() || c == '%');
-        match words.last_mut().filter(|last| is_unit && last.ends_with(|c: char| c.is_ascii_digit())) {
+        let belongs =
+            |last: &&mut String| last.ends_with('±') || is_unit && last.ends_with(|c: char| c.is_ascii_digit());
+        match words.last_mut().filter(belongs) {
             Some(number) => *number += &format!(" {word}"),
             None => words.push(word.into()),
         }
@@ -410,6 +412,7 @@ mod tests {
     #[test]
     fn a_number_keeps_its_unit_and_a_long_word_is_broken_behind_a_sign() {
         assert_eq!(wrapped("± 38 % of 2x3 3x4", 7), ["± 38 %", "of 2x3", "3x4"]);
+        assert_eq!(wrapped("GB/s (± 4 %)", 9), ["GB/s", "(± 4 %)"]);
         assert_eq!(wrapped("a unet.down_blocks.10.conv", 12), ["a", "unet.down_", "blocks.10.", "conv"]);
     }
 
