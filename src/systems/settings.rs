@@ -191,6 +191,6 @@ mod tests {
         let control = Control { image, scale: 0.5, start: 0.0, end: 1.0 };
         let request = Request { controls: vec![control], ..Request::default() };
         let error = check(&request, &settings, 0).unwrap_err().to_string();
-        assert_eq!(error, "0 ControlNets and 1 pictures for them: give one for each");
+        assert_eq!(error, "0 ControlNets and 1 picture for them: give one for each");
     }
 }

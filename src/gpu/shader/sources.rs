@@ -156,7 +156,7 @@ fn unknown(path: &str, what: &str, name: &str) -> Error {
     let below = [CORES, SHARED, LAB].into_iter().filter_map(|folder| SHADERS.get_dir(folder));
     let files = below.chain([&SHADERS]).flat_map(Dir::files).filter_map(|file| file.path().to_str());
     let meant = did_you_mean(name, files).unwrap_or("`ornstein shader` lists those that there are".into());
-    Error::usage(format!("{path}: {what}; {meant}")).of(Field::Shaders)
+    Error::usage(format!("{path} {what}; {meant}")).of(Field::Shaders)
 }
 
 /// Stems of the ops' kernels, in alphabetical order.
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_stands_for_none_is_refused_and_the_known_ones_are_listed() {
+    fn a_file_that_stands_for_none_is_refused_with_what_was_meant() {
         let error = with(&[("matmull.wgsl", "")]).unwrap_err();
         assert!(matches!(error, Error::Usage(_)), "{error}");
         assert!(
