@@ -42,6 +42,12 @@ const IN_ONE_TILE: &[Fault] = &[
 /// SiLU is a little off in every kernel that has it.
 const EVERYWHERE: &[Fault] = &[["shared/activation.wgsl", "return x * sigmoid(x);", "return x * sigmoid(1.01 * x);"]];
 
+/// The picture is wrong by one kernel and by another.
+const IN_TWO_FILES: &[Fault] = &[
+    ["layer_norm.wgsl", "* gamma[i] + beta[i]", "* gamma[i] - beta[i]"],
+    ["timestep_embedding.wgsl", "y[i] = store(v);", "y[i] = store(1.1 * v);"],
+];
+
 /// A Winograd convolution is wrong where it begins, the convolution itself is right.
 const IN_WINOGRAD: &[Fault] = &[["shared/winograd.wgsl", "y[first] = row.a;", "y[first] = 1.1 * row.a;"]];
 
@@ -55,6 +61,7 @@ fn trials() -> Vec<Trial> {
         on_gpu("admission::a_named_device_is_not_replaced_and_a_changed_kernel_changes_its_picture".into(), |_| {
             a_named_device_is_not_replaced()
         }),
+        on_gpu("admission::each_wrong_file_is_a_line".into(), |_| each_wrong_file_is_a_line()),
         on_gpu("admission::without_a_right_kernel_the_cpu_takes_over".into(), |_| {
             pollster::block_on(the_cpu_takes_over())
         }),
@@ -63,6 +70,7 @@ fn trials() -> Vec<Trial> {
         }),
         on_gpu("admission::a_networks_bench_runs_what_is_admitted".into(), |_| a_bench_runs_what_is_admitted()),
         on_gpu("admission::verdicts_are_kept_shown_and_forgotten".into(), |_| verdicts_are_kept_shown_and_forgotten()),
+        on_gpu("admission::what_validate_finds_is_known".into(), |_| what_validate_finds_is_known()),
         on_gpu("admission::the_fastest_right_variant_is_found_once".into(), |gpu| {
             pollster::block_on(the_fastest_is_found_once(gpu))
         }),
@@ -87,8 +95,14 @@ fn ornstein(at: &Path, arguments: &[&str]) -> Result<(Vec<u8>, String), Failed> 
 
 /// A one-step picture in f32 with a fault planted, and what was said on stderr.
 fn draw(at: &Path, faults: &[Fault], device: &str) -> Result<(Vec<u8>, String), Failed> {
+    draw_with(at, faults, device, &[])
+}
+
+/// The same with further arguments.
+fn draw_with(at: &Path, faults: &[Fault], device: &str, more: &[&str]) -> Result<(Vec<u8>, String), Failed> {
     let mut arguments = vec!["generate", "a red circle", "--seed", "1", "--steps", "1", "--dtype", "f32", "-o", "-"];
     arguments.extend(["--device", device]);
+    arguments.extend(more);
     if !faults.is_empty() {
         plant(at, faults)?;
         arguments.extend(["--shaders", "faulty"]);
@@ -140,6 +154,8 @@ fn another_variant_takes_over() -> Result<(), Failed> {
         |line: &str, [wrong, instead]: [&str; 2]| line.contains(wrong) && line.contains(&format!("{instead} instead"));
     let warnings = said.lines().filter(|line| GIVES_WAY.iter().any(|names| tells(line, *names)));
     ensure(warnings.count() == 1, "not one warning of matmul", &said)?;
+    let of_file = |line: &str| line.starts_with("ornstein: faulty/cores/gemm_");
+    ensure(said.lines().filter(|line| line.contains("is wrong")).all(of_file), "an edited file is not named", &said)?;
     let (picture, said) = draw(at.path(), IN_ONE_TILE, &adapter())?;
     ensure(same_picture(&right, &picture), "the second picture is wrong", &said)?;
     ensure(said.is_empty(), "the second run warns again", &said)
@@ -150,7 +166,26 @@ fn a_named_device_is_not_replaced() -> Result<(), Failed> {
     let (right, _) = draw(at.path(), &[], "cpu")?;
     let (picture, said) = draw(at.path(), EVERYWHERE, &adapter())?;
     ensure(!same_picture(&right, &picture), "the changed kernel did not run", &said)?;
-    ensure(said.contains("unet runs on") && said.contains("will be wrong"), "nothing tells of it", &said)
+    // SiLU is in two kernels, in both parts of the UNet and in the VAE.
+    let lines: Vec<_> = said.lines().filter(|line| !line.contains("checking")).collect();
+    let [line] = lines[..] else { return Err(format!("not one line: {said}").into()) };
+    let file = Path::new("faulty/shared/activation.wgsl").display();
+    let told = line.starts_with(&format!("ornstein: {file}: "))
+        && line.contains(": it is used all the same, and the result may be wrong; see `ornstein validate ")
+        && line.ends_with("` with the same --device and --shaders");
+    ensure(told, "the line does not tell what happens", line)
+}
+
+/// Two edited kernels that are wrong are two lines, in the first run and in later ones.
+fn each_wrong_file_is_a_line() -> Result<(), Failed> {
+    let at = tempfile::tempdir()?;
+    for _ in 0..2 {
+        let (_, said) = draw(at.path(), IN_TWO_FILES, &adapter())?;
+        let lines = |file: &str| said.lines().filter(|line| line.contains(file)).count();
+        ensure(IN_TWO_FILES.iter().all(|[file, ..]| lines(file) == 1), "a file is not one line", &said)?;
+        ensure(lines("wrong") == 2, "there are other lines", &said)?;
+    }
+    Ok(())
 }
 
 /// The device as `auto` would have opened it: then nobody insists on it.
@@ -169,7 +204,11 @@ async fn the_cpu_takes_over() -> Result<(), Failed> {
     let mut tell = |notice: Notice<'_>| said.extend(notice.warning().map(Message::to_string));
     let network = Network::load(&executor, graph, &wanted, NoWeights, &mut tell).await?;
     ensure(network.device_bytes() == 0, "the device was used", &said.join("\n"))?;
-    ensure(said.iter().any(|line| line == "unet runs on the CPU"), "nothing tells of the CPU", &said.join("\n"))
+    ensure(
+        said.iter().any(|line| line.contains(": what uses it runs on the CPU; see `ornstein")),
+        "nothing tells of the CPU",
+        &said.join("\n"),
+    )
 }
 
 /// In the type that was asked for and on the device, with one warning where the device would run Winograd's at all.
@@ -201,7 +240,7 @@ async fn the_convolution_itself_takes_over() -> Result<(), Failed> {
         ensure(network.device_bytes() > 0, "the device was not used", &said.join("\n"))?;
         ensure(said.len() <= usize::from(lowers), "there are more warnings", &said.join("\n"))?;
         ensure(
-            said.iter().all(|line| line.contains("winograd_weights") && line.contains("is wrong")),
+            said.iter().all(|line| line.contains("winograd_weights") && line.contains("is wrong on")),
             "something else was told",
             &said.join("\n"),
         )?;
@@ -231,6 +270,21 @@ fn a_bench_runs_what_is_admitted() -> Result<(), Failed> {
         &said,
     )?;
     ensure(GIVES_WAY.iter().any(|names| tells(&said, *names)), "nothing tells of the fault", &said)
+}
+
+/// A kernel all of whose cases passed there is not checked again.
+fn what_validate_finds_is_known() -> Result<(), Failed> {
+    let at = tempfile::tempdir()?;
+    let right = || -> Result<u64, Failed> {
+        let (devices, _) = ornstein(at.path(), &["devices", "--json"])?;
+        let devices: serde_json::Value = serde_json::from_slice(&devices)?;
+        let rows = devices["devices"].as_array().ok_or("no devices")?;
+        Ok(rows.iter().filter_map(|row| row["kernels"]["right"].as_u64()).sum())
+    };
+    ornstein(at.path(), &["validate", "scale", "--case", "1", "--device", &adapter()])?;
+    ensure(right()? == 0, "one case is not all of them", "")?;
+    ornstein(at.path(), &["validate", "scale", "--dtype", "f32", "--device", &adapter()])?;
+    ensure(right()? == 1, "the kernel is not known", "")
 }
 
 /// A class of shapes is timed at its first node; a second node of it, or a second run, takes what was found.
@@ -341,7 +395,14 @@ async fn a_wrong_count_is_found() -> Result<(), Failed> {
 
 fn verdicts_are_kept_shown_and_forgotten() -> Result<(), Failed> {
     let at = tempfile::tempdir()?;
-    draw(at.path(), IN_ONE_TILE, &adapter())?;
+    // The time of the checks is a line of its own, if there were any.
+    let spans = |said: &str| {
+        said.lines().filter(|line| line.ends_with(" s  checking kernels that are new to the device")).count()
+    };
+    for checks in [1, 0] {
+        let (_, said) = draw_with(at.path(), IN_ONE_TILE, &adapter(), &["-v"])?;
+        ensure(spans(&said) == checks && said.contains(" s  loading the "), "the checks' time is not told", &said)?;
+    }
     let (devices, said) = ornstein(at.path(), &["devices", "--json"])?;
     let devices: serde_json::Value = serde_json::from_slice(&devices)?;
     let rows = devices["devices"].as_array().ok_or("no devices")?;

@@ -15,6 +15,7 @@ fn trials() -> Vec<Trial> {
     let terminal = there && Command::new("script").arg("--version").stdout(Stdio::null()).status().is_ok();
     vec![
         with_tool(device, there, "tables::a_broken_kernel_is_said_once".into(), a_broken_kernel_is_said_once),
+        with_tool(device, there, "tables::a_wrong_kernel_is_told_in_words_and_numbers".into(), a_wrong_kernel_is_told),
         with_tool(device, there, "tables::a_pipe_gets_whole_lines_without_colours".into(), a_pipe_is_plain),
         with_tool(device, there, "tables::quiet_prints_failures_and_the_summary".into(), quiet),
         with_tool("script", terminal, "tables::no_line_is_wider_than_its_terminal".into(), lines_fit),
@@ -44,16 +45,59 @@ fn on_a_terminal(width: usize, settings: &str, arguments: &str) -> Result<String
 
 fn a_broken_kernel_is_said_once() -> Result<(), Failed> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/scale.wgsl");
-    let broken = std::fs::read_to_string(file)?.replace("params.vectors", "params.vectorz");
     let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("scale.wgsl"), broken)?;
-    let (folder, device) = (folder.path().to_string_lossy(), device());
-    for command in [&["validate", "scale"][..], &["bench", "scale", "--suite", "cases"]] {
-        let said = said(&[command, &["--shaders", &folder, "--device", &device]].concat())?;
-        ensure(said.matches("invalid field accessor `vectorz`").count() == 1, said.clone())?;
-        ensure(said.contains("scale.wgsl:20:19: ") && said.matches("does not compile").count() > 6, said)?;
+    for [right, wrong, told, excerpt] in BREAKS {
+        std::fs::write(folder.path().join("scale.wgsl"), std::fs::read_to_string(&file)?.replace(right, wrong))?;
+        let (folder, device) = (folder.path().to_string_lossy(), device());
+        for command in [&["validate", "scale"][..], &["bench", "scale", "--suite", "cases"]] {
+            let said = said(&[command, &["--shaders", &folder, "--device", &device]].concat())?;
+            ensure(said.matches(told).count() == 1 && said.matches(excerpt).count() == 1, said.clone())?;
+            ensure(said.matches("--case").count() <= 1 && said.matches("does not compile").count() > 6, said)?;
+        }
+        let output = ornstein(Path::new("."), &["shader", "scale", "--to", "msl", "--shaders", &folder])?;
+        let said = text(&output.stderr);
+        let shown: String = excerpt.lines().map(|line| format!("{}\n", &line[4..])).collect();
+        ensure(said.contains(told) && said.ends_with(&shown) && output.status.code() == Some(1), said)?;
     }
     Ok(())
+}
+
+/// What of a kernel is replaced by what, the line that tells of it, and what is shown of the text.
+const BREAKS: [[&str; 4]; 3] = [
+    [
+        "if i < params.vectors",
+        "if i < params.vectorz",
+        "scale.wgsl:20:19: invalid field accessor `vectorz`\n",
+        "        if i < params.vectorz {\n                      ^\n",
+    ],
+    [
+        "i < params.vectors",
+        "i < < params.vectors",
+        "scale.wgsl:20:12: expected expression, found \"<\"\n",
+        "        if i < < params.vectors {\n               ^\n",
+    ],
+    [
+        "#import flat",
+        "#import flatt",
+        "scale.wgsl:2:9: there is no shared part flatt; did you mean flat?\n",
+        "        #import flatt\n                ^\n",
+    ],
+];
+
+fn a_wrong_kernel_is_told() -> Result<(), Failed> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/scale.wgsl");
+    let folder = tempfile::tempdir()?;
+    let wrong = std::fs::read_to_string(file)?.replace("* params.factor", "* (params.factor + 1000.0)");
+    std::fs::write(folder.path().join("scale.wgsl"), wrong)?;
+    let folder = folder.path().to_string_lossy();
+    let command = ["validate", "scale", "--case", "1", "--dtype", "f32", "--device", &device(), "--shaders", &folder];
+    let output = ornstein(Path::new("."), &command)?;
+    let (said, error) = (text(&output.stdout), text(&output.stderr));
+    let numbers = said.contains("; worst at [") && said.contains("scale    1      1       0             >999\n");
+    ensure(numbers && said.ends_with("\n1 row, 1 failed\n"), said)?;
+    let told =
+        error.contains("ornstein: 1 of 1 kernel case failed on ") && error.contains(", checked against the CPU: ");
+    ensure(told && !error.contains("--device cpu"), error)
 }
 
 fn a_pipe_is_plain() -> Result<(), Failed> {

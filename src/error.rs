@@ -9,7 +9,7 @@ use std::fmt::{self, Display};
 use std::path::Path;
 
 pub use remedy::{Field, Message, Name, Remedy};
-pub use similar::instead;
+pub use similar::{did_you_mean, instead};
 
 /// Is told what a user should know.
 pub type Warn<'a> = dyn FnMut(&Message) + Send + 'a;
@@ -24,6 +24,8 @@ pub enum Notice<'a> {
     Warning(&'a Message),
     /// The device is shown the cases of a kernel that it has not run before.
     Checking(Checking<'a>),
+    /// All that were to be checked of the network are.
+    Checked,
 }
 
 impl<'a> Notice<'a> {
@@ -31,7 +33,7 @@ impl<'a> Notice<'a> {
     pub fn warning(self) -> Option<&'a Message> {
         match self {
             Self::Warning(text) => Some(text),
-            Self::Checking(_) => None,
+            Self::Checking(_) | Self::Checked => None,
         }
     }
 }
@@ -150,6 +152,11 @@ impl Error {
         self.with(|what| what.remedies(remedies))
     }
 
+    /// Shows the line of a text in which it is wrong, at this byte of it.
+    pub fn showing(self, line: &str, at: usize) -> Self {
+        self.with(|what| what.showing(line, at))
+    }
+
     fn with(mut self, change: impl FnOnce(Message) -> Message) -> Self {
         let what = match &mut self {
             Self::Usage(what) | Self::File(what) | Self::Config(what) | Self::Weights(what) | Self::Shape(what) => what,
@@ -164,8 +171,7 @@ impl Error {
         self
     }
 
-    /// The message in one line, with fields named as `name` does.
-    pub fn said(&self, name: Name) -> String {
+    fn message(&self) -> Option<&Message> {
         match self {
             Self::Usage(what) | Self::File(what) | Self::Config(what) | Self::Weights(what) | Self::Shape(what) => what,
             Self::Shader(what)
@@ -173,9 +179,19 @@ impl Error {
             | Self::TooLarge(what)
             | Self::WrongKernel(what)
             | Self::NotFinite(what) => what,
-            Self::Interrupted => return "interrupted".into(),
+            Self::Interrupted => return None,
         }
-        .said(name)
+        .into()
+    }
+
+    /// The message in one line, with fields named as `name` does.
+    pub fn said(&self, name: Name) -> String {
+        self.message().map_or("interrupted".into(), |what| what.said(name))
+    }
+
+    /// [`Message::excerpt`]
+    pub fn excerpt(&self) -> &[String] {
+        self.message().map_or(&[], |what| &what.excerpt)
     }
 }
 
@@ -221,6 +237,21 @@ fn shown(text: &str, most: usize) -> String {
     format!("{} .. {}", &clean[..start], &clean[end..])
 }
 
+/// How many there are of something: its noun takes an s, or es behind an s.
+pub fn counted(n: usize, noun: &str) -> String {
+    let ending = match n {
+        1 => "",
+        _ if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{n} {noun}{ending}")
+}
+
+/// The same with its verb.
+pub fn are(n: usize, noun: &str) -> String {
+    format!("{} {}", counted(n, noun), if n == 1 { "is" } else { "are" })
+}
+
 /// Ten entries of a list, then how many more there are. They are shortened where they would fill a message.
 pub fn ten<T: Display>(entries: &[T]) -> String {
     let mut shown: Vec<_> = entries.iter().take(10).map(T::to_string).collect();
@@ -242,6 +273,12 @@ mod tests {
     fn a_long_list_shows_ten_and_counts_the_rest() {
         let entries: Vec<_> = (0..13).collect();
         assert_eq!(ten(&entries), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more");
+    }
+
+    #[test]
+    fn one_thing_is_not_several() {
+        assert_eq!([0, 1, 2].map(|n| are(n, "row")), ["0 rows are", "1 row is", "2 rows are"]);
+        assert_eq!([1, 2].map(|n| counted(n, "class")), ["1 class", "2 classes"]);
     }
 
     #[test]

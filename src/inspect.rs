@@ -114,7 +114,8 @@ pub fn verify(model: &Model, tell: &mut dyn FnMut(&ComponentSummary)) -> Result<
         check(&weights, &part.wanted)?;
         for (name, tensor) in part.wanted.iter().filter_map(|(name, _)| Some((name, weights.get(name)?))) {
             if let Some(index) = tensor.to_f32().iter().position(|value| !value.is_finite()) {
-                let what = format!("{name} is NaN or infinite at element {index}; download or export it again");
+                let place = tensor.shape.place(index);
+                let what = format!("{name} is NaN or infinite at element {place}; download or export it again");
                 return Err(Error::weights(weights.place(), what));
             }
         }

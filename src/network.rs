@@ -183,7 +183,8 @@ impl Network {
     fn finite(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         for (name, tensor) in inputs {
             if let Some(index) = tensor.first_not_finite() {
-                let what = format!("{}: its input {name} is NaN or infinite at element {index}", self.graph.network);
+                let (network, place) = (&self.graph.network, tensor.shape.place(index));
+                let what = format!("{network}: its input {name} is NaN or infinite at element {place}");
                 return Err(diverged(what));
             }
         }

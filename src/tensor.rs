@@ -93,6 +93,17 @@ impl Shape {
         self.len() == 0
     }
 
+    /// Where an element is, as `[batch, row, column, channel]` or what the dimensions are.
+    pub fn place(&self, index: usize) -> String {
+        let mut place = self.0.clone();
+        let mut rest = index;
+        for dim in place.iter_mut().rev() {
+            let size = (*dim).max(1);
+            (*dim, rest) = (rest % size, rest / size);
+        }
+        format!("{place:?}")
+    }
+
     /// The last dimension: channels of an activation, columns of a matrix. 1 for a scalar.
     pub fn channels(&self) -> usize {
         self.0.last().copied().unwrap_or(1)
@@ -334,6 +345,15 @@ impl Weights for NoWeights {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_element_is_found_by_its_dimensions() {
+        let place = |dims: &[usize], index| Shape::new(dims).place(index);
+        assert_eq!(
+            (place(&[2, 3, 4], 23), place(&[5], 3), place(&[], 0)),
+            ("[1, 2, 3]".into(), "[3]".into(), "[]".into())
+        );
+    }
 
     #[test]
     fn channels_last_and_back_is_the_identity() {

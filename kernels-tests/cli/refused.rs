@@ -146,8 +146,8 @@ const CHECKS: &[(&str, Check)] = &[
         write_for_the_built_in_model(&at.join("guide"))?;
         refused(at, &["generate", "red", "--model", "guide"], 1, &["guide: is a ControlNet", "this as its ControlNet"])
     }),
-    ("an_unknown_shader_is_refused_with_where_the_list_is", |at| {
-        refused(at, &["shader", "matmull"], 2, &["matmull", "ornstein shader", "activation"])
+    ("an_unknown_shader_is_refused_with_the_list", |at| {
+        refused(at, &["shader", "nonsense"], 2, &["there is no shader nonsense; known are activation, add,"])
     }),
     ("an_unknown_variant_is_refused_with_the_list", |at| {
         refused(at, &["shader", "matmul", "--variant", "nonsense"], 2, &["nonsense", "tile16, tile64"])
@@ -200,6 +200,8 @@ fn slips(at: &Path) -> Result<(), Failed> {
         (&["models", "fetch", "sd15-checkpont"], "sd15-checkpoint"),
         (&["generate", "red", "--sampler", "eular"], "euler"),
         (&["validate", "layernorm"], "layer_norm"),
+        (&["shader", "layer_nrom"], "layer_norm"),
+        (&["shader", "matmul", "--variant", "tile61"], "tile16"),
     ] {
         let status = if arguments.contains(&"-m") { 1 } else { 2 };
         refused(at, arguments, status, &[&format!("did you mean {meant}?")])?;

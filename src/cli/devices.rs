@@ -7,7 +7,7 @@ use super::flag::flag;
 use super::table::{Cell, Column, Form, Screen, Table, Tone};
 use super::{print, print_json};
 use crate::caps::Caps;
-use crate::error::Result;
+use crate::error::{Result, counted};
 use crate::gpu::adapter::{Adapter, adapters, hardware};
 use crate::gpu::context::Context;
 use crate::gpu::ledger::forget;
@@ -139,18 +139,37 @@ fn describe_caps(caps: &Caps) -> [(&'static str, Cell); 4] {
 fn describe_kernels(verdicts: &Verdicts, edited: &Verdicts) -> Vec<(&'static str, Cell)> {
     let ((right, wrong), edited) = (verdicts.summary(), edited.summary().1);
     let bad =
-        |what: &'static str| move |(kernel, why): (&str, &str)| (what, Tone::Bad.cell(format!("{kernel}: {why}")));
-    let wrong = wrong.into_iter().map(bad("wrong"));
-    let wrong: Vec<_> = wrong.chain(edited.into_iter().map(bad("wrong as edited"))).collect();
+        |what: &'static str, wrong| describe_wrong(wrong).into_iter().map(move |line| (what, Tone::Bad.cell(line)));
+    let wrong: Vec<_> = bad("wrong", wrong).chain(bad("wrong as edited", edited)).collect();
     let tuned = match verdicts.tuned.len() {
         0 => String::new(),
-        classes => format!(", the fastest known for {classes} classes of shapes"),
+        n => format!(", the fastest known for {} of shapes", counted(n, "class")),
     };
     let checked = match right {
-        0 if wrong.is_empty() => "not checked yet".into(),
+        0 if wrong.is_empty() => {
+            "not checked yet: each is when a picture first needs it, or by `ornstein validate`".into()
+        }
         _ => format!("{right} checked and right{tuned}"),
     };
     [("kernels", checked.into())].into_iter().chain(wrong).collect()
+}
+
+/// Kernels that are wrong: a line for each op and pair of types, with the variants and why the first of them is.
+fn describe_wrong(wrong: Vec<(&str, &str)>) -> Vec<String> {
+    let mut lines: Vec<(String, String, &str)> = Vec::new();
+    for (kernel, why) in wrong {
+        // Op, variant, shader, types, hash of the text.
+        let words: Vec<_> = kernel.split(' ').collect();
+        let (of, variant) = match words[..] {
+            [op, variant, _, types, _] => (format!("{op} in {types}"), variant),
+            _ => (kernel.into(), "its only one"),
+        };
+        match lines.iter_mut().find(|(known, ..)| *known == of) {
+            Some((_, variants, _)) => *variants += &format!(", {variant}"),
+            None => lines.push((of, variant.into(), why)),
+        }
+    }
+    lines.into_iter().map(|(of, variants, why)| format!("{of} ({variants}): {why}")).collect()
 }
 
 fn describe_forgotten(forgotten: &[Verdicts]) -> String {
@@ -162,9 +181,9 @@ fn describe_forgotten(forgotten: &[Verdicts]) -> String {
         let Verdicts { adapter, driver, tuned, .. } = verdicts;
         let edited = if verdicts.edit == 0 { "" } else { " edited" };
         format!(
-            "forgot {right} right and {} wrong{edited} kernels, {} classes of shapes: {adapter}, {driver}\n",
+            "forgot {right} right and {} wrong{edited} kernels, {} of shapes: {adapter}, {driver}\n",
             wrong.len(),
-            tuned.len()
+            counted(tuned.len(), "class")
         )
     };
     forgotten.iter().map(line).collect()
@@ -174,5 +193,18 @@ fn size(bytes: u64) -> String {
     match bytes >> 20 {
         mib if mib >= 10 << 10 => format!("{} GiB", mib >> 10),
         mib => format!("{mib} MiB"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_of_an_op_that_are_wrong_are_one_line() {
+        let wrong =
+            [("add a add f16-f16 01", "off"), ("add b add f16-f16 02", "off"), ("add a add f32-f32 03", "far off")];
+        let lines = ["add in f16-f16 (a, b): off", "add in f32-f32 (a): far off"];
+        assert_eq!(describe_wrong(wrong.into()), lines);
     }
 }

@@ -463,7 +463,10 @@ fn read_latents(path: &Path) -> Result<Tensor> {
     let latents = found.ok_or_else(|| Error::file(path, format!("holds no tensor latents, only {}", ten(&names))))?;
     match latents.first_not_finite() {
         None => Ok(latents),
-        Some(index) => Err(Error::file(path, format!("latents is not finite at element {index}"))),
+        Some(index) => {
+            let place = latents.shape.place(index);
+            Err(Error::file(path, format!("latents is not finite at element {place}")))
+        }
     }
 }
 

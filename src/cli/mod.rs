@@ -211,6 +211,7 @@ pub fn run() -> ExitCode {
 /// Says what went wrong.
 fn fail(error: &Error) -> ExitCode {
     warn(&error.said(flag));
+    error.excerpt().iter().for_each(|line| tell(&format!("    {line}")));
     ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
 }
 

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::{flag, print, print_json};
-use crate::error::{Error, Field, Result, instead, message, short, ten};
+use crate::error::{Error, Field, Result, are, counted, instead, message, short, ten};
 use crate::image::Picture;
 use crate::inspect::{Inspection, inspect, verify};
 use crate::network::Executor;
@@ -71,7 +71,7 @@ impl Models {
                 // Printed once all is known: a model that is not whole is an error and nothing else.
                 let mut lines = String::new();
                 verify(&Model::resolve(Some(&model))?, &mut |part| {
-                    lines += &format!("{:<15} {} tensors are whole\n", part.component, part.tensors);
+                    lines += &format!("{:<15} {} whole\n", part.component, are(part.tensors, "tensor"));
                 })?;
                 print(lines.as_bytes())
             }
@@ -138,7 +138,11 @@ fn drawing(model: Model) -> String {
         }
         let Settings { width, height, steps, sampler, .. } = studio.settings(&request)?;
         let parts = studio.parts(&Executor::Cpu, &request)?;
-        Ok::<_, Error>((studio.row().classes[0], format!("{width}x{height}, {steps} steps of {sampler}"), parts))
+        Ok::<_, Error>((
+            studio.row().classes[0],
+            format!("{width}x{height}, {} of {sampler}", counted(steps, "step")),
+            parts,
+        ))
     };
     let (class, settings, parts) = match open() {
         Ok(drawing) => drawing,
@@ -170,10 +174,10 @@ fn text(found: &Inspection) -> String {
         text += &format!("{folder:<15} {class}, which is not built\n");
     }
     if found.left_out > 0 {
-        text += &format!("{} tensors are left out: no network of this family reads them\n", found.left_out);
+        text += &format!("{} left out, which no network of this family reads\n", are(found.left_out, "tensor"));
     }
     if !found.unknown.is_empty() {
-        text += &format!("{} tensors are not known: {}\n", found.unknown.len(), message(ten(&found.unknown)));
+        text += &format!("{} not known: {}\n", are(found.unknown.len(), "tensor"), message(ten(&found.unknown)));
     }
     text
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::table::{Cell, Column, Form, Screen, Table};
 use super::{DeviceArgs, ShadersArg, one_of, print, print_json};
 use crate::caps::Caps;
-use crate::error::{Error, Field, Remedy, Result, short, ten};
+use crate::error::{Error, Field, Remedy, Result, instead, short};
 use crate::gpu::Gpu;
 use crate::gpu::shader::{Dialect, Prepared, Sources, cores, hlsl, lab, msl, names, no_such, parts, prepare, spirv};
 use crate::gpu::statistics::{Compiler, Executable, Statistic};
@@ -256,9 +256,9 @@ fn example(name: &str, variant: Option<&str>, dialect: Dialect, kinds: &[Caps]) 
         }
         None => {
             let wanted = variant.unwrap_or_default();
-            let (elem, there) = (dialect.elem, ten(&variants));
+            let (elem, known) = (dialect.elem, instead(wanted, variants));
             let what = format!("shader {name} has no variant {wanted} for activations in {elem}");
-            Err(Error::usage(format!("{what}: there are {there}; --dtype chooses others")))
+            Err(Error::usage(format!("{what}; {known} (--dtype chooses others)")))
         }
     }
 }

@@ -218,10 +218,14 @@ impl<'a> Table<'a> {
         format!("{}\n", out.trim_end())
     }
 
-    /// Why a row is not right, below it in text, where rows have no column for it; nothing if another row said so.
-    pub(super) fn reason(&mut self, why: &str) -> String {
+    /// Why a row is not right, and where in a text, below it in text, where rows have no column for it; nothing if
+    /// another row said so.
+    pub(super) fn reason(&mut self, why: &str, excerpt: &[String]) -> String {
         match self.form {
-            Form::Text(screen) if self.told.insert(why.into()) => screen.lines(why, INDENT, Tone::Plain),
+            Form::Text(screen) if self.told.insert(why.into()) => {
+                let shown = |line: &String| format!("{:indent$}{line}\n", "", indent = INDENT + 2);
+                screen.lines(why, INDENT, Tone::Plain) + &excerpt.iter().map(shown).collect::<String>()
+            }
             _ => String::new(),
         }
     }
@@ -316,12 +320,14 @@ impl Screen {
     }
 }
 
-/// Words that stay together: a number and its unit are one.
+/// Words that stay together: a number, its sign and its unit are one.
 fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         let is_unit = word.starts_with(|c: char| c.is_alphabetic() || c == '%');
-        match words.last_mut().filter(|last| is_unit && last.ends_with(|c: char| c.is_ascii_digit())) {
+        let belongs =
+            |last: &&mut String| last.ends_with('±') || is_unit && last.ends_with(|c: char| c.is_ascii_digit());
+        match words.last_mut().filter(belongs) {
             Some(number) => *number += &format!(" {word}"),
             None => words.push(word.into()),
         }
@@ -391,8 +397,8 @@ mod tests {
     #[test]
     fn a_reason_is_said_once_and_a_command_can_be_pasted() {
         let mut table = Table::new(Form::Text(Screen { width: Some(24), colour: false }), COLUMNS);
-        assert_eq!(table.reason("it is wrong"), "      it is wrong\n");
-        assert_eq!(table.reason("it is wrong"), "");
+        assert_eq!(table.reason("it is wrong", &["x".into()]), "      it is wrong\n        x\n");
+        assert_eq!(table.reason("it is wrong", &["x".into()]), "");
         assert_eq!(table.command("ornstein add --case 1"), "      ornstein add \\\n      --case 1\n");
     }
 
@@ -406,6 +412,7 @@ mod tests {
     #[test]
     fn a_number_keeps_its_unit_and_a_long_word_is_broken_behind_a_sign() {
         assert_eq!(wrapped("± 38 % of 2x3 3x4", 7), ["± 38 %", "of 2x3", "3x4"]);
+        assert_eq!(wrapped("GB/s (± 4 %)", 9), ["GB/s", "(± 4 %)"]);
         assert_eq!(wrapped("a unet.down_blocks.10.conv", 12), ["a", "unet.down_", "blocks.10.", "conv"]);
     }
 

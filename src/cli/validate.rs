@@ -8,7 +8,7 @@ use clap::Args;
 use super::bench::published;
 use super::table::{Form, FormArgs};
 use super::{DTypeArg, DeviceArgs, ShadersArg, about, dtypes, print, print_json, quoted, warn};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::gpu::Gpu;
 use crate::gpu::adapter::{Choice, select, without_gl};
 use crate::gpu::shader::Sources;
@@ -130,7 +130,7 @@ impl Validate {
             print(table::summary(form, rows.iter()).as_bytes())?;
         }
         let failed = rows.iter().filter(|row| row.verdict == Verdict::Failed).count();
-        self.verdict(gpu, failed, &format!("of {} kernel cases", rows.len()))
+        self.verdict(gpu, failed, &counted(rows.len(), "kernel case"))
     }
 
     fn networks(&self, gpu: &Arc<Gpu>, subjects: Vec<network::Subject>, form: Form) -> Result<()> {
@@ -151,7 +151,7 @@ impl Validate {
             print(table::summary(form, rows).as_bytes())?;
         }
         let failed = reports.iter().filter(|report| !report.passed()).count();
-        self.verdict(gpu, failed, &format!("of {} network runs", reports.len()))
+        self.verdict(gpu, failed, &counted(reports.len(), "network run"))
     }
 
     fn print_json<'a>(
@@ -170,12 +170,12 @@ impl Validate {
     }
 
     /// The exit status follows from this.
-    fn verdict(&self, gpu: &Gpu, failed: usize, of: &str) -> Result<()> {
+    fn verdict(&self, gpu: &Gpu, failed: usize, all: &str) -> Result<()> {
         if failed == 0 {
             return Ok(());
         }
-        let remedy = "the lines above say which and how to rerun them; --device cpu does not use these kernels";
-        Err(Error::device(format!("{failed} {of} failed on {}: {remedy}", gpu.caps.name)))
+        let what = "checked against the CPU: the lines above say which, and how to rerun them";
+        Err(Error::device(format!("{failed} of {all} failed on {}, {what}", gpu.caps.name)))
     }
 
     fn with_rerun<'a>(&self, rows: impl Iterator<Item = &'a Row>) -> Vec<serde_json::Value> {

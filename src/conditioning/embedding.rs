@@ -97,7 +97,7 @@ const PICKLE: &str = "is a PyTorch pickle, which can run any code when it is rea
 /// One vector or several, as `[vectors, width]`.
 fn rows(tensor: Tensor) -> Result<Tensor, String> {
     if let Some(index) = tensor.first_not_finite() {
-        return Err(format!("is NaN or infinite at element {index}"));
+        return Err(format!("is NaN or infinite at element {}", tensor.shape.place(index)));
     }
     match *tensor.shape.dims() {
         [width] if width > 0 => Ok(Tensor::new([1, width], tensor.data)),

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Display};
 
-use super::message;
+use super::{message, shown};
 
 macro_rules! fields {
     ($($name:ident $word:literal,)*) => {
@@ -98,6 +98,8 @@ pub enum Remedy {
     GiveAs(Field),
     /// The default instead of the present value.
     Without(Field),
+    /// To have this op's kernels checked, with the present values of these.
+    Validate(String, &'static [Field]),
 }
 
 impl Remedy {
@@ -118,6 +120,7 @@ impl Remedy {
             Self::Give(field) => ("give ", "", field),
             Self::GiveAs(field) => ("give it as ", "", field),
             Self::Without(field) => ("leave out ", "", field),
+            Self::Validate(..) => ("see ", "", Field::Device),
         }
     }
 }
@@ -135,6 +138,10 @@ fn sentence(remedies: &[Remedy], name: Name) -> String {
         let named = match remedy {
             Remedy::Set(_, value) if same_field => value.clone(),
             Remedy::Set(_, value) => format!("{} {value}", name(field)),
+            Remedy::Validate(op, fields) => {
+                let fields: Vec<_> = fields.iter().map(|field| name(*field)).collect();
+                format!("`ornstein validate {op}` with the same {}", fields.join(" and "))
+            }
             _ => name(field),
         };
         let verb = if same_verb { "" } else { verb };
@@ -160,6 +167,8 @@ pub struct Message {
     pub what: String,
     /// What may help, the best first.
     pub remedies: Vec<Remedy>,
+    /// The line of a text in which it is wrong, and one below it that points there; empty without such a text.
+    pub excerpt: Vec<String>,
 }
 
 impl<T: Into<String>> From<T> for Message {
@@ -191,6 +200,11 @@ impl Message {
         self
     }
 
+    /// Shows the line in which it is wrong, at this byte of it.
+    pub fn showing(self, line: &str, at: usize) -> Self {
+        Self { excerpt: pointing(line, at).into(), ..self }
+    }
+
     /// The whole text in one line, with fields named as `name` does.
     pub fn said(&self, name: Name) -> String {
         let place = if self.place.is_empty() { "" } else { ": " };
@@ -198,6 +212,21 @@ impl Message {
         let end = if self.remedies.is_empty() { "" } else { "; " };
         message(format_args!("{}{place}{field}{}{end}{}", self.place, self.what, sentence(&self.remedies, name)))
     }
+}
+
+/// Characters of a line that are shown before the place in it, and in all.
+const SHOWN: [usize; 2] = [48, 72];
+
+/// A line without its indentation, and one below it that points to a byte of it.
+fn pointing(line: &str, at: usize) -> [String; 2] {
+    let (before, rest) = line.split_at(line.floor_char_boundary(at));
+    let [before, rest] = [before.trim_start(), rest].map(|text| shown(text, text.len()).chars().collect::<Vec<_>>());
+    let cut = before.len().saturating_sub(SHOWN[0]);
+    let dots = if cut > 0 { ".." } else { "" };
+    let before: String = dots.chars().chain(before.into_iter().skip(cut)).collect();
+    let column = before.chars().count();
+    let line: String = before.chars().chain(rest.into_iter().take(SHOWN[1] - column)).collect();
+    [line.trim_end().into(), format!("{:column$}^", "")]
 }
 
 impl Display for Message {
@@ -226,9 +255,24 @@ mod tests {
     }
 
     #[test]
+    fn an_excerpt_points_into_its_line() {
+        assert_eq!(pointing("    let ß\t= = 1;", 13), ["let ß = = 1;", "        ^"]);
+        let [line, caret] = pointing(&format!("{}!{}", "x".repeat(200), "y".repeat(200)), 200);
+        assert_eq!((line.len(), line.find('!'), caret.find('^')), (72, Some(50), Some(50)));
+        assert_eq!(pointing("end", 99), ["end", "   ^"]);
+    }
+
+    #[test]
     fn several_values_of_one_field_name_it_once() {
         let message = Message::from("no").remedies(["a", "b", "c"].map(|name| Remedy::set(Field::Sampler, name)));
         assert_eq!(message.to_string(), "no; try sampler a, b or c");
+    }
+
+    #[test]
+    fn a_check_is_named_with_what_it_needs() {
+        let remedy = Remedy::Validate("add".into(), &[Field::Device, Field::Shaders]);
+        let message = Message::from("no").remedies([remedy]);
+        assert_eq!(message.to_string(), "no; see `ornstein validate add` with the same device and shaders");
     }
 
     #[test]

@@ -6,11 +6,14 @@ const ALIKE: f64 = 0.8;
 /// What to say of names that are known: the one that is most like `name`, or all where none is.
 pub fn instead<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    let alike = |known: &&str| strsim::jaro(&name.to_lowercase(), &known.to_lowercase());
-    match known.iter().max_by(|a, b| alike(a).total_cmp(&alike(b))) {
-        Some(best) if alike(best) >= ALIKE => format!("did you mean {best}?"),
-        _ => format!("known are {}", known.join(", ")),
-    }
+    did_you_mean(name, known.iter().copied()).unwrap_or_else(|| format!("known are {}", known.join(", ")))
+}
+
+/// Whether the known name that is most like `name` was meant, if one is like it.
+pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let alike = |known: &str| strsim::jaro(&name.to_lowercase(), &known.to_lowercase());
+    let best = known.into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b)))?;
+    (alike(best) >= ALIKE).then(|| format!("did you mean {best}?"))
 }
 
 #[cfg(test)]

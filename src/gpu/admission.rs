@@ -7,19 +7,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Gpu;
-use super::check::{Check, Checked, ids, variants};
+use super::check::ids;
 use super::shader::Dialect;
+use super::showing::check;
 use super::store::hash;
 use super::tune::{self, Tuned};
 use super::verdicts::Id;
-use crate::error::{Checking, Error, Field, Notice, Notify, Remedy, Result};
+use crate::error::{Checking, Error, Field, Message, Notice, Notify, Remedy, Result, ten};
 use crate::graph::plan::Storage;
 use crate::graph::{Graph, Node};
-use crate::ops::{Row, TABLE, Variant};
+use crate::ops::Variant;
 
 /// For every node of a graph, in order, the place of the variant that this device should run: one that it gets right,
 /// and where that pays the fastest of those. Kernels not met before are checked now, and `tell` is called with that,
-/// and of each variant that is wrong.
+/// and of those that are wrong where others take their place.
 ///
 /// # Errors
 /// If the device gets none of a node's variants right in this storage.
@@ -38,23 +39,36 @@ pub async fn admit_tuning(
     tune: bool,
     tell: &mut Notify<'_>,
 ) -> Result<Vec<usize>> {
-    let mut checks = Checks { tell, made: 0, all: 0 };
-    // A kernel that fails takes its whole variant with it, so what was chosen before it is chosen anew.
-    loop {
-        let quarantined = gpu.ledger.quarantined();
-        let mut chosen = Vec::with_capacity(graph.nodes.len());
-        for node in &graph.nodes {
-            let asked = Asked::of(gpu, graph, node, storage, tune)?;
-            chosen.push(if asked.tune {
-                asked.fastest(&mut checks).await?
-            } else {
-                asked.first_right(&mut checks).await?
-            });
-        }
-        if gpu.ledger.quarantined() == quarantined {
-            return Ok(chosen);
-        }
+    choose(gpu, graph, storage, [tune, false], tell).await
+}
+
+/// [`admit`], where a node without a right variant runs the first that no run failed to survive; `tell` is called with
+/// that.
+///
+/// # Errors
+/// If a node has none.
+pub async fn admit_anyway(
+    gpu: &Arc<Gpu>,
+    graph: &Graph,
+    storage: Storage,
+    tell: &mut Notify<'_>,
+) -> Result<Vec<usize>> {
+    choose(gpu, graph, storage, [gpu.caps.tuning_pays(), true], tell).await
+}
+
+async fn choose(
+    gpu: &Arc<Gpu>,
+    graph: &Graph,
+    storage: Storage,
+    [tune, anyway]: [bool; 2],
+    tell: &mut Notify<'_>,
+) -> Result<Vec<usize>> {
+    let mut checks = Checks { tell, made: 0, all: 0, wrong: Vec::new() };
+    let chosen = checks.choose(gpu, graph, storage, [tune, anyway]).await;
+    if checks.made > 0 {
+        (checks.tell)(Notice::Checked);
     }
+    chosen
 }
 
 /// The checks of one network's kernels.
@@ -63,10 +77,42 @@ struct Checks<'a, 'b> {
     made: usize,
     /// Those that can be foreseen; known once one is made.
     all: usize,
+    /// The places of a node's variants that were found wrong, and why.
+    wrong: Vec<(usize, String)>,
 }
 
 impl Checks<'_, '_> {
-    fn warn(&mut self, text: String) {
+    async fn choose(
+        &mut self,
+        gpu: &Arc<Gpu>,
+        graph: &Graph,
+        storage: Storage,
+        [tune, anyway]: [bool; 2],
+    ) -> Result<Vec<usize>> {
+        // A kernel that fails takes its whole variant with it, so what was chosen before it is chosen anew.
+        loop {
+            let quarantined = gpu.ledger.quarantined();
+            let mut chosen = Vec::with_capacity(graph.nodes.len());
+            for node in &graph.nodes {
+                let asked = Asked::of(gpu, graph, node, storage, tune)?;
+                let right = if asked.tune { asked.fastest(self).await } else { asked.first_right(self).await };
+                let wrong = std::mem::take(&mut self.wrong);
+                chosen.push(match right {
+                    Err(Error::WrongKernel(what)) if anyway => asked.used_anyway(what, self)?,
+                    right => {
+                        let right = right?;
+                        asked.tell_wrong(&wrong, right, self)?;
+                        right
+                    }
+                });
+            }
+            if gpu.ledger.quarantined() == quarantined {
+                return Ok(chosen);
+            }
+        }
+    }
+
+    fn warn(&mut self, text: impl Into<Message>) {
         (self.tell)(Notice::Warning(&text.into()));
     }
 
@@ -128,9 +174,55 @@ impl<'a> Asked<'a> {
                 return Ok(index);
             }
         }
+        let all = self.variants.iter().collect::<Vec<_>>();
+        let (op, files) = (self.node.op.name(), self.edited(&all)?);
+        let wrong = self.wrong(&[], files);
+        let fields: &[Field] = if wrong.place.is_empty() { &[Field::Device] } else { &[Field::Device, Field::Shaders] };
+        Err(Error::WrongKernel(wrong.remedies([Remedy::Validate(op.into(), fields)])))
+    }
+
+    /// That these variants of the op are wrong, or all where none is named, as edited in these files.
+    fn wrong(&self, names: &[&str], files: Vec<Arc<str>>) -> Message {
         let (op, elem, adapter) = (self.node.op.name(), self.dialect.elem, &self.gpu.caps.name);
-        let what = format!("{}: {adapter} gets no {op} kernel right in {elem}", self.node.name);
-        Err(Error::WrongKernel(format!("{what}; `ornstein devices` shows what failed").into()))
+        let verb = if names.len() > 1 { "are" } else { "is" };
+        let names = if names.is_empty() { String::new() } else { format!(" {}", ten(names)) };
+        let what = format!("{op}{names} in {elem} {verb} wrong on {adapter}");
+        if files.is_empty() { what.into() } else { Message::at(ten(&files), what) }
+    }
+
+    /// The user's files that these variants are made from.
+    fn edited(&self, variants: &[&Variant]) -> Result<Vec<Arc<str>>> {
+        let mut files = BTreeSet::new();
+        for variant in variants {
+            files.extend(self.gpu.sources.of_launch(&variant.launch, self.dialect)?.edited);
+        }
+        Ok(files.into_iter().collect())
+    }
+
+    /// The first variant that no run failed to survive, where none is right. Of one edited file that is said once,
+    /// whatever is made from it.
+    fn used_anyway(&self, mut wrong: Message, checks: &mut Checks<'_, '_>) -> Result<usize> {
+        let index = first_survived(self.gpu, self.graph, self.node, self.storage)?;
+        if wrong.place.is_empty() {
+            wrong.remedies = vec![Remedy::set(Field::Device, "cpu")];
+        }
+        let about = if wrong.place.is_empty() { &wrong.what } else { &wrong.place };
+        if self.gpu.ledger.is_news(about) {
+            wrong.what += ": it is used all the same, and the result may be wrong";
+            checks.warn(wrong);
+        }
+        Ok(index)
+    }
+
+    /// That the variants at these places are wrong, for the first of these reasons, where another is right.
+    fn tell_wrong(&self, wrong: &[(usize, String)], right: usize, checks: &mut Checks<'_, '_>) -> Result<()> {
+        let Some((_, why)) = wrong.first() else { return Ok(()) };
+        let variants: Vec<_> = wrong.iter().map(|(index, _)| &self.variants[*index]).collect();
+        let names: Vec<_> = variants.iter().map(|variant| variant.name).collect();
+        let mut what = self.wrong(&names, self.edited(&variants)?);
+        what.what += &format!(" and will not be used there, {} instead: {why}", self.variants[right].name);
+        checks.warn(what);
+        Ok(())
     }
 
     /// The fastest right variant. While it is known and right, no other is checked.
@@ -163,7 +255,6 @@ impl<'a> Asked<'a> {
     /// the variant is put in quarantine.
     async fn is_right(&self, index: usize, checks: &mut Checks<'_, '_>) -> Result<bool> {
         let Self { gpu, storage, .. } = *self;
-        let (op, adapter) = (self.node.op.name(), &gpu.caps.name);
         let variant = &self.variants[index];
         let id = self.id(variant)?;
         if gpu.ledger.wrong(&id).is_some() {
@@ -175,13 +266,8 @@ impl<'a> Asked<'a> {
         // Until the verdict is kept.
         let _note = gpu.ledger.note(vec![id.clone()])?;
         checks.begin(self)?;
-        let wrong = check(gpu, op, variant, storage).await?;
-        if let Some(why) = &wrong {
-            let next = self.variants.get(index + 1).map(|v| format!(", {} instead", v.name)).unwrap_or_default();
-            let edited = if id.edit == 0 { "" } else { " as edited" };
-            let what = format!("{}{edited} is wrong on {adapter} and will not be used there", id.words);
-            checks.warn(format!("{what}{next}: {why}"));
-        }
+        let wrong = check(gpu, self.node.op.name(), variant, storage).await?;
+        checks.wrong.extend(wrong.clone().map(|why| (index, why)));
         let right = wrong.is_none();
         gpu.ledger.judge(&id, wrong);
         Ok(right)
@@ -192,43 +278,22 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Runs the cases of an op that have this very kernel (or, if none has these constants, this variant). `None` if all
-/// are right, else what is wrong with the first that is not.
-async fn check(gpu: &Arc<Gpu>, op: &str, wanted: &Variant, storage: Storage) -> Result<Option<String>> {
-    let mut cases = Vec::new();
-    for case in TABLE.iter().filter(|row| row.name == op).flat_map(Row::cases) {
-        let variants = variants(gpu, &case, storage)?;
-        let same = |v: &Variant| v.name == wanted.name && v.launch.shader == wanted.launch.shader;
-        if let Some(index) = variants.iter().position(same) {
-            cases.push((case, index, variants[index].launch.constants == wanted.launch.constants));
-        }
-    }
-    let any_exact = cases.iter().any(|(_, _, exact)| *exact);
-    for (case, variant, _) in cases.into_iter().filter(|(_, _, exact)| *exact || !any_exact) {
-        match Check::of_case(&case, storage)?.variant(gpu, variant).await {
-            Ok(Checked { fault: Some(fault), .. }) => return Ok(Some(format!("{}: {fault}", case.name()))),
-            // A case that the device cannot hold tells nothing of its kernel.
-            Ok(_) | Err(Error::TooLarge(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
-}
-
 /// For every node of a graph, in order, the place of the first variant that no run failed to survive, whether the
 /// device gets it right or not.
 ///
 /// # Errors
 /// If a node has none.
 pub fn survived(gpu: &Arc<Gpu>, graph: &Graph, storage: Storage) -> Result<Vec<usize>> {
-    let first = |node: &Node| {
-        for (index, id) in ids(gpu, graph, node, storage)?.enumerate() {
-            if !gpu.ledger.ended(&id?) {
-                return Ok(index);
-            }
+    graph.nodes.iter().map(|node| first_survived(gpu, graph, node, storage)).collect()
+}
+
+/// The same for one of its nodes.
+fn first_survived(gpu: &Gpu, graph: &Graph, node: &Node, storage: Storage) -> Result<usize> {
+    for (index, id) in ids(gpu, graph, node, storage).map_err(|e| e.at(&node.name))?.enumerate() {
+        if !gpu.ledger.ended(&id?) {
+            return Ok(index);
         }
-        let what = format!("{}: every {} kernel ended an earlier run on {}", node.name, node.op.name(), gpu.caps.name);
-        Err(Error::device(what).remedies([Remedy::Other(Field::Device)]))
-    };
-    graph.nodes.iter().map(|node| first(node).map_err(|e| e.at(&node.name))).collect()
+    }
+    let what = format!("{}: every {} kernel ended an earlier run on {}", node.name, node.op.name(), gpu.caps.name);
+    Err(Error::device(what).remedies([Remedy::Other(Field::Device)]))
 }

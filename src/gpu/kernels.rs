@@ -141,7 +141,7 @@ fn compile(context: &Context, launch: &Launch, dialect: Dialect) -> Result<Kerne
 
 /// The module of a kernel. What wgpu has to say of it names the file.
 fn shader_module(context: &Context, launch: &Launch, source: &Source, prepared: &Prepared) -> Result<ShaderModule> {
-    if launch.matrix.is_some() && source.builtin && takes_spirv(context) {
+    if launch.matrix.is_some() && source.is_builtin() && takes_spirv(context) {
         // SAFETY: it is what naga writes for a module that it found valid, with more memory operands and stronger
         // barriers (`shader::visible`, whose output spirv-val checks in the tests). Its bindings and constants are
         // those of the launch (`prepare`). That it needs no checks of indices and loops is what is said of trusted
@@ -150,7 +150,7 @@ fn shader_module(context: &Context, launch: &Launch, source: &Source, prepared: 
     }
     let text = wgpu::ShaderSource::Wgsl(source.text.as_str().into());
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&*source.path), source: text };
-    if !source.builtin {
+    if !source.is_builtin() {
         return Ok(context.device.create_shader_module(descriptor));
     }
     // SAFETY: without these checks a kernel must not index outside an array and its loops must end. The crate's own

@@ -1,6 +1,6 @@
 //! What is known of an opened device's kernels, and what of them runs now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,8 @@ pub struct Ledger {
     known: Mutex<Known>,
     /// Whether this process has checked a kernel.
     checked: AtomicBool,
+    /// What was said of kernels that are wrong.
+    told: Mutex<HashSet<String>>,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,11 @@ impl Ledger {
         !self.checked.swap(true, Ordering::Relaxed)
     }
 
+    /// Whether this was not said before: what is wrong with a kernel is said once, however many networks have it.
+    pub(crate) fn is_news(&self, text: &str) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(text.into())
+    }
+
     /// The same in this store, with the kernels that earlier runs did not survive.
     fn at(store: Option<Store>, caps: &Caps, sources: &Sources) -> (Self, Vec<Id>) {
         let mut ended = Vec::new();
@@ -82,7 +89,7 @@ impl Ledger {
         let [own, edited] = [0, edit(sources)].map(|edit| Verdicts::kept(store.as_ref(), caps, edit));
         let notes = Notes::new(store.clone(), !caps.on_processor());
         let known = Known { adapter: caps.name.clone(), store, own, edited, notes };
-        (Self { known: Mutex::new(known), checked: AtomicBool::new(false) }, ended)
+        (Self { known: Mutex::new(known), checked: AtomicBool::new(false), told: Mutex::default() }, ended)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -105,7 +112,7 @@ impl Ledger {
     }
 
     /// How many variants failed so far.
-    pub(super) fn quarantined(&self) -> usize {
+    pub(crate) fn quarantined(&self) -> usize {
         let known = self.known();
         [&known.own, &known.edited].map(|verdicts| verdicts.kernels.values().flatten().count()).iter().sum()
     }

@@ -16,6 +16,7 @@ mod opening;
 mod pipelines;
 pub mod session;
 pub mod shader;
+pub mod showing;
 pub mod statistics;
 mod store;
 pub mod timer;

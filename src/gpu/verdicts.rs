@@ -38,7 +38,7 @@ impl Id {
         let constants: String = launch.constants.iter().map(|(name, value)| format!(" {name}={value}")).collect();
         let text = hash(&(env!("CARGO_PKG_VERSION"), &source.text));
         let id = |constants| format!("{op} {name} {} {elem}-{weight}{constants} {text:016x}", launch.shader);
-        let edit = if source.builtin { 0 } else { edit(sources) };
+        let edit = if source.is_builtin() { 0 } else { edit(sources) };
         Ok(Self { whole: id(""), exact: id(&constants), words: format!("{op} {name} in {elem}"), edit })
     }
 

@@ -5,7 +5,7 @@
 //! no network of the suite has shows its own cases. Rows and ceilings are timed in turns ([`measure`]).
 
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::choose::Candidate;
 use self::measure::{Budget, Route, Watch};
@@ -14,7 +14,7 @@ use super::ceilings::{Ceilings, Probes};
 use super::published::{PUBLISHED, Published, SD15, SDXL};
 use super::suite::{self, Workload};
 use crate::caps::Caps;
-use crate::error::{Error, Result, Tell, ten};
+use crate::error::{Error, Result, Tell, are};
 use crate::gpu::shader::Dialect;
 use crate::gpu::statistics::Compiler;
 use crate::gpu::tune::Tuned;
@@ -293,11 +293,12 @@ impl<'a> Bench<'a> {
 /// # Errors
 /// That.
 pub fn verdict(rows: &[Row]) -> Result<()> {
-    let bad: Vec<String> =
-        rows.iter().filter(|row| row.is_bad()).map(|row| format!("{} {:?}", row.op, row.shapes)).collect();
+    let bad: Vec<&str> = rows.iter().filter(|row| row.is_bad()).map(|row| row.op.as_str()).collect();
     if bad.is_empty() {
         return Ok(());
     }
-    let (count, all, bad) = (bad.len(), rows.len(), ten(&bad));
-    Err(Error::device(format!("{count} of {all} rows are wrong or failed: {bad}; `ornstein validate` tells more")))
+    let (count, all) = (bad.len(), are(rows.len(), "row"));
+    let ops: BTreeSet<_> = bad.into_iter().collect();
+    let ops = ops.into_iter().collect::<Vec<_>>().join(" ");
+    Err(Error::device(format!("{count} of {all} wrong or failed; `ornstein validate {ops}` tells more")))
 }

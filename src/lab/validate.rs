@@ -10,6 +10,7 @@ use crate::caps::Caps;
 use crate::error::{Error, Field, Remedy, Result};
 use crate::gpu::Gpu;
 use crate::gpu::check::{Check, Checked};
+use crate::gpu::showing::{Ran, keep};
 use crate::graph::Graph;
 use crate::graph::plan::{Storage, check_limits};
 use crate::ops::case::{Difference, tolerance};
@@ -108,6 +109,9 @@ pub struct Row {
     /// Why, unless it passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The line of a kernel's text in which it is, and one that points there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub excerpt: Vec<String>,
     /// Whether that is a kernel's text, which fails every row that runs it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub does_not_compile: bool,
@@ -156,7 +160,8 @@ impl Subject<'_> {
 
     fn failed(&self, why: &Error) -> Row {
         let does_not_compile = matches!(why, Error::Shader(_));
-        Row { reason: Some(why.to_string()), does_not_compile, ..self.row(Verdict::Failed) }
+        let excerpt = why.excerpt().to_vec();
+        Row { reason: Some(why.to_string()), excerpt, does_not_compile, ..self.row(Verdict::Failed) }
     }
 
     /// The row of a run whose output was compared.
@@ -187,7 +192,8 @@ impl Subject<'_> {
     }
 }
 
-/// Checks the selected cases on a device and hands each row to `tell` as it comes.
+/// Checks the selected cases on a device and hands each row to `tell` as it comes. Verdicts on kernels of which all
+/// cases ran are kept.
 ///
 /// # Errors
 /// [`Error::Usage`] if an op is unknown or nothing is selected. What is wrong with a kernel is not an error but a row.
@@ -198,7 +204,7 @@ pub async fn validate(gpu: &Arc<Gpu>, selection: &Selection, tell: &mut dyn FnMu
         if !selection.ops.is_empty() && !selection.ops.iter().any(|name| name == op.name) {
             continue;
         }
-        let cases = op.cases();
+        let (cases, mut ran) = (op.cases(), Vec::new());
         let count = cases.len();
         for (index, case) in cases.into_iter().chain(op.largest(&gpu.caps)).enumerate() {
             let wanted = selection.case.map_or(selection.full || index < count, |wanted| wanted == index);
@@ -206,14 +212,19 @@ pub async fn validate(gpu: &Arc<Gpu>, selection: &Selection, tell: &mut dyn FnMu
                 continue;
             }
             for storage in storages(&case, &gpu.caps, selection) {
-                check_case(gpu, &case, storage, selection, &mut |row| {
+                check_case(gpu, &case, storage, selection, &mut |row, variant| {
                     let row = Row { case: Some(index), ..row };
+                    // What lies around an output is no part of such a verdict.
+                    if index < count && (row.verdict == Verdict::Passed || row.relative > Some(row.limit)) {
+                        ran.push(Ran { case: index, variant, storage, fault: row.reason.clone() });
+                    }
                     tell(&row);
                     rows.push(row);
                 })
                 .await;
             }
         }
+        keep(gpu, op, &ran)?;
     }
     if rows.is_empty() {
         return Err(nothing_selected(selection, &gpu.caps));
@@ -245,12 +256,18 @@ fn storages(case: &Case, caps: &Caps, selection: &Selection) -> Vec<Storage> {
 }
 
 /// Every selected variant of a case in one pair of types. The reference is computed once.
-async fn check_case(gpu: &Arc<Gpu>, case: &Case, storage: Storage, selection: &Selection, add: &mut dyn FnMut(Row)) {
+async fn check_case(
+    gpu: &Arc<Gpu>,
+    case: &Case,
+    storage: Storage,
+    selection: &Selection,
+    add: &mut dyn FnMut(Row, usize),
+) {
     let types = case.types();
     let subject = |variant| Subject { op: &case.op, types: &types, storage, variant };
     let output = case.op.output(&types);
     if let Ok(Err(error)) = output.as_ref().map(|output| fits(case, output, storage, &gpu.caps)) {
-        return add(subject(NO_VARIANT).refused(&error));
+        return add(subject(NO_VARIANT).refused(&error), NO_VARIANT.0);
     }
     let caps = gpu.caps.storing(storage.act, storage.weight);
     let variants = output.and_then(|output| variants(&case.op, &types, &output, &caps, selection));
@@ -258,10 +275,10 @@ async fn check_case(gpu: &Arc<Gpu>, case: &Case, storage: Storage, selection: &S
         return;
     }
     match variants.and_then(|variants| Ok((variants, Check::of_case(case, storage)?))) {
-        Err(error) => add(subject(NO_VARIANT).failed(&error)),
+        Err(error) => add(subject(NO_VARIANT).failed(&error), NO_VARIANT.0),
         Ok((variants, check)) => {
             for variant in variants {
-                add(subject(variant).check(gpu, &check).await);
+                add(subject(variant).check(gpu, &check).await, variant.0);
             }
         }
     }

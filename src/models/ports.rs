@@ -192,7 +192,8 @@ pub fn bind(ports: &[Port], mut given: Tensors) -> Result<(Tensors, Sizes)> {
             return Err(Error::usage(format!("the input {} is empty: {}", port.name, tensor.shape)));
         }
         if let Some(index) = tensor.first_not_finite() {
-            let what = format!("the input {} is NaN or infinite at element {index}", port.name);
+            let place = tensor.shape.place(index);
+            let what = format!("the input {} is NaN or infinite at element {place}", port.name);
             return Err(Error::not_finite(what));
         }
         inputs.insert(port.name.into(), found.take(port, tensor)?);

@@ -31,23 +31,44 @@ impl Placement {
 }
 
 /// The first right variant of every node, stored as the first of `storages` says for which there are any; `tell` is
-/// told of what is wrong.
+/// told what it runs without.
 ///
 /// # Errors
 /// [`Error::WrongKernel`] if the device gets none of them right; or if it cannot hold the network.
 pub async fn place(gpu: &Arc<Gpu>, graph: &Graph, storages: &[Storage], tell: &mut Notify<'_>) -> Result<Placement> {
-    let mut wrong = Message::default();
+    let (mut wrong, known) = (None, gpu.ledger.quarantined());
     for storage in storages {
         check_limits(graph, *storage, &gpu.caps)?;
         for graph in forms(graph, *storage, &gpu.caps)? {
             match admit(gpu, &graph, *storage, tell).await {
-                Err(Error::WrongKernel(what)) => wrong = what,
-                admitted => return Ok(Placement { variants: admitted?, storage: *storage, graph }),
+                // What stands in the way of what was asked for.
+                Err(Error::WrongKernel(what)) => wrong = wrong.or(Some(what)),
+                admitted => {
+                    let placement = Placement { variants: admitted?, storage: *storage, graph };
+                    match wrong {
+                        Some(wrong) if *storage != storages[0] => {
+                            tell_once(gpu, wrong, &format!("what uses it runs in {}", storage.act), tell);
+                        }
+                        // Another form costs only time, so it is told when it is found.
+                        Some(wrong) if gpu.ledger.quarantined() > known => {
+                            tell_once(gpu, wrong, "it is not used", tell);
+                        }
+                        _ => {}
+                    }
+                    return Ok(placement);
+                }
             }
         }
-        tell(Notice::Warning(&format!("{wrong}; {} cannot run so", graph.network).into()));
     }
-    Err(Error::WrongKernel(wrong))
+    Err(Error::WrongKernel(wrong.unwrap_or_default()))
+}
+
+/// Tells what is wrong with a kernel and what comes of it, unless another network that has it said so.
+pub(super) fn tell_once(gpu: &Gpu, mut wrong: Message, then: &str, tell: &mut Notify<'_>) {
+    wrong.what += &format!(": {then}");
+    if gpu.ledger.is_news(&wrong.to_string()) {
+        tell(Notice::Warning(&wrong));
+    }
 }
 
 /// The forms in which such a device may run the network, the preferred first and the network as it is last. What takes

@@ -1,9 +1,10 @@
 //! A graph in place on a device or the CPU: a whole network, or one half of it.
 
+use super::place::tell_once;
 use super::{Executor, IfWrong, Placement, place};
-use crate::error::{Error, Field, Message, Notice, Notify, Remedy, Result};
+use crate::error::{Error, Notify, Result};
 use crate::gpu::Session;
-use crate::gpu::admission::survived;
+use crate::gpu::admission::admit_anyway;
 use crate::graph::interpret::{Interpreter, Observe};
 use crate::graph::plan::{Storage, peak_host_bytes};
 use crate::graph::{Graph, Outputs};
@@ -29,22 +30,18 @@ impl Section {
         if let Executor::Gpu(gpu, _, if_wrong) = executor {
             let placement = match place(gpu, &graph, storages, tell).await {
                 Err(Error::WrongKernel(_)) if *if_wrong == IfWrong::UseAnyway => {
-                    let variants = survived(gpu, &graph, storages[0])?;
-                    let what = format!("{} runs on {} anyway and will be wrong", graph.network, gpu.caps.name);
-                    let remedy = match gpu.sources.are_builtin() {
-                        true => Remedy::set(Field::Device, "cpu"),
-                        false => Remedy::Without(Field::Shaders),
-                    };
-                    tell(Notice::Warning(&Message::from(what).remedies([remedy])));
+                    let variants = admit_anyway(gpu, &graph, storages[0], tell).await?;
                     Some(Placement { graph: graph.clone(), storage: storages[0], variants })
                 }
-                Err(Error::WrongKernel(_)) => None,
+                Err(Error::WrongKernel(wrong)) => {
+                    tell_once(gpu, wrong, "what uses it runs on the CPU", tell);
+                    None
+                }
                 placed => Some(placed?),
             };
             if let Some(placement) = placement {
                 return Ok(Self::Gpu(Box::new(placement.session(gpu, weights)?)));
             }
-            tell(Notice::Warning(&format!("{} runs on the CPU", graph.network).into()));
         }
         check_memory(&graph.network, peak_host_bytes(&graph, weights))?;
         Ok(Self::Cpu(Box::new(Interpreter::new(graph, weights)?)))

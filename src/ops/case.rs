@@ -152,13 +152,13 @@ impl Expected {
     /// What is wrong with an output that is so far off, unless the tolerance allows it.
     pub fn fault(&self, difference: &Difference) -> Option<String> {
         let Difference { relative, worst: (index, found, wanted), .. } = difference;
-        let limit = self.limit;
+        let (limit, place) = (self.limit, self.reference.shape.place(*index));
         // NaN is wrong as well.
         let right = *relative <= limit;
         let what = if found.is_nan() { ": not a number, or never written" } else { "" };
         (!right).then(|| {
             format!(
-                "relative error {relative:.1e} exceeds {limit:.0e}; worst at {index}: {found} should be {wanted}{what}"
+                "relative error {relative:.1e} exceeds {limit:.0e}; worst at {place}: {found} should be {wanted}{what}"
             )
         })
     }

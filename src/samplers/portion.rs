@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Field, Remedy, Result};
+use crate::error::{Error, Field, Remedy, Result, counted};
 
 /// A part of a schedule's steps.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -52,7 +52,7 @@ impl Portion {
             Self::Before(_) | Self::Last(_) => [Remedy::More(field), Remedy::More(Field::Steps)],
             _ => [Remedy::Less(field), Remedy::More(Field::Steps)],
         };
-        Err(Error::usage(format!("{share} leaves none of {steps} steps")).of(field).remedies(remedies))
+        Err(Error::usage(format!("{share} leaves none of {}", counted(steps, "step"))).of(field).remedies(remedies))
     }
 }
 

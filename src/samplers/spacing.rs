@@ -5,7 +5,7 @@ use super::betas::Training;
 use super::config::{Config, SPACING};
 use super::numbers::numpy_log;
 use super::sigmas::{Sigmas, even};
-use crate::error::{Error, Field, Remedy, Result};
+use crate::error::{Error, Field, Remedy, Result, counted};
 
 /// `timestep_spacing`: table 2 of Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2023).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,7 +77,7 @@ pub(super) fn discrete_timesteps(config: &Config, training: &Training, steps: us
     let spaced = Spacing::read(config, "leading")?.timesteps(steps, 0, training.steps, training.steps, offset);
     let known = training.alphas.len() as f64;
     let look_up = |t: f64| {
-        let why = format!("leads {steps} steps to timestep {t}, which the model was not trained on");
+        let why = format!("leads {} to timestep {t}, which the model was not trained on", counted(steps, "step"));
         if (0.0..known).contains(&t) { Ok(t as usize) } else { Err(config.refused("steps_offset", offset, &why)) }
     };
     spaced.into_iter().map(|t| look_up(t.round_ties_even())).collect()

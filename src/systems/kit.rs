@@ -39,6 +39,8 @@ pub struct Kit<'a> {
     begun: Instant,
     /// The end of the last span.
     marked: Instant,
+    /// Seconds since then in which kernels were checked.
+    checking: f64,
     seconds: Seconds,
     spans: Vec<Span>,
     peak_device_bytes: u64,
@@ -93,6 +95,7 @@ impl<'a> Kit<'a> {
             keep,
             begun,
             marked: begun,
+            checking: 0.0,
             seconds: Seconds::default(),
             spans: Vec::new(),
             peak_device_bytes: 0,
@@ -147,16 +150,19 @@ impl<'a> Kit<'a> {
         self.marked = now;
         // It happened while weights were read, so it is a part of this time.
         let merging = self.changes.take_time().as_secs_f64();
+        let checking = std::mem::take(&mut self.checking);
         *match phase {
             Phase::Load => &mut self.seconds.load,
             Phase::Text => &mut self.seconds.text,
             Phase::Denoise => &mut self.seconds.denoise,
             Phase::Decode => &mut self.seconds.decode,
         } += seconds;
-        if merging > 0.0 {
-            self.span("merging LoRAs", merging);
+        for (part, seconds) in [("merging LoRAs", merging), ("checking kernels that are new to the device", checking)] {
+            if seconds > 0.0 {
+                self.span(part, seconds);
+            }
         }
-        self.span(what, seconds - merging);
+        self.span(what, seconds - merging - checking);
     }
 
     fn span(&mut self, what: &str, seconds: f64) {
@@ -182,10 +188,18 @@ impl<'a> Kit<'a> {
             None => {
                 let weights = part.weights(self.models, changes)?;
                 (self.tell)(Event::Loading(&part.what));
+                let mut begun = None;
                 let tell = &mut |notice: Notice<'_>| {
                     (self.tell)(match notice {
                         Notice::Warning(text) => Event::Warning(text),
-                        Notice::Checking(kernel) => Event::Checking(kernel),
+                        Notice::Checking(kernel) => {
+                            begun.get_or_insert_with(Instant::now);
+                            Event::Checking(kernel)
+                        }
+                        Notice::Checked => {
+                            self.checking += begun.take().map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+                            Event::Loading(&part.what)
+                        }
                     });
                 };
                 Network::load(executor, part.graph, &part.wanted, weights, tell).await?

@@ -57,7 +57,7 @@ impl Rest {
         match error {
             Error::TooLarge(why) if self.halve() => {
                 let at_once = self.at_once;
-                kit.warn(why.on(format!("{count} pictures at once do not fit, so {at_once} are made at a time")));
+                kit.warn(why.on(format!("{count} pictures at once do not fit, so they are made {at_once} at a time")));
                 Ok(())
             }
             Error::TooLarge(why) if self.shrink() => {

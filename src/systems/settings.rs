@@ -2,7 +2,7 @@
 
 use super::noise;
 use super::request::{Control, Request};
-use crate::error::{Error, Field, Remedy, Result};
+use crate::error::{Error, Field, Remedy, Result, counted};
 use crate::samplers::{self, Portion, Sampler, Sigmas};
 use crate::weights::Model;
 
@@ -154,7 +154,8 @@ pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> 
     noise::check(request)?;
     let images = request.controls.len();
     if networks != images {
-        return Err(Error::usage(format!("{networks} ControlNets and {images} pictures for them: give one for each")));
+        let [networks, images] = [(networks, "ControlNet"), (images, "picture")].map(|(n, what)| counted(n, what));
+        return Err(Error::usage(format!("{networks} and {images} for them: give one for each")));
     }
     request.controls.iter().try_for_each(Control::check)
 }
@@ -192,6 +193,6 @@ mod tests {
         let control = Control { image, scale: 0.5, start: 0.0, end: 1.0 };
         let request = Request { controls: vec![control], ..Request::default() };
         let error = check(&request, &settings, 0).unwrap_err().to_string();
-        assert_eq!(error, "0 ControlNets and 1 pictures for them: give one for each");
+        assert_eq!(error, "0 ControlNets and 1 picture for them: give one for each");
     }
 }

@@ -4,7 +4,7 @@ use super::kit::{Kit, Phase};
 use super::part::Part;
 use crate::conditioning::clip::{Wanted, weigh_all};
 use crate::conditioning::{Chunks, ClipText, join_tokens};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, are};
 use crate::tensor::Tensor;
 
 /// What one encoder made of all texts.
@@ -54,7 +54,7 @@ pub async fn encode(
         encoded.push(Encoded { context: join_tokens(&contexts), pooled });
     }
     if chunks.dropped > 0 {
-        kit.warn(format!("the prompt is too long: its last {} tokens were left out", chunks.dropped));
+        kit.warn(format!("the prompt is too long: {} left out at its end", are(chunks.dropped, "token")));
     }
     kit.stop_if_cancelled()?;
     Ok(encoded)

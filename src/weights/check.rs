@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::error::{Error, Result, ten};
+use crate::error::{Error, Result, counted, ten};
 use crate::tensor::{Shape, Weights};
 
 /// Compares the weights with every name and shape (PyTorch's order of dimensions) that the component's network has.
@@ -28,16 +28,12 @@ pub fn check(weights: &dyn Weights, wanted: &[(String, Shape)]) -> Result<()> {
     let faults = [(missing, "missing"), (misshapen, "of another shape"), (extra, "too many")];
     let faults = faults.iter().filter(|(names, _)| !names.is_empty());
     let found: Vec<_> =
-        faults.map(|(names, fault)| format!("{} {fault}: {}", count(names.len()), ten(names))).collect();
+        faults.map(|(names, fault)| format!("{} {fault}: {}", counted(names.len(), "tensor"), ten(names))).collect();
     if found.is_empty() {
         return Ok(());
     }
     let what = format!("{}; is the file whole, and of this model?", found.join("; "));
     Err(Error::weights(weights.place(), what))
-}
-
-fn count(n: usize) -> String {
-    if n == 1 { "1 tensor".into() } else { format!("{n} tensors") }
 }
 
 fn same_but_for_ones(found: &[usize], wanted: &[usize]) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::cli::flag::flag;
 use crate::cli::table::{Cell, Column, Form, Table, Tone, by_op};
-use crate::error::Field;
+use crate::error::{Field, are, counted};
 use crate::lab::bench::compare::Change;
 use crate::lab::bench::profile::{NetworkRow, OpShare};
 use crate::lab::bench::{Device, Rates, Row, Verdict};
@@ -59,7 +59,7 @@ impl View {
         let refused = report.rows.iter().filter(|row| row.verdict == Verdict::Refused).count();
         if refused > 0 && !self.all {
             let full = flag(Field::Full);
-            let what = format!("{refused} shapes exceed the limits of a device and are refused ({full} lists them)");
+            let what = format!("{} refused: beyond the limits of a device ({full} lists them)", are(refused, "shape"));
             out += &self.form.paragraph(&what);
         }
         out
@@ -77,7 +77,7 @@ impl View {
             rows.iter().map(|row| shared.columns(row, section(row)).into_iter().unzip()).unzip();
         let mut table = Table::fitting(self.form, columns.into_iter().next().unwrap_or_default(), &lines);
         let line = |(cells, row): (&Vec<Cell>, &&Row)| {
-            let reason = row.reason.as_deref().map_or_else(String::new, |why| table.reason(why));
+            let reason = row.reason.as_deref().map_or_else(String::new, |why| table.reason(why, &row.excerpt));
             table.row(cells) + &reason
         };
         lines.iter().zip(rows).map(line).collect()
@@ -90,7 +90,8 @@ impl View {
         let inputs: Vec<String> = network.inputs.iter().map(|(name, dims)| format!("{name} {dims:?}")).collect();
         let mut out = self.form.paragraph(&format!(
             "{name} on {device}, {dtype}: {median} ± {spread} ({wall} until the host knows), {rate} ({share} of \
-             {arithmetic}), {nodes} nodes, {mib} MiB; {}",
+             {arithmetic}), {}, {mib} MiB; {}",
+            counted(*nodes, "node"),
             inputs.join(", ")
         ));
         if let Some(predicted) = &network.predicted {
@@ -114,7 +115,7 @@ impl View {
         let longest = if self.all { count } else { NODES.min(count) };
         nodes.truncate(longest);
         nodes.retain(|row| self.shows(row));
-        out + &self.rows(report, &nodes, |_| format!("the {longest} longest of {count} nodes"))
+        out + &self.rows(report, &nodes, |_| format!("the {longest} longest of {}", counted(count, "node")))
     }
 
     /// Warnings, and how a comparison came out.
@@ -128,7 +129,7 @@ impl View {
         ] {
             match warned(word) {
                 0 => {}
-                count => notes.push(format!("{count} rows are marked {word}: {what}")),
+                count => notes.push(format!("{} marked {word}: {what}", are(count, "row"))),
             }
         }
         for device in report.devices.iter().filter(|device| !device.tuned.is_empty()) {

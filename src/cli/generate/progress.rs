@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::cli::{bar, flag, interrupt, tell, warn};
-use crate::error::{Checking, Result};
+use crate::error::{Checking, Result, counted};
 use crate::systems::{Event, Keep, Made, Pictures};
 
 /// How often what has no steps shows that it goes on.
 const TICK: Duration = Duration::from_millis(120);
 /// How long a run that draws no bar says nothing.
 const SILENCE: Duration = Duration::from_secs(30);
-const STEPS: &str = "{bar:32} {pos}/{len} steps, {msg}";
+const STEPS: &str = "{bar:32} steps {pos}/{len}, {msg}";
 /// Before the first step and after the last.
 const OTHER: &str = "{spinner} {msg}, {elapsed}";
 
@@ -38,7 +38,7 @@ pub(super) fn shown(
             bar.set_length(all as u64);
             bar.set_position(done as u64);
             let told = pace.told(Instant::now(), done, all);
-            log(format!("{done} of {all} steps, {told}"));
+            log(format!("{done} of {}, {told}", counted(all, "step")));
             show(&bar, STEPS, told);
         }
         other => {

@@ -2,6 +2,7 @@
 
 use crate::caps::Caps;
 use crate::cli::table::{Cell, Column, Form, Table, Tone, by_op};
+use crate::error::counted;
 use crate::lab::report::{attributes, shapes};
 use crate::lab::validate::network::{End, Report};
 use crate::lab::validate::{Row, Verdict};
@@ -76,7 +77,7 @@ fn reason(row: &Row, form: Form) -> Cell {
 
 /// Why a row did not pass, and how to run it again: of a kernel's text that does not compile, once.
 fn details(table: &mut Table, row: &Row, rerun: &str) -> String {
-    let why = row.reason.as_deref().map_or_else(String::new, |reason| table.reason(reason));
+    let why = row.reason.as_deref().map_or_else(String::new, |reason| table.reason(reason, &row.excerpt));
     let again = row.verdict == Verdict::Failed && !(row.does_not_compile && why.is_empty());
     if again { why + &table.command(rerun) } else { why }
 }
@@ -89,7 +90,7 @@ pub fn summary<'a>(form: Form, rows: impl Iterator<Item = &'a Row> + Clone) -> S
     let count = |rows: &[&Row], verdict| rows.iter().filter(|row| row.verdict == verdict).count();
     let summed = |rows: &[&Row]| {
         let worst = rows.iter().filter_map(|row| row.share_of_limit()).reduce(f64::max);
-        let worst = worst.map_or_else(String::new, |worst| format!("{:.0}", worst * 100.0));
+        let worst = worst.map_or_else(String::new, percent);
         let [failed, refused] = [Verdict::Failed, Verdict::Refused].map(|verdict| count(rows, verdict));
         vec![rows.len().to_string().into(), Tone::Bad.count(failed), refused.to_string().into(), worst.into()]
     };
@@ -98,8 +99,13 @@ pub fn summary<'a>(form: Form, rows: impl Iterator<Item = &'a Row> + Clone) -> S
         0 => String::new(),
         n => format!(", {n} rightly refused"),
     };
-    let end = format!("{} rows, {} failed{refused}", all.len(), count(&all, Verdict::Failed));
+    let end = format!("{}, {} failed{refused}", counted(all.len(), "row"), count(&all, Verdict::Failed));
     by_op(form, &SUMMARY, rows, |row| row.op, summed) + &form.paragraph(&end)
+}
+
+/// A share in hundredths, up to three digits of them.
+fn percent(share: f64) -> String {
+    if share > 9.99 { ">999".into() } else { format!("{:.0}", share * 100.0) }
 }
 
 const NODES: [Column; 8] = [
@@ -130,7 +136,8 @@ impl Networks {
     pub fn report(&mut self, report: &Report, rerun: &dyn Fn(&Row) -> String) -> String {
         let wrong = report.nodes.iter().filter(|row| row.verdict == Verdict::Failed).count();
         let Report { network, dtype, weights, nodes, outputs } = report;
-        let name = format!("{network}, {dtype} with {weights} weights: {} nodes, {wrong} wrong", nodes.len());
+        let name =
+            format!("{network}, {dtype} with {weights} weights: {}, {wrong} wrong", counted(nodes.len(), "node"));
         let mut out = String::new();
         for End { output, relative, limit, rounding, reason, verdict: found } in outputs {
             if self.quiet && *found != Verdict::Failed {
@@ -140,7 +147,7 @@ impl Networks {
             let why = reason.as_deref().unwrap_or_default();
             let in_a_row = if matches!(self.form, Form::Text(_)) { "" } else { why };
             out += &self.row(&name, numbers, *found, ["end to end", output], in_a_row.into());
-            out += &self.table.reason(why);
+            out += &self.table.reason(why, &[]);
         }
         let share = |row: &Row| match row.verdict {
             Verdict::Failed => f64::INFINITY,

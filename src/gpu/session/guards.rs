@@ -2,7 +2,7 @@
 //! all.
 
 use super::{Session, memory, readback_buffer};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::tensor::Tensor;
 
 /// Bytes behind the end of every slot that no kernel should write, and what [`Session::poison`] fills them with.
@@ -49,7 +49,7 @@ impl Session {
         let bytes = self.gpu.read_back(&readback).await?;
         match bytes[..offset as usize].iter().filter(|b| **b != GUARD_BYTE).count() {
             0 => Ok(()),
-            changed => Err(Error::device(format!("{changed} bytes behind the end of an output were overwritten"))),
+            n => Err(Error::device(format!("{} behind the end of an output changed", counted(n, "byte")))),
         }
     }
 

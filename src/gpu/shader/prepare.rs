@@ -1,10 +1,14 @@
 //! A kernel's text as naga understands it, with the launch's constants in place and its bindings held against the
 //! launch: what goes wrong here is reported with the file and line that the user wrote, before a driver sees it.
 
+use std::fmt::Display;
+
 use naga::back::pipeline_constants::{PipelineConstantError, process_overrides};
 use naga::front::wgsl::ParseError;
 use naga::valid::{Capabilities, ModuleInfo, ValidationError, ValidationFlags, Validator};
-use naga::{AddressSpace, GlobalVariable, Handle, Module, ShaderStage, Span, StorageAccess, TypeInner, WithSpan};
+use naga::{
+    AddressSpace, GlobalVariable, Handle, Module, ShaderStage, SourceLocation, Span, StorageAccess, TypeInner, WithSpan,
+};
 
 use super::Source;
 use crate::error::{Error, Result};
@@ -49,26 +53,28 @@ pub fn prepare(source: &Source, launch: &Launch, native_f16: bool) -> Result<Pre
         PipelineConstantError::ValidationError(e) => invalid(source, &e),
         other => Error::shader(&source.path, chain(&other)),
     })?;
-    Ok(Prepared { module: resolved.into_owned(), info: info.into_owned(), trusted: source.builtin })
+    Ok(Prepared { module: resolved.into_owned(), info: info.into_owned(), trusted: source.is_builtin() })
 }
 
-/// The first of the places that is one; naga leaves some out.
-fn at(source: &Source, spans: impl IntoIterator<Item = Span>) -> String {
-    let first = spans.into_iter().find(Span::is_defined).map(|span| span.location(&source.text));
-    first.map_or_else(|| source.path.to_string(), |l| source.place(l.line_number, l.line_position))
+/// What is wrong at the first of the places that is one; naga leaves some out.
+fn wrong(source: &Source, spans: impl IntoIterator<Item = Span>, what: impl Display) -> Error {
+    let Some(span) = spans.into_iter().find(Span::is_defined) else { return Error::shader(&source.path, what) };
+    let SourceLocation { line_number, line_position, .. } = span.location(&source.text);
+    let line = source.text.lines().nth(line_number as usize - 1).unwrap_or_default();
+    Error::shader(source.place(line_number, line_position), what).showing(line, line_position as usize - 1)
 }
 
 /// A parse error with its remarks, in one line.
 fn refused(source: &Source, error: &ParseError) -> Error {
     let message = error.message();
-    let labels = error.labels().map(|(_, label)| label).filter(|label| !label.is_empty() && *label != message);
-    let remarks: Vec<_> = labels.chain(error.notes()).collect();
+    let says_more = |label: &&str| label.split_whitespace().any(|word| !message.contains(word));
+    let remarks: Vec<_> = error.labels().map(|(_, label)| label).filter(says_more).chain(error.notes()).collect();
     let what = if remarks.is_empty() { message.into() } else { format!("{message} ({})", remarks.join("; ")) };
-    Error::shader(at(source, error.labels().map(|(span, _)| span)), what)
+    wrong(source, error.labels().map(|(span, _)| span), what)
 }
 
 fn invalid(source: &Source, error: &WithSpan<ValidationError>) -> Error {
-    Error::shader(at(source, error.spans().map(|(span, _)| *span)), chain(error.as_inner()))
+    wrong(source, error.spans().map(|(span, _)| *span), chain(error.as_inner()))
 }
 
 /// An error and what it was caused by, in one line.
@@ -81,7 +87,7 @@ fn bindings_fit(source: &Source, module: &Module, launch: &Launch) -> Result<()>
     let mut bound = vec![false; launch.bindings.len()];
     for (handle, variable) in module.global_variables.iter() {
         let Some(place) = variable.binding else { continue };
-        let wrong = |what: String| Err(Error::shader(at(source, [module.global_variables.get_span(handle)]), what));
+        let wrong = |what: String| Err(wrong(source, [module.global_variables.get_span(handle)], what));
         let number = place.binding as usize;
         let Some(binding) = launch.bindings.get(number).filter(|_| place.group == 0) else {
             let (group, last) = (place.group, launch.bindings.len().saturating_sub(1));
@@ -121,7 +127,7 @@ fn params_fit(source: &Source, module: &Module, launch: &Launch) -> Result<()> {
         members.iter().map(|(name, offset)| format!("{name} at {offset}")).collect::<Vec<_>>().join(", ")
     };
     let what = format!("the members should be {}, found {}", list(&given), list(&declared));
-    Err(Error::shader(at(source, [module.types.get_span(uniform.ty)]), what))
+    Err(wrong(source, [module.types.get_span(uniform.ty)], what))
 }
 
 /// Names and offsets in bytes.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use include_dir::{Dir, include_dir};
 
 use super::Dialect;
-use crate::error::{Error, Field, Result, ten};
+use crate::error::{Error, Field, Result, did_you_mean, instead};
 use crate::files::{read_text, unreadable};
 use crate::ops::Launch;
 
@@ -57,13 +57,13 @@ impl Sources {
         for path in paths {
             let relative = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().replace('\\', "/");
             if SHADERS.get_file(&relative).is_none() {
-                return Err(unknown(folder, &format!("{} stands for no built-in file", path.display())));
+                return Err(unknown(&path.display().to_string(), "stands for no built-in file", &relative));
             }
             let text = read_text(&path)?;
             own.insert(relative, File { path: path.display().to_string().into(), text: text.into(), builtin: false });
         }
         if own.is_empty() {
-            return Err(unknown(folder, "it holds no .wgsl file"));
+            return Err(unknown(&folder.display().to_string(), "holds no .wgsl file", ""));
         }
         Ok(Self { own })
     }
@@ -93,7 +93,7 @@ impl Sources {
     pub fn source(&self, stem: &str, core: Option<&str>, dialect: Dialect) -> Result<Source> {
         let file = self.file(&format!("{stem}.wgsl")).ok_or_else(|| no_such(stem))?;
         let path = Arc::clone(&file.path);
-        let mut source = Source { path, text: String::new(), lines: Vec::new(), builtin: true };
+        let mut source = Source { path, text: String::new(), lines: Vec::new(), edited: Vec::new() };
         let prelude = File { path: "(prelude)".into(), text: dialect.prelude().into(), builtin: true };
         self.expand(&prelude, core, &mut HashSet::new(), &mut source)?;
         self.expand(&file, core, &mut HashSet::new(), &mut source)?;
@@ -111,7 +111,9 @@ impl Sources {
     /// Appends a file, with each import replaced by what it stands for the first time that is met: `#import name` by
     /// `shared/name.wgsl`, `#import core` by the launch's core, `#import cores/name` (of one core in another) by that.
     fn expand(&self, file: &File, core: Option<&str>, seen: &mut HashSet<String>, out: &mut Source) -> Result<()> {
-        out.builtin &= file.builtin;
+        if !file.builtin {
+            out.edited.push(Arc::clone(&file.path));
+        }
         for (line, number) in file.text.lines().zip(1..) {
             let Some(name) = line.strip_prefix("#import ").map(str::trim) else {
                 out.push(line, &file.path, number);
@@ -123,7 +125,8 @@ impl Sources {
             let part = self.file(&path).ok_or_else(|| {
                 let place = format!("{}:{number}:{}", file.path, "#import ".len() + 1);
                 let what = if of_core.is_some() { "core" } else { "shared part" };
-                Error::config(place, format!("there is no {what} {stem}: there are {}", ten(&below(folder))))
+                let what = format!("there is no {what} {stem}; {}", instead(stem, below(folder)));
+                Error::shader(place, what).showing(line, "#import ".len())
             })?;
             if seen.insert(path) {
                 self.expand(&part, core, seen, out)?;
@@ -133,9 +136,9 @@ impl Sources {
     }
 }
 
-/// That no kernel is called so, with those that there are.
+/// That no kernel is called so, with what is.
 pub fn no_such(stem: &str) -> Error {
-    Error::usage(format!("there is no shader {stem}: `ornstein shader` lists them ({})", ten(&names())))
+    Error::usage(format!("there is no shader {stem}; {}", instead(stem, names())))
 }
 
 /// The `.wgsl` files of a folder.
@@ -148,12 +151,12 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn unknown(folder: &Path, what: &str) -> Error {
-    let [cores, parts, lab] = [CORES, SHARED, LAB]
-        .map(|folder| ten(&below(folder).iter().map(|s| format!("{folder}/{s}")).collect::<Vec<_>>()));
-    let (folder, kernels) = (folder.display(), ten(&names()));
-    let there = format!("the built-in files are {kernels}, and {cores}, and {parts}, and {lab}");
-    Error::usage(format!("{folder}: {what}; {there} (`ornstein shader` lists them all)")).of(Field::Shaders)
+/// What is wrong with a folder or a file in it, and the built-in file that may have been meant by this name.
+fn unknown(path: &str, what: &str, name: &str) -> Error {
+    let below = [CORES, SHARED, LAB].into_iter().filter_map(|folder| SHADERS.get_dir(folder));
+    let files = below.chain([&SHADERS]).flat_map(Dir::files).filter_map(|file| file.path().to_str());
+    let meant = did_you_mean(name, files).unwrap_or("`ornstein shader` lists those that there are".into());
+    Error::usage(format!("{path} {what}; {meant}")).of(Field::Shaders)
 }
 
 /// Stems of the ops' kernels, in alphabetical order.
@@ -196,11 +199,16 @@ pub struct Source {
     pub text: String,
     /// For each line of the text its file and its number in it, from 1.
     lines: Vec<(Arc<str>, u32)>,
-    /// All of it is part of the crate.
-    pub builtin: bool,
+    /// The user's files in it; empty if all of it is part of the crate.
+    pub edited: Vec<Arc<str>>,
 }
 
 impl Source {
+    /// Whether all of it is part of the crate.
+    pub fn is_builtin(&self) -> bool {
+        self.edited.is_empty()
+    }
+
     fn push(&mut self, line: &str, file: &Arc<str>, number: u32) {
         self.text.push_str(line);
         self.text.push('\n');
@@ -267,7 +275,7 @@ mod tests {
     #[test]
     fn a_core_in_the_folder_of_shared_parts_is_refused() {
         let error = with(&[("shared/gemm_tile.wgsl", "")]).unwrap_err().to_string();
-        assert!(error.contains("stands for no built-in file") && error.contains("cores/"), "{error}");
+        assert!(error.ends_with("stands for no built-in file; did you mean cores/gemm_tile.wgsl?"), "{error}");
     }
 
     #[test]
@@ -283,10 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_stands_for_none_is_refused_and_the_known_ones_are_listed() {
+    fn a_file_that_stands_for_none_is_refused_with_what_was_meant() {
         let error = with(&[("matmull.wgsl", "")]).unwrap_err();
         assert!(matches!(error, Error::Usage(_)), "{error}");
-        assert!(error.to_string().contains("matmull.wgsl") && error.to_string().contains("shared/flat"), "{error}");
+        assert!(
+            error.to_string().ends_with("matmull.wgsl stands for no built-in file; did you mean matmul.wgsl?"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -299,8 +310,13 @@ mod tests {
     fn a_missing_import_is_named_with_its_place() {
         let error =
             with(&[("add.wgsl", "//\n#import flatt")]).unwrap().source("add", None, Dialect::all()[0]).unwrap_err();
-        assert!(error.to_string().contains("add.wgsl:2:9: there is no shared part flatt"), "{error}");
+        assert!(
+            error.to_string().ends_with("add.wgsl:2:9: there is no shared part flatt; did you mean flat?"),
+            "{error}"
+        );
+        assert_eq!(error.excerpt(), ["#import flatt", "        ^"]);
         let error = Sources::default().source("matmul", Some("gemm_tiles"), Dialect::all()[0]).unwrap_err();
-        assert!(error.to_string().contains("matmul.wgsl:3:9: there is no core gemm_tiles"), "{error}");
+        let meant = "matmul.wgsl:3:9: there is no core gemm_tiles; did you mean gemm_tile?";
+        assert!(error.to_string().ends_with(meant), "{error}");
     }
 }

@@ -62,6 +62,9 @@ pub struct Row {
     /// Why it is not right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The line of a kernel's text in which it is, and one that points there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excerpt: Vec<String>,
     /// Whether that is a kernel's text, which fails every row that runs it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub does_not_compile: bool,
@@ -127,6 +130,7 @@ impl Row {
     pub fn fail(&mut self, why: &Error) {
         self.verdict = Verdict::Failed;
         self.does_not_compile = matches!(why, Error::Shader(_));
+        self.excerpt = why.excerpt().to_vec();
         self.reason = Some(why.to_string());
     }
 

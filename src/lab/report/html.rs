@@ -9,6 +9,7 @@ use super::{
     About, Report, attributes, ceilings, clock, network_figures, percent, prediction, rate_figures, roofline, seconds,
     shapes,
 };
+use crate::error::counted;
 use crate::gpu::statistics::Summary;
 use crate::lab::bench::measure::Timing;
 use crate::lab::bench::profile::NetworkRow;
@@ -78,13 +79,14 @@ impl Report {
         let mib = network.device_bytes >> 20;
         *out +=
             &format!("<section><h2>{name}: {median} <span class=\"dim\">± {spread} on {device}, {dtype}</span></h2>");
-        *out += &format!("<p>{nodes} nodes, {rate}, {share} of {arithmetic}, {mib} MiB of device memory; ");
+        *out +=
+            &format!("<p>{}, {rate}, {share} of {arithmetic}, {mib} MiB of device memory; ", counted(*nodes, "node"));
         *out += &format!("{wall} until the host knows.</p>");
         if let Some(predicted) = &network.predicted {
             let _ = write!(out, "<p>Predicted: {}</p>", escape(&prediction(predicted)));
         }
         for op in &network.by_op {
-            let label = format!("{} <span class=\"dim\">{} nodes</span>", op.op, op.nodes);
+            let label = format!("{} <span class=\"dim\">{}</span>", op.op, counted(op.nodes, "node"));
             bar(out, &label, &op.op, op.share, &seconds(op.seconds));
         }
         out.push_str("</section>\n");

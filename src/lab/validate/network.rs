@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{NO_VARIANT, Row, Selection, Verdict, inputs, variants};
 use crate::components::{Component, Components};
-use crate::error::{Error, Field, Remedy, Result};
+use crate::error::{Error, Field, Remedy, Result, did_you_mean};
 use crate::forward::{Prepared, Tensors};
 use crate::gpu::admission::survived;
 use crate::gpu::check::Check;
@@ -135,10 +135,11 @@ pub async fn validate(
     let types = [DType::F32, DType::F16].into_iter();
     let types = types.filter(|act| selection.act.map_or(*act == DType::F32 || gpu.caps.f16, |wanted| wanted == *act));
     let types: Vec<_> = types.collect();
-    let mut reports = Vec::new();
+    let (mut reports, mut others) = (Vec::new(), Vec::new());
     for subject in subjects {
         let lowered = subject.graph.clone().lowered(&gpu.caps)?;
         if only.is_some_and(|name| lowered.nodes.iter().all(|node| node.name != name)) {
+            others.extend(lowered.nodes.into_iter().map(|node| node.name));
             continue;
         }
         check(&*subject.weights, &subject.wanted)?;
@@ -152,7 +153,11 @@ pub async fn validate(
     }
     match (only, reports.is_empty()) {
         (Some(name), true) => {
-            Err(Error::usage(format!("no network has a node {name}")).remedies([Remedy::Without(Field::Node)]))
+            let what = format!("no network has a node {name}");
+            Err(match did_you_mean(name, others.iter().map(String::as_str)) {
+                Some(meant) => Error::usage(format!("{what}; {meant}")),
+                None => Error::usage(what).remedies([Remedy::Without(Field::Node)]),
+            })
         }
         _ => Ok(reports),
     }

@@ -3,7 +3,7 @@
 use super::{LatentDiffusion, Under};
 use crate::conditioning::ldm_bert::COMPONENT;
 use crate::conditioning::{Syntax, repeat_rows};
-use crate::error::{Error, Field, Remedy, Result};
+use crate::error::{Error, Field, Remedy, Result, are};
 use crate::models::ldm_bert::{IDS, STATE};
 use crate::samplers::Sampler;
 use crate::systems::cut::Given;
@@ -84,7 +84,7 @@ impl LatentDiffusion {
             let mut outputs = kit.once(part, &[(IDS, &ids)], "the prompt").await?;
             kit.mark(Phase::Text, "encoding the prompt");
             if dropped > 0 {
-                kit.warn(format!("the prompt is too long: its last {dropped} tokens were left out"));
+                kit.warn(format!("the prompt is too long: {} left out at its end", are(dropped, "token")));
             }
             kit.stop_if_cancelled()?;
             let text = outputs.remove(STATE);
