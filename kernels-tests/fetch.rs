@@ -60,6 +60,7 @@ fn entry() -> Entry {
         defaults: Defaults::default(),
         knows: None,
         words: Vec::new(),
+        plain: Vec::new(),
         files: vec![file],
     }
 }

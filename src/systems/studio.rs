@@ -14,7 +14,7 @@ use super::request::Request;
 use super::settings::{Settings, check};
 use super::{Row, System, find};
 use crate::conditioning::Syntax;
-use crate::error::{Field, Message, Remedy, Result};
+use crate::error::{Field, Message, Remedy, Result, ten};
 use crate::network::Executor;
 use crate::prompt::schedule;
 use crate::weights::{Changes, Model};
@@ -26,7 +26,7 @@ pub struct Studio {
     system: Box<dyn System>,
     /// What is to be said when it draws.
     warning: Option<String>,
-    /// All that was said of the model and of prompts: each once.
+    /// All that was said of the model, of prompts and of words in them: each once.
     said: Mutex<BTreeSet<String>>,
 }
 
@@ -134,14 +134,20 @@ impl Studio {
         self.make(executor, None, request, Caller { cancel, tell, keep }).await
     }
 
-    /// What is to be said of a prompt of which a model of few words knows none: unless files add others.
+    /// What is to be said of words that a model of few does not know: unless files add others, and each word once.
     fn foreign(&self, request: &Request) -> Option<Message> {
         let entry = self.models.model.entry()?;
-        let extended = !request.loras.is_empty() || !request.conditioning.embeddings.is_empty();
-        if extended || !entry.knows_none_of(&request.prompt) {
+        if !request.loras.is_empty() || !request.conditioning.embeddings.is_empty() {
             return None;
         }
-        let what = format!("{} knows {}, and no word of this prompt", entry.name, entry.knows.as_ref()?);
+        let texts = [Some(&request.prompt), request.negative.as_ref()].into_iter().flatten();
+        let mut words = entry.unknown_words(texts.map(String::as_str));
+        let mut said = self.said.lock().ok()?;
+        words.retain(|word| said.insert(format!("the word {word}")));
+        if words.is_empty() {
+            return None;
+        }
+        let what = format!("{} does not know {}; it draws {}", entry.name, ten(&words), entry.knows.as_ref()?);
         Some(Message::from(what).remedies([Remedy::Other(Field::Model)]))
     }
 
