@@ -90,7 +90,7 @@ fn unet_alone() -> Result<(), Failed> {
         let model = opened(&alone, &[])?;
         assert_eq!(run(&model, "unet")?, whole, "{start}");
         assert!(model.has("unet") && !model.has("vae") && !model.has("text_encoder"));
-        assert!(not_drawn(model).contains("holds no vae, only unet; give base or vae"));
+        assert!(not_drawn(model).contains("holds no vae, only unet; give base, vae or give it as unet"));
     }
     Ok(())
 }
@@ -100,7 +100,7 @@ fn vae_alone() -> Result<(), Failed> {
     let whole = run(&opened(&all, &[])?, "vae-decoder")?;
     let model = opened(&part(&all, VAE), &[])?;
     assert_eq!(run(&model, "vae-decoder")?, whole);
-    assert!(not_drawn(model).contains("holds no unet, only vae; give base or unet"));
+    assert!(not_drawn(model).contains("holds no unet, only vae; give base, unet or give it as vae"));
     Ok(())
 }
 

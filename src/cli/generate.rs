@@ -17,12 +17,13 @@ use clap::builder::TypedValueParser;
 
 use super::sigmas::SigmasArg;
 use super::{DeviceArgs, ModelArg, ShadersArg, one_of, print, print_json, tell, value, warn};
-use crate::error::{Error, Result, ten};
+use crate::error::{Error, Field, Result, ten};
 use crate::files::{DATA, identity, read};
 use crate::image::{Format, Picture, decode};
 use crate::network::Executor;
 use crate::rng::NoiseSource;
 use crate::samplers::SPACINGS;
+use crate::systems::families::misplaced;
 use crate::systems::{Made, Pictures, Request, Seconds, Studio};
 use crate::tensor::Tensor;
 use crate::weights::{Model, check_writable, read_tensors, write_atomically, write_tensors};
@@ -32,8 +33,7 @@ use prompts::Prompts;
 #[derive(Debug, Args)]
 pub(super) struct Generate {
     /// What to draw; `-` reads it from stdin
-    #[arg(default_value = "")]
-    prompt: String,
+    prompt: Option<String>,
     /// What follows a prompt without quotes
     #[arg(hide = true)]
     more: Vec<String>,
@@ -151,7 +151,7 @@ fn noise_sources() -> impl TypedValueParser<Value = NoiseSource> {
 impl Generate {
     pub(super) fn run(self) -> Result<()> {
         if !self.more.is_empty() {
-            let all = format!("{} {}", self.prompt, self.more.join(" "));
+            let all = format!("{} {}", self.prompt.as_deref().unwrap_or_default(), self.more.join(" "));
             return Err(Error::usage(format!("the prompt is one argument; put it in quotes: {all:?}")));
         }
         self.output.as_deref().map_or(Ok(()), check_format)?;
@@ -165,8 +165,9 @@ impl Generate {
         if self.save_latents.as_deref().is_some_and(is_stdout) {
             return Err(Error::usage("--save-latents writes to a file, not to stdout: name one"));
         }
-        let (seed, prompt) = (self.seed, self.prompt_option.as_ref().unwrap_or(&self.prompt));
-        let prompts = self.prompts.as_deref().map_or_else(|| Prompts::one(prompt), Prompts::of_file)?;
+        let (seed, prompt) = (self.seed, self.prompt_option.as_ref().or(self.prompt.as_ref()));
+        let prompts =
+            self.prompts.as_deref().map_or_else(|| Prompts::one(prompt.map_or("", |text| text)), Prompts::of_file)?;
         let mut request = self.request(seed)?;
         let sources = self.shaders.open()?;
         let mut studio = Studio::open(self.parts.open(self.model.open()?)?)?;
@@ -179,6 +180,9 @@ impl Generate {
         studio.settings(&request)?;
         if loras.check(prompts.iter().map(|(_, prompt)| prompt), &mut request, &studio)? {
             warn("<lora:..> in a plain prompt is text: use --lora, or --prompt-syntax weighted");
+        }
+        if prompt.is_none() && self.prompts.is_none() && studio.row().is_prompted() {
+            warn("no prompt is given, so what is drawn is left to chance; give one in quotes");
         }
         self.check_outputs(seed, &prompts)?;
         let executor = self.device.open(sources)?;
@@ -330,10 +334,16 @@ fn read_picture(path: &Path) -> Result<Picture> {
 }
 
 fn read_latents(path: &Path) -> Result<Tensor> {
+    latents(path).map_err(|error| misplaced(path, Field::InitLatents, error))
+}
+
+fn latents(path: &Path) -> Result<Tensor> {
     let mut tensors = read_tensors(path)?;
     let names: Vec<_> = tensors.keys().cloned().collect();
     let found = tensors.remove("latents").map(|(_, tensor)| tensor);
-    let latents = found.ok_or_else(|| Error::file(path, format!("holds no tensor latents, only {}", ten(&names))))?;
+    let latents = found.ok_or_else(|| {
+        Error::file(path, format!("holds {}: expected one tensor, `latents`, as --save-latents writes it", ten(&names)))
+    })?;
     match latents.first_not_finite() {
         None => Ok(latents),
         Some(index) => Err(Error::file(path, format!("latents is not finite at element {index}"))),

@@ -12,6 +12,7 @@ use super::made::{Keep, Pictures, Tell};
 use super::part::{Models, Part, REFINERS};
 use super::request::Request;
 use super::settings::{Settings, check};
+use super::stable_diffusion::variant::REFINER;
 use super::{Row, System, find};
 use crate::conditioning::Syntax;
 use crate::error::{Field, Message, Remedy, Result, ten};
@@ -25,7 +26,7 @@ pub struct Studio {
     row: &'static Row,
     system: Box<dyn System>,
     /// What is to be said when it draws.
-    warning: Option<String>,
+    warnings: Vec<Message>,
     /// All that was said of the model, of prompts and of words in them: each once.
     said: Mutex<BTreeSet<String>>,
 }
@@ -40,7 +41,9 @@ impl Studio {
     fn of(models: Models) -> Result<Self> {
         let (row, warning) = find(&models.model);
         let system = (row.open)(&models)?;
-        Ok(Self { models, row, system, warning, said: Mutex::default() })
+        let refiner = models.refiner.as_deref().and_then(|refiner| other_refiner(&refiner.model));
+        let warnings = warning.map(Message::from).into_iter().chain(refiner).collect();
+        Ok(Self { models, row, system, warnings, said: Mutex::default() })
     }
 
     /// The same guided by these ControlNets, whose residuals add up.
@@ -161,8 +164,8 @@ impl Studio {
         let begun = Instant::now();
         let settings = self.settings(request)?;
         let mut kit = Kit::new(begun, &self.models, executor, (request, &settings), kept, caller)?;
-        let warnings = [self.warning.clone().map(Message::from), self.foreign(request), unread(request)];
-        for warning in warnings.into_iter().flatten() {
+        let warnings = [self.foreign(request), unread(request)].into_iter().flatten();
+        for warning in self.warnings.iter().cloned().chain(warnings) {
             if self.said.lock().is_ok_and(|mut said| said.insert(warning.to_string())) {
                 kit.warn(warning);
             }
@@ -170,6 +173,13 @@ impl Studio {
         self.system.draw(&mut kit).await?;
         Ok(kit.done())
     }
+}
+
+/// What is to be said of a refiner that is not one: a model that can finish pictures, and was not taught to.
+fn other_refiner(model: &Model) -> Option<Message> {
+    let class = find(model).0.classes[0];
+    let what = format!("{} is not SDXL's refiner: it finishes the picture as a {class}", model.name());
+    (class != REFINER.class).then(|| Message::from(what).of(Field::Refiner))
 }
 
 /// What is to be said of a prompt that is written for more than is read of it.

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use crate::cli::warn;
 use crate::error::{Error, Result};
-use crate::files::{TEXT, read_from, read_text, text};
+use crate::files::{TEXT, read_from, read_text_of, text_of};
+
+/// What a file of prompts is.
+const PROMPTS: &str = "a text file of prompts, one a line";
 
 /// The prompts in the order in which they are drawn. Of a file its text alone is kept, so that a million lines take no
 /// more memory than that.
@@ -17,7 +20,11 @@ pub(super) enum Prompts {
 impl Prompts {
     /// The prompt of the command line, or of stdin where that is `-`.
     pub(super) fn one(prompt: &str) -> Result<Self> {
-        Ok(Self::One(if prompt == "-" { read_stdin()?.trim_end_matches(['\n', '\r']).into() } else { prompt.into() }))
+        Ok(Self::One(if prompt == "-" {
+            read_stdin("a prompt")?.trim_end_matches(['\n', '\r']).into()
+        } else {
+            prompt.into()
+        }))
     }
 
     /// Every line of a file, or of stdin where that is `-`.
@@ -25,7 +32,7 @@ impl Prompts {
     /// # Errors
     /// If it cannot be read, or holds no prompt.
     pub(super) fn of_file(file: &Path) -> Result<Self> {
-        let text = if file == Path::new("-") { read_stdin()? } else { read_text(file)? };
+        let text = if file == Path::new("-") { read_stdin(PROMPTS)? } else { read_text_of(file, PROMPTS)? };
         match prompts(&text).count() {
             0 => Err(Error::file(file, "holds no prompt: write one a line")),
             count => Ok(Self::Lines { text, count }),
@@ -58,13 +65,13 @@ fn prompts(text: &str) -> impl Iterator<Item = &str> {
     lines.map(|line| if line.starts_with(r"\#") { &line[1..] } else { line })
 }
 
-fn read_stdin() -> Result<String> {
+fn read_stdin(wanted: &str) -> Result<String> {
     let stdin = std::io::stdin().lock();
     if stdin.is_terminal() {
         warn("reading the prompt from the terminal, until Ctrl-D");
     }
     let place = Path::new("stdin");
-    text(place, read_from(stdin, place, TEXT)?)
+    text_of(place, read_from(stdin, place, TEXT)?, wanted)
 }
 
 #[cfg(test)]
