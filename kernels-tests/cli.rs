@@ -1,6 +1,7 @@
 //! The command line as a careless user meets it: exit status, one helpful line, no half-written file.
 
 mod drawn;
+mod hints;
 mod misplaced;
 mod outputs;
 mod refused;

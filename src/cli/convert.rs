@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::TypedValueParser;
 
-use super::{one_of, tell, value};
+use super::{megabytes, one_of, tell, value};
 use crate::error::Result;
 use crate::weights::{Encoding, convert};
 
@@ -30,9 +30,9 @@ fn encodings() -> impl TypedValueParser<Value = Encoding> {
 impl Convert {
     pub(super) fn run(self) -> Result<()> {
         convert(&self.input, &self.output, self.to)?;
-        let size = |path: &Path| path.metadata().ok().filter(|file| file.is_file()).map(|file| file.len() / 1_000_000);
+        let size = |path: &Path| path.metadata().ok().filter(|file| file.is_file()).map(|file| megabytes(file.len()));
         let sizes = match (size(&self.input), size(&self.output)) {
-            (Some(from), Some(to)) => format!(": {to} MB, from {from} MB"),
+            (Some(from), Some(to)) => format!(": {to}, from {from}"),
             _ => String::new(),
         };
         tell(&format!("wrote {}{sizes}", self.output.display()));
