@@ -243,13 +243,14 @@ fn other_kinds() -> Result<(), Failed> {
         ("emb_params", "textual inversion"),
         (
             "state_dict.model.diffusion_model.input_blocks.0.0.weight",
-            "has a unet whose names begin with state_dict.model.diffusion_model., which is not known; save it with names \
-             that begin with model.diffusion_model.",
+            "has a unet whose names begin with state_dict.model.diffusion_model., which is not known; save it with \
+             names that begin with model.diffusion_model.",
         ),
         (
             "layers.0.weight",
             "holds no network of Stable Diffusion XL's refiner, Stable Diffusion XL, Stable Diffusion x4 upscaler, \
-             Stable Diffusion 2, InstructPix2Pix, Stable Diffusion 1 under a name that is known; it has layers.0.weight",
+             Stable Diffusion 2, InstructPix2Pix, Stable Diffusion 1 under a name that is known; it has \
+             layers.0.weight",
         ),
     ] {
         let text = message(opened(&ones(&[name]), &[]));

@@ -156,8 +156,8 @@ fn checking_changes_nothing(at: &Path) -> Result<(), Failed> {
 fn other_words_are_told_once(at: &Path) -> Result<(), Failed> {
     std::fs::write(at.join("prompts.txt"), "a RED dog and a blue circle\na photo of a cat\na dog, a cat\n")?;
     let said = text(&draw(at, &["--prompts", "prompts.txt", "--negative", "a blurry star"])?.stderr);
-    let knows = "it draws a circle, square, triangle, star, ring or diamond, or two of them, in red, green, blue, yellow, \
-                 orange, purple, pink, white, black, cyan, brown or gray; try another --model\n";
+    let knows = "it draws a circle, square, triangle, star, ring or diamond, or two of them, in red, green, blue, \
+                 yellow, orange, purple, pink, white, black, cyan, brown or gray; try another --model\n";
     let line = |words| format!("ornstein: shapes does not know {words}; {knows}");
     ensure(said == line("dog, blurry") + &line("cat"), said)
 }
