@@ -178,11 +178,11 @@ impl Generate {
         let mut loras = self.loras.open()?;
         // First: a path for each picture of an absurd batch would fill the memory.
         studio.settings(&request)?;
-        if loras.check(prompts.iter().map(|(_, prompt)| prompt), &mut request, &studio)? {
-            warn("<lora:..> in a plain prompt is text: use --lora, or --prompt-syntax weighted");
-        }
         if prompt.is_none() && self.prompts.is_none() && studio.row().is_prompted() {
             warn("no prompt is given, so what is drawn is left to chance; give one in quotes");
+        }
+        if loras.check(prompts.iter().map(|(_, prompt)| prompt), &mut request, &studio)? {
+            warn("<lora:..> in a plain prompt is text: use --lora, or --prompt-syntax weighted");
         }
         self.check_outputs(seed, &prompts)?;
         let executor = self.device.open(sources)?;
