@@ -83,6 +83,7 @@ fn not_downloaded(at: &Path) -> Result<(), Failed> {
     let wanted = ["shapes-ddpm: is not downloaded, it lies in Ornstein's repository: run from a clone of it, or copy"];
     refused(at, &["models", "fetch", "shapes-ddpm"], 1, &wanted)?;
     refused(at, &["generate", "-m", "shapes-ddpm"], 1, &wanted)?;
+    refused(at, &["convert", "shapes-ddpm", "--to", "f16", "-o", "x.gguf"], 1, &wanted)?;
     let listed = text(&ornstein(at, &["models", "list"])?.stdout);
     ensure(
         listed.contains("\nshapes-ddpm: not downloaded, but in Ornstein's repository, assets/shapes-ddpm\n"),

@@ -106,6 +106,8 @@ fn networks(at: &Path) -> Result<(), Failed> {
     ] {
         misplaced(at, option, name, &format!("is {what}, not {wanted}; give it as {field}"))?;
     }
+    let second = "--text-encoder-2 is not for shapes, which is Stable Diffusion 1 and has no text_encoder_2; leave out";
+    refused(at, &["generate", "red", "--text-encoder-2", "text_encoder.safetensors"], 2, &[second])?;
     misplaced(at, "--model", "vae", "holds no unet, only vae; give --base, --unet or give it as --vae")
 }
 

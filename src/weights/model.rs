@@ -420,7 +420,7 @@ mod tests {
         assert_eq!(model.path("controlnet/config.json"), folder.path().join("config.json"));
         assert!(model.text("controlnet/config.json").unwrap().contains("ControlNetModel"));
         let error = model.text("unet/config.json").unwrap_err().to_string();
-        assert!(error.contains("is a ControlNet") && error.contains("as its ControlNet"), "{error}");
+        assert!(error.ends_with("is a ControlNet, not a model; give it as control"), "{error}");
         let error = model.weights("controlnet").err().unwrap().to_string();
         assert!(error.contains("no weights: expected diffusion_pytorch_model.safetensors"), "{error}");
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Model, Other, Storage};
 use crate::error::{Error, Field, Remedy, Result, ten};
+use crate::weights::checkpoint::content::field_of;
 use crate::weights::checkpoint::seen::Seen;
 use crate::weights::checkpoint::{Checkpoint, Part};
 use crate::weights::component::variants;
@@ -43,6 +44,9 @@ impl Model {
         let own = format!("{component}/config.json");
         let config: Option<Value> = self.has(&own).then(|| self.json(&own)).transpose()?;
         let family = self.family()?;
+        if let Some(family) = family {
+            self.check_place(component, family)?;
+        }
         let part = if metadata.is_dir() {
             let folders = [path.to_path_buf(), path.join(component)];
             let Some(folder) = folders.iter().find(|folder| folder.join("config.json").exists()) else {
@@ -67,6 +71,20 @@ impl Model {
                 Err(Error::file(path, what))
             }
         }
+    }
+
+    /// Refuses a network of other families than the model's, which nothing would read.
+    fn check_place(&self, component: &str, family: &Family) -> Result<()> {
+        let named = |other: &&Component| other.name == component;
+        if self.families.components().all(|other| !named(&other)) || family.components.iter().any(|own| named(&own)) {
+            return Ok(());
+        }
+        let (model, title) = (self.name(), family.title);
+        let error = Error::usage(format!("is not for {model}, which is {title} and has no {component}"));
+        Err(match field_of(component) {
+            Some(field) => error.of(field).remedies([Remedy::Without(field)]),
+            None => error,
+        })
     }
 
     /// The same with every network of another model, from the place where that is.
