@@ -1,7 +1,9 @@
 //! The command line as a careless user meets it: exit status, one helpful line, no half-written file.
 
 mod drawn;
+mod hints;
 mod many;
+mod misplaced;
 mod outputs;
 mod refused;
 #[cfg(unix)]

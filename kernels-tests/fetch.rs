@@ -60,6 +60,7 @@ fn entry() -> Entry {
         defaults: Defaults::default(),
         knows: None,
         words: Vec::new(),
+        plain: Vec::new(),
         files: vec![file],
     }
 }
@@ -215,7 +216,7 @@ fn command() -> Result<(), Failed> {
     let (status, text) = run("nonesuch")?;
     assert!(status == Some(2) && text.contains("no model is called nonesuch; known are shapes"), "{text}");
     let (status, text) = run("shapes")?;
-    ensure(status == Some(0) && text.contains("part of the program"), text)
+    ensure(status == Some(0) && text.contains("shapes is here"), text)
 }
 
 fn listed() -> Result<(), Failed> {

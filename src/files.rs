@@ -4,10 +4,12 @@
 
 mod identity;
 mod read;
+mod stranger;
 mod temporary;
 mod text;
 
 pub use identity::{Identity, identity};
-pub use read::{DATA, TEXT, read, read_from, read_text, unreadable};
+pub use read::{DATA, TEXT, read, read_from, read_text, read_text_of, unreadable};
+pub use stranger::{Stranger, is_picture, is_text, stranger};
 pub use temporary::{Temporary, remove_temporaries, unless_ending};
-pub use text::text;
+pub use text::{text, text_of};

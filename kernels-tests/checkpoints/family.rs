@@ -81,7 +81,7 @@ fn a_value() -> Result<(), Failed> {
         files: |_| vec![("model_index.json", "an index".into())],
         ..*FAMILIES.known[FAMILIES.known.len() - 1]
     };
-    static OWN: Families = Families { known: &[&PAINTERS], others: &[] };
+    static OWN: Families = Families { known: &[&PAINTERS], others: &[], loras: &[] };
     let whole = Kept::of("sd1")?.tensors();
     let renamed = |name: &str| name.replace("model.diffusion_model.", "painter_model.");
     let tensors: Tensors = whole.iter().map(|(name, tensor)| (renamed(name), tensor.clone())).collect();

@@ -94,15 +94,18 @@ fn unknown_parts() -> Result<(), Failed> {
 fn other_families() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let model = Kept::of("sd1")?.write_folder(folder.path())?;
-    for (name, part) in [
-        ("kohya-sdxl", "lora_te2_text_model_encoder_layers_0_mlp_fc2.lora_down.weight"),
-        ("peft-sdxl", "text_encoder_2."),
-        ("kohya-sd2", "for a tensor ["),
-    ] {
-        let text = Changes::of(&model, &[lora(&file(name), 1.0)?]).err().ok_or("it fits")?.to_string();
-        has(text, &[name, part, "was not made for"])?;
+    let said = |model: &Model, name: &str| -> Result<String, Failed> {
+        Ok(Changes::of(model, &[lora(&file(name), 1.0)?]).err().ok_or("it fits")?.to_string())
+    };
+    let end = |text: &str| format!("and {} is {text}; give one for its family", model.name());
+    for name in ["kohya-sdxl", "peft-sdxl"] {
+        let wanted = format!("{name}.safetensors: was made for Stable Diffusion XL, {}", end("Stable Diffusion 1"));
+        ensure(said(&model, name)?.ends_with(&wanted), said(&model, name)?)?;
     }
-    Ok(())
+    has(said(&model, "kohya-sd2")?, &["kohya-sd2", "was not made for", "for a tensor ["])?;
+    let sdxl = tempfile::tempdir()?;
+    let sdxl = Kept::of("sdxl")?.write_folder(sdxl.path())?;
+    has(said(&sdxl, "kohya")?, &["was made for Stable Diffusion 1 or 2, and", "is Stable Diffusion XL; give one"])
 }
 
 fn misfits() -> Result<(), Failed> {

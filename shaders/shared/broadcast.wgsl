@@ -1,6 +1,6 @@
 // How products are made on software devices with subgroups of 8: a load costs them far more than a multiply-add
-// (docs/performance.md), workgroup memory is no faster than a buffer, and registers are plenty. So each lane loads
-// another row, all lanes get every row from there, and one load serves 32 vectors of multiply-adds.
+// (docs/performance.md), workgroup memory is not faster than a buffer, and registers are plenty. So each lane
+// loads another row, all lanes get every row from there, and one load serves 32 vectors of multiply-adds.
 #import accumulate
 
 const LANES: u32 = 8u;

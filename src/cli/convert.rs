@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::TypedValueParser;
 
-use super::{one_of, tell, value};
+use super::{megabytes, one_of, tell, value};
 use crate::error::Result;
-use crate::weights::{Encoding, convert};
+use crate::weights::{Encoding, Model, convert, manifest};
 
 /// Write a model anew with smaller weights
 #[derive(Debug, Args)]
 pub(super) struct Convert {
-    /// A checkpoint (`.safetensors`, `.gguf`) or a diffusers folder
+    /// A checkpoint (`.safetensors`, `.gguf`), a diffusers folder, or a name from `ornstein models list`
     input: PathBuf,
     /// What matrices become; vectors stay in f32, and what has no whole blocks becomes f16
     #[arg(long, value_parser = encodings())]
@@ -29,10 +29,12 @@ fn encodings() -> impl TypedValueParser<Value = Encoding> {
 
 impl Convert {
     pub(super) fn run(self) -> Result<()> {
-        convert(&self.input, &self.output, self.to)?;
-        let size = |path: &Path| path.metadata().ok().filter(|file| file.is_file()).map(|file| file.len() / 1_000_000);
-        let sizes = match (size(&self.input), size(&self.output)) {
-            (Some(from), Some(to)) => format!(": {to} MB, from {from} MB"),
+        let is_name = !self.input.exists() && self.input.to_str().is_some_and(|name| manifest::find(name).is_some());
+        let input = if is_name { Model::resolve(Some(self.input.as_os_str()))?.path("") } else { self.input.clone() };
+        convert(&input, &self.output, self.to)?;
+        let size = |path: &Path| path.metadata().ok().filter(|file| file.is_file()).map(|file| megabytes(file.len()));
+        let sizes = match (size(&input), size(&self.output)) {
+            (Some(from), Some(to)) => format!(": {to}, from {from}"),
             _ => String::new(),
         };
         tell(&format!("wrote {}{sizes}", self.output.display()));

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, CommandFactory};
+use clap::{Arg, ArgMatches, Command};
 use toml::{Table, Value};
 
-use super::Cli;
+use super::command;
 use crate::cache::variable;
 use crate::error::{Error, Result, instead};
 use crate::files::read_text;
@@ -47,7 +47,7 @@ pub(super) fn added_to(words: Vec<OsString>) -> Result<Vec<OsString>> {
     let Some(path) = path().filter(|path| path.exists() || std::env::var_os(VARIABLE).is_some()) else {
         return Ok(words);
     };
-    let cli = Cli::command();
+    let cli = command();
     // Help, and what is wrong with the words themselves, is said when they are parsed.
     let Ok(matches) = cli.clone().try_get_matches_from(&words) else { return Ok(words) };
     let Some((name, given)) = matches.subcommand() else { return Ok(words) };
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn checked(text: &str) -> Result<Vec<String>, String> {
-        let defaults = check(Path::new("config.toml"), &Cli::command(), &text.parse().unwrap());
+        let defaults = check(Path::new("config.toml"), &command(), &text.parse().unwrap());
         let said = |(command, _, words): Setting| format!("{command} {}", words.join(" "));
         defaults.map(|all| all.into_iter().map(said).collect()).map_err(|error| error.to_string())
     }

@@ -21,12 +21,13 @@ use clap::builder::TypedValueParser;
 use super::link::linked;
 use super::sigmas::SigmasArg;
 use super::{DeviceArgs, ModelArg, ShadersArg, one_of, print, print_json, tell, value, warn};
-use crate::error::{Error, Result, ten};
+use crate::error::{Error, Field, Result, ten};
 use crate::files::{DATA, identity, read};
 use crate::image::{Format, Picture, decode};
 use crate::network::Executor;
 use crate::rng::NoiseSource;
 use crate::samplers::SPACINGS;
+use crate::systems::families::misplaced;
 use crate::systems::{Loras, Made, Pictures, Request, Seconds, Studio};
 use crate::tensor::Tensor;
 use crate::weights::{Model, check_writable, read_tensors, write_atomically, write_tensors};
@@ -37,8 +38,7 @@ use prompts::{Line, Prompts};
 #[derive(Debug, Args)]
 pub(super) struct Generate {
     /// What to draw; `-` reads it from stdin
-    #[arg(default_value = "")]
-    prompt: String,
+    prompt: Option<String>,
     /// What follows a prompt without quotes
     #[arg(hide = true)]
     more: Vec<String>,
@@ -169,7 +169,7 @@ impl Generate {
 
     fn drawn(&self) -> Result<()> {
         if !self.more.is_empty() {
-            let all = format!("{} {}", self.prompt, self.more.join(" "));
+            let all = format!("{} {}", self.prompt.as_deref().unwrap_or_default(), self.more.join(" "));
             return Err(Error::usage(format!("the prompt is one argument; put it in quotes: {all:?}")));
         }
         let work = self.work()?;
@@ -182,6 +182,10 @@ impl Generate {
         }
         let mut loras = self.loras.open()?;
         let request = self.check(&work, &studio, &mut loras)?;
+        let is_said = self.prompt.is_some() || self.prompt_option.is_some() || self.prompts.is_some();
+        if !is_said && work.lines().all(|line| line.prompt.is_empty()) && studio.row().is_prompted() {
+            warn("no prompt is given, so what is drawn is left to chance; give one in quotes");
+        }
         let executor = self.device.open(sources)?;
         // The networks of one prompt make room for each other; those of several stay.
         let mut loaded = (work.count() > 1).then(|| studio.load(&executor));
@@ -227,7 +231,8 @@ impl Generate {
     /// # Errors
     /// If it cannot be read or understood.
     fn work(&self) -> Result<Work> {
-        let (prompt, syntax) = (self.prompt_option.as_ref().unwrap_or(&self.prompt), self.reading.syntax());
+        let given = self.prompt_option.as_deref().or(self.prompt.as_deref());
+        let (prompt, syntax) = (given.unwrap_or_default(), self.reading.syntax());
         if let Some(grid) = self.grid.read()? {
             if self.batch > 1 {
                 return Err(Error::usage("--grid has one picture in each place: leave out --batch"));
@@ -457,10 +462,16 @@ fn read_picture(path: &Path) -> Result<Picture> {
 }
 
 fn read_latents(path: &Path) -> Result<Tensor> {
+    latents(path).map_err(|error| misplaced(path, Field::InitLatents, error))
+}
+
+fn latents(path: &Path) -> Result<Tensor> {
     let mut tensors = read_tensors(path)?;
     let names: Vec<_> = tensors.keys().cloned().collect();
     let found = tensors.remove("latents").map(|(_, tensor)| tensor);
-    let latents = found.ok_or_else(|| Error::file(path, format!("holds no tensor latents, only {}", ten(&names))))?;
+    let latents = found.ok_or_else(|| {
+        Error::file(path, format!("holds {}: expected one tensor, `latents`, as --save-latents writes it", ten(&names)))
+    })?;
     match latents.first_not_finite() {
         None => Ok(latents),
         Some(index) => {

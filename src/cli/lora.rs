@@ -7,7 +7,8 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::error::{Error, Result};
-use crate::weights::{Lora, LoraFile};
+use crate::systems::open_lora;
+use crate::weights::Lora;
 
 #[derive(Debug, Args)]
 pub(super) struct LoraArgs {
@@ -42,11 +43,11 @@ fn lora(text: &OsStr) -> Result<Lora> {
         let text = text.to_string_lossy();
         return Err(Error::usage(format!("--lora {text}: {scale} is not a scale; 1 is all of the file's change")));
     }
-    Ok(Lora { file: Arc::new(LoraFile::open(Path::new(path))?), unet: scale, text: scale })
+    Ok(Lora { file: Arc::new(open_lora(Path::new(path))?), unet: scale, text: scale })
 }
 
 /// What is before the last colon, and the number behind it.
-fn scaled(text: &OsStr) -> Option<(&OsStr, f32)> {
+pub(super) fn scaled(text: &OsStr) -> Option<(&OsStr, f32)> {
     let bytes = text.as_encoded_bytes();
     let colon = bytes.iter().rposition(|byte| *byte == b':')?;
     let scale = std::str::from_utf8(&bytes[colon + 1..]).ok()?.parse().ok()?;

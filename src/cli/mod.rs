@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use strsim::damerau_levenshtein;
 
@@ -182,7 +182,7 @@ pub fn run() -> ExitCode {
         Ok(words) => words,
         Err(error) => return fail(&error),
     };
-    let cli = match Cli::try_parse_from(&words) {
+    let cli = match parse(command(), &words) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
@@ -215,6 +215,21 @@ fn fail(error: &Error) -> ExitCode {
     ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
 }
 
+/// The command line, of which a negative number is a value everywhere, for its option to refuse.
+fn command() -> clap::Command {
+    let taken = |arg: clap::Arg| {
+        let takes = arg.get_action().takes_values();
+        arg.allow_negative_numbers(takes)
+    };
+    Cli::command().mut_subcommands(|command| command.mut_args(taken))
+}
+
+/// What these words say.
+fn parse(mut command: clap::Command, words: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
 /// What `--help` says of a sampler.
 fn sampler_help(default: &str) -> String {
     let names = crate::samplers::names().collect::<Vec<_>>().join(", ");
@@ -224,6 +239,15 @@ fn sampler_help(default: &str) -> String {
 
 /// Letters by which an option may differ from one that is there, to be taken for it.
 const MOST_SLIPS: usize = 2;
+
+/// What parsers of numbers say, and what is said instead.
+const PLAINER: [(&str, &str); 5] = [
+    ("invalid digit found in string", "expected a whole number, 0 or more"),
+    ("cannot parse integer from empty string", "expected a whole number, 0 or more"),
+    ("number too large to fit in target type", "that number is too large"),
+    ("invalid float literal", "expected a number"),
+    ("cannot parse float from empty string", "expected a number"),
+];
 
 /// What clap says of the arguments: help as it is, an error in one line.
 fn refuse(error: &clap::Error) -> ExitCode {
@@ -236,14 +260,17 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 /// The error in one line, without what misleads.
 fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
+    let text = PLAINER.iter().fold(error.render().to_string(), |text, (old, new)| text.replace(old, new));
     let word = |kind| error.get(kind).map_or(String::new(), ContextValue::to_string);
     let distance = damerau_levenshtein(&word(ContextKind::InvalidArg), &word(ContextKind::SuggestedArg));
     let paragraphs = text.trim().split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
     // What differs by more than a slip of the finger is another option, and the advice to take it misleads.
     let misleads = |part: &String| part.starts_with("tip:") && distance > MOST_SLIPS;
-    let line = paragraphs.filter(|part| !part.starts_with("Usage:") && !misleads(part)).collect::<Vec<_>>().join("; ");
-    line.trim_start_matches("error: ").into()
+    let mut parts: Vec<_> = paragraphs.filter(|part| !part.starts_with("Usage:") && !misleads(part)).collect();
+    if error.kind() == ErrorKind::ArgumentConflict {
+        parts.insert(1, "leave one of them out".into());
+    }
+    parts.join("; ").trim_start_matches("error: ").into()
 }
 
 /// One line on stderr that something is wrong.
@@ -279,6 +306,16 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
+/// A size as download pages count.
+fn megabytes(bytes: u64) -> String {
+    match bytes as f64 / 1e6 {
+        size if size < 0.1 => format!("{:.1} kB", size * 1e3),
+        size if size < 10.0 => format!("{size:.1} MB"),
+        size if size < 1000.0 => format!("{size:.0} MB"),
+        size => format!("{:.1} GB", size / 1e3),
+    }
+}
+
 /// A JSON document on stdout.
 fn print_json(value: &serde_json::Value) -> Result<()> {
     print(format!("{value:#}\n").as_bytes())
@@ -287,6 +324,12 @@ fn print_json(value: &serde_json::Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_has_the_unit_in_which_it_is_read() {
+        let sizes = [812, 42_590, 2_882_598, 999_400_000, 5_214_604_494];
+        assert_eq!(sizes.map(megabytes), ["0.8 kB", "42.6 kB", "2.9 MB", "999 MB", "5.2 GB"]);
+    }
 
     #[test]
     fn a_word_with_spaces_survives_the_shell() {

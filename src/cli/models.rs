@@ -39,8 +39,8 @@ enum Command {
     /// of https://huggingface.co to take instead; HF_TOKEN is sent to huggingface.co alone, for models that ask who
     /// you are. The empty file .lock in the model's folder keeps two runs from fetching into it at once.
     Fetch {
-        /// A name from `ornstein models list`
-        name: String,
+        /// A name from `ornstein models list`, as sd15-checkpoint-fp16 or sdxl-checkpoint
+        name: Option<String>,
     },
     /// Tell what a model is: its family, components, parameters and their types
     Inspect {
@@ -61,7 +61,7 @@ impl Models {
     pub(super) fn run(self) -> Result<()> {
         match self.command {
             Command::List { json } => list::list(json),
-            Command::Fetch { name } => fetch_named(&name),
+            Command::Fetch { name } => fetch_named(name.as_deref()),
             Command::Inspect { model, json } => {
                 let model = Model::resolve(Some(&model))?;
                 let found = inspect(&model)?;
@@ -79,17 +79,19 @@ impl Models {
     }
 }
 
-fn fetch_named(name: &str) -> Result<()> {
+fn fetch_named(name: Option<&str>) -> Result<()> {
+    let name = name.ok_or_else(|| {
+        let begin = list::BEGIN.join(" or ");
+        Error::usage(format!("which model? give {begin} to begin with, or another name from `ornstein models list`"))
+    })?;
     let entry = manifest::find(name).ok_or_else(|| {
         let names = manifest::entries().iter().map(|entry| entry.name.as_str());
         Error::usage(format!("no model is called {name}; {}", instead(name, names)))
     })?;
     if entry.repository.is_none() {
-        let place = entry
-            .folder
-            .as_ref()
-            .map_or("part of the program".into(), |f| format!("in Ornstein's repository, {}", f.display()));
-        super::tell(&format!("{name} is {place}: there is nothing to fetch"));
+        // Where it is not, the error says where it comes from.
+        Model::resolve(Some(name.as_ref()))?;
+        super::tell(&format!("{name} is here: there is nothing to fetch"));
         return Ok(());
     }
     let folder = manifest::models_folder()

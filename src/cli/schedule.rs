@@ -7,8 +7,9 @@ use clap::Args;
 use super::sigmas::SigmasArg;
 use super::{flag, print, print_json, warn};
 use crate::error::Result;
-use crate::files::read_text;
+use crate::files::read_text_of;
 use crate::samplers;
+use crate::systems::settings::sampler_called;
 
 #[derive(Debug, Args)]
 pub(super) struct Schedule {
@@ -30,10 +31,13 @@ pub(super) struct Schedule {
 impl Schedule {
     pub(super) fn run(self) -> Result<()> {
         let config = match &self.config {
-            Some(path) => samplers::Config::from_json(&read_text(path)?, &path.display().to_string())?,
+            Some(path) => samplers::Config::from_json(
+                &read_text_of(path, "a scheduler_config.json")?,
+                &path.display().to_string(),
+            )?,
             None => samplers::Config::from_json("{}", "the sampler's defaults")?,
         };
-        let (name, of_name) = samplers::called(&self.sampler)?;
+        let (name, of_name) = sampler_called(&self.sampler)?;
         let (sigmas, spacing) = self.schedule.read()?;
         let config = config.with_spacing(spacing).with_sigmas(sigmas.or(of_name));
         let sampler = samplers::sampler(name, &config, self.steps)?;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::error::{Error, Field, Result, instead};
-use crate::files::read_text;
-use crate::samplers::{SPACINGS, Sigmas};
+use crate::error::{Error, Field, Remedy, Result, instead};
+use crate::files::read_text_of;
+use crate::samplers::{self, SPACINGS, Sigmas};
 
 #[derive(Debug, Args)]
 pub(super) struct SigmasArg {
@@ -38,12 +38,16 @@ impl SigmasArg {
             return Ok((Some(sigmas), None));
         }
         if !given.exists() && given.components().count() == 1 && given.extension().is_none() {
+            if let Ok((sampler, _)) = samplers::called(name) {
+                let what = format!("{name} is a sampler");
+                return Err(Error::usage(what).of(Field::Schedule).remedies([Remedy::set(Field::Sampler, sampler)]));
+            }
             let names: Vec<String> = Sigmas::names().collect();
             let known = instead(name, names.iter().map(String::as_str).chain(SPACINGS));
             let what = format!("{name:?} is not the name of a schedule, and there is no such file; {known}");
             return Err(Error::usage(what).of(Field::Schedule));
         }
-        let listed = Sigmas::listed(&read_text(given)?);
+        let listed = Sigmas::listed(&read_text_of(given, "a name, or a text file of sigmas, one for each step")?);
         Ok((Some(listed.map_err(|error| error.on(given.display()))?), None))
     }
 }

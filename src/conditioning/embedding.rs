@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result, ten};
+use crate::error::{Error, Field, Result, ten};
+use crate::systems::families::misplaced;
 use crate::tensor::Tensor;
 use crate::weights::{LoraFile, read_tensors};
 
@@ -31,6 +32,10 @@ impl Embedding {
     /// # Errors
     /// If it is not such a file: of a pickle it is said how to convert it.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::of_file(path).map_err(|error| misplaced(path, Field::Embedding, error))
+    }
+
+    fn of_file(path: &Path) -> Result<Self> {
         let fail = |what: String| Error::file(path, what);
         let ending = path.extension().and_then(|ending| ending.to_str());
         if let Some("pt" | "pth" | "bin" | "ckpt") = ending {

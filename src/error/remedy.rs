@@ -66,6 +66,7 @@ fields! {
     Refiner "refiner",
     RefinerStart "refiner start",
     ClipSkip "clip skip",
+    Embedding "embedding",
     InitLatents "init latents",
     Lora "lora",
     LoraDir "lora dir",

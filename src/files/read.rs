@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::text::text;
+use super::text::text_of;
 use crate::error::{Error, Result};
 
 /// The most bytes of a text: prompts, configurations, vocabularies, shaders.
@@ -41,7 +41,15 @@ pub fn read_from(reader: impl Read, place: &Path, most: u64) -> Result<Vec<u8>> 
 /// # Errors
 /// If it cannot be read, holds more than [`TEXT`] bytes, or is not text.
 pub fn read_text(path: &Path) -> Result<String> {
-    text(path, read(path, TEXT)?)
+    read_text_of(path, "text")
+}
+
+/// The same; `wanted` is what its text should be, for a message where it is a picture or a model's file.
+///
+/// # Errors
+/// As [`read_text`].
+pub fn read_text_of(path: &Path, wanted: &str) -> Result<String> {
+    text_of(path, read(path, TEXT)?, wanted)
 }
 
 /// The error of a file or folder that cannot be read, with what can be done about it.

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::stranger::not_text;
 use crate::error::{Error, Result};
 
 /// The text of these bytes; `place` is what messages call their file.
@@ -10,6 +11,17 @@ use crate::error::{Error, Result};
 /// # Errors
 /// If they are not text, with what to do.
 pub fn text(place: &Path, bytes: Vec<u8>) -> Result<String> {
+    text_of(place, bytes, "text")
+}
+
+/// The same; `wanted` is what the text should be, for a message where the bytes are of another kind of file.
+///
+/// # Errors
+/// As [`text`].
+pub fn text_of(place: &Path, bytes: Vec<u8>, wanted: &str) -> Result<String> {
+    if let Some(what) = not_text(&bytes) {
+        return Err(Error::file(place, format!("{what}; expected {wanted}")));
+    }
     decode(bytes).map_err(|what| Error::file(place, what))
 }
 

@@ -55,7 +55,8 @@ impl Config {
             let blocks = keys.counts(&format!("num_{half}_blocks"), &blocks)?;
             if channels.len() != blocks.len() || channels.iter().any(|n| *n != channels[0]) {
                 return Err(keys.error(format!(
-                    "{half}_block_out_channels is {channels:?}, expected one number for each of {} stages, all the same",
+                    "{half}_block_out_channels is {channels:?}, expected one number for each of {} stages, \
+                     all the same",
                     blocks.len()
                 )));
             }

@@ -4,11 +4,20 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::families::misplaced;
 use super::{Request, Studio};
 use crate::conditioning::Syntax;
 use crate::error::{Error, Field, Remedy, Result, ten};
 use crate::prompt::loras::{Tag, has_tags, take_tags};
 use crate::weights::{Lora, LoraFile};
+
+/// [`LoraFile::open`], which says of a file of another kind what that is.
+///
+/// # Errors
+/// As there.
+pub fn open_lora(path: &Path) -> Result<LoraFile> {
+    LoraFile::open(path).map_err(|error| misplaced(path, Field::Lora, error))
+}
 
 /// The files that are open, and where others are.
 pub struct Loras {
@@ -105,7 +114,7 @@ impl Loras {
         };
         let file = match self.open.get(&path) {
             Some(file) => Arc::clone(file),
-            None => Arc::new(LoraFile::open(&path)?),
+            None => Arc::new(open_lora(&path)?),
         };
         self.open.insert(path, Arc::clone(&file));
         self.named.insert(tag.name.clone(), Arc::clone(&file));

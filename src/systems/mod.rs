@@ -34,7 +34,7 @@ pub mod text;
 mod tiles;
 pub mod windows;
 
-pub use loras::Loras;
+pub use loras::{Loras, open_lora};
 pub use made::{Event, Keep, Made, Pictures, Seconds, Span, Tell};
 pub use part::{Models, Part};
 pub use request::{Control, Hires, HiresMode, Request, Variation};
@@ -74,6 +74,11 @@ impl Row {
     /// The fields that it takes, in order.
     pub fn taken(&self) -> impl Iterator<Item = Field> {
         self.takes.iter().flat_map(|fields| fields.iter().copied())
+    }
+
+    /// Whether what it draws is up to a prompt.
+    pub fn is_prompted(&self) -> bool {
+        self.example.iter().any(|(field, _)| *field == Field::Prompt)
     }
 
     /// Whether the system takes all that a request sets.

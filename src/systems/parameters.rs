@@ -97,8 +97,8 @@ pub(super) fn parameters(request: &Request, settings: &Settings, index: usize, n
 /// As the web UI's ControlNet extension has it, of a picture that is given as the network sees it.
 fn guiding(model: &str, Control { scale, start, end, .. }: &Control) -> String {
     format!(
-        "Module: none, Model: {model}, Weight: {scale:?}, Resize Mode: Just Resize, Guidance Start: {start:?}, Guidance \
-         End: {end:?}"
+        "Module: none, Model: {model}, Weight: {scale:?}, Resize Mode: Just Resize, Guidance Start: {start:?}, \
+         Guidance End: {end:?}"
     )
 }
 
@@ -178,7 +178,8 @@ mod tests {
         let request = Request { controls: vec![control; 2], ..request() };
         let names = Names { controls: ["canny", "depth"].map(String::from).into(), ..names("shapes") };
         let text = parameters(&request, &settings("ddim"), 0, &names);
-        let said = r#"ControlNet 1: "Module: none, Model: depth, Weight: 0.8, Resize Mode: Just Resize, Guidance Start: 0.0, Guidance End: 0.5", Version"#;
+        let said = "ControlNet 1: \"Module: none, Model: depth, Weight: 0.8, Resize Mode: Just Resize, \
+                    Guidance Start: 0.0, Guidance End: 0.5\", Version";
         assert!(text.contains(said) && text.contains("ControlNet 0: \"Module: none, Model: canny"), "{text}");
     }
 

@@ -236,7 +236,7 @@ impl Control {
     pub(super) fn check(&self) -> Result<()> {
         let Self { scale, start, end, .. } = self;
         if !scale.is_finite() {
-            return Err(Error::usage(format!("{scale} is not a number")).of(Field::ControlScale));
+            return Err(Error::usage(format!("{scale} is not a finite number")).of(Field::ControlScale));
         }
         if !(0.0 <= *start && start < end && *end <= 1.0) {
             let what = format!("{start}, up to {end}: expected 0 <= start < end <= 1");

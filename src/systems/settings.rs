@@ -3,7 +3,7 @@
 use super::noise;
 use super::request::{Control, Request};
 use crate::error::{Error, Field, Remedy, Result, counted};
-use crate::samplers::{self, Portion, Sampler, Sigmas};
+use crate::samplers::{self, Portion, SPACINGS, Sampler, Sigmas};
 use crate::weights::Model;
 
 /// A request with every default filled in.
@@ -78,7 +78,7 @@ impl Settings {
             Some(name) => name,
             None => own.schedule.default_sampler()?,
         };
-        let (sampler, of_name) = samplers::called(sampler)?;
+        let (sampler, of_name) = sampler_called(sampler)?;
         let mut sigmas = match (&request.sigmas, of_name) {
             (Some(given), Some(named)) if *given != named => {
                 let what = format!("{} contradicts the sampler's name, which says {}", given.name(), named.name());
@@ -120,6 +120,22 @@ impl Settings {
     }
 }
 
+/// [`samplers::called`], which says of a schedule's name what it is.
+///
+/// # Errors
+/// As there.
+pub fn sampler_called(name: &str) -> Result<(&'static str, Option<Sigmas>)> {
+    samplers::called(name).map_err(|error| {
+        let is_schedule = Sigmas::called(name).is_some() || SPACINGS.contains(&&*name.to_lowercase());
+        let other = || {
+            Error::usage(format!("{name} is a schedule"))
+                .of(Field::Sampler)
+                .remedies([Remedy::set(Field::Schedule, name)])
+        };
+        if is_schedule { other() } else { error }
+    })
+}
+
 #[cfg(test)]
 impl Settings {
     /// Of a picture of this height and width, as Stable Diffusion 1 has them.
@@ -145,10 +161,10 @@ impl Settings {
 /// If they do not.
 pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> Result<()> {
     if !settings.guidance.is_finite() {
-        return Err(Error::usage(format!("{} is not a number", settings.guidance)).of(Field::Guidance));
+        return Err(Error::usage(format!("{} is not a finite number", settings.guidance)).of(Field::Guidance));
     }
     if let Some(guidance) = request.image_guidance.filter(|guidance| !guidance.is_finite()) {
-        return Err(Error::usage(format!("{guidance} is not a number")).of(Field::ImageGuidance));
+        return Err(Error::usage(format!("{guidance} is not a finite number")).of(Field::ImageGuidance));
     }
     check_size(settings.width, settings.height, request.batch)?;
     noise::check(request)?;

@@ -13,9 +13,10 @@ use super::made::{Keep, Pictures, Tell};
 use super::part::{Models, Part, REFINERS};
 use super::request::Request;
 use super::settings::{Settings, check};
+use super::stable_diffusion::variant::REFINER;
 use super::{Row, System, find};
 use crate::conditioning::Syntax;
-use crate::error::{Field, Message, Remedy, Result};
+use crate::error::{Field, Message, Remedy, Result, ten};
 use crate::network::Executor;
 use crate::prompt::schedule;
 use crate::weights::{Changes, Model};
@@ -26,8 +27,8 @@ pub struct Studio {
     row: &'static Row,
     system: Box<dyn System>,
     /// What is to be said when it draws.
-    warning: Option<String>,
-    /// All that was said of the model and of prompts: each once.
+    warnings: Vec<Message>,
+    /// All that was said of the model, of prompts and of words in them: each once.
     said: Mutex<BTreeSet<String>>,
 }
 
@@ -41,7 +42,9 @@ impl Studio {
     fn of(models: Models) -> Result<Self> {
         let (row, warning) = find(&models.model);
         let system = (row.open)(&models)?;
-        Ok(Self { models, row, system, warning, said: Mutex::default() })
+        let refiner = models.refiner.as_deref().and_then(|refiner| other_refiner(&refiner.model));
+        let warnings = warning.map(Message::from).into_iter().chain(refiner).collect();
+        Ok(Self { models, row, system, warnings, said: Mutex::default() })
     }
 
     /// The same guided by these ControlNets, whose residuals add up.
@@ -135,14 +138,20 @@ impl Studio {
         self.make(executor, None, request, Caller { cancel, tell, keep }).await
     }
 
-    /// What is to be said of a prompt of which a model of few words knows none: unless files add others.
+    /// What is to be said of words that a model of few does not know: unless files add others, and each word once.
     fn foreign(&self, request: &Request) -> Option<Message> {
         let entry = self.models.model.entry()?;
-        let extended = !request.loras.is_empty() || !request.conditioning.embeddings.is_empty();
-        if extended || !entry.knows_none_of(&request.prompt) {
+        if !request.loras.is_empty() || !request.conditioning.embeddings.is_empty() {
             return None;
         }
-        let what = format!("{} knows {}, and no word of this prompt", entry.name, entry.knows.as_ref()?);
+        let texts = [Some(&request.prompt), request.negative.as_ref()].into_iter().flatten();
+        let mut words = entry.unknown_words(texts.map(String::as_str));
+        let mut said = self.said.lock().ok()?;
+        words.retain(|word| said.insert(format!("the word {word}")));
+        if words.is_empty() {
+            return None;
+        }
+        let what = format!("{} does not know {}; it draws {}", entry.name, ten(&words), entry.knows.as_ref()?);
         Some(Message::from(what).remedies([Remedy::Other(Field::Model)]))
     }
 
@@ -156,9 +165,8 @@ impl Studio {
         let begun = Instant::now();
         let settings = self.settings(request)?;
         let mut kit = Kit::new(begun, &self.models, executor, (request, &settings), kept, caller)?;
-        let warnings =
-            [self.warning.clone().map(Message::from), self.foreign(request), unread(request), stretched(request)];
-        for warning in warnings.into_iter().flatten() {
+        let warnings = [self.foreign(request), unread(request), stretched(request)].into_iter().flatten();
+        for warning in self.warnings.iter().cloned().chain(warnings) {
             if self.said.lock().is_ok_and(|mut said| said.insert(warning.to_string())) {
                 kit.warn(warning);
             }
@@ -166,6 +174,13 @@ impl Studio {
         self.system.draw(&mut kit).await?;
         Ok(kit.done())
     }
+}
+
+/// What is to be said of a refiner that is not one: a model that can finish pictures, and was not taught to.
+fn other_refiner(model: &Model) -> Option<Message> {
+    let class = find(model).0.classes[0];
+    let what = format!("{} is not SDXL's refiner: it finishes the picture as a {class}", model.name());
+    (class != REFINER.class).then(|| Message::from(what).of(Field::Refiner))
 }
 
 /// What is to be said of a prompt that is written for more than is read of it.

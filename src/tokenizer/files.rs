@@ -41,8 +41,8 @@ impl Files<'_, '_> {
 }
 
 /// What is said of a file that is not there.
-const MISSING: &str = "no such file, and no tokenizer.json either: the model lacks this tokenizer; download its folder, \
-                       or copy it from another model of the family";
+const MISSING: &str = "no such file, and no tokenizer.json either: the model lacks this tokenizer; download its \
+                       folder, or copy it from another model of the family";
 
 /// What words are made of.
 pub(super) struct Vocabulary {

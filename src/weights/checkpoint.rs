@@ -5,8 +5,10 @@
 //! from their shapes ([`infer`]); the tokenizer is CLIP's. A file that holds one network alone is a folder with one
 //! component.
 
+pub mod content;
 pub mod infer;
 pub mod keys;
+mod lacking;
 mod original;
 mod prediction;
 mod refuse;
@@ -20,11 +22,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::check::is_harmless;
-use super::component::{ComponentWeights, Location, from_elsewhere};
-use super::family::{Component, Families, Family};
+use super::component::{ComponentWeights, Location};
+use super::family::{CONTROLNET, Component, Families, Family};
 use super::file::TensorFile;
 use super::vocabulary;
-use crate::error::{Error, Field, Remedy, Result, ten};
+use crate::error::{Error, Field, Result, ten};
+use content::Content;
 pub(super) use original::Original;
 use seen::Seen;
 use sort::{Named, Sorted, sort};
@@ -66,8 +69,8 @@ impl Checkpoint {
     /// these families; the message says what it is, where that is known.
     pub fn open(path: &Path, families: &'static Families) -> Result<Self> {
         let file = TensorFile::open_any(path)?;
-        if let Some(what) = refuse::other_kind(file.all_names(), families.others) {
-            return Err(Error::file(path, what.what).remedies(what.remedies));
+        if let Some(content) = Content::of_names(&file, families) {
+            return Err(content.error(path, Field::Model));
         }
         let checkpoint = sorted(file, families);
         if let (true, Some((_, what))) = (checkpoint.components.is_empty(), checkpoint.astray.first()) {
@@ -92,13 +95,10 @@ impl Checkpoint {
         let file = TensorFile::open_any(path)?;
         let whole = sorted(file, families);
         let Sorted { tensors, .. } = sort(whole.file.all_names().collect(), families, Some(part.component));
-        let own = located(tensors).remove(part.component);
-        let Some(own) = own else {
-            return Err(match refuse::other_kind(whole.file.all_names(), families.others) {
-                Some(what) => Error::file(path, what.what).remedies(what.remedies),
-                None => whole.without(part.component),
-            });
-        };
+        // Tensors of a ControlNet have a UNet's names.
+        let is_control = whole.components().eq([CONTROLNET]) && part.component != CONTROLNET;
+        let own = located(tensors).remove(part.component).filter(|_| !is_control);
+        let Some(own) = own else { return Err(whole.is_not(part.component, families)) };
         let told = whole.told(families)?.into_iter().find_map(|(_, family)| family);
         let checkpoint = Self { components: BTreeMap::from([(part.component, own)]), ..whole };
         let networks = checkpoint.networks(families, told.or(part.family))?;
@@ -214,21 +214,6 @@ impl Checkpoint {
         Ok(ComponentWeights { place, files: vec![self.file.clone()], tensors })
     }
 
-    /// The error of a component, or of one of its files, that is not there.
-    pub fn without(&self, path: &str) -> Error {
-        let component = path.split('/').next().unwrap_or(path);
-        if let Some((_, what)) = self.astray.iter().find(|(astray, _)| *astray == component) {
-            return Error::file(self.path(), what);
-        }
-        let held: Vec<_> = self.components().collect();
-        if held == [super::model::CONTROLNET] {
-            return Error::file(self.path(), "is a ControlNet, which guides a model and is not one itself")
-                .remedies([Remedy::GiveAs(Field::Control)]);
-        }
-        let has = if held.is_empty() { "no network that is known".into() } else { held.join(", ") };
-        Error::file(self.path(), format!("holds no {component}, only {has}")).remedies(from_elsewhere(path))
-    }
-
     /// The texts of the files beside the weights.
     fn infer(&self, families: &Families, networks: &[(&Component, &Family)]) -> Result<BTreeMap<String, String>> {
         let mut texts = BTreeMap::new();
@@ -263,7 +248,7 @@ impl Checkpoint {
 /// A file, with its tensors by component.
 fn sorted(file: TensorFile, families: &Families) -> Checkpoint {
     let Sorted { tensors, left_out, unknown } = sort(file.all_names().collect(), families, None);
-    let (components, astray) = (located(tensors), refuse::astray(file.all_names(), families));
+    let (components, astray) = (located(tensors), refuse::astray(file.all_names(), &unknown, families));
     Checkpoint { file: Arc::new(file), components, texts: BTreeMap::new(), left_out, unknown, astray }
 }
 

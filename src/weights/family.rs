@@ -13,6 +13,18 @@ pub struct Families {
     pub known: &'static [&'static Family],
     /// Models of others.
     pub others: &'static [Foreign],
+    /// What tells whose models a LoRA file was made for, where its names do.
+    pub loras: &'static [LoraMarks],
+}
+
+/// LoRA files of families that are alike.
+pub struct LoraMarks {
+    /// Parts that only their names of modules have, with underscores for dots.
+    pub parts: &'static [&'static str],
+    /// Whose they are, for people.
+    pub title: &'static str,
+    /// The names of the families.
+    pub families: &'static [&'static str],
 }
 
 /// Parts of names that only files of one kind have, and what such a file is, as an error says it.
@@ -67,6 +79,9 @@ pub struct Component {
     pub others: fn(&Seen, &Untold) -> Vec<(&'static str, Value)>,
 }
 
+/// The component that a ControlNet is.
+pub const CONTROLNET: &str = "controlnet";
+
 /// What a UNet's output is, as `scheduler_config.json` calls it.
 pub type Kind = &'static str;
 
@@ -92,6 +107,13 @@ impl Families {
     /// The family of a network, if it tells one.
     pub fn of(&self, network: &Seen) -> Option<&'static Family> {
         self.known.iter().copied().find(|family| (family.recognises)(network))
+    }
+
+    /// Whose models a LoRA file with these names of modules was made for, if they tell.
+    pub fn of_lora<'a>(&self, modules: impl Iterator<Item = &'a str>) -> Option<&'static LoraMarks> {
+        let modules: Vec<String> = modules.map(|module| module.replace('.', "_")).collect();
+        let has = |part: &&str| modules.iter().any(|module| module.contains(part));
+        self.loras.iter().find(|marks| marks.parts.iter().any(has))
     }
 
     /// Whether a name is of what files of one of the families hold next to their networks.

@@ -167,6 +167,14 @@ fn changes_of(lora: &Lora, names: &Names, networks: &[Network], model: &Model) -
     if wrong.is_empty() {
         return Ok(changes);
     }
+    let made_for = model.families().of_lora(lora.file.modules.keys().map(String::as_str));
+    if let (Some(made_for), Some(family)) = (made_for, model.family()?)
+        && !made_for.families.contains(&family.name)
+    {
+        let (title, model) = (made_for.title, model.name());
+        let what = format!("was made for {title}, and {model} is {}; give one for its family", family.title);
+        return Err(Error::file(lora.file.path(), what));
+    }
     let what = format!("was not made for {}: {}", model.name(), wrong.join("; "));
     Err(Error::file(lora.file.path(), what))
 }

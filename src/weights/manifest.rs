@@ -90,6 +90,9 @@ pub struct Entry {
     /// The words that it was taught to draw that by, in small letters; none where they are too many to tell.
     #[serde(default)]
     pub words: Vec<String>,
+    /// Others that a prompt may have, in small letters.
+    #[serde(default)]
+    pub plain: Vec<String>,
     /// All that is downloaded.
     #[serde(default, rename = "file")]
     pub files: Vec<File>,
@@ -103,11 +106,17 @@ impl Entry {
         self.size_mb.map(|megabytes| megabytes * 1_000_000).or_else(known)
     }
 
-    /// Whether it was taught other words than any of this text's.
-    pub fn knows_none_of(&self, text: &str) -> bool {
-        let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-        let words: Vec<_> = words.map(str::to_lowercase).collect();
-        !self.words.is_empty() && !words.is_empty() && words.iter().all(|word| !self.words.contains(word))
+    /// The words of these texts that it was not taught, in small letters and each once; none where it was taught more
+    /// than can be told. What has no letter is not a word.
+    pub fn unknown_words<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+        let mut found: Vec<String> = Vec::new();
+        let words = texts.into_iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
+        for word in words.filter(|word| word.contains(char::is_alphabetic)).map(str::to_lowercase) {
+            if ![&self.words, &self.plain, &found].into_iter().any(|known| known.contains(&word)) {
+                found.push(word);
+            }
+        }
+        if self.words.is_empty() { Vec::new() } else { found }
     }
 
     /// Where the file can be downloaded from a hub such as `https://huggingface.co`, for a model that is published.
@@ -173,15 +182,21 @@ mod tests {
     }
 
     #[test]
-    fn a_model_of_few_words_knows_them_in_any_case_and_among_others() {
-        let foreign = |name: &str, text: &str| find(name).unwrap().knows_none_of(text);
-        for text in ["a photo of a cat", "x", "Ein roter Kreis!", "redder"] {
-            assert!(foreign("shapes", text) && !foreign("sd15", text) && !foreign("shapes-ddpm", text), "{text}");
+    fn a_model_of_few_words_names_those_that_it_does_not_know() {
+        let unknown = |name: &str, text: &str| find(name).unwrap().unknown_words([text, "blue"]).join(" ");
+        let text = "a RED cat, (Cat:1.3) on 2 dogs";
+        assert_eq!(["shapes", "sd15", "shapes-ddpm"].map(|name| unknown(name, text)), ["cat dogs", "", ""]);
+        for text in ["", " ", "a RED circle", "(star:1.3) BREAK 3", "Please draw an ORANGE diamond, gray background!"] {
+            assert_eq!(unknown("shapes", text), "", "{text}");
         }
-        for text in ["", " ", "a RED cat", "(star:1.3), night", "on a background"] {
-            assert!(!foreign("shapes", text), "{text}");
+    }
+
+    #[test]
+    fn what_a_model_says_that_it_knows_it_knows() {
+        for entry in entries() {
+            assert_eq!(entry.unknown_words(entry.knows.as_deref()), [""; 0], "{}", entry.name);
+            assert!(entry.knows.is_some() != entry.words.is_empty(), "{}", entry.name);
         }
-        assert!(entries().iter().all(|entry| entry.knows.is_some() != entry.words.is_empty()));
     }
 
     #[test]

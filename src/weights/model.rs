@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use super::builtin::{self, BuiltIn};
+use super::checkpoint::content::Content;
 use super::component::from_elsewhere;
-use super::family::Families;
+use super::family::{CONTROLNET, Families};
 use super::files::{Files, Folder, within};
 use super::manifest::{self, Entry, Kind};
 use super::{Checkpoint, ComponentWeights, hub, unreadable};
-use crate::error::{Error, Result, instead};
+use crate::error::{Error, Field, Result, instead};
 use crate::files::text;
 
 /// What is there to read, whether on the disk or inside the binary.
@@ -68,9 +69,6 @@ pub(super) const LOCK: &str = ".lock";
 
 /// The folder of a model's schedule.
 const SCHEDULER: &str = "scheduler";
-
-/// The component that a ControlNet is.
-pub(super) const CONTROLNET: &str = "controlnet";
 
 impl Model {
     /// What a user names: a diffusers folder or a checkpoint, else a name from `weights-manifest.toml` whose folder or
@@ -150,7 +148,7 @@ impl Model {
         if let Some(folder) = entry.folder.as_ref().filter(|_| !path.exists()) {
             if !folder.exists() {
                 let what = format!(
-                    "lies in Ornstein's repository: run from a clone of it, or copy its {} to {}",
+                    "is not downloaded, it lies in Ornstein's repository: run from a clone of it, or copy its {} to {}",
                     folder.display(),
                     path.display()
                 );
@@ -242,9 +240,7 @@ impl Model {
             return Err(match &self.storage {
                 Storage::File(checkpoint) => checkpoint.without(path),
                 Storage::Folder(folder) if !folder.holds(path) => {
-                    let what = "is a ControlNet, which guides a model and is none itself";
-                    let remedy = "give a model's folder or file, and this as its ControlNet";
-                    Error::file(&folder.path, format!("{what}; {remedy}"))
+                    Content::of(Field::Control).error(&folder.path, Field::Model)
                 }
                 _ => {
                     let error =
@@ -424,7 +420,7 @@ mod tests {
         assert_eq!(model.path("controlnet/config.json"), folder.path().join("config.json"));
         assert!(model.text("controlnet/config.json").unwrap().contains("ControlNetModel"));
         let error = model.text("unet/config.json").unwrap_err().to_string();
-        assert!(error.contains("is a ControlNet") && error.contains("as its ControlNet"), "{error}");
+        assert!(error.ends_with("is a ControlNet, not a model; give it as control"), "{error}");
         let error = model.weights("controlnet").err().unwrap().to_string();
         assert!(error.contains("no weights: expected diffusion_pytorch_model.safetensors"), "{error}");
     }

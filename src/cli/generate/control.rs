@@ -1,10 +1,11 @@
 //! The options of `generate` that are ControlNets'.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::read_picture;
+use crate::cli::lora::scaled;
 use crate::error::{Error, Result};
 use crate::systems::Control;
 use crate::weights::Model;
@@ -34,7 +35,17 @@ impl ControlArgs {
     /// # Errors
     /// If one cannot be opened.
     pub(super) fn models(&self) -> Result<Vec<Model>> {
-        self.control.iter().map(|path| Model::open(path)).collect()
+        let open = |path: &PathBuf| match scaled(path.as_os_str()) {
+            Some((file, scale)) if !path.exists() && Path::new(file).exists() => {
+                let (own, file) = (path.display(), file.display());
+                let what = format!(
+                    "--control {own}: the scale is an option of its own: --control {file} --control-scale {scale}"
+                );
+                Err(Error::usage(what))
+            }
+            _ => Model::open(path),
+        };
+        self.control.iter().map(open).collect()
     }
 
     /// # Errors
@@ -64,6 +75,12 @@ fn one_each<T: Copy>(option: &str, given: &[T], count: usize, default: T) -> Res
 }
 
 fn uneven(option: &str, given: usize, controls: usize) -> Error {
+    if given == 0 {
+        return Error::usage(format!("--control is given without {option}: give a picture of what it guides by"));
+    }
+    if controls == 0 {
+        return Error::usage(format!("{option} is for a ControlNet, and none is given; give --control"));
+    }
     let times = |n| if n == 1 { "once".into() } else { format!("{n} times") };
     let (given, controls) = (times(given), times(controls));
     Error::usage(format!("{option} is given {given} and --control {controls}: give one for each, in the same order"))

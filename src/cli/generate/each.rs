@@ -1,10 +1,10 @@
 //! Options that differ from picture to picture: those of a line of a prompts file, or of a place in a grid.
 
+use clap::FromArgMatches;
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches};
 
 use super::Generate;
-use crate::cli::{Cli, one_line};
+use crate::cli::{command, one_line};
 use crate::error::{Error, Result};
 
 /// Those that may: they are the request's, and not the model's, the device's or the files'.
@@ -51,13 +51,12 @@ impl Generate {
     /// # Errors
     /// If one is not an option, its value is none, or it cannot differ from picture to picture.
     pub(super) fn with(&self, options: &[String]) -> Result<Self> {
-        let cli = Cli::command().mut_subcommand("generate", |command| command.args_override_self(true));
+        let cli = command().mut_subcommand("generate", |command| command.args_override_self(true));
         let fail = |error: clap::Error| Error::usage(one_line(&error));
         let alone = ["ornstein", "generate"].into_iter().chain(options.iter().map(String::as_str));
         let given = cli.clone().try_get_matches_from(alone).map_err(fail)?;
         let given = given.subcommand_matches("generate").ok_or_else(|| Error::usage("is not one of generate"))?;
-        let command = cli.find_subcommand("generate");
-        for arg in command.into_iter().flat_map(|command| command.get_arguments()) {
+        for arg in cli.find_subcommand("generate").into_iter().flat_map(|command| command.get_arguments()) {
             let is_set = given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
             match arg.get_long() {
                 Some(name) if is_set && !OWN.contains(&name) => {
@@ -91,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_may_differ_is_an_option() {
-        let cli = Cli::command();
+        let cli = command();
         let options: Vec<_> =
             cli.find_subcommand("generate").unwrap().get_arguments().filter_map(|arg| arg.get_long()).collect();
         let missing: Vec<_> = OWN.iter().filter(|name| !options.contains(name)).collect();

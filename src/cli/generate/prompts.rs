@@ -6,8 +6,11 @@ use std::path::Path;
 use crate::cli::warn;
 use crate::conditioning::Syntax;
 use crate::error::{Error, Result};
-use crate::files::{TEXT, read_from, read_text, text};
+use crate::files::{TEXT, read_from, read_text_of, text_of};
 use crate::prompt::choices::{MOST, choices};
+
+/// What a file of prompts is.
+const PROMPTS: &str = "a text file of prompts, one a line";
 
 /// A prompt, and how its pictures differ from the command line's.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +38,10 @@ impl Prompts {
     /// # Errors
     /// If it has too many choices.
     pub(super) fn one(prompt: &str, syntax: Syntax) -> Result<Self> {
-        let text = if prompt == "-" { read_stdin()?.trim_end_matches(['\n', '\r']).into() } else { prompt.into() };
+        let text = match prompt {
+            "-" => read_stdin("a prompt")?.trim_end_matches(['\n', '\r']).into(),
+            _ => prompt.into(),
+        };
         Self::of(text, false, syntax)
     }
 
@@ -44,7 +50,7 @@ impl Prompts {
     /// # Errors
     /// If it cannot be read, holds no prompt, or one that has too many choices, or what is behind it are not words.
     pub(super) fn of_file(file: &Path, syntax: Syntax) -> Result<Self> {
-        let text = if file == Path::new("-") { read_stdin()? } else { read_text(file)? };
+        let text = if file == Path::new("-") { read_stdin(PROMPTS)? } else { read_text_of(file, PROMPTS)? };
         let prompts = Self::of(text, true, syntax).map_err(|error| error.at(&file.display().to_string()))?;
         match prompts.count {
             0 => Err(Error::file(file, "holds no prompt: write one a line")),
@@ -109,13 +115,13 @@ fn prompts(text: &str) -> impl Iterator<Item = &str> {
     lines.map(|line| if line.starts_with(r"\#") { &line[1..] } else { line })
 }
 
-fn read_stdin() -> Result<String> {
+fn read_stdin(wanted: &str) -> Result<String> {
     let stdin = std::io::stdin().lock();
     if stdin.is_terminal() {
         warn("reading the prompt from the terminal, until Ctrl-D");
     }
     let place = Path::new("stdin");
-    text(place, read_from(stdin, place, TEXT)?)
+    text_of(place, read_from(stdin, place, TEXT)?, wanted)
 }
 
 #[cfg(test)]

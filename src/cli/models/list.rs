@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::cli::{print, print_json};
+use crate::cli::{megabytes, print, print_json};
 use crate::error::Result;
 use crate::weights::Model;
 use crate::weights::fetch::{self, HUB};
@@ -22,9 +22,19 @@ pub(super) fn list(as_json: bool) -> Result<()> {
     };
     let elsewhere: String = entries.iter().filter_map(elsewhere).collect();
     let legend = "size: its files; memory: a GPU's, for one picture by the model's defaults, in f16\n";
+    let here = "here: whether it is on this machine; if not, `ornstein models fetch NAME` downloads it";
+    let here = format!("{here}\nto begin with: {}\n", BEGIN.join(" or "));
+    let aside = |entry: &Entry| {
+        let folder = entry.folder.as_ref().filter(|_| !is_here(entry))?;
+        Some(format!("{}: not downloaded, but in Ornstein's repository, {}\n", entry.name, folder.display()))
+    };
+    let aside: String = entries.iter().filter_map(aside).collect();
     let folder = manifest::models_folder().map(|folder| format!("folder: {} ($ORNSTEIN_MODELS)\n", folder.display()));
-    print(format!("{heading}{rows}\n{legend}{elsewhere}{}", folder.unwrap_or_default()).as_bytes())
+    print(format!("{heading}{rows}\n{legend}{here}{aside}{elsewhere}{}", folder.unwrap_or_default()).as_bytes())
 }
+
+/// Models that are enough for most: what to fetch first.
+pub(super) const BEGIN: [&str; 2] = ["sd15-checkpoint-fp16", "sdxl-checkpoint"];
 
 /// Whether the model is part of the program or of the repository that it runs in, or its files are in the folder of
 /// models.
@@ -51,21 +61,15 @@ fn document(entry: &Entry) -> serde_json::Value {
 
 /// Two lines: what a table holds of a model, and what it is.
 fn text(entry: &Entry) -> String {
-    let size = entry.bytes().map(size).unwrap_or_default();
+    let size = entry.bytes().map(megabytes).unwrap_or_default();
     let memory = entry.memory_mib.map(memory).unwrap_or_default();
     let licence = entry.licence.as_deref().unwrap_or("see below");
-    let here = if is_here(entry) { "here" } else { "" };
+    let here = if is_here(entry) { "yes" } else { "no" };
     row([&entry.name, &size, &memory, licence, here]) + &format!("  {}\n", entry.about)
 }
 
 fn row([name, size, memory, licence, here]: [&str; 5]) -> String {
     format!("{name:<32} {size:>7}  {memory:>8}  {licence:<21}  {here}").trim_end().to_string() + "\n"
-}
-
-/// As download pages count.
-fn size(bytes: u64) -> String {
-    let megabytes = bytes as f64 / 1e6;
-    if megabytes < 1000.0 { format!("{megabytes:.0} MB") } else { format!("{:.1} GB", megabytes / 1e3) }
 }
 
 /// As graphics cards count.
@@ -86,8 +90,12 @@ mod tests {
     }
 
     #[test]
-    fn a_size_has_the_unit_in_which_it_is_read() {
-        assert_eq!([size(2_882_598), size(999_400_000), size(5_214_604_494)], ["3 MB", "999 MB", "5.2 GB"]);
+    fn memory_has_the_unit_in_which_it_is_read() {
         assert_eq!([memory(17), memory(1023), memory(1900)], ["17 MiB", "1023 MiB", "1.9 GiB"]);
+    }
+
+    #[test]
+    fn the_models_to_begin_with_can_be_fetched() {
+        assert!(BEGIN.iter().all(|name| manifest::find(name).is_some_and(|entry| entry.repository.is_some())));
     }
 }

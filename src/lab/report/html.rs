@@ -168,7 +168,8 @@ fn facts(out: &mut String, device: &Device) {
     let ceilings = ceilings(&device.ceilings);
     let _ = write!(
         out,
-        "<section><h2>{label}</h2><p>Ceilings measured in this run: <b>{ceilings}</b> <span class=n>(± {spread})</span>. "
+        "<section><h2>{label}</h2><p>Ceilings measured in this run: <b>{ceilings}</b> \
+         <span class=n>(± {spread})</span>. "
     );
     let _ = write!(out, "Times are {}.</p><dl>", clock(device.clock));
     let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);

@@ -1,7 +1,7 @@
-//! 3x3 convolutions with a quarter of the multiplications: `y = Aᵀ[(G w Gᵀ) ∘ (Bᵀ d B)]A` for every 4x4 pixels of y,
-//! the product ∘ summed over channels (Winograd's F(4x4, 3x3); Lavin and Gray 2015). Polynomials of degree 5 are
-//! evaluated at 0, ±√½, ±√2 and ∞: with these points the error is half that of 0, ±1, ±2 and ∞, and about four times a
-//! plain sum's.
+//! 3x3 convolutions with a quarter of the multiplications: `y = Aᵀ[(G w Gᵀ) ∘ (Bᵀ d B)]A` for every 4x4 pixels
+//! of y, the product ∘ summed over channels (Winograd's F(4x4, 3x3); Lavin and Gray 2015). Polynomials of degree 5
+//! are evaluated at 0, ±√½, ±√2 and ∞: with these points the error is half that of 0, ±1, ±2 and ∞, and about four
+//! times a plain sum's.
 
 use std::cell::RefCell;
 

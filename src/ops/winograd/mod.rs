@@ -1,13 +1,13 @@
 //! Winograd's 3x3 convolution of stride 1, F(4x4, 3x3): an output tile of 4x4 pixels from an input tile of 6x6 by
-//! `Y = Aᵀ [Σ over channels of (G g Gᵀ) ⊙ (Bᵀ d B)] A`, d being the input tile and g the kernel. The products in the
-//! brackets are 36 matrix products over channels, one for each position in the tile, with a quarter of the
+//! `Y = Aᵀ [Σ over channels of (G g Gᵀ) ⊙ (Bᵀ d B)] A`, d being the input tile and g the kernel. The products in
+//! the brackets are 36 matrix products over channels, one for each position in the tile, with a quarter of the
 //! multiply-adds of the convolution itself (Winograd 1980; Lavin and Gray 2015, arXiv:1509.09308).
 //!
 //! In a graph it is four kinds of nodes: [`WinogradWeights`](winograd_weights::WinogradWeights) and
 //! [`WinogradInput`](winograd_input::WinogradInput) transform, [`WinogradProduct`](winograd_product::WinogradProduct)
 //! multiplies, [`WinogradOutput`](winograd_output::WinogradOutput) transforms back. What is between them is f32
-//! whatever the type of activations: in f16 the transforms would lose three bits. Interpolation is at 0, ±√½, ±√2 and
-//! ∞, which loses fewer bits than the whole numbers of the paper.
+//! whatever the type of activations: in f16 the transforms would lose three bits. Interpolation is at 0, ±√½, ±√2
+//! and ∞, which loses fewer bits than the whole numbers of the paper.
 
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 use std::ops::Range;

@@ -13,12 +13,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::error::Result;
-use crate::weights::Model;
+use crate::error::{Error, Field, Result};
+use crate::files::is_picture;
+use crate::weights::checkpoint::content::Content;
 use crate::weights::checkpoint::infer::{self, Trainer, Untold};
 use crate::weights::checkpoint::keys::Layout;
 use crate::weights::checkpoint::seen::Seen;
-use crate::weights::family::{Component, EPSILON, Families, Family, Kind, Prediction, VELOCITY};
+use crate::weights::family::{Component, EPSILON, Families, Family, Kind, LoraMarks, Prediction, VELOCITY};
+use crate::weights::{Checkpoint, Model};
 
 /// Stable Diffusion 1 comes last: its UNet has nothing that others lack.
 pub static FAMILIES: Families = Families {
@@ -41,6 +43,20 @@ pub static FAMILIES: Families = Families {
             "was trained with EDM's noise levels (Playground 2.5 and its like), which are not supported",
         ),
         (&["motion_modules."], "is a motion module for videos, which is not supported"),
+    ],
+    loras: &[
+        // The second encoder, and transformers of several blocks.
+        LoraMarks {
+            parts: &["lora_te2_", "text_encoder_2_", "clip_g_", "transformer_blocks_1_"],
+            title: "Stable Diffusion XL",
+            families: &["sdxl", "sdxl-refiner"],
+        },
+        // The only encoder, and transformers at the first level.
+        LoraMarks {
+            parts: &["lora_te_", "down_blocks_0_attentions_", "input_blocks_1_1_", "input_blocks_2_1_"],
+            title: "Stable Diffusion 1 or 2",
+            families: &["sd1", "sd2", "x4", "pix2pix"],
+        },
     ],
 };
 
@@ -76,6 +92,20 @@ impl Model {
         let component = if self.has("vqvae") { "vqvae" } else { "vae" };
         self.with_part(component, path)
     }
+}
+
+/// The error of a file that is read for this field and cannot be: that it is of another kind, where its tensors tell.
+pub fn misplaced(path: &Path, wanted: Field, error: Error) -> Error {
+    // What is not a file may give its bytes only once.
+    if !matches!(error, Error::File(_)) || !path.is_file() {
+        return error;
+    }
+    if wanted == Field::InitLatents && is_picture(path) {
+        return Content::of(Field::InitImage).error(path, wanted);
+    }
+    Checkpoint::content_of(path, &FAMILIES)
+        .filter(|found| *found != Content::of(wanted))
+        .map_or(error, |found| found.error(path, wanted))
 }
 
 /// What each family says anew of its networks.

@@ -1,8 +1,9 @@
 //! ControlNets: networks that are shown a picture, and guide the UNet by it.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Result};
 use crate::models::controlnet::{Config, image_input, scale_input};
 use crate::models::unet;
+use crate::systems::families::misplaced;
 use crate::systems::request::Control;
 use crate::systems::settings::Settings;
 use crate::tensor::Tensor;
@@ -17,7 +18,7 @@ pub(super) fn open(model: &Model, unet: &unet::Config, factor: usize) -> Result<
     let place = model.path(path).display().to_string();
     if !model.has(path) {
         let what = "holds no ControlNet; give a folder whose config.json has _class_name ControlNetModel, or a file";
-        return Err(Error::file(model.path(""), what));
+        return Err(misplaced(&model.path(""), Field::Control, Error::file(model.path(""), what)));
     }
     let config = Config::from_json(&model.text(path)?, &place)?;
     match config.misfit(unet, factor) {

@@ -8,11 +8,12 @@ use super::text::{Conditioning, Texts};
 use super::variant::{REFINER, SDXL};
 use super::versions::Clock;
 use super::{StableDiffusion, unet_of};
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Result};
 use crate::rng::Generator;
 use crate::samplers::{Portion, Sampler};
 use crate::systems::decode::Decoder;
 use crate::systems::denoise::{Begun, Loop, Start};
+use crate::systems::families::misplaced;
 use crate::systems::hires;
 use crate::systems::kit::Kit;
 use crate::systems::noise::First;
@@ -41,15 +42,17 @@ impl StableDiffusion {
     /// # Errors
     /// If it is of another family, as [`StableDiffusion::open`], or its latents are others.
     pub(super) fn open_refiner(&self, models: &Models) -> Result<Self> {
+        let place = || models.model.path("");
+        let other = || {
+            let what = "is not of Stable Diffusion XL: give its refiner, or another of its family";
+            Error::file(place(), what)
+        };
+        if models.model.components().iter().all(|name| name != "unet") {
+            return Err(misplaced(&place(), Field::Refiner, other()));
+        }
         let unet = unet_of(&models.model)?;
-        let place = || models.model.path("unet/config.json");
         let fitting = [&REFINER, &SDXL].into_iter().find(|variant| (variant.fits)(&unet));
-        let variant = fitting.ok_or_else(|| {
-            Error::config(
-                place().display(),
-                "is not of Stable Diffusion XL: give its refiner, or another of its family",
-            )
-        })?;
+        let variant = fitting.ok_or_else(other)?;
         let refiner = Self::open(models, variant)?;
         let [own, wanted] = [&refiner, self].map(|system| (system.unet.in_channels, system.vae.factor()));
         if own == wanted {

@@ -1,43 +1,20 @@
-//! Files that hold tensors, but no model: what they are, and what to do with them.
+//! What files hold that no network reads: what training left, and networks under names that are not known.
 
-use crate::error::{Field, Message, Remedy, short};
-use crate::weights::family::{Component, Families, Foreign};
+use crate::error::short;
+use crate::weights::family::{Component, Families};
 
-const LORA: &str = "is a LoRA, a change to a model and not a model itself";
-
-/// Parts of names that only one kind of file has, the kind, and what to do.
-const KINDS: &[Foreign] = &[
-    (&["lora_controlnet"], "is a Control-LoRA, which is not supported; give a ControlNet"),
-    (&["difference"], "is a ControlNet's difference to a model, which is not supported; give the whole ControlNet"),
-    (
-        &["control_add_embedding."],
-        "is a ControlNet for several kinds of images, which is not supported; give one for one",
-    ),
-    (
-        &["lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down.", "hada_w1", "lokr_w1", "dora_scale"],
-        LORA,
-    ),
-    (
-        &["emb_params", "string_to_param"],
-        "is a textual inversion, words for a model and not a model itself; give a checkpoint",
-    ),
-];
-
-/// What a file with these names is, if that is known, here or as one of `others`, and cannot be opened as a model.
-pub fn other_kind<'a>(names: impl Iterator<Item = &'a str> + Clone, others: &[Foreign]) -> Option<Message> {
-    let has = |part: &&str| names.clone().any(|name| name.contains(*part));
-    let (_, what) = KINDS.iter().chain(others).find(|(parts, _)| parts.iter().any(has))?;
-    let as_lora = (*what == LORA).then_some(Remedy::GiveAs(Field::Lora));
-    Some(Message::from(*what).remedies(as_lora))
-}
-
-/// The networks that files with these names may have under a beginning that is not known, and what to do about each.
-pub fn astray<'a>(names: impl Iterator<Item = &'a str> + Clone, families: &Families) -> Vec<(&'static str, String)> {
+/// The networks that files with these names may have under a beginning that is not known, as some are `unknown`, and
+/// what to do about each.
+pub fn astray<'a>(
+    mut names: impl Iterator<Item = &'a str>,
+    unknown: &[String],
+    families: &Families,
+) -> Vec<(&'static str, String)> {
     let mut found: Vec<(&'static str, String)> = Vec::new();
     for component in families.components().filter(|component| !component.parts.is_empty()) {
         let is_known = |start: &str| component.parts.iter().any(|(known, _)| *known == start);
         let starts =
-            component.alone.iter().flat_map(|(marker, _)| names.clone().filter_map(move |n| n.strip_suffix(*marker)));
+            component.alone.iter().flat_map(|(marker, _)| unknown.iter().filter_map(move |n| n.strip_suffix(*marker)));
         let start = { starts }.find(|start| start.ends_with('.') && !is_known(start));
         let (name, known) = (component.name, component.parts[0].0);
         if let Some(start) = start.filter(|_| found.iter().all(|(other, _)| *other != name)) {
@@ -46,7 +23,7 @@ pub fn astray<'a>(names: impl Iterator<Item = &'a str> + Clone, families: &Famil
         }
     }
     let denoises = families.components().find(|component| component.denoises);
-    if let Some(Component { name, .. }) = denoises.filter(|_| names.clone().any(|n| n.starts_with(AVERAGES))) {
+    if let Some(Component { name, .. }) = denoises.filter(|_| names.any(|n| n.starts_with(AVERAGES))) {
         found.push((
             name,
             format!(
@@ -87,21 +64,4 @@ pub fn is_leftover(name: &str) -> bool {
         "embedding_manager",
     ];
     STARTS.iter().any(|start| name.starts_with(start)) || NAMES.contains(&name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lora_is_told_in_every_way_it_is_written() {
-        for name in [
-            "lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight",
-            "unet.mid_block.attentions.0.proj_in.lora_A.weight",
-            "lora_te_text_model_encoder_layers_0_mlp_fc1.hada_w1_a",
-        ] {
-            assert!(other_kind([name].into_iter(), &[]).unwrap().what.contains("is a LoRA"), "{name}");
-        }
-        assert_eq!(other_kind(["model.diffusion_model.input_blocks.0.0.weight"].into_iter(), &[]), None);
-    }
 }

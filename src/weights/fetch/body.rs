@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 
 use super::answer::{Span, WEB_PAGE};
-use crate::weights::format::stranger::{Stranger, stranger};
+use crate::files::{Stranger, stranger};
 
 /// How large the file is.
 #[derive(Debug, Clone, Copy)]

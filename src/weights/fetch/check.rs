@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 use super::body::Size;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::files::{Stranger, stranger};
 use crate::weights::file::TensorFile;
 use crate::weights::format::gguf;
-use crate::weights::format::stranger::{Stranger, stranger};
 use crate::weights::{manifest, unreadable};
 
 /// Files of text are small; a vocabulary has a few MB.

@@ -3,7 +3,6 @@
 mod blocks;
 pub mod gguf;
 pub mod safetensors;
-pub mod stranger;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;

@@ -3,8 +3,8 @@
 
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use super::stranger::{Stranger, stranger};
 use super::{Header, Stored};
+use crate::files::{Stranger, is_text, stranger};
 use crate::tensor::{DType, Shape};
 
 /// The types of elements that are read, and what they are here.
@@ -67,6 +67,7 @@ fn broken(bytes: &[u8], error: &SafeTensorError) -> String {
             }
             Some(Stranger::WebPage) => "is a web page, not safetensors; download it again".into(),
             Some(Stranger::Picture) => "is a picture, not a model's weights".into(),
+            None if is_text(bytes) => "is not a safetensors file, but a text".into(),
             None => format!("is not a safetensors file ({error}); download or export it again"),
         }
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::roles::{Role, split};
-use crate::error::{Error, Field, Remedy, Result, ten};
+use crate::error::{Error, Result, ten};
 use crate::tensor::Tensor;
 use crate::weights::file::TensorFile;
 
@@ -31,9 +31,6 @@ pub struct LoraFile {
     /// By word: what the vectors are for, and what their tensor is called.
     bundled: BTreeMap<String, Vec<(String, String)>>,
 }
-
-/// Parts of names that only ControlNets have, in diffusers' layout and in the original one.
-const CONTROLNETS: [&str; 3] = ["controlnet_cond_embedding.", "input_hint_block.", "control_model."];
 
 /// How names begin of words that come with the file: `bundle_emb.WORD.clip_l`.
 const BUNDLED: &str = "bundle_emb.";
@@ -70,9 +67,6 @@ impl LoraFile {
             }
         }
         if modules.is_empty() {
-            if unknown.iter().any(|name| CONTROLNETS.iter().any(|part| name.contains(part))) {
-                return Err(Error::file(path, "is a ControlNet, not a LoRA").remedies([Remedy::GiveAs(Field::Control)]));
-            }
             let has = if unknown.is_empty() { "no tensors".into() } else { ten(&unknown) };
             return Err(Error::file(path, format!("is not a LoRA: it has {has}")));
         }

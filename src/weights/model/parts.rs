@@ -8,12 +8,16 @@ use serde_json::Value;
 
 use super::{Model, Other, Storage};
 use crate::error::{Error, Field, Remedy, Result, ten};
+use crate::weights::checkpoint::content::field_of;
 use crate::weights::checkpoint::seen::Seen;
 use crate::weights::checkpoint::{Checkpoint, Part};
 use crate::weights::component::variants;
-use crate::weights::family::{Component, Families, Family};
+use crate::weights::family::{CONTROLNET, Component, Families, Family};
 use crate::weights::files::Folder;
 use crate::weights::unreadable;
+
+/// A network that diffusers shows what was drawn, and that nothing here runs.
+const SAFETY_CHECKER: &str = "safety_checker";
 
 /// diffusers' default of `scaling_factor`.
 const SCALING: f64 = 0.18215;
@@ -40,6 +44,9 @@ impl Model {
         let own = format!("{component}/config.json");
         let config: Option<Value> = self.has(&own).then(|| self.json(&own)).transpose()?;
         let family = self.family()?;
+        if let Some(family) = family {
+            self.check_place(component, family)?;
+        }
         let part = if metadata.is_dir() {
             let folders = [path.to_path_buf(), path.join(component)];
             let Some(folder) = folders.iter().find(|folder| folder.join("config.json").exists()) else {
@@ -66,11 +73,32 @@ impl Model {
         }
     }
 
+    /// Refuses a network of other families than the model's, which nothing would read.
+    fn check_place(&self, component: &str, family: &Family) -> Result<()> {
+        let named = |other: &&Component| other.name == component;
+        if self.families.components().all(|other| !named(&other)) || family.components.iter().any(|own| named(&own)) {
+            return Ok(());
+        }
+        let (model, title) = (self.name(), family.title);
+        let error = Error::usage(format!("is not for {model}, which is {title} and has no {component}"));
+        Err(match field_of(component) {
+            Some(field) => error.of(field).remedies([Remedy::Without(field)]),
+            None => error,
+        })
+    }
+
     /// The same with every network of another model, from the place where that is.
     ///
     /// # Errors
-    /// As [`Model::with_part`].
+    /// As [`Model::with_part`]; if one of them is a ControlNet, or the other lacks none of this model's networks.
     pub fn with_parts_of(mut self, other: &Self) -> Result<Self> {
+        [&self, other].into_iter().try_for_each(Self::refuse_controlnet)?;
+        let is_taken = |name: &String| ![CONTROLNET, SAFETY_CHECKER].contains(&name.as_str()) && !other.has(name);
+        if !self.components().iter().any(is_taken) {
+            let (base, model) = (self.name(), other.name());
+            let what = format!("{base} gives nothing: {model} has every network that it has");
+            return Err(Error::usage(what).of(Field::Base).remedies([Remedy::Without(Field::Base)]));
+        }
         let called = Some(other.name());
         let names: Vec<&'static str> = self.families.components().map(|component| component.name).collect();
         for component in other.components() {
@@ -78,6 +106,11 @@ impl Model {
             self = self.with_part(name, &other.path(if other.checkpoint().is_some() { "" } else { name }))?;
         }
         Ok(Self { called, ..self })
+    }
+
+    /// Refuses a ControlNet, as one that is asked for a network of a model.
+    fn refuse_controlnet(&self) -> Result<()> {
+        if self.components() == [CONTROLNET] { self.text("unet/config.json").map(drop) } else { Ok(()) }
     }
 
     /// The same with the weights that folders call so, as `fp16`, wherever they have them.
@@ -102,7 +135,7 @@ impl Model {
     }
 
     /// The family that its network for pictures tells.
-    fn family(&self) -> Result<Option<&'static Family>> {
+    pub(in crate::weights) fn family(&self) -> Result<Option<&'static Family>> {
         let denoiser = self.families.components().find(|network| network.denoises && self.has(network.name));
         let Some(Component { name, .. }) = denoiser else { return Ok(None) };
         Ok(self.families.of(&Seen::of(&self.weights(name)?)))
