@@ -66,8 +66,8 @@ pub(super) struct Generate {
     /// Denoising steps [default: the model's, 25 for most]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// How closely to follow the prompt; 1 or less skips the unconditional pass [default: 7.5, SDXL 5, built-in model
-    /// 4]
+    /// How closely to follow the prompt; 1 or less skips the unconditional pass, but of euler-cfg++ [default: 7.5, SDXL
+    /// 5, built-in model 4, euler-cfg++ 1]
     #[arg(long, visible_aliases = ["cfg-scale", "cfg"], value_name = "F", allow_negative_numbers = true)]
     guidance: Option<f32>,
     /// One seed gives one picture, on every device and in diffusers [default: -1, a random one, printed]

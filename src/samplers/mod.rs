@@ -1,6 +1,6 @@
 //! Samplers: the algorithms that turn noise and a network's predictions into a picture's latents, step by step.
 //!
-//! Each is one file and does what the diffusers class of the table does. A sampler is plain arithmetic on lists of
+//! Each is one file and does what the diffusers class of the table does, or k-diffusion's or ComfyUI's function. A sampler is plain arithmetic on lists of
 //! numbers: it knows neither networks nor devices.
 //!
 //! Floor 3: may import `graph`, `ops` and floor 0.
@@ -15,10 +15,15 @@ mod dpm2;
 mod dpmpp;
 mod dpmpp_2m;
 mod dpmpp_2s;
+mod dpmpp_3m_sde;
+mod dpmpp_sde;
+mod er_sde;
 mod euler;
 mod euler_a;
+mod euler_cfg_pp;
 mod finite;
 mod heun;
+mod ipndm;
 mod lcm;
 mod linear;
 mod lms;
@@ -26,6 +31,7 @@ mod numbers;
 mod pndm;
 mod portion;
 mod prediction;
+mod res_multistep;
 mod schedule;
 mod sigmas;
 mod solver;
@@ -41,7 +47,7 @@ pub use config::Config;
 pub use linear::{LinearSampler, LinearStep};
 pub use portion::Portion;
 pub use sigmas::Sigmas;
-pub use table::{names, warning, web_ui_name};
+pub use table::{names, own_guidance, warning, web_ui_name};
 
 use crate::error::{Error, Field, Remedy, Result};
 use betas::Training;
@@ -54,6 +60,11 @@ use table::{TABLE, find, is_class};
 trait Method: Send {
     /// As [`Sampler::step`].
     fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32>;
+
+    /// As [`Sampler::guidance_factor`].
+    fn guidance_factor(&self, _setup: &Setup, _index: usize) -> f32 {
+        1.0
+    }
 }
 
 /// All of a sampler that is known before it begins.
@@ -64,6 +75,14 @@ struct Setup {
 }
 
 impl Setup {
+    /// Of latents that are `picture + sigma * noise`, down to no noise, as k-diffusion's and ComfyUI's samplers are
+    /// given sigmas.
+    fn of_ladder(config: &Config, training: &Training, steps: usize) -> Result<Self> {
+        let rungs = Rungs { spread: Spread::read(config, false)?, limits: true, rounded: false, last: 0.0 };
+        let schedule = Schedule::ladder(config, training, steps, &rungs)?;
+        Ok(Self { schedule, prediction: Prediction::read(config, PREDICTIONS)?, limit: Limit::None })
+    }
+
     fn sampler(self, method: impl Method + 'static) -> Sampler {
         let span = 0..self.schedule.timesteps.len();
         Sampler { setup: self, method: Box::new(method), steps: span.len(), span }
@@ -84,8 +103,8 @@ impl Setup {
 /// Denoises one picture. A batch has one sampler for each picture, beside its generator of noise.
 ///
 /// For each `index` in `0..timesteps().len()`, in order: the network sees the latents times `input_scale(index)` at
-/// `timesteps()[index]`, and `step(index, ..)` takes its output (after guidance) and the unscaled latents to the next
-/// latents. To start, the latents are unit noise times `init_noise_sigma`.
+/// `timesteps()[index]`, and `step(index, ..)` takes its output (after guidance, `guidance_factor(index)` times as
+/// strong) and the unscaled latents to the next latents. To start, the latents are unit noise times `init_noise_sigma`.
 pub struct Sampler {
     setup: Setup,
     method: Box<dyn Method>,
@@ -124,6 +143,12 @@ impl Sampler {
     /// What the latents are multiplied with for the network at evaluation `index`.
     pub fn input_scale(&self, index: usize) -> f32 {
         self.setup.schedule.scales[self.span.start + index]
+    }
+
+    /// How much stronger than the request's the guidance of evaluation `index` is, from the prediction without a text
+    /// on.
+    pub fn guidance_factor(&self, index: usize) -> f32 {
+        self.method.guidance_factor(&self.setup, self.span.start + index)
     }
 
     /// Whether the next latents are a sum of all that `step` is given and was given, with factors that depend on the
@@ -249,7 +274,7 @@ mod tests {
                 format!(
                     r#"{{"_class_name": "{}", "rescale_betas_zero_snr": {zero}, "prediction_type": "v_prediction",
                         "timestep_spacing": "trailing", "skip_prk_steps": true}}"#,
-                    entry.class
+                    entry.class.unwrap_or("EulerDiscreteScheduler")
                 )
             };
             let [with, without] = [true, false].map(|zero| config(&text(zero)));
@@ -263,7 +288,7 @@ mod tests {
             assert_eq!(warning(entry.name, &with).unwrap().is_some(), entry.ignores_zero_snr(), "{}", entry.name);
             assert_eq!(warning(entry.name, &without).unwrap(), None);
             let default = find(with.default_sampler().unwrap()).unwrap();
-            assert!(!default.ignores_zero_snr(), "{} is drawn with {}", entry.class, default.name);
+            assert!(!default.ignores_zero_snr(), "{:?} is drawn with {}", entry.class, default.name);
         }
     }
 

@@ -29,8 +29,8 @@ impl Guidance {
     }
 
     /// The predictions of pictures from those of their rows, which stand row by row: the first row of every picture,
-    /// the second of every picture, ..
-    pub(super) fn of(&self, all: Vec<f32>) -> Vec<f32> {
+    /// the second of every picture, .. All scales are `factor` times as large, as a sampler has it.
+    pub(super) fn of(&self, all: Vec<f32>, factor: f32) -> Vec<f32> {
         if self.terms.is_empty() && self.rows == 1 {
             return all;
         }
@@ -38,7 +38,7 @@ impl Guidance {
         let row = |index: usize| &all[index * each..][..each];
         let mut guided = row(0).to_vec();
         for &(scale, of, against) in &self.terms {
-            let differences = row(of).iter().zip(row(against)).map(|(a, b)| scale * (a - b));
+            let differences = row(of).iter().zip(row(against)).map(|(a, b)| factor * scale * (a - b));
             guided.iter_mut().zip(differences).for_each(|(value, difference)| *value += difference);
         }
         guided
@@ -51,15 +51,16 @@ mod tests {
 
     #[test]
     fn guidance_goes_from_the_unconditional_output_through_the_conditional_one() {
-        assert_eq!(Guidance::by_text(3.0).of(vec![1.0, 0.0, 2.0, -1.0]), [4.0, -3.0]);
-        assert_eq!(Guidance::none().of(vec![1.0, 2.0]), [1.0, 2.0]);
+        assert_eq!(Guidance::by_text(3.0).of(vec![1.0, 0.0, 2.0, -1.0], 1.0), [4.0, -3.0]);
+        assert_eq!(Guidance::by_text(1.5).of(vec![1.0, 0.0, 2.0, -1.0], 2.0), [4.0, -3.0]);
+        assert_eq!(Guidance::none().of(vec![1.0, 2.0], 2.0), [1.0, 2.0]);
     }
 
     #[test]
     fn two_texts_guide_each_by_its_own_scale() {
         // InstructPix2Pix: nothing, the picture alone, the picture and the text.
         let guidance = Guidance { rows: 3, terms: vec![(2.0, 1, 0), (10.0, 2, 1)] };
-        assert_eq!(guidance.of(vec![1.0, 1.5, 1.75]), [1.0 + 2.0 * 0.5 + 10.0 * 0.25]);
+        assert_eq!(guidance.of(vec![1.0, 1.5, 1.75], 1.0), [1.0 + 2.0 * 0.5 + 10.0 * 0.25]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Request {
     pub height: Option<usize>,
     /// Denoising steps, at least 1.
     pub steps: Option<usize>,
-    /// How closely to follow the prompt; 1 or less skips the unconditional pass.
+    /// How closely to follow the prompt; 1 or less skips the unconditional pass, unless the sampler steps from that.
     pub guidance: Option<f32>,
     /// One of [`samplers::names`](crate::samplers::names), or what else [`called`](crate::samplers::called) takes.
     pub sampler: Option<String>,

@@ -1,5 +1,6 @@
 //! What is drawn with, once every default is filled in, as plain values.
 
+use super::guidance::Guidance;
 use super::request::{Control, Request};
 use crate::error::{Error, Field, Remedy, Result};
 use crate::samplers::{self, Portion, Sampler, Sigmas};
@@ -97,7 +98,11 @@ impl Settings {
             height: side(request.height, size.map(|[height, _]| height), Field::Height)?,
             steps: request.steps.or(listed).or(defaults.steps).unwrap_or(own.steps),
             portion: own.portion,
-            guidance: request.guidance.or(defaults.guidance).unwrap_or(own.guidance),
+            guidance: request
+                .guidance
+                .or(samplers::own_guidance(sampler))
+                .or(defaults.guidance)
+                .unwrap_or(own.guidance),
             sampler: sampler.into(),
             sigmas,
             spacing: request.spacing.clone(),
@@ -106,6 +111,23 @@ impl Settings {
         };
         settings.sampler(own.schedule)?;
         Ok(settings)
+    }
+
+    /// Whether the sampler needs the prediction without a text, however weak the guidance is.
+    pub fn is_guided(&self) -> bool {
+        samplers::own_guidance(&self.sampler).is_some()
+    }
+
+    /// The same settings, if pictures have the rows that the sampler needs.
+    ///
+    /// # Errors
+    /// If it steps from the prediction without a text, and none is made.
+    pub fn under(self, guidance: &Guidance) -> Result<Self> {
+        if guidance.rows > 1 || !self.is_guided() {
+            return Ok(self);
+        }
+        let what = format!("{} steps from the prediction without a text, which is not made here", self.sampler);
+        Err(Error::usage(what).of(Field::Sampler).remedies([Remedy::Other(Field::Sampler)]))
     }
 
     /// One picture's sampler, of a model with this schedule.
