@@ -18,6 +18,7 @@ fn trials() -> Vec<Trial> {
     vec![
         test("guidance::cfg_plus_plus_asks_for_the_unconditional_prediction_however_weak_it_is", weak),
         test("guidance::cfg_plus_plus_has_a_guidance_of_its_own", own),
+        test("guidance::a_rescale_changes_nothing_without_guidance_and_is_a_share", rescaled),
         test("guidance::cfg_plus_plus_is_refused_where_there_is_no_text_to_go_without", without_a_text),
     ]
 }
@@ -55,6 +56,17 @@ fn weak() -> Result<(), Failed> {
 fn own() -> Result<(), Failed> {
     let own = latents(&request("Euler CFG++", None))?;
     ensure(own == latents(&request("euler-cfg++", Some(1.0)))?, "another guidance than 1")
+}
+
+fn rescaled() -> Result<(), Failed> {
+    let with = |guidance, share| Request { guidance_rescale: share, ..request("ddim", Some(guidance)) };
+    ensure(latents(&with(4.0, Some(0.7)))? != latents(&with(4.0, None))?, "0.7 changed nothing")?;
+    ensure(latents(&with(1.0, Some(0.7)))? == latents(&with(1.0, None))?, "0.7 changed what is not guided")?;
+    for share in [-0.1, 1.5, f32::NAN] {
+        let error = latents(&with(4.0, Some(share))).err().ok_or("it was taken")?.to_string();
+        ensure(error.starts_with("guidance rescale "), error)?;
+    }
+    Ok(())
 }
 
 fn without_a_text() -> Result<(), Failed> {

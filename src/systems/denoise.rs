@@ -183,7 +183,7 @@ impl Looped<'_> {
             let scaled: Vec<f32> = state.data.iter().map(|v| v * scale).collect();
             let sample = Tensor::new(inputs.clone(), scaled.repeat(self.guidance.rows));
             let rows = self.predict(kit, index, sample).await?;
-            let output = self.guidance.of(rows, samplers[0].guidance_factor(index));
+            let output = self.guidance.of(rows, samplers.len(), samplers[0].guidance_factor(index));
             let each = output.chunks_exact(one.len()).zip(state.data.chunks_exact_mut(one.len()));
             for ((sampler, noise), (output, state)) in samplers.iter_mut().zip(&mut self.noise).zip(each) {
                 let next = sampler.step(index, output, state, &mut |_| normal(noise, &one));

@@ -19,6 +19,8 @@ pub struct Settings {
     pub portion: Portion,
     /// [`Request::guidance`]
     pub guidance: f32,
+    /// [`Request::guidance_rescale`]
+    pub guidance_rescale: Option<f32>,
     /// What [`samplers::names`] calls [`Request::sampler`].
     pub sampler: String,
     /// [`Request::sigmas`], or what the sampler's name says of them; the model's own without it.
@@ -103,6 +105,7 @@ impl Settings {
                 .or(samplers::own_guidance(sampler))
                 .or(defaults.guidance)
                 .unwrap_or(own.guidance),
+            guidance_rescale: request.guidance_rescale,
             sampler: sampler.into(),
             sigmas,
             spacing: request.spacing.clone(),
@@ -151,6 +154,7 @@ impl Settings {
             steps: 25,
             portion: Portion::Whole,
             guidance: 7.5,
+            guidance_rescale: None,
             sampler: "ddim".into(),
             sigmas: None,
             spacing: None,
@@ -167,6 +171,9 @@ impl Settings {
 pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> Result<()> {
     if !settings.guidance.is_finite() {
         return Err(Error::usage(format!("{} is not a number", settings.guidance)).of(Field::Guidance));
+    }
+    if let Some(share) = settings.guidance_rescale.filter(|share| !(0.0..=1.0).contains(share)) {
+        return Err(Error::usage(format!("{share} does not lie from 0 to 1")).of(Field::GuidanceRescale));
     }
     if let Some(guidance) = request.image_guidance.filter(|guidance| !guidance.is_finite()) {
         return Err(Error::usage(format!("{guidance} is not a number")).of(Field::ImageGuidance));

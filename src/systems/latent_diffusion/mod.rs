@@ -91,7 +91,9 @@ impl LatentDiffusion {
     /// diffusers guides by any other number than 1, and so also away from the text.
     fn guidance(&self, settings: &Settings) -> Guidance {
         match self.kind.under {
-            Under::Text if settings.guidance != 1.0 || settings.is_guided() => Guidance::by_text(settings.guidance),
+            Under::Text if settings.guidance != 1.0 || settings.is_guided() => {
+                Guidance::by_text(settings.guidance).rescaled(settings.guidance_rescale)
+            }
             _ => Guidance::none(),
         }
     }

@@ -118,7 +118,7 @@ impl StableDiffusion {
     fn guidance(&self, request: &Request, settings: &Settings) -> Guidance {
         match settings.guidance {
             scale if (scale > 1.0 || settings.is_guided()) && self.unet.guidance_width.is_none() => {
-                self.picture.guidance(request, scale)
+                self.picture.guidance(request, scale).rescaled(settings.guidance_rescale)
             }
             _ => Guidance::none(),
         }
