@@ -45,6 +45,8 @@ STEPS = (1, 2, 3, 5, 20, 150)
 MODEL = kit.SD | dict(clip_sample=False)
 CONFIGS = {"epsilon": MODEL, "v": MODEL | kit.VP,
            "zero-snr": MODEL | kit.VP | dict(rescale_betas_zero_snr=True, timestep_spacing="trailing")}
+EDM = dict(_class_name="EDMEulerScheduler", sigma_max=60.0, sigma_data=0.7)
+EDM_MULTI = dict(_class_name="EDMDPMSolverMultistepScheduler")
 GUIDANCE = 0.6
 
 
@@ -119,6 +121,10 @@ SAMPLERS = {"dpm++sde": k_diffusion(sampling.sample_dpmpp_sde), "dpm++3m-sde": k
 
 def laddered(config, steps, schedule):
     """A scheduler of these sigmas, and what a sigma between two of them is the timestep of."""
+    if config.get("_class_name") == EDM["_class_name"]:
+        own = diffusers.EDMEulerScheduler.from_config(config)
+        own.set_timesteps(steps)
+        return own, None
     key = {None: {}, "simple": {"use_exponential_sigmas": True}}.get(schedule, {f"use_{schedule}_sigmas": True})
     own = diffusers.EulerDiscreteScheduler.from_config(config | key)
     if schedule == "simple":
@@ -146,12 +152,16 @@ def run(sampler, config, steps, schedule, seed):
         t = float(np.float32(t))
         trail.append(x)
         timesteps.append(t)
-        seen = x / math.sqrt(sigma ** 2 + 1)
+        data = config.get("sigma_data", 1)
+        seen = x / math.sqrt(sigma ** 2 + data ** 2)
         outputs = [0.3 * seen + 0.05 * math.cos(t / 100)]
         if sampler == "euler-cfg++":
             other = 0.2 * seen - 0.1 * math.sin(t / 50)
             outputs = [other + GUIDANCE * (outputs[0] - other), other]
-        if config.get("prediction_type") == "v_prediction":
+        if "sigma_data" in config:
+            variance, sign = sigma ** 2 + data ** 2, -1 if "prediction_type" in config else 1
+            pictures = [data ** 2 / variance * x + sign * sigma * data / math.sqrt(variance) * output for output in outputs]
+        elif config.get("prediction_type") == "v_prediction":
             pictures = [x / (sigma ** 2 + 1) - output * sigma / math.sqrt(sigma ** 2 + 1) for output in outputs]
         else:
             pictures = [x - sigma * output for output in outputs]
@@ -203,6 +213,8 @@ def main(out):
             for steps in STEPS]
     jobs += [(sampler, schedule, MODEL if i % 2 else CONFIGS["v"], (5, 20, 3)[i], schedule) for sampler in SAMPLERS
              for i, schedule in enumerate(("karras", "exponential", "simple"))]
+    jobs += [(sampler, label, EDM | more, steps, None) for sampler in SAMPLERS if sampler != "dpm++sde"
+             for label, more, steps in (("edm", {}, 20), ("edm-v", kit.VP, 5))]
     for seed, (sampler, label, config, steps, schedule) in enumerate(jobs):
         add(f"{sampler}.{label}.{steps}", *run(sampler, config, steps, schedule, seed))
     kit.CLASSES["dpm++sde"] = "DPMSolverSDEScheduler"
@@ -213,6 +225,21 @@ def main(out):
         with kit.rounded(), independent_noise(seed) as draws:
             entry, found = kit.run("dpm++sde", config, (7, 10, 5, 16, 7)[seed], 1000 + seed)
         add(f"dpm++sde.{label}.diffusers", entry, found | {"noise": torch.stack(draws)})
+    kit.CLASSES |= {"euler": "EDMEulerScheduler"} | dict.fromkeys(kit.MULTI, "EDMDPMSolverMultistepScheduler")
+    stochastic = dict(algorithm_type="sde-dpmsolver++")
+    own = [("euler", "epsilon", {}, 20), ("euler", "v", EDM | kit.VP, 5), ("euler", "one", {}, 1), ("euler", "two", EDM, 2),
+           ("euler", "exponential", EDM | dict(sigma_schedule="exponential", final_sigmas_type="sigma_min"), 3),
+           ("euler", "many", kit.VP, 150), ("dpm++2m", "epsilon", {}, 20), ("dpm++2m", "v", EDM | kit.VP, 5),
+           ("dpm++2m", "one", {}, 1), ("dpm++2m", "two", EDM, 2), ("dpm++2m", "many", {}, 150),
+           ("dpm++2m", "order-3", dict(solver_order=3, rho=5.0), 16), ("dpm++2m", "heun", dict(solver_type="heun"), 7),
+           ("dpm++2m", "exponential", dict(sigma_schedule="exponential", final_sigmas_type="sigma_min"), 3),
+           ("dpm++2m-sde", "epsilon", stochastic, 20), ("dpm++2m-sde", "heun-v", stochastic | kit.VP | dict(
+               solver_type="heun", euler_at_final=True), 5)]
+    for seed, (sampler, label, config, steps) in enumerate(own):
+        config = EDM_MULTI | config | {"_class_name": kit.CLASSES[sampler]}
+        with kit.rounded():
+            entry, found = kit.run(sampler, config, steps, 2000 + seed)
+        add(f"{sampler}.edm-{label}.{steps}", entry, found)
     save_file(tensors, os.path.join(out, "cases.safetensors"))
     with open(os.path.join(out, "cases.json"), "w") as f:
         rows = (f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in manifest.items())

@@ -1,7 +1,7 @@
 //! Samplers: the algorithms that turn noise and a network's predictions into a picture's latents, step by step.
 //!
-//! Each is one file and does what the diffusers class of the table does, or k-diffusion's or ComfyUI's function. A sampler is plain arithmetic on lists of
-//! numbers: it knows neither networks nor devices.
+//! Each is one file and does what the diffusers class of the table does, or k-diffusion's or ComfyUI's function. A
+//! sampler is plain arithmetic on lists of numbers: it knows neither networks nor devices.
 //!
 //! Floor 3: may import `graph`, `ops` and floor 0.
 
@@ -17,6 +17,7 @@ mod dpmpp_2m;
 mod dpmpp_2s;
 mod dpmpp_3m_sde;
 mod dpmpp_sde;
+mod edm;
 mod er_sde;
 mod euler;
 mod euler_a;
@@ -201,13 +202,19 @@ pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Sampler> {
 pub fn portion(name: &str, config: &Config, steps: usize, portion: Portion) -> Result<Sampler> {
     let row = find(name)?;
     config.check_noise(is_class)?;
+    if config.is_edm() && !row.takes_edm {
+        let others = TABLE.iter().filter(|row| row.takes_edm).map(|row| Remedy::set(Field::Sampler, row.name));
+        let what = format!("{name} is not built for models of EDM's noise");
+        return Err(Error::usage(what).of(Field::Sampler).remedies(others));
+    }
     if config.eta.is_some() && !row.takes_eta {
         let takers: Vec<_> = TABLE.iter().filter(|row| row.takes_eta).map(|row| row.name).collect();
         let takers = takers.join(" and ");
         return Err(Error::usage(format!("is for the samplers {takers}: {name} has no such choice")).of(Field::Eta));
     }
-    if config.spaced && !row.takes_spacing {
-        let what = format!("is not for the sampler {name}, which spaces timesteps in its own way");
+    if config.spaced && (!row.takes_spacing || config.is_edm()) {
+        let whose = if config.is_edm() { "a model of EDM's noise" } else { &format!("the sampler {name}") };
+        let what = format!("is not for {whose}, which spaces timesteps in its own way");
         return Err(Error::usage(what).of(Field::Spacing));
     }
     if let Some(sigmas) = &config.sigmas {
@@ -247,10 +254,37 @@ mod tests {
     }
 
     #[test]
+    fn a_model_of_edms_noise_is_drawn_by_the_samplers_that_know_it() {
+        for (class, name) in [("EDMEulerScheduler", "euler"), ("EDMDPMSolverMultistepScheduler", "dpm++2m")] {
+            let config = config(&format!(r#"{{"_class_name": "{class}", "sigma_max": 60.0}}"#));
+            assert_eq!(config.default_sampler().unwrap(), name);
+            for row in TABLE {
+                match sampler(row.name, &config, 5) {
+                    Ok(made) => assert!(row.takes_edm && made.sigmas().unwrap()[0] == 60.0, "{}", row.name),
+                    Err(error) => {
+                        let error = error.to_string();
+                        assert!(
+                            !row.takes_edm && error.starts_with(&format!("sampler {} is not", row.name)),
+                            "{error}"
+                        );
+                        assert!(error.contains("; try sampler euler, dpm++2m, "), "{error}");
+                    }
+                }
+            }
+            let spaced = config.clone().with_spacing(Some("trailing"));
+            assert!(sampler(name, &spaced, 5).is_err_and(|error| error.to_string().starts_with("spacing ")));
+            let spread = |sigmas| sampler(name, &config.clone().with_sigmas(Some(sigmas)), 5);
+            assert_eq!(spread(Sigmas::Exponential).unwrap().sigmas().unwrap()[0], 60.0);
+            assert!(spread(Sigmas::Simple).is_err_and(|error| error.to_string().starts_with("schedule Simple")));
+        }
+        let stochastic = r#"{"_class_name": "EDMDPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}"#;
+        assert_eq!(config(stochastic).default_sampler().unwrap(), "dpm++2m-sde");
+    }
+
+    #[test]
     fn models_of_another_noise_are_refused_under_every_sampler_and_nothing_is_advised() {
         for text in [
-            r#"{"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_max": 80.0}"#,
-            r#"{"_class_name": "EDMEulerScheduler", "beta_start": 0.1}"#,
+            r#"{"_class_name": "EDMHeunScheduler", "sigma_max": 80.0}"#,
             r#"{"_class_name": "EulerDiscreteScheduler", "sigma_data": 0.5, "beta_start": 0.1}"#,
             r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}"#,
             r#"{"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": true}"#,

@@ -17,6 +17,10 @@ pub(super) struct Row {
     pub web_ui: &'static str,
     /// In diffusers, where that has it.
     pub class: Option<&'static str>,
+    /// In diffusers, for models of EDM's noise.
+    pub edm_class: Option<&'static str>,
+    /// Whether it draws with those.
+    pub takes_edm: bool,
     /// Its class's noise schedule, and what that does with one that ends in pure noise.
     pub defaults: &'static Defaults,
     /// Whether it takes [`Config::with_eta`].
@@ -47,6 +51,8 @@ impl Row {
             name,
             web_ui,
             class: None,
+            edm_class: None,
+            takes_edm: false,
             defaults,
             takes_eta: false,
             takes_spacing: true,
@@ -59,6 +65,11 @@ impl Row {
 
     const fn with_eta(self) -> Self {
         Self { takes_eta: true, ..self }
+    }
+
+    /// For models of EDM's noise, as that class.
+    const fn with_edm(self, class: Option<&'static str>) -> Self {
+        Self { takes_edm: true, edm_class: class, ..self }
     }
 
     const fn with_own_spacing(self) -> Self {
@@ -88,13 +99,17 @@ impl Row {
     }
 }
 
+const EDM_MULTISTEP: &str = "EDMDPMSolverMultistepScheduler";
+
 /// One row a sampler.
 pub(super) const TABLE: &[Row] = &[
     Row::new(["ddpm", "DDPM", "DDPMScheduler"], &ddpm::DEFAULTS, ddpm::new),
     Row::new(["ddim", "DDIM", "DDIMScheduler"], &EXACT, ddim::new).with_eta(),
     Row::new(["pndm", "PLMS", "PNDMScheduler"], &IGNORED, pndm::new),
     Row::new(["lms", "LMS", "LMSDiscreteScheduler"], &IGNORED, lms::new).with_spread_sigmas(),
-    Row::new(["euler", "Euler", "EulerDiscreteScheduler"], &FLOORED, euler::new).with_spread_sigmas(),
+    Row::new(["euler", "Euler", "EulerDiscreteScheduler"], &FLOORED, euler::new)
+        .with_spread_sigmas()
+        .with_edm(Some("EDMEulerScheduler")),
     Row::new(["euler-a", "Euler a", "EulerAncestralDiscreteScheduler"], &FLOORED, euler_a::new).with_spread_sigmas(),
     Row::new(["heun", "Heun", "HeunDiscreteScheduler"], &heun::DEFAULTS, heun::new)
         .with_spread_sigmas()
@@ -106,24 +121,31 @@ pub(super) const TABLE: &[Row] = &[
         .with_spread_sigmas()
         .of_second_order(),
     Row::new(["dpm++2m", "DPM++ 2M", "DPMSolverMultistepScheduler"], &FLOORED, |c, t, n| dpmpp_2m::new(c, t, n, false))
-        .with_spread_sigmas(),
+        .with_spread_sigmas()
+        .with_edm(Some(EDM_MULTISTEP)),
     Row::new(["dpm++2m-sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler"], &FLOORED, |c, t, n| {
         dpmpp_2m::new(c, t, n, true)
     })
-    .with_spread_sigmas(),
+    .with_spread_sigmas()
+    .with_edm(Some(EDM_MULTISTEP)),
     Row::new(["dpm++2s", "DPM++ 2S", "DPMSolverSinglestepScheduler"], &IGNORED, dpmpp_2s::new)
         .with_spread_sigmas()
         .with_own_spacing(),
     Row::new(["dpm++sde", "DPM++ SDE", "DPMSolverSDEScheduler"], &dpmpp_sde::DEFAULTS, dpmpp_sde::new)
         .with_spread_sigmas()
         .of_second_order(),
-    Row::of_sigmas(["dpm++3m-sde", "DPM++ 3M SDE"], &FLOORED, dpmpp_3m_sde::new).with_spread_sigmas(),
+    Row::of_sigmas(["dpm++3m-sde", "DPM++ 3M SDE"], &FLOORED, dpmpp_3m_sde::new).with_spread_sigmas().with_edm(None),
     Row::new(["deis", "DEIS", "DEISMultistepScheduler"], &IGNORED, deis::new).with_spread_sigmas(),
     Row::new(["unipc", "UniPC", "UniPCMultistepScheduler"], &FLOORED, unipc::new).with_spread_sigmas(),
-    Row::of_sigmas(["ipndm", "IPNDM"], &FLOORED, ipndm::new).with_spread_sigmas(),
-    Row::of_sigmas(["res-multistep", "Res Multistep"], &FLOORED, res_multistep::new).with_spread_sigmas(),
-    Row::of_sigmas(["er-sde", "ER SDE"], &FLOORED, er_sde::new).with_spread_sigmas(),
-    Row::of_sigmas(["euler-cfg++", "Euler CFG++"], &FLOORED, euler_cfg_pp::new).with_spread_sigmas().with_guidance(1.0),
+    Row::of_sigmas(["ipndm", "IPNDM"], &FLOORED, ipndm::new).with_spread_sigmas().with_edm(None),
+    Row::of_sigmas(["res-multistep", "Res Multistep"], &FLOORED, res_multistep::new)
+        .with_spread_sigmas()
+        .with_edm(None),
+    Row::of_sigmas(["er-sde", "ER SDE"], &FLOORED, er_sde::new).with_spread_sigmas().with_edm(None),
+    Row::of_sigmas(["euler-cfg++", "Euler CFG++"], &FLOORED, euler_cfg_pp::new)
+        .with_spread_sigmas()
+        .with_edm(None)
+        .with_guidance(1.0),
     Row::new(["lcm", "LCM", "LCMScheduler"], &lcm::DEFAULTS, lcm::new).with_own_spacing(),
     Row::new(["tcd", "TCD", "TCDScheduler"], &lcm::DEFAULTS, tcd::new).with_eta().with_own_spacing(),
 ];
@@ -170,7 +192,7 @@ pub fn warning(name: &str, config: &Config) -> Result<Option<Message>> {
 }
 
 pub(super) fn is_class(class: &str) -> bool {
-    TABLE.iter().any(|row| row.class == Some(class))
+    TABLE.iter().any(|row| [row.class, row.edm_class].contains(&Some(class)))
 }
 
 impl Config {
@@ -183,7 +205,7 @@ impl Config {
         self.check_noise(is_class)?;
         let class = self.class();
         let stochastic = self.word("algorithm_type", "")?.is_some_and(|word| word.starts_with("sde-"));
-        let of_class = || TABLE.iter().filter(|row| row.class.is_some() && row.class == class);
+        let of_class = || TABLE.iter().filter(|row| class.is_some() && [row.class, row.edm_class].contains(&class));
         let row = of_class().find(|row| row.name.ends_with("-sde") == stochastic).or(of_class().next());
         let ends_in_noise = self.zero_snr()?;
         let name = |row: &Row| if ends_in_noise && row.ignores_zero_snr() { FOR_ZERO_SNR } else { row.name };
