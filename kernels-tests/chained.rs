@@ -17,7 +17,8 @@ use ornstein::weights::Model;
 use crate::support::{ensure, on_gpu, test};
 
 /// One without memory, two that draw noise, and those that remember outputs, latents, or both.
-const SAMPLERS: [&str; 8] = ["ddim", "euler-a", "dpm++2m-sde", "dpm++2m", "heun", "pndm", "lms", "unipc"];
+const SAMPLERS: [&str; 11] =
+    ["ddim", "euler-a", "dpm++2m-sde", "dpm++2m", "heun", "pndm", "lms", "unipc", "dpm++sde", "er-sde", "euler-cfg++"];
 /// Largest relative error of a picture's latents in f32.
 const TOLERANCE: f64 = 1e-4;
 

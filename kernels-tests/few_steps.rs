@@ -1,5 +1,6 @@
 //! Distilled models against diffusers (`data/make_few_steps.py`): pictures of one to four steps with the schedules
-//! that Turbo, Lightning, LCM and TCD are published with, and the network that is told its guidance.
+//! that Turbo, Lightning, LCM and TCD are published with, and the network that is told its guidance. And, by the same
+//! model, those with EDM's noise, and rescaled guidance.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -61,6 +62,7 @@ struct Case {
     steps: usize,
     guidance: f32,
     eta: Option<f64>,
+    guidance_rescale: Option<f32>,
 }
 
 fn cases() -> BTreeMap<String, Case> {
@@ -118,6 +120,7 @@ fn draw_case(case: Case, executor: &Executor, change: impl FnOnce(&mut Request))
         steps: Some(case.steps),
         guidance: Some(case.guidance),
         eta: case.eta,
+        guidance_rescale: case.guidance_rescale,
         batch: 1,
         ..Request::default()
     };

@@ -16,6 +16,7 @@ mod few_steps;
 mod files;
 mod finite;
 mod floors;
+mod guidance;
 mod hlsl;
 mod latent_diffusion;
 mod layout;

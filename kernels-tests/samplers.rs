@@ -1,4 +1,5 @@
-//! Samplers against diffusers: timesteps, sigmas, and trajectories on a denoiser that anyone can compute.
+//! Samplers against diffusers, or where those have them against k-diffusion and ComfyUI: timesteps, sigmas, and
+//! trajectories on a denoiser that anyone can compute.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -15,7 +16,7 @@ use serde::Deserialize;
 const TOLERANCE: f64 = 1e-5;
 
 /// One case of a `cases.json`; its tensors are `NAME.timesteps` and so on in the `cases.safetensors` beside it.
-/// `data/make_samplers.py` tells more.
+/// `data/make_samplers.py` and `data/make_published.py` tell more.
 #[derive(Deserialize)]
 struct Case {
     sampler: String,
@@ -24,6 +25,8 @@ struct Case {
     eta: Option<f64>,
     /// How sigmas are spread, where a request says it.
     schedule: Option<String>,
+    /// Where there is a second denoiser, for the prediction without a text.
+    guidance: Option<f32>,
     /// `None` where diffusers refuses the case.
     init_noise_sigma: Option<f64>,
 }
@@ -44,7 +47,7 @@ fn trials() -> Vec<Trial> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/data/samplers");
     let folders = match std::env::var_os("ORNSTEIN_SAMPLER_CASES") {
         Some(folder) => vec![PathBuf::from(folder)],
-        None => ["plain", "crossed", "schedules"].map(|name| data.join(name)).to_vec(),
+        None => ["plain", "crossed", "schedules", "published"].map(|name| data.join(name)).to_vec(),
     };
     let behaviours: [(&str, Behaviour); 8] = [
         ("every_name_makes_one_from_an_empty_config", every_name_makes_one),
@@ -103,8 +106,18 @@ fn refused(case: &Case) -> Result<(), Failed> {
 
 fn matches_diffusers(case: &Case, reference: &Reference, init_noise_sigma: f64) -> Result<(), Failed> {
     let mut sampler = make(case)?;
-    // Those of a schedule that diffusers does not have lie between training steps: at the last digit of an f32.
-    let rounding = if case.schedule.as_deref().is_none_or(|name| name == "beta") { 0.0 } else { 1e-7 };
+    // Those of a schedule that diffusers does not have, and in the middle of dpm++sde's steps, lie between training
+    // steps: at the last digit of an f32.
+    let whole = case.schedule.as_deref().is_none_or(|name| name == "beta") && case.sampler != "dpm++sde";
+    // EDM's are logarithms, which diffusers takes of f32.
+    let edm = case.config["_class_name"].as_str().is_some_and(|class| class.starts_with("EDM"));
+    let rounding = if edm {
+        1e-6
+    } else if whole {
+        0.0
+    } else {
+        1e-7
+    };
     compare("timesteps", sampler.timesteps(), &reference.timesteps, rounding)?;
     if let Some(sigmas) = &reference.sigmas {
         compare("sigmas", sampler.sigmas().ok_or("no sigmas")?, sigmas, TOLERANCE)?;
@@ -115,15 +128,22 @@ fn matches_diffusers(case: &Case, reference: &Reference, init_noise_sigma: f64) 
     let mut latents: Vec<f32> = reference.start.iter().map(|x| x * sampler.init_noise_sigma()).collect();
     let timesteps = sampler.timesteps().to_vec();
     for (index, wanted) in reference.trajectory.chunks_exact(latents.len()).enumerate() {
-        // The denoiser: 0.3 times the scaled input, plus a slow wave over the timesteps.
-        let wave = 0.05 * (timesteps[index] / 100.0).cos();
         let scale = sampler.input_scale(index);
-        let output: Vec<f32> = latents.iter().map(|x| 0.3 * (x * scale) + wave).collect();
+        let strength = case.guidance.map(|guidance| guidance * sampler.guidance_factor(index));
+        let output: Vec<f32> = latents.iter().map(|x| denoised(x * scale, timesteps[index], strength)).collect();
         let mut noise = |n: usize| draws.drain(..n.min(draws.len())).collect();
         latents = sampler.step(index, &output, &latents, &mut noise);
         compare(&format!("latents after evaluation {index}"), &latents, wanted, TOLERANCE)?;
     }
     if draws.is_empty() { Ok(()) } else { Err(format!("{} values of noise were not drawn", draws.len()).into()) }
+}
+
+/// The denoiser: 0.3 times the scaled input, plus a slow wave over the timesteps; guided so strongly from another on.
+fn denoised(x: f32, timestep: f32, guidance: Option<f32>) -> f32 {
+    let by_text = 0.3 * x + 0.05 * (timestep / 100.0).cos();
+    let Some(guidance) = guidance else { return by_text };
+    let without = 0.2 * x - 0.1 * (timestep / 50.0).sin();
+    without + guidance * (by_text - without)
 }
 
 fn compare(what: &str, found: &[f32], wanted: &[f32], tolerance: f64) -> Result<(), Failed> {

@@ -25,6 +25,8 @@ pub struct Inspection {
     pub prediction: Option<String>,
     /// How that is known of a checkpoint, which does not always say so.
     pub prediction_because: Option<String>,
+    /// Whether its noise schedule ends in pure noise, by the scheduler's configuration or a checkpoint's markers.
+    pub ends_in_pure_noise: bool,
     /// Every network of the model, in the order of its index.
     pub components: Vec<ComponentSummary>,
     /// Folders with a network of a class that is not built, and that class.
@@ -77,6 +79,7 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
         class,
         prediction: word("prediction_type").or_else(|| family.map(|_| "epsilon".into())),
         prediction_because: word("_prediction_type_because"),
+        ends_in_pure_noise: scheduler["rescale_betas_zero_snr"] == true,
         components,
         others,
         left_out: checkpoint.map_or(0, |checkpoint| checkpoint.left_out()),

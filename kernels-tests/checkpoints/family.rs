@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
+use ornstein::inspect::inspect;
 use ornstein::network::Executor;
 use ornstein::samplers;
 use ornstein::systems::families::FAMILIES;
@@ -227,6 +228,7 @@ fn zero_snr() -> Result<(), Failed> {
     scheduler.insert("timestep_spacing".into(), "trailing".into());
     scheduler.insert("prediction_type".into(), "v_prediction".into());
     for model in [opened(&tensors, &[])?, kept.write_folder(folder.path())?] {
+        ensure(inspect(&model)?.ends_in_pure_noise, "inspect does not say so")?;
         let pipeline = Studio::open(model)?;
         let (by_default, said) = draw(&pipeline, Request::default())?;
         assert!(said.is_empty(), "{said:?}");

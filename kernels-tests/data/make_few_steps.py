@@ -5,8 +5,8 @@
     python make_few_steps.py                         # writes beside itself, into few_steps/
 
 The model is the small SDXL of make_single_file.py, its weights functions of their names alone, with the schedules that the
-distilled ones are published with: Turbo's, Lightning's, and those of LCM and TCD, as a LoRA and as a whole network. What is
-kept:
+distilled ones are published with: Turbo's, Lightning's, and those of LCM and TCD, as a LoRA and as a whole network; and, as
+the same model shows them, with EDM's noise as Playground 2.5 has it, and with rescaled guidance. What is kept:
     few_steps/pictures.json         what diffusers' pipeline was called with
     few_steps/pictures.safetensors  its latents after the last step; and inputs and outputs of a pass of the network that is
                                     told its guidance
@@ -15,8 +15,8 @@ import json
 import os
 
 import torch
-from diffusers import (EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, LCMScheduler, StableDiffusionXLPipeline,
-                       TCDScheduler, UNet2DConditionModel)
+from diffusers import (EDMDPMSolverMultistepScheduler, EDMEulerScheduler, EulerAncestralDiscreteScheduler,
+                       EulerDiscreteScheduler, LCMScheduler, StableDiffusionXLPipeline, TCDScheduler, UNet2DConditionModel)
 from safetensors.torch import save_file
 
 from make_single_file import FAMILIES, HERE, fill, tidy, tokenizer
@@ -29,6 +29,11 @@ LIGHTNING = (EulerDiscreteScheduler, SDXL | dict(timestep_spacing="trailing"))
 LIGHTNING_1 = (EulerDiscreteScheduler, SDXL | dict(timestep_spacing="trailing", prediction_type="sample"))
 LCM = (LCMScheduler, SDXL | dict(original_inference_steps=50, timestep_spacing="leading"))
 TCD = (TCDScheduler, SDXL | dict(original_inference_steps=50))
+EDM_EULER = (EDMEulerScheduler, dict(sigma_max=60.0))
+# Playground 2.5's.
+EDM_MULTI = (EDMDPMSolverMultistepScheduler, dict(sigma_data=0.5, sigma_max=80.0, sigma_min=0.002, rho=7.0))
+ZERO_SNR = (EulerDiscreteScheduler, SDXL | dict(timestep_spacing="trailing", rescale_betas_zero_snr=True,
+                                                prediction_type="v_prediction"))
 DISTILLED = dict(time_cond_proj_dim=256)
 CASES = {
     "turbo-1": dict(scheduler=TURBO, steps=1, guidance=0.0),
@@ -43,6 +48,10 @@ CASES = {
     "tcd-4": dict(scheduler=TCD, steps=4, guidance=0.0),
     "tcd-eta": dict(scheduler=TCD, steps=4, guidance=0.0, eta=0.3),
     "tcd-eta-1": dict(scheduler=TCD, steps=2, guidance=1.0, eta=1.0),
+    "edm-multistep": dict(scheduler=EDM_MULTI, steps=4, guidance=3.0),
+    "edm-euler": dict(scheduler=EDM_EULER, steps=3, guidance=1.0),
+    "rescaled": dict(scheduler=ZERO_SNR, steps=4, guidance=7.5, guidance_rescale=0.7),
+    "rescaled-edm": dict(scheduler=EDM_MULTI, steps=3, guidance=5.0, guidance_rescale=1.0),
 }
 
 
@@ -60,7 +69,7 @@ def draw(case):
                                          add_watermarker=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline("a photo of a cat", height=40, width=32, num_inference_steps=case["steps"],
-                    guidance_scale=case["guidance"], eta=case.get("eta", 0.0),
+                    guidance_scale=case["guidance"], eta=case.get("eta", 0.0), guidance_rescale=case.get("guidance_rescale", 0.0),
                     generator=torch.Generator().manual_seed(7), output_type="latent").images
 
 

@@ -71,10 +71,14 @@ pub(super) struct Generate {
     /// Denoising steps [default: the model's, 25 for most]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// How closely to follow the prompt; 1 or less skips the unconditional pass [default: 7.5, SDXL 5, built-in model
-    /// 4]
+    /// How closely to follow the prompt; 1 or less skips the unconditional pass, but of euler-cfg++ [default: 7.5, SDXL
+    /// 5, built-in model 4, euler-cfg++ 1]
     #[arg(long, visible_aliases = ["cfg-scale", "cfg"], value_name = "F", allow_negative_numbers = true)]
     guidance: Option<f32>,
+    /// How far the spread of values goes back to what it is without guidance, from 0 to 1; models that start from pure
+    /// noise want 0.7 [default: 0]
+    #[arg(long, visible_alias = "cfg-rescale", value_name = "F", allow_negative_numbers = true)]
+    guidance_rescale: Option<f32>,
     /// One seed gives one picture, on every device and in diffusers [default: -1, a random one, printed]
     #[arg(short, long, value_name = "N", default_value = "-1", hide_default_value = true, value_parser = seed)]
     #[arg(allow_negative_numbers = true)]
@@ -321,6 +325,7 @@ impl Generate {
             height: self.height,
             steps: self.steps,
             guidance: self.guidance,
+            guidance_rescale: self.guidance_rescale,
             sampler: self.sampler.clone(),
             spacing: self.spacing.clone().or(spacing.map(String::from)),
             sigmas,

@@ -167,6 +167,9 @@ fn text(found: &Inspection) -> String {
         let because = found.prediction_because.as_ref().map(|why| format!(", because {}", message(why)));
         text += &format!("predicts {}{}\n", short(prediction), because.unwrap_or_default());
     }
+    if found.ends_in_pure_noise {
+        text += "its noise schedule ends in pure noise\n";
+    }
     for part in &found.components {
         let millions = part.parameters as f64 / 1e6;
         let dtypes = part.dtypes.keys().cloned().collect::<Vec<_>>().join(", ");

@@ -42,6 +42,7 @@ fields! {
     Batch "batch",
     Steps "steps",
     Guidance "guidance",
+    GuidanceRescale "guidance rescale",
     Seed "seed",
     Sampler "sampler",
     Spacing "spacing",

@@ -76,20 +76,33 @@ impl Autoencoder {
     /// The same for latents that are the autoencoder's as they are.
     pub fn unscaled(mut self) -> Self {
         let (Self::Full(vae::Config { latents, .. }) | Self::Tiny(taesd::Config { latents, .. })) = &mut self;
-        (latents.scaling_factor, latents.shift_factor) = (1.0, 0.0);
+        (latents.scaling_factor, latents.shift_factor, latents.spread) = (1.0, 0.0, None);
         self
     }
 
-    /// A picture's latents as the decoder takes them: `latents / scaling_factor + shift_factor`.
+    /// A picture's latents, channels last, as the decoder takes them: `latents / scaling_factor + shift_factor`, with
+    /// each channel's deviation and mean where the file has them.
     pub fn unscale(&self, latents: &[f32]) -> Vec<f32> {
         let Latents { scaling_factor, shift_factor, .. } = self.latents();
-        latents.iter().map(|v| v / scaling_factor + shift_factor).collect()
+        let channels = self.spread().into_iter().cycle();
+        let each = latents.iter().zip(channels);
+        each.map(|(v, (mean, deviation))| v * deviation / scaling_factor + mean + shift_factor).collect()
+    }
+
+    /// Mean and deviation of each channel.
+    fn spread(&self) -> Vec<(f32, f32)> {
+        let channels = self.latent_channels();
+        let spread = self.latents().spread.as_ref();
+        spread.map_or(vec![(0.0, 1.0); channels], |(mean, deviation)| {
+            mean.iter().copied().zip(deviation.iter().copied()).collect()
+        })
     }
 
     /// The autoencoder's latents as samplers take them: [`Autoencoder::unscale`] undone.
     pub fn scale(&self, latents: &[f32]) -> Vec<f32> {
         let Latents { scaling_factor, shift_factor, .. } = self.latents();
-        latents.iter().map(|v| (v - shift_factor) * scaling_factor).collect()
+        let each = latents.iter().zip(self.spread().into_iter().cycle());
+        each.map(|(v, (mean, deviation))| (v - mean - shift_factor) * scaling_factor / deviation).collect()
     }
 
     /// Latents to pictures, by the weights of the folder `network`: input `z`, output `sample`.
@@ -155,5 +168,23 @@ impl NetworkConfig for Autoencoder {
             outputs.extend([("mean".to_string(), mean), ("logvar".to_string(), logvar)]);
         }
         Ok(outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_with_a_mean_and_a_deviation_are_the_samplers_without() {
+        let text = r#"{"latent_channels": 2, "scaling_factor": 0.5, "latents_mean": [1, -2], "latents_std": [4, 8]}"#;
+        let vae = Autoencoder::from_json(text, "vae").unwrap();
+        let decoded = vae.unscale(&[1.0, 1.0, 0.0, -1.0]);
+        assert_eq!(decoded, [9.0, 14.0, 1.0, -18.0]);
+        assert_eq!(vae.scale(&decoded), [1.0, 1.0, 0.0, -1.0]);
+        // Both or none, as in diffusers.
+        let alone = r#"{"latent_channels": 2, "scaling_factor": 0.5, "latents_mean": [1, -2]}"#;
+        let vae = Autoencoder::from_json(alone, "vae").unwrap();
+        assert_eq!(vae.unscale(&[1.0, 1.0]), [2.0, 2.0]);
     }
 }

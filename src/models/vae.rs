@@ -65,9 +65,6 @@ impl Config {
         let mut latents = Latents::read(&mut keys, if quantized { 3 } else { 4 }, 0.18215)?;
         let inner_channels = latents.channels;
         let codes = if quantized { Some(codebook(&mut keys, &mut latents)?) } else { None };
-        if !quantized {
-            keys.only(&[("latents_mean", json!(null)), ("latents_std", json!(null))])?;
-        }
         let config = Self {
             latents,
             force_upcast: keys.get("force_upcast", !quantized)?,
@@ -238,7 +235,11 @@ mod tests {
     fn what_is_not_supported_is_named() {
         assert!(message(r#"{"_class_name": "AutoencoderTiny"}"#).contains("AutoencoderTiny"));
         assert!(message(r#"{"act_fn": "mish"}"#).contains(r#"act_fn has "mish""#));
-        assert!(message(r#"{"latents_mean": [0.0]}"#).contains("latents_mean is [0.0]"));
+        let spread = r#"{"latents_mean": [0, 0, 0, 0], "latents_std": [1, 1, 1, 0]}"#;
+        assert!(message(spread).contains("no latents_std 0"));
+        assert!(
+            message(r#"{"latents_mean": [0.0], "latents_std": [1.0]}"#).contains("latents_mean has 1 values for 4")
+        );
         assert!(message(r#"{"down_block_types": ["AttnDownEncoderBlock2D"]}"#).contains("AttnDownEncoderBlock2D"));
         assert!(message(r#"{"block_out_channels": [32, 64]}"#).contains("must agree"));
         assert!(message(r#"{"scaling_factor": 0}"#).contains("scaling_factor is 0"));

@@ -17,8 +17,8 @@ pub fn called(text: &str) -> Result<(&'static str, Option<Sigmas>)> {
     let wanted = wanted.strip_suffix("ancestral").map_or(wanted.into(), |rest| format!("{rest}a"));
     let bare = wanted.strip_prefix('k').or(wanted.strip_prefix("sample")).unwrap_or(&wanted);
     let is_called = |row: &&Row| {
-        let class = row.class.trim_end_matches("Scheduler");
-        [row.name, row.web_ui, row.class, class].iter().any(|name| [&*wanted, bare].contains(&&*plain(name)))
+        let class = row.class.into_iter().flat_map(|class| [class, class.trim_end_matches("Scheduler")]);
+        class.chain([row.name, row.web_ui]).any(|name| [&*wanted, bare].contains(&&*plain(name)))
     };
     let row = TABLE
         .iter()
@@ -63,6 +63,12 @@ mod tests {
             (&["PLMS", "plms", "pndm"], "pndm"),
             (&["UniPC", "uni_pc"], "unipc"),
             (&["LMS", "k_lms"], "lms"),
+            (&["DPM++ SDE", "dpmpp_sde", "k_dpmpp_sde", "sample_dpmpp_sde", "DPMSolverSDEScheduler"], "dpm++sde"),
+            (&["DPM++ 3M SDE", "dpmpp_3m_sde", "dpm++3m_sde", "k_dpmpp_3m_sde"], "dpm++3m-sde"),
+            (&["IPNDM", "ipndm", "sample_ipndm"], "ipndm"),
+            (&["Res Multistep", "res_multistep", "k_res_multistep"], "res-multistep"),
+            (&["ER SDE", "er_sde", "sample_er_sde"], "er-sde"),
+            (&["Euler CFG++", "euler_cfg_pp", "euler_cfg++", "k_euler_cfg_pp"], "euler-cfg++"),
         ] {
             for text in names {
                 assert_eq!(called(text).unwrap(), (name, None), "{text}");
@@ -82,7 +88,8 @@ mod tests {
     fn a_name_says_how_sigmas_are_spread() {
         assert_eq!(called("DPM++ 2M Karras").unwrap(), ("dpm++2m", Some(Sigmas::Karras)));
         assert_eq!(called("euler_exponential").unwrap(), ("euler", Some(Sigmas::Exponential)));
-        for text in ["karras", "", "k", "Euler b", "DPM++ 3M SDE"] {
+        assert_eq!(called("DPM++ 3M SDE Karras").unwrap(), ("dpm++3m-sde", Some(Sigmas::Karras)));
+        for text in ["karras", "", "k", "Euler b", "DPM++ 4M SDE"] {
             assert!(called(text).is_err(), "{text}");
         }
         let error = called("DDIM Karras").unwrap_err().to_string();

@@ -184,13 +184,13 @@ impl Config {
             let value = self.keys.get(key).map_or_else(|| class.into(), Value::to_string);
             Err(self.refused(key, value, why))
         };
-        const EDM: &str = "is for models trained with EDM's noise levels (Playground 2.5 and its like), which are not \
-                           supported";
         const FLOW: &str = "is for models that flow straight from noise to picture, which are not supported";
-        if class.starts_with("EDM") {
-            return refuse("_class_name", EDM);
-        } else if self.is_set("sigma_data") {
-            return refuse("sigma_data", EDM);
+        if !self.is_edm() && self.is_set("sigma_data") {
+            let what = "is of models trained with EDM's noise levels (Playground 2.5), whose _class_name is \
+                        EDMEulerScheduler or EDMDPMSolverMultistepScheduler";
+            return refuse("sigma_data", what);
+        } else if self.is_edm() && !known(class) {
+            return refuse("_class_name", "is a way to draw with models of EDM's noise levels that is not built");
         } else if class.starts_with("FlowMatch") {
             return refuse("_class_name", FLOW);
         } else if let Some(key) = ["use_flow_sigmas", "use_dynamic_shifting"].into_iter().find(|key| self.is_set(key)) {

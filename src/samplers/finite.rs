@@ -22,7 +22,10 @@ fn not_finite(mut sampler: Sampler) -> Option<usize> {
     let finite = |sampler: &Sampler, index: usize| {
         let sigmas = sampler.sigmas().unwrap_or_default().iter().skip(index).take(2);
         let levels = sigmas.chain([&sampler.timesteps()[index]]);
-        levels.copied().chain([sampler.input_scale(index), sampler.init_noise_sigma()]).all(f32::is_finite)
+        levels
+            .copied()
+            .chain([sampler.input_scale(index), sampler.init_noise_sigma(), sampler.guidance_factor(index)])
+            .all(f32::is_finite)
     };
     let wrong = (0..sampler.timesteps().len()).find(|&index| {
         let next = sampler.step(index, &[0.5], &[1.0], &mut |n| vec![1.0; n]);

@@ -28,6 +28,8 @@ pub struct LinearStep {
     pub latents: usize,
     /// What the network sees them multiplied with.
     pub scale: f32,
+    /// [`Sampler::guidance_factor`]
+    pub guidance: f32,
     /// The factor of the network's output.
     pub output: f32,
     /// A factor for every slot.
@@ -74,7 +76,11 @@ impl LinearSampler {
             sums.push((terms, drawn > 0));
         }
         let scales: Vec<f32> = (0..count).map(|index| sampler.input_scale(index)).collect();
-        Some(Self::placed(&sums, &scales)).filter(|linear| linear.slots <= MOST_SLOTS)
+        let mut placed = Self::placed(&sums, &scales);
+        for (index, step) in placed.steps.iter_mut().enumerate() {
+            step.guidance = sampler.guidance_factor(index);
+        }
+        Some(placed).filter(|linear| linear.slots <= MOST_SLOTS)
     }
 
     /// The slot of the last latents.
@@ -105,6 +111,7 @@ impl LinearSampler {
             steps.push(LinearStep {
                 latents: seen,
                 scale: scales[index],
+                guidance: 1.0,
                 output: terms.iter().find(|(vector, _)| *vector == output).map_or(0.0, |(_, factor)| *factor),
                 sum,
                 draws: *draws,

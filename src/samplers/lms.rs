@@ -20,7 +20,7 @@ struct Lms {
 
 pub(super) fn new(config: &Config, training: &Training, steps: usize) -> Result<Sampler> {
     let spread = Spread::read(config, false)?;
-    // This class alone has Karras sigmas without sigma_min and sigma_max.
+    // This class and that of dpm++sde have Karras sigmas without sigma_min and sigma_max.
     let limits = !spread.as_ref().is_some_and(Spread::is_karras);
     let rungs = Rungs { spread, limits, rounded: false, last: 0.0 };
     let schedule = Schedule::ladder(config, training, steps, &rungs)?;

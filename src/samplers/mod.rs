@@ -1,7 +1,7 @@
 //! Samplers: the algorithms that turn noise and a network's predictions into a picture's latents, step by step.
 //!
-//! Each is one file and does what the diffusers class of the table does. A sampler is plain arithmetic on lists of
-//! numbers: it knows neither networks nor devices.
+//! Each is one file and does what the diffusers class of the table does, or k-diffusion's or ComfyUI's function. A
+//! sampler is plain arithmetic on lists of numbers: it knows neither networks nor devices.
 //!
 //! Floor 3: may import `graph`, `ops` and floor 0.
 
@@ -15,10 +15,16 @@ mod dpm2;
 mod dpmpp;
 mod dpmpp_2m;
 mod dpmpp_2s;
+mod dpmpp_3m_sde;
+mod dpmpp_sde;
+mod edm;
+mod er_sde;
 mod euler;
 mod euler_a;
+mod euler_cfg_pp;
 mod finite;
 mod heun;
+mod ipndm;
 mod lcm;
 mod linear;
 mod lms;
@@ -26,6 +32,7 @@ mod numbers;
 mod pndm;
 mod portion;
 mod prediction;
+mod res_multistep;
 mod schedule;
 mod sigmas;
 mod solver;
@@ -41,7 +48,7 @@ pub use config::Config;
 pub use linear::{LinearSampler, LinearStep};
 pub use portion::Portion;
 pub use sigmas::Sigmas;
-pub use table::{names, warning, web_ui_name};
+pub use table::{names, own_guidance, warning, web_ui_name};
 
 use crate::error::{Error, Field, Remedy, Result};
 use betas::Training;
@@ -54,6 +61,11 @@ use table::{TABLE, find, is_class};
 trait Method: Send {
     /// As [`Sampler::step`].
     fn step(&mut self, setup: &Setup, index: usize, output: &[f32], latents: &[f32], noise: &mut Noise) -> Vec<f32>;
+
+    /// As [`Sampler::guidance_factor`].
+    fn guidance_factor(&self, _setup: &Setup, _index: usize) -> f32 {
+        1.0
+    }
 }
 
 /// All of a sampler that is known before it begins.
@@ -64,6 +76,14 @@ struct Setup {
 }
 
 impl Setup {
+    /// Of latents that are `picture + sigma * noise`, down to no noise, as k-diffusion's and ComfyUI's samplers are
+    /// given sigmas.
+    fn of_ladder(config: &Config, training: &Training, steps: usize) -> Result<Self> {
+        let rungs = Rungs { spread: Spread::read(config, false)?, limits: true, rounded: false, last: 0.0 };
+        let schedule = Schedule::ladder(config, training, steps, &rungs)?;
+        Ok(Self { schedule, prediction: Prediction::read(config, PREDICTIONS)?, limit: Limit::None })
+    }
+
     fn sampler(self, method: impl Method + 'static) -> Sampler {
         let span = 0..self.schedule.timesteps.len();
         Sampler { setup: self, method: Box::new(method), steps: span.len(), span }
@@ -84,8 +104,8 @@ impl Setup {
 /// Denoises one picture. A batch has one sampler for each picture, beside its generator of noise.
 ///
 /// For each `index` in `0..timesteps().len()`, in order: the network sees the latents times `input_scale(index)` at
-/// `timesteps()[index]`, and `step(index, ..)` takes its output (after guidance) and the unscaled latents to the next
-/// latents. To start, the latents are unit noise times `init_noise_sigma`.
+/// `timesteps()[index]`, and `step(index, ..)` takes its output (after guidance, `guidance_factor(index)` times as
+/// strong) and the unscaled latents to the next latents. To start, the latents are unit noise times `init_noise_sigma`.
 pub struct Sampler {
     setup: Setup,
     method: Box<dyn Method>,
@@ -124,6 +144,12 @@ impl Sampler {
     /// What the latents are multiplied with for the network at evaluation `index`.
     pub fn input_scale(&self, index: usize) -> f32 {
         self.setup.schedule.scales[self.span.start + index]
+    }
+
+    /// How much stronger than the request's the guidance of evaluation `index` is, from the prediction without a text
+    /// on.
+    pub fn guidance_factor(&self, index: usize) -> f32 {
+        self.method.guidance_factor(&self.setup, self.span.start + index)
     }
 
     /// Whether the next latents are a sum of all that `step` is given and was given, with factors that depend on the
@@ -182,13 +208,19 @@ pub fn sampler(name: &str, config: &Config, steps: usize) -> Result<Sampler> {
 pub fn portion(name: &str, config: &Config, steps: usize, portion: Portion) -> Result<Sampler> {
     let row = find(name)?;
     config.check_noise(is_class)?;
+    if config.is_edm() && !row.takes_edm {
+        let others = TABLE.iter().filter(|row| row.takes_edm).map(|row| Remedy::set(Field::Sampler, row.name));
+        let what = format!("{name} is not built for models of EDM's noise");
+        return Err(Error::usage(what).of(Field::Sampler).remedies(others));
+    }
     if config.eta.is_some() && !row.takes_eta {
         let takers: Vec<_> = TABLE.iter().filter(|row| row.takes_eta).map(|row| row.name).collect();
         let takers = takers.join(" and ");
         return Err(Error::usage(format!("is for the samplers {takers}: {name} has no such choice")).of(Field::Eta));
     }
-    if config.spaced && !row.takes_spacing {
-        let what = format!("is not for the sampler {name}, which spaces timesteps in its own way");
+    if config.spaced && (!row.takes_spacing || config.is_edm()) {
+        let whose = if config.is_edm() { "a model of EDM's noise" } else { &format!("the sampler {name}") };
+        let what = format!("is not for {whose}, which spaces timesteps in its own way");
         return Err(Error::usage(what).of(Field::Spacing));
     }
     if let Some(sigmas) = &config.sigmas {
@@ -228,10 +260,37 @@ mod tests {
     }
 
     #[test]
+    fn a_model_of_edms_noise_is_drawn_by_the_samplers_that_know_it() {
+        for (class, name) in [("EDMEulerScheduler", "euler"), ("EDMDPMSolverMultistepScheduler", "dpm++2m")] {
+            let config = config(&format!(r#"{{"_class_name": "{class}", "sigma_max": 60.0}}"#));
+            assert_eq!(config.default_sampler().unwrap(), name);
+            for row in TABLE {
+                match sampler(row.name, &config, 5) {
+                    Ok(made) => assert!(row.takes_edm && made.sigmas().unwrap()[0] == 60.0, "{}", row.name),
+                    Err(error) => {
+                        let error = error.to_string();
+                        assert!(
+                            !row.takes_edm && error.starts_with(&format!("sampler {} is not", row.name)),
+                            "{error}"
+                        );
+                        assert!(error.contains("; try sampler euler, dpm++2m, "), "{error}");
+                    }
+                }
+            }
+            let spaced = config.clone().with_spacing(Some("trailing"));
+            assert!(sampler(name, &spaced, 5).is_err_and(|error| error.to_string().starts_with("spacing ")));
+            let spread = |sigmas| sampler(name, &config.clone().with_sigmas(Some(sigmas)), 5);
+            assert_eq!(spread(Sigmas::Exponential).unwrap().sigmas().unwrap()[0], 60.0);
+            assert!(spread(Sigmas::Simple).is_err_and(|error| error.to_string().starts_with("schedule Simple")));
+        }
+        let stochastic = r#"{"_class_name": "EDMDPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}"#;
+        assert_eq!(config(stochastic).default_sampler().unwrap(), "dpm++2m-sde");
+    }
+
+    #[test]
     fn models_of_another_noise_are_refused_under_every_sampler_and_nothing_is_advised() {
         for text in [
-            r#"{"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_max": 80.0}"#,
-            r#"{"_class_name": "EDMEulerScheduler", "beta_start": 0.1}"#,
+            r#"{"_class_name": "EDMHeunScheduler", "sigma_max": 80.0}"#,
             r#"{"_class_name": "EulerDiscreteScheduler", "sigma_data": 0.5, "beta_start": 0.1}"#,
             r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}"#,
             r#"{"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": true}"#,
@@ -255,7 +314,7 @@ mod tests {
                 format!(
                     r#"{{"_class_name": "{}", "rescale_betas_zero_snr": {zero}, "prediction_type": "v_prediction",
                         "timestep_spacing": "trailing", "skip_prk_steps": true}}"#,
-                    entry.class
+                    entry.class.unwrap_or("EulerDiscreteScheduler")
                 )
             };
             let [with, without] = [true, false].map(|zero| config(&text(zero)));
@@ -269,7 +328,7 @@ mod tests {
             assert_eq!(warning(entry.name, &with).unwrap().is_some(), entry.ignores_zero_snr(), "{}", entry.name);
             assert_eq!(warning(entry.name, &without).unwrap(), None);
             let default = find(with.default_sampler().unwrap()).unwrap();
-            assert!(!default.ignores_zero_snr(), "{} is drawn with {}", entry.class, default.name);
+            assert!(!default.ignores_zero_snr(), "{:?} is drawn with {}", entry.class, default.name);
         }
     }
 

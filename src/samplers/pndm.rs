@@ -9,7 +9,7 @@ use super::spacing::discrete_timesteps;
 use super::{Config, Limit, Method, Noise, PREDICTIONS, Prediction, Sampler, Schedule, Setup, Training, mix};
 use crate::error::{Field, Remedy, Result};
 
-const ORDER: usize = 4;
+pub(super) const ORDER: usize = 4;
 
 struct Pndm {
     /// The schedule's timesteps as whole numbers, to look up.
@@ -92,14 +92,19 @@ impl Pndm {
         }
         self.outputs.push_front(output.to_vec());
         self.outputs.truncate(ORDER);
-        let weights: &[f32] = match self.outputs.len() {
-            1 => &[1.0],
-            2 => &[3.0 / 2.0, -1.0 / 2.0],
-            3 => &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0],
-            _ => &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
-        };
-        let terms: Vec<_> = weights.iter().copied().zip(self.outputs.iter().map(Vec::as_slice)).collect();
+        let weights = adams_bashforth(self.outputs.len()).iter().copied();
+        let terms: Vec<_> = weights.zip(self.outputs.iter().map(Vec::as_slice)).collect();
         self.transfer(setup, latents, t, t.checked_sub(self.ratio), &mix(&terms))
+    }
+}
+
+/// The weights of that number of last slopes, the newest first, for steps of one length; of [`ORDER`] at most.
+pub(super) fn adams_bashforth(slopes: usize) -> &'static [f32] {
+    match slopes {
+        1 => &[1.0],
+        2 => &[3.0 / 2.0, -1.0 / 2.0],
+        3 => &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0],
+        _ => &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
     }
 }
 

@@ -3,6 +3,7 @@
 //! Latents are `alpha * picture + sigma * noise`. Samplers that count in sigmas alone have `alpha = 1`.
 
 use super::config::{Config, PREDICTION};
+use super::edm::Edm;
 use crate::error::{Field, Remedy, Result};
 
 /// `prediction_type`: what the network's output is.
@@ -14,6 +15,13 @@ pub(super) enum Prediction {
     Velocity,
     /// The picture.
     Sample,
+    /// What EDM's preconditioning makes the picture of, with the latents.
+    Edm {
+        /// The spread of pictures' values.
+        data: f32,
+        /// Of the output's part in the picture.
+        sign: f32,
+    },
 }
 
 /// The sampler of models whose schedule ends in pure noise, where the class that their file names knows nothing of it:
@@ -26,7 +34,13 @@ pub(super) const PREDICTIONS: &[(&str, Prediction)] =
 
 impl Prediction {
     pub fn read(config: &Config, options: &[(&str, Self)]) -> Result<Self> {
-        config.choice(PREDICTION, "epsilon", options)
+        match Edm::read(config)? {
+            Some(Edm { data, .. }) => {
+                let sign = config.choice(PREDICTION, "epsilon", &[("epsilon", 1.0), ("v_prediction", -1.0)])?;
+                Ok(Self::Edm { data, sign })
+            }
+            None => config.choice(PREDICTION, "epsilon", options),
+        }
     }
 
     /// The same for a sampler that divides by the root of the picture's share of the variance at its timesteps.
@@ -47,6 +61,7 @@ impl Prediction {
             Self::Epsilon => pairwise(latents, output, |x, o| (x - sigma * o) / alpha),
             Self::Velocity => mix(&[(alpha, latents), (-sigma, output)]),
             Self::Sample => output.to_vec(),
+            Self::Edm { .. } => self.picture_at_sigma(output, latents, sigma / alpha),
         }
     }
 
@@ -56,6 +71,7 @@ impl Prediction {
             Self::Epsilon => output.to_vec(),
             Self::Velocity => mix(&[(alpha, output), (sigma, latents)]),
             Self::Sample => noise_of(output, latents, alpha, sigma),
+            Self::Edm { .. } => noise_of(&self.picture(output, latents, alpha, sigma), latents, alpha, sigma),
         }
     }
 
@@ -67,6 +83,10 @@ impl Prediction {
             Self::Epsilon => mix(&[(1.0, latents), (-sigma, output)]),
             Self::Velocity => pairwise(output, latents, |o, x| o * factor + x / variance),
             Self::Sample => output.to_vec(),
+            Self::Edm { data, sign } => {
+                let variance = sigma * sigma + data * data;
+                mix(&[(data * data / variance, latents), (sign * sigma * data / variance.sqrt(), output)])
+            }
         }
     }
 }

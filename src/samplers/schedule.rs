@@ -3,7 +3,8 @@
 
 use super::betas::Training;
 use super::config::Config;
-use super::numbers::{interpolate, numpy_log, sigma_to_timestep};
+use super::edm::Edm;
+use super::numbers::{interpolate, log, numpy_log, sigma_to_timestep};
 use super::spacing::{Spacing, Spread, check_steps, limits};
 use crate::error::Result;
 
@@ -52,6 +53,16 @@ impl Schedule {
         Self { timesteps, sigmas, start, scales, mixes }
     }
 
+    /// Of a model of EDM's noise.
+    pub fn of_edm(edm: &Edm, config: &Config, steps: usize) -> Result<Self> {
+        let sigmas = edm.sigmas(config, steps)?;
+        let seen = &sigmas[..sigmas.len() - 1];
+        let timesteps = seen.iter().map(|sigma| 0.25 * log(*sigma)).collect();
+        let scales = seen.iter().map(|sigma| 1.0 / (sigma * sigma + edm.data * edm.data).sqrt()).collect();
+        let start = (sigmas[0] * sigmas[0] + 1.0).sqrt();
+        Ok(Self { scales, ..Self::of_sigmas(timesteps, sigmas, start) })
+    }
+
     /// A descending list of timesteps with the sigma at each and one more sigma at the end, for latents that are
     /// `picture + sigma * noise`.
     ///
@@ -59,6 +70,9 @@ impl Schedule {
     /// As [`check_steps`], or if the config's spacing or limits make no sense.
     pub fn ladder(config: &Config, training: &Training, steps: usize, rungs: &Rungs) -> Result<Self> {
         check_steps(config, training, steps)?;
+        if let Some(edm) = Edm::read(config)? {
+            return Self::of_edm(&edm, config, steps);
+        }
         let spacing = Spacing::read(config, "linspace")?;
         let table = training.sigmas();
         let offset = config.whole("steps_offset", 0)?;

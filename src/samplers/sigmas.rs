@@ -127,6 +127,12 @@ impl Sigmas {
         }
     }
 
+    /// Whether they are those of training steps, or of a model that is trained with them.
+    pub(super) fn is_of_training_steps(&self) -> bool {
+        use Sigmas::{AlignYourSteps, DdimUniform, Normal, SgmUniform, Simple};
+        matches!(self, Normal | Simple | SgmUniform | DdimUniform | AlignYourSteps { .. })
+    }
+
     /// For `n` steps, from `max` down to `min`. `table` has those of the training steps, which grow.
     pub(super) fn spread(&self, n: usize, [max, min]: [f64; 2], table: &[f32]) -> Vec<f64> {
         let last = table.len().saturating_sub(1);

@@ -1,6 +1,7 @@
 //! What the exponential-integrator solvers share (`dpm++2m`, `dpm++2s`, `deis`, `unipc`): their timesteps and sigmas,
 //! and the noise level in the terms they compute with.
 
+use super::edm::Edm;
 use super::numbers::{interpolate, log, numpy_log, sigma_to_timestep};
 use super::prediction::noise_of;
 use super::spacing::{check_steps, limits};
@@ -28,7 +29,7 @@ pub(super) struct Layout {
     pub top: usize,
 }
 
-/// A noise level: `alpha^2 + sigma^2 = 1`.
+/// A noise level: `alpha^2 + sigma^2 = 1`, or of EDM's `alpha = 1`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Level {
     pub alpha: f32,
@@ -43,6 +44,11 @@ impl Level {
         let sigma = sigma * alpha;
         Self { alpha, sigma, lambda: log(alpha) - log(sigma) }
     }
+
+    /// Of latents that are `picture + sigma * noise`.
+    pub fn beside_the_picture(sigma: f32) -> Self {
+        Self { alpha: 1.0, sigma, lambda: -log(sigma) }
+    }
 }
 
 impl Layout {
@@ -50,6 +56,10 @@ impl Layout {
     /// `alpha * picture + sigma * noise` of unit variance, though the listed sigmas are noise over signal.
     pub fn setup(&self, config: &Config, training: &Training, steps: usize) -> Result<Setup> {
         check_steps(config, training, steps)?;
+        let (prediction, limit) = (Prediction::read(config, PREDICTIONS)?, Limit::read(config, None)?);
+        if let Some(edm) = Edm::read(config)? {
+            return Ok(Setup { schedule: Schedule::of_edm(&edm, config, steps)?, prediction, limit });
+        }
         let table = training.sigmas();
         let smallest = table[0];
         let (timesteps, sigmas) = if let Some(spread) = &self.spread {
@@ -81,15 +91,18 @@ impl Layout {
         let mixes = sigmas.iter().map(|sigma| Level::new(*sigma)).map(|level| (level.alpha, level.sigma)).collect();
         Ok(Setup {
             schedule: Schedule::of_unit_variance(timesteps.into_iter().map(|t| t as f32).collect(), sigmas, mixes),
-            prediction: Prediction::read(config, PREDICTIONS)?,
-            limit: Limit::read(config, None)?,
+            prediction,
+            limit,
         })
     }
 }
 
 impl Setup {
     pub(super) fn level(&self, index: usize) -> Level {
-        Level::new(self.schedule.sigmas[index])
+        match self.prediction {
+            Prediction::Edm { .. } => Level::beside_the_picture(self.schedule.sigmas[index]),
+            _ => Level::new(self.schedule.sigmas[index]),
+        }
     }
 
     /// The picture that the network's output at evaluation `index` predicts, within the limit.

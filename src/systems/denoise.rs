@@ -197,7 +197,8 @@ impl Looped<'_> {
             let scale = samplers[0].input_scale(index);
             let scaled: Vec<f32> = state.data.iter().map(|v| v * scale).collect();
             let sample = Tensor::new(inputs.clone(), scaled.repeat(self.guidance.rows));
-            let output = self.predict(kit, index, sample, &state.shape).await?;
+            let rows = self.predict(kit, index, sample).await?;
+            let output = self.guidance.of(rows, samplers.len(), samplers[0].guidance_factor(index));
             let each = output.chunks_exact(one.len()).zip(state.data.chunks_exact_mut(one.len()));
             for ((sampler, noise), (output, state)) in samplers.iter_mut().zip(&mut self.noise).zip(each) {
                 let next = sampler.step(index, output, state, &mut |_| normal(noise, &one));
@@ -211,22 +212,23 @@ impl Looped<'_> {
         Ok(state)
     }
 
-    /// What the network says of the states under guidance: at once or, where it does not see them so, by windows.
-    async fn predict(&mut self, kit: &mut Kit<'_>, index: usize, sample: Tensor, state: &Shape) -> Result<Vec<f32>> {
+    /// What the network says of every row: at once or, where it does not see the states so, by windows.
+    async fn predict(&mut self, kit: &mut Kit<'_>, index: usize, sample: Tensor) -> Result<Vec<f32>> {
+        let shape = sample.shape.clone();
         let given = self.stepper.given(index).into_iter().chain([(SAMPLE.to_string(), sample)]);
         let (wide, fixed): (Vec<_>, Vec<_>) = given.partition(|(name, _)| [SAMPLE, BESIDE].contains(&name.as_str()));
         let Some(windows) = self.windows else {
             let inputs = [by_name(&wide), by_name(&fixed)].concat();
-            return Ok(self.guidance.of(self.stepper.run(kit, index, &inputs, SAMPLE).await?.data));
+            return Ok(self.stepper.run(kit, index, &inputs, SAMPLE).await?.data);
         };
-        let mut whole = Tensor::zeros(state.clone());
+        let mut whole = Tensor::zeros(shape);
         for place in windows.places() {
             kit.stop_if_cancelled()?;
             let cut = |(name, tensor): &(String, Tensor)| Ok((name.clone(), windows.cut(tensor, place)?));
             let wide = wide.iter().map(cut).collect::<Result<Vec<_>>>()?;
             let inputs = [by_name(&wide), by_name(&fixed)].concat();
             let part = self.stepper.run(kit, index, &inputs, SAMPLE).await?;
-            windows.add(&mut whole, &self.guidance.of(part.data), place);
+            windows.add(&mut whole, &part.data, place);
         }
         Ok(whole.data)
     }
@@ -292,7 +294,8 @@ impl Looped<'_> {
     fn given(&self, index: usize, step: &LinearStep) -> Vec<(String, Tensor)> {
         let mut input = vec![0.0; step.sum.len()];
         input[step.latents] = step.scale;
-        let guidance = self.guidance.chained().unwrap_or_default();
+        let scales = self.guidance.chained().unwrap_or_default();
+        let guidance: Vec<f32> = scales.iter().map(|scale| scale * step.guidance).collect();
         let step = [&guidance[..], &[step.output], &step.sum].concat();
         let factors = [(INPUT_FACTORS, input), (STEP_FACTORS, step)];
         let factors = factors.map(|(name, factors)| (name.to_string(), Tensor::new([factors.len()], factors)));

@@ -230,7 +230,7 @@ pub static TABLE: &[Row] = &[
     Row {
         classes: &["LDMTextToImagePipeline"],
         about: "text to picture: latent diffusion of 2021",
-        takes: &[&[Field::Prompt, Field::Guidance], SIZE, STEPS, START, MASK],
+        takes: &[&[Field::Prompt, Field::Guidance, Field::GuidanceRescale], SIZE, STEPS, START, MASK],
         example: &[
             (Field::Prompt, "a painting of a squirrel eating a burger"),
             (Field::Model, "path/to/ldm-text2im-large-256"),
@@ -255,7 +255,8 @@ pub static TABLE: &[Row] = &[
 ];
 
 // Fields that systems take together.
-const TEXT: &[Field] = &[Field::Prompt, Field::Negative, Field::Guidance, Field::ClipSkip, Field::Lora];
+const TEXT: &[Field] =
+    &[Field::Prompt, Field::Negative, Field::Guidance, Field::GuidanceRescale, Field::ClipSkip, Field::Lora];
 const SIZE: &[Field] = &[Field::Width, Field::Height];
 const STEPS: &[Field] = &[
     Field::Steps,

@@ -19,7 +19,7 @@ pub(super) struct Names {
 pub(super) fn parameters(request: &Request, settings: &Settings, index: usize, names: &Names) -> String {
     let prompt = request.shown_prompt.as_ref().unwrap_or(&request.prompt).trim();
     let negative = request.negative.as_deref().unwrap_or_default().trim();
-    let Settings { width, height, steps, guidance, spacing, prediction, eta, .. } = settings;
+    let Settings { width, height, steps, guidance, spacing, prediction, eta, guidance_rescale, .. } = settings;
     let (sampler, seed) = (samplers::web_ui_name(&settings.sampler), request.seed_of(index));
     let mut text = String::new();
     if !prompt.is_empty() {
@@ -41,6 +41,10 @@ pub(super) fn parameters(request: &Request, settings: &Settings, index: usize, n
     }
     if let Some(skip) = request.conditioning.clip_skip {
         add("Clip skip", &skip);
+    }
+    if let Some(share) = guidance_rescale {
+        // As SD.Next has it.
+        add("CFG rescale", share);
     }
     if let Some(spacing) = spacing {
         add("Timestep spacing", spacing);
@@ -163,10 +167,11 @@ mod tests {
     fn what_replaces_the_models_schedule_is_told() {
         let text = |sampler| {
             let (spacing, prediction) = (Some("trailing".into()), Some("v".into()));
-            let settings = Settings { spacing, prediction, eta: Some(0.3), ..settings(sampler) };
+            let settings =
+                Settings { guidance_rescale: Some(0.7), spacing, prediction, eta: Some(0.3), ..settings(sampler) };
             parameters(&request(), &settings, 0, &names("shapes"))
         };
-        let said = "Model: shapes, Timestep spacing: trailing, Prediction: v, Eta DDIM: 0.3, RNG";
+        let said = "Model: shapes, CFG rescale: 0.7, Timestep spacing: trailing, Prediction: v, Eta DDIM: 0.3, RNG";
         assert!(text("ddim").contains(said), "{}", text("ddim"));
         assert!(text("tcd").contains("Sampler: TCD,") && text("tcd").contains(" Eta: 0.3,"), "{}", text("tcd"));
     }

@@ -160,7 +160,7 @@ impl System for Pixels {
             sampler: self.defaults.sampler,
             schedule: &self.schedule,
         };
-        let settings = Settings::of(request, &own)?;
+        let settings = Settings::of(request, &own)?.under(&Guidance::none())?;
         self.class(request)?;
         Ok(settings)
     }

@@ -25,8 +25,11 @@ pub struct Request {
     pub height: Option<usize>,
     /// Denoising steps, at least 1.
     pub steps: Option<usize>,
-    /// How closely to follow the prompt; 1 or less skips the unconditional pass.
+    /// How closely to follow the prompt; 1 or less skips the unconditional pass, unless the sampler steps from that.
     pub guidance: Option<f32>,
+    /// How far the guided prediction's spread goes back to that of the prompt's, from 0, not at all, to 1 (diffusers'
+    /// `guidance_rescale`): models that start from pure noise draw too bright and too dark without it.
+    pub guidance_rescale: Option<f32>,
     /// One of [`samplers::names`](crate::samplers::names), or what else [`called`](crate::samplers::called) takes.
     pub sampler: Option<String>,
     /// [`samplers::Config::with_spacing`](crate::samplers::Config::with_spacing)
@@ -94,6 +97,7 @@ impl Default for Request {
             height: None,
             steps: None,
             guidance: None,
+            guidance_rescale: None,
             sampler: None,
             spacing: None,
             sigmas: None,
@@ -133,6 +137,7 @@ impl Request {
             (Field::Height, self.height.is_some()),
             (Field::Steps, self.steps.is_some()),
             (Field::Guidance, self.guidance.is_some()),
+            (Field::GuidanceRescale, self.guidance_rescale.is_some()),
             (Field::Sampler, self.sampler.is_some()),
             (Field::Spacing, self.spacing.is_some()),
             (Field::Schedule, self.sigmas.is_some()),

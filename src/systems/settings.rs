@@ -1,5 +1,6 @@
 //! What is drawn with, once every default is filled in, as plain values.
 
+use super::guidance::Guidance;
 use super::noise;
 use super::request::{Control, Request};
 use crate::error::{Error, Field, Remedy, Result, counted};
@@ -19,6 +20,8 @@ pub struct Settings {
     pub portion: Portion,
     /// [`Request::guidance`]
     pub guidance: f32,
+    /// [`Request::guidance_rescale`]
+    pub guidance_rescale: Option<f32>,
     /// What [`samplers::names`] calls [`Request::sampler`].
     pub sampler: String,
     /// [`Request::sigmas`], or what the sampler's name says of them; the model's own without it.
@@ -98,7 +101,12 @@ impl Settings {
             height: side(request.height, size.map(|[height, _]| height), Field::Height)?,
             steps: request.steps.or(listed).or(defaults.steps).unwrap_or(own.steps),
             portion: own.portion,
-            guidance: request.guidance.or(defaults.guidance).unwrap_or(own.guidance),
+            guidance: request
+                .guidance
+                .or(samplers::own_guidance(sampler))
+                .or(defaults.guidance)
+                .unwrap_or(own.guidance),
+            guidance_rescale: request.guidance_rescale,
             sampler: sampler.into(),
             sigmas,
             spacing: request.spacing.clone(),
@@ -107,6 +115,23 @@ impl Settings {
         };
         settings.sampler(own.schedule)?;
         Ok(settings)
+    }
+
+    /// Whether the sampler needs the prediction without a text, however weak the guidance is.
+    pub fn is_guided(&self) -> bool {
+        samplers::own_guidance(&self.sampler).is_some()
+    }
+
+    /// The same settings, if pictures have the rows that the sampler needs.
+    ///
+    /// # Errors
+    /// If it steps from the prediction without a text, and none is made.
+    pub fn under(self, guidance: &Guidance) -> Result<Self> {
+        if guidance.rows > 1 || !self.is_guided() {
+            return Ok(self);
+        }
+        let what = format!("{} steps from the prediction without a text, which is not made here", self.sampler);
+        Err(Error::usage(what).of(Field::Sampler).remedies([Remedy::Other(Field::Sampler)]))
     }
 
     /// One picture's sampler, of a model with this schedule.
@@ -146,6 +171,7 @@ impl Settings {
             steps: 25,
             portion: Portion::Whole,
             guidance: 7.5,
+            guidance_rescale: None,
             sampler: "ddim".into(),
             sigmas: None,
             spacing: None,
@@ -162,6 +188,9 @@ impl Settings {
 pub(super) fn check(request: &Request, settings: &Settings, networks: usize) -> Result<()> {
     if !settings.guidance.is_finite() {
         return Err(Error::usage(format!("{} is not a finite number", settings.guidance)).of(Field::Guidance));
+    }
+    if let Some(share) = settings.guidance_rescale.filter(|share| !(0.0..=1.0).contains(share)) {
+        return Err(Error::usage(format!("{share} does not lie from 0 to 1")).of(Field::GuidanceRescale));
     }
     if let Some(guidance) = request.image_guidance.filter(|guidance| !guidance.is_finite()) {
         return Err(Error::usage(format!("{guidance} is not a finite number")).of(Field::ImageGuidance));

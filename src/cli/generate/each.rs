@@ -18,6 +18,7 @@ pub(super) const OWN: &[&str] = &[
     "eta",
     "extend",
     "guidance",
+    "guidance-rescale",
     "height",
     "hires",
     "hires-mode",

@@ -40,7 +40,7 @@ pub static FAMILIES: Families = Families {
         (&["double_blocks.", "double_stream_blocks."], "is a Flux model, which is not supported"),
         (
             &["edm_mean", "edm_vpred."],
-            "was trained with EDM's noise levels (Playground 2.5 and its like), which are not supported",
+            "was trained with EDM's noise levels (Playground 2.5), which are read from diffusers folders alone",
         ),
         (&["motion_modules."], "is a motion module for videos, which is not supported"),
     ],

@@ -95,7 +95,9 @@ impl LatentDiffusion {
     /// diffusers guides by any other number than 1, and so also away from the text.
     fn guidance(&self, settings: &Settings) -> Guidance {
         match self.kind.under {
-            Under::Text if settings.guidance != 1.0 => Guidance::by_text(settings.guidance),
+            Under::Text if settings.guidance != 1.0 || settings.is_guided() => {
+                Guidance::by_text(settings.guidance).rescaled(settings.guidance_rescale)
+            }
             _ => Guidance::none(),
         }
     }
@@ -200,7 +202,9 @@ impl System for LatentDiffusion {
             sampler: None,
             schedule: &self.schedule,
         };
-        Settings::of(request, &own)
+        let settings = Settings::of(request, &own)?;
+        let guidance = self.guidance(&settings);
+        settings.under(&guidance)
     }
 
     fn parts(&self, _: &Models, executor: &Executor, request: &Request, settings: &Settings) -> Result<Vec<Part>> {

@@ -28,7 +28,9 @@ impl Use for Editor {
     /// By the picture and by the text: nothing, the picture, the picture and the text.
     fn guidance(&self, request: &Request, scale: f32) -> Guidance {
         match request.image_guidance.unwrap_or(IMAGE_GUIDANCE) {
-            by_picture if by_picture >= 1.0 => Guidance { rows: 3, terms: vec![(by_picture, 1, 0), (scale, 2, 1)] },
+            by_picture if by_picture >= 1.0 => {
+                Guidance { rows: 3, terms: vec![(by_picture, 1, 0), (scale, 2, 1)], rescale: 0.0 }
+            }
             _ => Guidance::none(),
         }
     }

@@ -118,7 +118,9 @@ impl StableDiffusion {
     /// By the text, and as the kind has it: not where a network is given the guidance that it was distilled with.
     fn guidance(&self, request: &Request, settings: &Settings) -> Guidance {
         match settings.guidance {
-            scale if scale > 1.0 && self.unet.guidance_width.is_none() => self.picture.guidance(request, scale),
+            scale if (scale > 1.0 || settings.is_guided()) && self.unet.guidance_width.is_none() => {
+                self.picture.guidance(request, scale).rescaled(settings.guidance_rescale)
+            }
             _ => Guidance::none(),
         }
     }
@@ -235,7 +237,8 @@ impl System for StableDiffusion {
         if let Some(again) = hires::settings(request, &settings, factor)? {
             again.sampler(&self.schedule)?;
         }
-        Ok(settings)
+        let guidance = self.guidance(request, &settings);
+        settings.under(&guidance)
     }
 
     fn parts(&self, models: &Models, executor: &Executor, request: &Request, settings: &Settings) -> Result<Vec<Part>> {
