@@ -263,7 +263,10 @@ fn refused() -> Result<(), Failed> {
     let black = |request: &mut Request| {
         request.mask.iter_mut().for_each(|mask| mask.rgb.fill(0));
     };
-    let cases: [(&str, Change, &str); 19] = [
+    let tiny = |request: &mut Request| {
+        request.init_image = Some(Picture { width: 1, height: 2, rgb: vec![0; 6], parameters: None });
+    };
+    let cases: [(&str, Change, &str); 21] = [
         ("sd1-euler", |r| r.init_image = None, "mask is for a part of a picture; give init image"),
         ("sd1-euler", |r| (r.mask, r.mask_blur) = (None, Some(1.0)), "give mask or extend"),
         ("sd1-euler", |r| (r.mask, r.inpaint_full_res) = (None, Some(1)), "give mask or extend"),
@@ -273,6 +276,8 @@ fn refused() -> Result<(), Failed> {
         ("sd1-euler", |r| r.strength = Some(f64::NAN), "strength NaN does not lie from 0 to 1"),
         ("sd1-euler", |r| r.extend = Some([0; 4]), "extend 0,0,0,0 adds nothing"),
         ("sd1-euler", |r| r.extend = Some([0, 1 << 20, 0, 0]), "is more than 16384 pixels to a side"),
+        ("sd1-euler", |r| r.extend = Some([16384, 16384, 0, 0]), "makes a picture that is too large"),
+        ("sd1-euler", tiny, "init image has 1x2 pixels, expected at least 4x4; give width or height"),
         ("sd1-euler", |r| r.hires = Some(Hires::default()), "leave out init image"),
         ("sd1-euler", black, "mask has no white, so nothing would be drawn anew; try another mask or give mask invert"),
         ("sd1-region", black, "mask has no white"),

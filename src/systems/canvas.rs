@@ -13,6 +13,9 @@ pub(super) struct Canvas {
     pub patch: Option<Patch>,
 }
 
+/// The most pixels of a picture that is extended, or resized: its bytes fit a machine.
+const MOST_PIXELS: usize = 1 << 28;
+
 /// The largest deviation of a mask's edge, in pixels.
 const MOST_BLUR: f32 = 1000.0;
 
@@ -58,6 +61,10 @@ pub(super) fn check(request: &Request) -> Result<()> {
         if sides.iter().any(|side| *side > MOST) {
             return Err(error(&format!("is more than {MOST} pixels to a side")));
         }
+        let of = |picture: &Picture| (left + picture.width + right) * (top + picture.height + bottom);
+        if request.init_image.as_ref().is_some_and(|picture| of(picture) > MOST_PIXELS) {
+            return Err(error("makes a picture that is too large"));
+        }
     }
     match whole(request) {
         Some((_, Some(mask))) if mask.grey.iter().all(|value| *value < 128) => {
@@ -80,11 +87,22 @@ pub(super) fn stretched(request: &Request) -> Option<Message> {
 }
 
 /// Height and width at which the request's picture is drawn, where it decides that: multiples of `factor`.
-pub(super) fn size(request: &Request, factor: usize) -> Option<[usize; 2]> {
+///
+/// # Errors
+/// If it is smaller than that, and the request does not say another size.
+pub(super) fn size(request: &Request, factor: usize) -> Result<Option<[usize; 2]>> {
     // A region of it is drawn at the model's own size.
-    let picture = request.init_image.as_ref().filter(|_| request.inpaint_full_res.is_none())?;
+    let picture = request.init_image.as_ref().filter(|_| request.inpaint_full_res.is_none());
+    let Some(Picture { width, height, .. }) = picture else { return Ok(None) };
     let [left, top, right, bottom] = request.extend.unwrap_or_default();
-    Some([top + picture.height + bottom, left + picture.width + right].map(|side| side / factor * factor))
+    let size = [top + height + bottom, left + width + right].map(|side| side / factor * factor);
+    let decides = size.iter().zip([request.height, request.width]).any(|(side, given)| *side == 0 && given.is_none());
+    if decides {
+        let what = format!("has {width}x{height} pixels, expected at least {factor}x{factor}");
+        let error = Error::usage(what).of(Field::InitImage);
+        return Err(error.remedies([Remedy::Give(Field::Width), Remedy::Give(Field::Height)]));
+    }
+    Ok(Some(size))
 }
 
 /// The request's picture with its extension, and what of that is drawn anew: more or less.
@@ -108,9 +126,13 @@ impl Canvas {
     /// Of a request's picture at this height and width; `None` without one.
     ///
     /// # Errors
-    /// If nothing of it is drawn anew.
+    /// If nothing of it is drawn anew, or so many pixels fit no machine.
     pub fn of(request: &Request, [height, width]: [usize; 2]) -> Result<Option<Self>> {
         let Some((picture, mask)) = whole(request) else { return Ok(None) };
+        if width.saturating_mul(height) > MOST_PIXELS {
+            let error = Error::usage(format!("{width}x{height} pixels are too many to start from a picture"));
+            return Err(error.remedies([Remedy::Less(Field::Width), Remedy::Less(Field::Height)]));
+        }
         let to = [width, height];
         let Some(mask) = mask else {
             return Ok(Some(Self { picture: picture.at_size(to), mask: None, patch: None }));

@@ -152,7 +152,7 @@ impl System for Pixels {
         let own = Own {
             model: &models.model,
             size: self.unet.sample_size,
-            of_picture: canvas::size(request, 1),
+            of_picture: canvas::size(request, 1)?,
             factor: 1,
             steps: self.defaults.steps,
             portion: Shares::SD.portion(request)?,

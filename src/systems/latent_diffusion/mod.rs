@@ -189,7 +189,7 @@ impl System for LatentDiffusion {
         let factor = self.vae.factor();
         let (latents, of_picture, portion) = match self.kind.under {
             Under::Picture => (Some(condition::picture_size(request)?), None, Portion::Whole),
-            _ => (self.unet.sample_size(), canvas::size(request, factor), Shares::SD.portion(request)?),
+            _ => (self.unet.sample_size(), canvas::size(request, factor)?, Shares::SD.portion(request)?),
         };
         let own = Own {
             model: &models.model,

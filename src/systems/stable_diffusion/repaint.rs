@@ -27,7 +27,7 @@ impl Use for Repainter {
             let missing = if request.init_image.is_none() { Field::InitImage } else { Field::Mask };
             return Err(Error::usage("this model draws a part of a picture anew").remedies([Remedy::Give(missing)]));
         }
-        Ok(Decided { size: canvas::size(request, factor), portion })
+        Ok(Decided { size: canvas::size(request, factor)?, portion })
     }
 
     fn parts(&self, encoder: Encoder<'_>, settings: &Settings) -> Result<Vec<Part>> {

@@ -49,7 +49,7 @@ impl SdEdit {
 impl Use for SdEdit {
     fn decide(&self, request: &Request, factor: usize, refined: bool) -> Result<Decided> {
         let portion = self.portion(request, refined)?;
-        Ok(Decided { size: canvas::size(request, factor), portion })
+        Ok(Decided { size: canvas::size(request, factor)?, portion })
     }
 
     fn parts(&self, encoder: Encoder<'_>, settings: &Settings) -> Result<Vec<Part>> {
