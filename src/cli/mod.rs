@@ -198,10 +198,10 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// The arguments, of which a negative number is a value everywhere, for its option to refuse.
+/// The arguments, of which a negative number is every option's value, for the option to refuse.
 fn parse() -> Result<Cli, clap::Error> {
     let taken = |arg: clap::Arg| {
-        let takes = arg.get_action().takes_values();
+        let takes = arg.get_action().takes_values() && !arg.is_positional();
         arg.allow_negative_numbers(takes)
     };
     let mut command = Cli::command().mut_subcommands(|command| command.mut_args(taken));
