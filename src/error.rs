@@ -91,7 +91,10 @@ impl Error {
 
     /// What is wrong with a file.
     pub fn file(path: impl AsRef<Path>, what: impl Display) -> Self {
-        Self::File(Message::at(path.as_ref().display(), what))
+        let path = path.as_ref();
+        // An empty place would be none.
+        let path = if path.as_os_str().is_empty() { Path::new("\"\"") } else { path };
+        Self::File(Message::at(path.display(), what))
     }
 
     /// What is wrong with a configuration, at a place in it.
@@ -301,6 +304,11 @@ mod tests {
         let text = Error::config("a\u{1b}[31m\nb\u{9b}", "c\u{202e}d\0").to_string();
         assert_eq!(text, r"a\u{1b}[31m b\u{9b}: c\u{202e}d\u{0}");
         assert_eq!(Error::usage("größer 🎨").to_string(), "größer 🎨");
+    }
+
+    #[test]
+    fn a_file_without_a_name_is_named() {
+        assert_eq!(Error::file("", "is not there").to_string(), "\"\": is not there");
     }
 
     #[test]

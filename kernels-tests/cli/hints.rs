@@ -36,7 +36,7 @@ const CHECKS: &[(&str, Check)] = &[
         ] {
             refused(at, &["generate", "red", option, value], 2, &[wanted])?;
         }
-        Ok(())
+        refused(at, &["generate", "-5"], 2, &["unexpected argument '-5' found"])
     }),
     ("two_options_that_exclude_each_other_are_named", |at| {
         let wanted = ["'[PROMPT]' cannot be used with '--prompts <FILE>'; leave one of them out"];
@@ -83,6 +83,7 @@ fn not_downloaded(at: &Path) -> Result<(), Failed> {
     let wanted = ["shapes-ddpm: is not downloaded, it lies in Ornstein's repository: run from a clone of it, or copy"];
     refused(at, &["models", "fetch", "shapes-ddpm"], 1, &wanted)?;
     refused(at, &["generate", "-m", "shapes-ddpm"], 1, &wanted)?;
+    refused(at, &["convert", "shapes", "--to", "f16", "-o", "x.gguf"], 1, &["shapes: no such file or folder"])?;
     refused(at, &["convert", "shapes-ddpm", "--to", "f16", "-o", "x.gguf"], 1, &wanted)?;
     let listed = text(&ornstein(at, &["models", "list"])?.stdout);
     ensure(

@@ -7,7 +7,8 @@ use clap::builder::TypedValueParser;
 
 use super::{megabytes, one_of, tell, value};
 use crate::error::Result;
-use crate::weights::{Encoding, Model, convert, manifest};
+use crate::weights::manifest::{self, Kind};
+use crate::weights::{Encoding, Model, convert};
 
 /// Write a model anew with smaller weights
 #[derive(Debug, Args)]
@@ -29,7 +30,8 @@ fn encodings() -> impl TypedValueParser<Value = Encoding> {
 
 impl Convert {
     pub(super) fn run(self) -> Result<()> {
-        let is_name = !self.input.exists() && self.input.to_str().is_some_and(|name| manifest::find(name).is_some());
+        let entry = self.input.to_str().and_then(manifest::find).filter(|entry| entry.kind != Kind::BuiltIn);
+        let is_name = entry.is_some() && !self.input.exists();
         let input = if is_name { Model::resolve(Some(self.input.as_os_str()))?.path("") } else { self.input.clone() };
         convert(&input, &self.output, self.to)?;
         let size = |path: &Path| path.metadata().ok().filter(|file| file.is_file()).map(|file| megabytes(file.len()));

@@ -215,10 +215,10 @@ fn fail(error: &Error) -> ExitCode {
     ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
 }
 
-/// The command line, of which a negative number is a value everywhere, for its option to refuse.
+/// The command line, of which a negative number is every option's value, for the option to refuse.
 fn command() -> clap::Command {
     let taken = |arg: clap::Arg| {
-        let takes = arg.get_action().takes_values();
+        let takes = arg.get_action().takes_values() && !arg.is_positional();
         arg.allow_negative_numbers(takes)
     };
     Cli::command().mut_subcommands(|command| command.mut_args(taken))
