@@ -131,7 +131,7 @@ fn defaults(at: &Path) -> Result<(), Failed> {
         holds(&read(at, "s.png")?, &read(at, "a.png")?, [8 + 6 * "seed 5".len() + 8, 8]),
         "a sheet has other defaults",
     )?;
-    with(&["schedule", "--steps", "3"]).map(drop)
+    with(&["schedule", "--sampler", "euler", "--steps", "3"]).map(drop)
 }
 
 fn defaults_are_refused(at: &Path) -> Result<(), Failed> {

@@ -102,7 +102,7 @@ const CHECKS: &[(&str, Check)] = &[
         forward_refuses(at, Tensor::zeros([1, 5, 8, 6]), 2, &["[B, 4, H, W]", "[1, 5, 8, 6]"])
     }),
     ("forward_refuses_an_input_that_is_not_a_number", |at| {
-        forward_refuses(at, Tensor::new([1, 4, 1, 1], vec![0.0, 0.0, f32::NAN, 0.0]), 1, &["z", "element 2"])
+        forward_refuses(at, Tensor::new([1, 4, 1, 1], vec![0.0, 0.0, f32::NAN, 0.0]), 1, &["z", "element [0, 2, 0, 0]"])
     }),
     ("forward_lists_the_inputs_that_it_misses", forward_lists_the_inputs_that_it_misses),
     ("a_pickled_embedding_is_refused_with_how_to_convert_it", |at| {

@@ -178,6 +178,7 @@ impl Generate {
         }
         let work = self.work()?;
         self.check_stdout(&work)?;
+        let request = self.request()?;
         let sources = self.shaders.open()?;
         let mut studio = Studio::open(self.parts.open(self.model.open()?)?)?;
         studio = studio.with_controls(self.control.models()?)?;
@@ -185,7 +186,7 @@ impl Generate {
             studio = studio.with_refiner(Model::resolve(Some(refiner))?)?;
         }
         let mut loras = self.loras.open()?;
-        let request = self.check(&work, &studio, &mut loras)?;
+        let request = self.check(request, &work, &studio, &mut loras)?;
         let is_said = self.prompt.is_some() || self.prompt_option.is_some() || self.prompts.is_some();
         if !is_said && work.lines().all(|line| line.prompt.is_empty()) && studio.row().is_prompted() {
             warn("no prompt is given, so what is drawn is left to chance; give one in quotes");
@@ -250,13 +251,12 @@ impl Generate {
         Ok(Work::Prompts(self.prompts.as_deref().map_or_else(|| Prompts::one(prompt, syntax), of_file)?))
     }
 
-    /// Checks all that is drawn, so that an hour's work is not lost to what comes last; the request of what has no
-    /// options of its own.
+    /// Checks all that is drawn, so that an hour's work is not lost to what comes last: the request, with the files of
+    /// the last prompt without options of its own.
     ///
     /// # Errors
     /// If something of it makes no sense for the model, or a file cannot be written.
-    fn check(&self, work: &Work, studio: &Studio, loras: &mut Loras) -> Result<Request> {
-        let mut request = self.request()?;
+    fn check(&self, mut request: Request, work: &Work, studio: &Studio, loras: &mut Loras) -> Result<Request> {
         // First: a path for each picture of an absurd batch would fill the memory.
         studio.settings(&request)?;
         self.check_outputs(&request, work)?;
@@ -269,7 +269,7 @@ impl Generate {
                 loras.check([line.prompt.clone()].into_iter(), &mut request, studio)
             };
             are_text |= check(loras).map_err(|error| match &line.number {
-                Some(number) => error.at(&format!("prompt {number}")),
+                Some(number) => error.on(format!("prompt {number}")),
                 None => error,
             })?;
         }

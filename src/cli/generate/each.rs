@@ -61,8 +61,9 @@ impl Generate {
             let is_set = given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
             match arg.get_long() {
                 Some(name) if is_set && !OWN.contains(&name) => {
-                    let what = format!("--{name} is the same for all pictures of a call, which may differ in ");
-                    return Err(Error::usage(what + &OWN.join(", ")));
+                    let what =
+                        format!("--{name} is the same for all pictures of a call: it stands on the command line");
+                    return Err(Error::usage(what));
                 }
                 None if is_set => {
                     let what = "there is text behind the options: the prompt comes first, in a line without quotes";

@@ -51,7 +51,7 @@ impl Prompts {
     /// If it cannot be read, holds no prompt, or one that has too many choices, or what is behind it are not words.
     pub(super) fn of_file(file: &Path, syntax: Syntax) -> Result<Self> {
         let text = if file == Path::new("-") { read_stdin(PROMPTS)? } else { read_text_of(file, PROMPTS)? };
-        let prompts = Self::of(text, true, syntax).map_err(|error| error.at(&file.display().to_string()))?;
+        let prompts = Self::of(text, true, syntax).map_err(|error| error.on(file.display()))?;
         match prompts.count {
             0 => Err(Error::file(file, "holds no prompt: write one a line")),
             _ => Ok(prompts),
