@@ -313,7 +313,9 @@ fn another_family_is_refused() -> Result<(), Failed> {
         message(pipeline.with_controls(vec![Model::open(&control)?]).map_err(Failed::from))
     };
     let error = refused(&sd1, sdxl.control(0))?;
-    ensure(error.contains("0/config.json: its cross_attention_dim is 192, the model's 128: it is for another"), error)?;
+    let wanted = "0/config.json: is a ControlNet for models of another family (its cross_attention_dim is 192, the \
+                  model's 128)";
+    ensure(error.contains(wanted), error)?;
     let error = refused(&sdxl, sd1.control(0))?;
     ensure(error.contains("its cross_attention_dim is 128, the model's 192"), error)
 }

@@ -265,6 +265,7 @@ fn refused() -> Result<(), Failed> {
     };
     let tiny = |request: &mut Request| {
         request.init_image = Some(Picture { width: 1, height: 2, rgb: vec![0; 6], parameters: None });
+        (request.mask, request.strength) = (None, None);
     };
     let cases: [(&str, Change, &str); 21] = [
         ("sd1-euler", |r| r.init_image = None, "mask is for a part of a picture; give init image"),

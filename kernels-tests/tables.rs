@@ -52,7 +52,7 @@ fn a_broken_kernel_is_said_once() -> Result<(), Failed> {
         for command in [&["validate", "scale"][..], &["bench", "scale", "--suite", "cases"]] {
             let said = said(&[command, &["--shaders", &folder, "--device", &device]].concat())?;
             ensure(said.matches(told).count() == 1 && said.matches(excerpt).count() == 1, said.clone())?;
-            ensure(said.matches("--case").count() <= 1 && said.matches("does not compile").count() > 6, said)?;
+            ensure(said.matches("--case").count() <= 1 && said.contains("does not compile"), said)?;
         }
         let output = ornstein(Path::new("."), &["shader", "scale", "--to", "msl", "--shaders", &folder])?;
         let said = text(&output.stderr);

@@ -1,4 +1,4 @@
-//! Stable Diffusion on any GPU, in hand-written WGSL.
+//! Stable Diffusion for any GPU, in hand-written WGSL.
 //!
 //! ```
 //! use std::sync::atomic::AtomicBool;

@@ -91,8 +91,8 @@ impl Executor {
 }
 
 fn no_kernels_on_the_cpu() -> Error {
-    let what = "change what an adapter runs, and this would run on the CPU; a software adapter is used if it is named";
-    Error::device(what).of(Field::Shaders).remedies([Remedy::Other(Field::Device)])
+    let what = "are for an adapter, and this would run on the CPU, which uses none; a software adapter has to be named";
+    Error::device(what).of(Field::Shaders).remedies([Remedy::set(Field::Device, "vulkan")])
 }
 
 async fn open(adapter: &Adapter, sources: Sources, tell: &mut Warn<'_>) -> Result<Arc<Gpu>> {

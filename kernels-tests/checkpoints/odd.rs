@@ -89,7 +89,7 @@ fn unet_alone() -> Result<(), Failed> {
         let model = opened(&alone, &[])?;
         assert_eq!(run(&model, "unet")?, whole, "{start}");
         assert!(model.has("unet") && !model.has("vae") && !model.has("text_encoder"));
-        assert!(not_drawn(model).contains("holds no vae, only unet; give base, vae or give it as unet"));
+        assert!(not_drawn(model).contains("holds no vae, only unet; give base or give it as unet"));
     }
     Ok(())
 }
@@ -99,7 +99,7 @@ fn vae_alone() -> Result<(), Failed> {
     let whole = run(&opened(&all, &[])?, "vae-decoder")?;
     let model = opened(&part(&all, VAE), &[])?;
     assert_eq!(run(&model, "vae-decoder")?, whole);
-    assert!(not_drawn(model).contains("holds no unet, only vae; give base, unet or give it as vae"));
+    assert!(not_drawn(model).contains("holds no unet, only vae; give base or give it as vae"));
     Ok(())
 }
 
@@ -241,9 +241,9 @@ fn other_kinds() -> Result<(), Failed> {
         ),
         (
             "layers.0.weight",
-            "holds no network of Stable Diffusion XL's refiner, Stable Diffusion XL, Stable Diffusion x4 upscaler, \
-             Stable Diffusion 2, InstructPix2Pix, Stable Diffusion 1 under a name that is known; it has \
-             layers.0.weight",
+            "holds no network of Stable Diffusion XL's refiner, Stable Diffusion XL for inpainting, Stable Diffusion XL, \
+             Stable Diffusion x4 upscaler, Stable Diffusion 2 for inpainting, Stable Diffusion 2, InstructPix2Pix, \
+             Stable Diffusion 1 for inpainting, Stable Diffusion 1 under a name that is known; it has layers.0.weight",
         ),
     ] {
         let text = message(opened(&ones(&[name]), &[]));

@@ -6,7 +6,7 @@ use libtest_mimic::{Failed, Trial};
 use linkme::distributed_slice;
 use ornstein::image::{Picture, decode};
 
-use super::{Check, command, draw, files, in_folders, ornstein, refused, text};
+use super::{Check, command, draw, files, in_folders, ornstein, refused, text, write_picture};
 use crate::support::ensure;
 
 #[distributed_slice(crate::TRIALS)]
@@ -20,6 +20,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a_line_of_a_prompts_file_has_options_of_its_own", a_lines_options),
     ("every_choice_is_drawn", every_choice),
     ("a_variation_names_both_seeds", a_variation),
+    ("a_picture_is_made_again_from_its_file", made_again),
     ("defaults_of_a_file_are_taken_unless_the_command_line_says_otherwise", defaults),
     ("a_file_of_defaults_that_cannot_be_is_refused", defaults_are_refused),
     ("completions_and_manuals_name_every_command", manuals),
@@ -111,6 +112,31 @@ fn a_variation(at: &Path) -> Result<(), Failed> {
     assert_eq!(files(at)?.len(), 2);
     let said = text(&draw(at, &[&varied[..], &["--json"]].concat())?.stdout);
     ensure(said.contains(r#""variation_seed": 9"#), said)
+}
+
+fn made_again(at: &Path) -> Result<(), Failed> {
+    let made: [&[&str]; 4] = [
+        &["a red circle", "--seed", "3", "-n", "a star", "--sampler", "euler-a", "--schedule", "karras"],
+        &["a (red:1.3) circle", "--prompt-syntax", "weighted", "--rng", "cuda", "--cfg", "3"],
+        &["a red (circle)", "--variation-strength", "0.3", "--variation-seed", "7", "--spacing", "trailing"],
+        &["a red circle", "--hires", "1.5", "--hires-strength", "0.6", "-W", "48", "--eta", "0.5"],
+    ];
+    for (index, options) in made.into_iter().enumerate() {
+        let (first, again) = (format!("a{index}.png"), format!("b{index}.png"));
+        draw(at, &[options, &["-o", &first]].concat())?;
+        let drawn = ornstein(at, &["generate", "--from", &first, "-o", &again, "--device", "cpu"])?;
+        ensure(text(&drawn.stderr).is_empty(), text(&drawn.stderr))?;
+        let [first, again] = [read(at, &first)?, read(at, &again)?];
+        ensure(first == again, format!("{:?} is not {:?}", again.parameters, first.parameters))?;
+    }
+    draw(at, &["--from", "a0.png", "--seed", "4", "-o", "c.png"])?;
+    let parameters = read(at, "c.png")?.parameters.unwrap_or_default();
+    ensure(
+        parameters.contains("Sampler: Euler a, Schedule type: Karras") && parameters.contains("Seed: 4"),
+        parameters,
+    )?;
+    write_picture(&at.join("plain.png"))?;
+    refused(at, &["generate", "--from", "plain.png"], 1, &["plain.png: holds no parameters of a picture"])
 }
 
 fn defaults(at: &Path) -> Result<(), Failed> {

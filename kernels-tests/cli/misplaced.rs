@@ -108,7 +108,7 @@ fn networks(at: &Path) -> Result<(), Failed> {
     }
     let second = "--text-encoder-2 is not for shapes, which is Stable Diffusion 1 and has no text_encoder_2; leave out";
     refused(at, &["generate", "red", "--text-encoder-2", "text_encoder.safetensors"], 2, &[second])?;
-    misplaced(at, "--model", "vae", "holds no unet, only vae; give --base, --unet or give it as --vae")
+    misplaced(at, "--model", "vae", "holds no unet, only vae; give --base or give it as --vae")
 }
 
 fn not_text(at: &Path) -> Result<(), Failed> {

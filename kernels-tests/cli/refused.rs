@@ -116,7 +116,7 @@ const CHECKS: &[(&str, Check)] = &[
         refused(at, &["generate", "red", "--vae", "nowhere"], 1, &["nowhere: no such file or folder"])
     }),
     ("a_controlnet_without_its_image_is_refused", |at| {
-        let said = "--control is given without --control-image: give a picture";
+        let said = "--control is given without --control-image: give the picture that it follows";
         refused(at, &["generate", "red", "--control", "guide"], 2, &[said])
     }),
     ("a_scale_too_many_is_refused", |at| {

@@ -52,7 +52,11 @@ pub(super) fn added_to(words: Vec<OsString>) -> Result<Vec<OsString>> {
     let Ok(matches) = cli.clone().try_get_matches_from(&words) else { return Ok(words) };
     let Some((name, given)) = matches.subcommand() else { return Ok(words) };
     let text = read_text(&path)?;
-    let file: Table = text.parse().map_err(|error: toml::de::Error| Error::config(path.display(), error.message()))?;
+    let file: Table = text.parse().map_err(|error: toml::de::Error| {
+        // "TOML parse error at line 1, column 5", and what.
+        let place = error.to_string().lines().next().unwrap_or_default().to_string();
+        Error::config(path.display(), format!("{place}: {}", error.message()))
+    })?;
     let mut added = check(&path, &cli, &file)?;
     added.retain(|(command, arg, _)| command == name && !is_given(given, arg));
     // The command is the first word that is not the program's.

@@ -149,7 +149,7 @@ fn describe_kernels(verdicts: &Verdicts, edited: &Verdicts) -> Vec<(&'static str
         0 if wrong.is_empty() => {
             "not checked yet: each is when a picture first needs it, or by `ornstein validate`".into()
         }
-        _ => format!("{right} checked and right{tuned}"),
+        _ => format!("{right} checked and right (a kernel is a variant with its types and settings){tuned}"),
     };
     [("kernels", checked.into())].into_iter().chain(wrong).collect()
 }

@@ -3,6 +3,7 @@
 mod control;
 mod each;
 mod editing;
+mod from;
 mod grid;
 mod lora;
 mod output;
@@ -21,10 +22,12 @@ use clap::builder::TypedValueParser;
 use super::link::linked;
 use super::sigmas::SigmasArg;
 use super::{DeviceArgs, ModelArg, ShadersArg, one_of, print, print_json, tell, value, warn};
+use crate::conditioning::Syntax;
 use crate::error::{Error, Field, Result, ten};
 use crate::files::{DATA, identity, read};
 use crate::image::{Format, Picture, decode};
 use crate::network::Executor;
+use crate::prompt::choices::choices;
 use crate::rng::NoiseSource;
 use crate::samplers::SPACINGS;
 use crate::systems::families::misplaced;
@@ -48,6 +51,10 @@ pub(super) struct Generate {
     /// What not to draw
     #[arg(short, long, visible_alias = "negative-prompt", value_name = "TEXT")]
     negative: Option<String>,
+    /// Draw as this picture was drawn, by the parameters in its file (this program's, or AUTOMATIC1111's web UI's);
+    /// other options replace them
+    #[arg(long, value_name = "FILE", conflicts_with = "prompts")]
+    from: Option<PathBuf>,
     #[command(flatten)]
     reading: prompt::PromptArgs,
     #[command(flatten)]
@@ -168,7 +175,11 @@ fn noise_sources() -> impl TypedValueParser<Value = NoiseSource> {
 impl Generate {
     /// Draws what these words say, which it is parsed from.
     pub(super) fn run(self, words: Vec<OsString>) -> Result<()> {
-        Self { words, ..self }.drawn()
+        let own = Self { words, ..self };
+        match own.from.clone() {
+            Some(path) => own.like(&path)?.drawn(),
+            None => own.drawn(),
+        }
     }
 
     fn drawn(&self) -> Result<()> {
@@ -258,7 +269,9 @@ impl Generate {
     /// If something of it makes no sense for the model, or a file cannot be written.
     fn check(&self, mut request: Request, work: &Work, studio: &Studio, loras: &mut Loras) -> Result<Request> {
         // First: a path for each picture of an absurd batch would fill the memory.
-        studio.settings(&request)?;
+        if work.lines().any(|line| line.options.is_empty()) {
+            studio.settings(&request)?;
+        }
         self.check_outputs(&request, work)?;
         let plain = work.lines().filter(|line| line.options.is_empty()).map(|line| line.prompt);
         let mut are_text = loras.check(plain, &mut request, studio)?;
@@ -272,6 +285,10 @@ impl Generate {
                 Some(number) => error.on(format!("prompt {number}")),
                 None => error,
             })?;
+        }
+        let has_choices = |line: Line| choices(&line.prompt).is_none_or(|all| all.len() > 1);
+        if request.conditioning.syntax == Syntax::Plain && work.lines().any(has_choices) {
+            warn("{a|b} in a plain prompt is text: --prompt-syntax weighted draws each of its choices");
         }
         if are_text {
             warn("<lora:..> in a plain prompt is text: use --lora, or --prompt-syntax weighted");

@@ -41,7 +41,7 @@ mod table;
 mod tokenize;
 mod validate;
 
-/// Stable Diffusion on any GPU, in hand-written WGSL.
+/// Stable Diffusion for any GPU, in hand-written WGSL.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = defaults::help())]
 struct Cli {
@@ -126,7 +126,9 @@ impl DeviceArgs {
         let choice = Choice::from(self.device.as_str());
         let executor = self.open_as(&choice, sources)?;
         if choice == Choice::Auto && matches!(executor, Executor::Cpu) {
-            warn("no hardware GPU can be used: computing on the CPU; `ornstein devices` lists what was found");
+            warn(
+                "no hardware GPU can be used: computing on the CPU, as `--device cpu` does without this line; `ornstein devices` lists what was found",
+            );
         }
         Ok(executor)
     }
@@ -180,11 +182,15 @@ impl ModelArg {
 pub fn run() -> ExitCode {
     let words = match defaults::added_to(std::env::args_os().collect()) {
         Ok(words) => words,
-        Err(error) => return fail(&error),
+        Err(error) => return fail(&error, ""),
     };
+    // What is wrong may be a default.
+    let added = words.len() > std::env::args_os().count();
+    let path = defaults::path().filter(|_| added);
+    let besides = path.map_or(String::new(), |path| format!(" (with the defaults of {})", path.display()));
     let cli = match parse(command(), &words) {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(&error, &besides),
     };
     let result = interrupt::watch().and_then(|()| match cli.command {
         Command::Generate(command) => command.run(words),
@@ -204,15 +210,16 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Interrupted) => interrupt::end(),
-        Err(error) => fail(&error),
+        Err(error) => fail(&error, &besides),
     }
 }
 
-/// Says what went wrong.
-fn fail(error: &Error) -> ExitCode {
-    warn(&error.said(flag));
+/// Says what went wrong, and what is to be said of the options besides.
+fn fail(error: &Error, besides: &str) -> ExitCode {
+    let is_usage = matches!(error, Error::Usage(_));
+    warn(&(error.said(flag) + if is_usage { besides } else { "" }));
     error.excerpt().iter().for_each(|line| tell(&format!("    {line}")));
-    ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
+    ExitCode::from(if is_usage { 2 } else { 1 })
 }
 
 /// The command line, of which a negative number is every option's value, for the option to refuse.
@@ -250,11 +257,11 @@ const PLAINER: [(&str, &str); 5] = [
 ];
 
 /// What clap says of the arguments: help as it is, an error in one line.
-fn refuse(error: &clap::Error) -> ExitCode {
+fn refuse(error: &clap::Error, besides: &str) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         error.exit();
     }
-    warn(&one_line(error));
+    warn(&(one_line(error) + besides));
     ExitCode::from(2)
 }
 

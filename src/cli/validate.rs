@@ -174,7 +174,7 @@ impl Validate {
         if failed == 0 {
             return Ok(());
         }
-        let what = "checked against the CPU: the lines above say which, and how to rerun them";
+        let what = "checked against the CPU: the rows above say which";
         Err(Error::device(format!("{failed} of {all} failed on {}, {what}", gpu.caps.name)))
     }
 

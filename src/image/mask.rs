@@ -192,7 +192,9 @@ impl Patch {
     /// The whole picture, with what was drawn of its region.
     pub fn put(&self, drawn: &Picture) -> Picture {
         let Region { left, top, width, height } = self.region;
-        let part = drawn.covering([width, height]);
+        // The whole was stretched to what was drawn, a region was cut to its aspect.
+        let is_whole = [width, height] == [self.given.width, self.given.height];
+        let part = if is_whole { drawn.at_size([width, height]) } else { drawn.covering([width, height]) };
         let mut rgb = self.given.rgb.clone();
         for y in 0..height {
             let first = (top + y) * self.given.width + left;

@@ -149,7 +149,7 @@ pub(crate) fn shapes(shapes: &[Vec<usize>]) -> String {
     if listed.is_empty() { shapes.iter().map(shape).collect::<Vec<_>>().join(" ") } else { listed.join(" ") }
 }
 
-/// An op's attributes, those that are set: `stride 2, padding [1, 1, 1, 1], bias, act Silu`.
+/// An op's attributes, those that are set: `Silu`, or `stride 2, padding [1, 1, 1, 1], bias, act Silu`.
 pub(crate) fn attributes(op: &str) -> String {
     let mut parts: Vec<String> = Vec::new();
     let (mut depth, mut part) = (0, String::new());
@@ -168,7 +168,10 @@ pub(crate) fn attributes(op: &str) -> String {
         }
     }
     let set = parts.iter().filter_map(|part| {
-        let (key, value) = part.trim().split_once(": ")?;
+        // `Activation(Silu)` has one attribute, without a name.
+        let Some((key, value)) = part.trim().split_once(": ") else {
+            return part.rsplit_once('(').map(|(_, value)| value.to_string());
+        };
         match value.trim() {
             "false" | "None" => None,
             "true" => Some(key.to_string()),
@@ -194,6 +197,7 @@ mod tests {
         assert_eq!(attributes(op), "stride 2, padding [1, 1], bias, act Silu");
         let op = "Conv2d { stride: 1, upsample: Some(Upsample { height: 6, width: 8 }), bias: true }";
         assert_eq!(attributes(op), "stride 1, height 6, width 8, bias");
+        assert_eq!(attributes("Activation(Silu)"), "Silu");
         assert_eq!(attributes("Add"), "");
     }
 }

@@ -369,6 +369,21 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_that_is_held_gets_less_noise_from_evaluation_to_evaluation_and_none_in_the_end() {
+        let config = config(r#"{"skip_prk_steps": true}"#);
+        for name in names() {
+            for part in [Portion::Whole, Portion::Last(0.6), Portion::Before(0.5)] {
+                let sampler = portion(name, &config, 6, part).unwrap();
+                let count = sampler.timesteps().len();
+                let shares: Vec<f32> = (0..count).map(|index| sampler.mix_after(index)).map(|(a, s)| s / a).collect();
+                assert_eq!(shares[count - 1], 0.0, "{name} {part:?}");
+                // A second evaluation may be between two steps, but not before them.
+                assert!(shares.windows(2).all(|pair| pair[1] <= pair[0]), "{name} {part:?}: {shares:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_prediction_replaces_the_files() {
         let v = config(r#"{"prediction_type": "epsilon"}"#).with_prediction(Some("v"));
         assert_eq!(v.word("prediction_type", "").unwrap(), Some("v_prediction"));

@@ -1,8 +1,10 @@
 //! What a system draws on: the request's picture, of which a mask or an extension says what is drawn anew.
 
 use super::request::Request;
+use super::settings::Settings;
 use crate::error::{Error, Field, Message, Remedy, Result};
 use crate::image::{Mask, Patch, Picture, Region};
+use crate::samplers::Portion;
 
 /// A picture at the size at which it is drawn.
 pub(super) struct Canvas {
@@ -69,21 +71,33 @@ pub(super) fn check(request: &Request) -> Result<()> {
     match whole(request) {
         Some((_, Some(mask))) if mask.grey.iter().all(|value| *value < 128) => {
             let error = Error::usage("has no white, so nothing would be drawn anew").of(Field::Mask);
-            Err(error.remedies([Remedy::Other(Field::Mask), Remedy::Give(Field::MaskInvert)]))
+            let invert = Field::MaskInvert;
+            let turned = if request.mask_invert { Remedy::Without(invert) } else { Remedy::Give(invert) };
+            Err(error.remedies([Remedy::Other(Field::Mask), turned]))
         }
         _ => Ok(()),
     }
 }
 
-/// What is to be said of a mask of another aspect than its picture's.
-pub(super) fn stretched(request: &Request) -> Option<Message> {
-    let (mask, picture) = (request.mask.as_ref()?, request.init_image.as_ref()?);
-    let [mask, picture] = [mask, picture].map(|picture| [picture.width, picture.height]);
-    // Within a pixel of the mask.
-    let [wide, high] = [mask[0] * picture[1], mask[1] * picture[0]];
-    let differs = wide.abs_diff(high) > picture[0].max(picture[1]);
-    let [mask, picture] = [mask, picture].map(|[width, height]| format!("{width}x{height}"));
-    differs.then(|| format!("the mask, {mask} pixels, is stretched over the picture's {picture}").into())
+/// What is to be said of a mask of another aspect than its picture's, and of a picture of another than what is drawn.
+pub(super) fn stretched(request: &Request, settings: &Settings) -> Vec<Message> {
+    let Settings { width, height, portion, .. } = *settings;
+    let Some(picture) = &request.init_image else { return Vec::new() };
+    let [left, top, right, bottom] = request.extend.unwrap_or_default();
+    let own = [picture.width, picture.height];
+    let whole = [left + own[0] + right, top + own[1] + bottom];
+    let told = |what: &str, of: [usize; 2], onto: &str, to: [usize; 2]| {
+        // By more than a few pixels of the smaller.
+        let differs = (of[0] * to[1]).abs_diff(of[1] * to[0]) > 8 * to[0].max(to[1]).max(of[0]).max(of[1]);
+        let [of, to] = [of, to].map(|[width, height]| format!("{width}x{height}"));
+        differs.then(|| format!("{what}, {of} pixels, is stretched over {onto} {to}").into())
+    };
+    let mask = request.mask.as_ref().map(|mask| [mask.width, mask.height]);
+    let mask = mask.and_then(|mask| told("the mask", mask, "the picture's", own));
+    // A region of it keeps its aspect, and what is not started from may be looked at in parts.
+    let is_stretched = request.inpaint_full_res.is_none() && matches!(portion, Portion::Last(_));
+    let drawn = is_stretched.then(|| told("the picture", whole, "the", [width, height]));
+    mask.into_iter().chain(drawn.flatten()).collect()
 }
 
 /// Height and width at which the request's picture is drawn, where it decides that: multiples of `factor`.
@@ -141,6 +155,10 @@ impl Canvas {
             Some(deviation) => mask.blurred(deviation),
             None => mask,
         };
+        if mask.grey.iter().all(|value| *value < 128) {
+            let what = format!("{} leaves nothing of the mask that is white", request.mask_blur.unwrap_or_default());
+            return Err(Error::usage(what).of(Field::MaskBlur).remedies([Remedy::Less(Field::MaskBlur)]));
+        }
         if let Some(padding) = request.inpaint_full_res {
             let nothing = || Error::usage("has no white, so nothing would be drawn anew").of(Field::Mask);
             let region = mask.region(padding, to).ok_or_else(nothing)?;
@@ -151,10 +169,15 @@ impl Canvas {
                 patch: Some(Patch { given: picture, mask, region }),
             }));
         }
-        let (picture, mask) = (picture.at_size(to), mask.resized(to));
-        let region = Region { left: 0, top: 0, width, height };
+        let (drawn, hard) = (picture.at_size(to), mask.clone().resized(to).hard());
         // Without a word on the edge, what is kept comes from the decoder, as diffusers leaves it.
-        let patch = request.mask_blur.map(|_| Patch { given: picture.clone(), mask: mask.clone(), region });
-        Ok(Some(Self { picture, mask: Some(mask.hard()), patch }))
+        let patch = request.mask_blur.map(|_| {
+            let is_sized = request.width.is_some() || request.height.is_some();
+            let given = if is_sized { drawn.clone() } else { picture };
+            let size = [given.width, given.height];
+            let region = Region { left: 0, top: 0, width: given.width, height: given.height };
+            Patch { given, mask: mask.resized(size), region }
+        });
+        Ok(Some(Self { picture: drawn, mask: Some(hard), patch }))
     }
 }

@@ -71,7 +71,7 @@ impl<'a> Original<'a> {
         let Portion::Last(share) = kit.settings.portion else { return Ok(None) };
         let Some(Canvas { picture, mask, patch }) = Canvas::of(kit.request, kit.size())? else { return Ok(None) };
         let vae = encoder.map(|encoder| encoder.vae);
-        let drawn = mask.map(|mask| in_states(&mask, vae.map_or(1, Autoencoder::factor)));
+        let drawn = mask.map(|mask| in_states(&mask, vae.map_or(1, Autoencoder::factor))).transpose()?;
         let encoded = match encoder {
             Some(encoder) => encoder.encode(kit, &picture).await?,
             None => Encoded::exactly(pixels(&picture)),
@@ -97,7 +97,15 @@ impl<'a> Original<'a> {
 
 /// Which pixels of a state, of so many pixels of the picture to a side, are drawn: the nearest ones, as
 /// `torch.nn.functional.interpolate` takes them.
-pub(super) fn in_states(mask: &Mask, factor: usize) -> Vec<bool> {
+///
+/// # Errors
+/// If none is.
+pub(super) fn in_states(mask: &Mask, factor: usize) -> Result<Vec<bool>> {
     let rows = mask.grey.chunks_exact(mask.width).step_by(factor);
-    rows.flat_map(|row| row.iter().step_by(factor)).map(|value| *value > 0).collect()
+    let drawn: Vec<_> = rows.flat_map(|row| row.iter().step_by(factor)).map(|value| *value > 0).collect();
+    if drawn.contains(&true) {
+        return Ok(drawn);
+    }
+    let what = format!("has so little white that no latent of {factor}x{factor} pixels would be drawn anew");
+    Err(Error::usage(what).of(Field::Mask).remedies([Remedy::Give(Field::InpaintFullRes)]))
 }

@@ -165,7 +165,8 @@ impl Studio {
         let begun = Instant::now();
         let settings = self.settings(request)?;
         let mut kit = Kit::new(begun, &self.models, executor, (request, &settings), kept, caller)?;
-        let warnings = [self.foreign(request), unread(request), stretched(request)].into_iter().flatten();
+        let warnings = [self.foreign(request), unread(request)].into_iter().flatten();
+        let warnings = warnings.chain(stretched(request, &settings));
         for warning in self.warnings.iter().cloned().chain(warnings) {
             if self.said.lock().is_ok_and(|mut said| said.insert(warning.to_string())) {
                 kit.warn(warning);

@@ -6,8 +6,9 @@ use clap::Args;
 
 use super::read_picture;
 use crate::cli::lora::scaled;
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Result};
 use crate::systems::Control;
+use crate::systems::families::misplaced;
 use crate::weights::Model;
 
 #[derive(Debug, Args)]
@@ -43,7 +44,7 @@ impl ControlArgs {
                 );
                 Err(Error::usage(what))
             }
-            _ => Model::open(path),
+            _ => Model::open(path).map_err(|error| misplaced(path, Field::Control, error)),
         };
         self.control.iter().map(open).collect()
     }
@@ -76,7 +77,9 @@ fn one_each<T: Copy>(option: &str, given: &[T], count: usize, default: T) -> Res
 
 fn uneven(option: &str, given: usize, controls: usize) -> Error {
     if given == 0 {
-        return Error::usage(format!("--control is given without {option}: give a picture of what it guides by"));
+        return Error::usage(format!(
+            "--control is given without {option}: give the picture that it follows (edges, depth, a pose)"
+        ));
     }
     if controls == 0 {
         return Error::usage(format!("{option} is for a ControlNet, and none is given; give --control"));

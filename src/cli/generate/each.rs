@@ -1,6 +1,7 @@
 //! Options that differ from picture to picture: those of a line of a prompts file, or of a place in a grid.
 
 use clap::FromArgMatches;
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 
 use super::Generate;
@@ -11,10 +12,6 @@ use crate::error::{Error, Result};
 pub(super) const OWN: &[&str] = &[
     "class",
     "clip-skip",
-    "control-end",
-    "control-image",
-    "control-scale",
-    "control-start",
     "eta",
     "extend",
     "guidance",
@@ -53,9 +50,13 @@ impl Generate {
     /// If one is not an option, its value is none, or it cannot differ from picture to picture.
     pub(super) fn with(&self, options: &[String]) -> Result<Self> {
         let cli = command().mut_subcommand("generate", |command| command.args_override_self(true));
-        let fail = |error: clap::Error| Error::usage(one_line(&error));
+        let fail = |error: clap::Error| match error.kind() {
+            ErrorKind::DisplayHelp => Error::usage("--help stands on the command line alone"),
+            _ => Error::usage(one_line(&error)),
+        };
+        // What they lack may stand on the command line; what is wrong with them is said below.
         let alone = ["ornstein", "generate"].into_iter().chain(options.iter().map(String::as_str));
-        let given = cli.clone().try_get_matches_from(alone).map_err(fail)?;
+        let given = cli.clone().ignore_errors(true).try_get_matches_from(alone).map_err(fail)?;
         let given = given.subcommand_matches("generate").ok_or_else(|| Error::usage("is not one of generate"))?;
         for arg in cli.find_subcommand("generate").into_iter().flat_map(|command| command.get_arguments()) {
             let is_set = given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);

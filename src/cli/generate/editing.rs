@@ -15,8 +15,8 @@ pub(super) struct EditingArgs {
     /// What of the init image is drawn anew: a picture of which white is, and black is kept
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
-    /// How far the mask's edge fades, in pixels; what the mask keeps is then the init image's own pixels, and not what
-    /// the VAE makes of them
+    /// How far the mask's edge fades to each side, in about half as many pixels; what is kept beyond is then the init
+    /// image's own pixels, and not what the VAE makes of them
     #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     mask_blur: Option<f32>,
     /// Draw what is black in the mask anew
@@ -26,7 +26,7 @@ pub(super) struct EditingArgs {
     #[arg(long, value_name = "PADDING", num_args = 0..=1, default_missing_value = "32", value_parser = padding)]
     inpaint_full_res: Option<usize>,
     /// Pixels to add to the init image, and to draw, on each side: 64,0,64,0 makes it wider
-    #[arg(long, value_name = "LEFT,TOP,RIGHT,BOTTOM", value_parser = sides)]
+    #[arg(long, value_name = "LEFT,TOP,RIGHT,BOTTOM", value_parser = sides, allow_hyphen_values = true)]
     extend: Option<[usize; 4]>,
     /// Draw the picture again, its sides so many times longer, starting from what was drawn
     #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]

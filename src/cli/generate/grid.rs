@@ -32,7 +32,8 @@ fn axis(text: &str) -> Result<Axis, String> {
         "rows" => false,
         _ => return Err(expected.into()),
     };
-    let known = super::each::OWN.iter().copied().chain(["prompt"]);
+    // What takes no value has none that differ.
+    let known = super::each::OWN.iter().copied().filter(|name| *name != "mask-invert").chain(["prompt"]);
     if !known.clone().any(|known| known == option) && option != "cfg" && option != "cfg-scale" {
         return Err(format!("{option} is not an option that can differ in a sheet; {}", instead(option, known)));
     }
@@ -45,6 +46,9 @@ fn axis(text: &str) -> Result<Axis, String> {
             (sign, Some(part)) => part.push(sign),
             (_, None) => {}
         }
+    }
+    if option == "seed" && parts.iter().any(|part| part == "-1") {
+        return Err("a seed of -1 is another one each time: give the numbers".into());
     }
     Ok(Axis { is_across, option: option.into(), values: parts })
 }
@@ -128,9 +132,12 @@ mod tests {
     fn an_axis_is_an_option_and_its_values() {
         let read = axis(r"cols=prompt:a cat\, asleep,a dog").unwrap();
         assert_eq!((read.is_across, read.values), (true, vec!["a cat, asleep".into(), "a dog".into()]));
-        for (text, part) in
-            [("x", "expected rows="), ("rows=steps", "expected"), ("rows=stesp:1", "did you mean steps")]
-        {
+        for (text, part) in [
+            ("x", "expected rows="),
+            ("rows=steps", "expected"),
+            ("rows=stesp:1", "did you mean steps"),
+            ("rows=seed:1,-1", "give the numbers"),
+        ] {
             let error = axis(text).unwrap_err();
             assert!(error.contains(part), "{error}");
         }

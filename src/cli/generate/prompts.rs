@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::files::{TEXT, read_from, read_text_of, text_of};
 use crate::prompt::choices::{MOST, choices};
 
+/// The letters of `generate`'s short options.
+const SHORT: &[u8] = b"HWbhmnopsv";
+
 /// What a file of prompts is.
 const PROMPTS: &str = "a text file of prompts, one a line";
 
@@ -100,10 +103,15 @@ impl Prompts {
 
     /// A line's prompt, and the options behind it.
     fn split<'t>(&self, line: &'t str) -> (&'t str, &'t str) {
-        let begins = |at: &usize| line[at + 2..].starts_with(|c: char| c.is_ascii_lowercase());
-        let is_apart = |at: &usize| line[..*at].is_empty() || line[..*at].ends_with(char::is_whitespace);
-        let mut places = line.match_indices("--").map(|(at, _)| at).filter(|_| self.in_lines);
-        let (prompt, options) = line.split_at(places.find(|at| begins(at) && is_apart(at)).unwrap_or(line.len()));
+        let is_long =
+            |word: &str| word.strip_prefix("--").is_some_and(|name| name.starts_with(|c: char| c.is_ascii_lowercase()));
+        let is_short = |word: &str| matches!(word.as_bytes(), [b'-', letter] if SHORT.contains(letter));
+        let begins = |at: &usize| {
+            let word = line[*at..].split_whitespace().next().unwrap_or_default();
+            (is_long(word) || is_short(word)) && (*at == 0 || line[..*at].ends_with(char::is_whitespace))
+        };
+        let mut places = line.match_indices('-').map(|(at, _)| at).filter(|_| self.in_lines);
+        let (prompt, options) = line.split_at(places.find(begins).unwrap_or(line.len()));
         (if self.in_lines { prompt.trim_end() } else { prompt }, options)
     }
 }
@@ -155,10 +163,22 @@ mod tests {
         assert_eq!(line("a cat --seed 5 -n 'a dog'"), of("a cat", "--seed|5|-n|a dog"));
         assert_eq!(line("a -- b --2 c-- d--e"), of("a -- b --2 c-- d--e", ""));
         assert_eq!(line("--steps 3"), of("", "--steps|3"));
+        assert_eq!(line("a cat -n fog"), of("a cat", "-n|fog"));
+        assert_eq!(line("a - b -x -4 c-n"), of("a - b -x -4 c-n", ""));
         assert!(Prompts::of("a --negative 'b".into(), true, Syntax::Plain).is_err());
         // A prompt of the command line is a word of its own.
         let one = Prompts::one("a --seed 5", Syntax::Plain).unwrap().iter().next().unwrap();
         assert_eq!((one.number, one.prompt.as_str()), (None, "a --seed 5"));
+    }
+
+    #[test]
+    fn the_short_options_are_those_of_the_command() {
+        let command = crate::cli::command();
+        let generate = command.find_subcommand("generate").unwrap().get_arguments().filter_map(|arg| arg.get_short());
+        let mut letters: Vec<u8> = generate.map(|letter| letter as u8).chain([b'h']).collect();
+        letters.sort_unstable();
+        letters.dedup();
+        assert_eq!(letters, SHORT);
     }
 
     #[test]

@@ -37,15 +37,23 @@ const CASES: [Column; 11] = [
 pub struct Cases {
     table: Table<'static>,
     form: Form,
+    /// Ops of which a row did not compile.
+    broken: Vec<&'static str>,
 }
 
 impl Cases {
     pub fn new(form: Form) -> Self {
-        Self { table: Table::new(form, CASES), form }
+        Self { table: Table::new(form, CASES), form, broken: Vec::new() }
     }
 
-    /// A row, and where it did not pass why and how to run it again.
+    /// A row, and where it did not pass why and how to run it again. Of a kernel's text that does not compile, the first
+    /// row says it for all.
     pub fn row(&mut self, row: &Row, rerun: &str) -> String {
+        let is_text = matches!(self.form, Form::Text(_));
+        if row.does_not_compile && is_text && self.broken.contains(&row.op) {
+            return String::new();
+        }
+        self.broken.extend(row.does_not_compile.then_some(row.op));
         let types = format!("{} {}", row.dtype, row.weights.as_deref().unwrap_or_default());
         let [relative, max_abs, ulp] = [row.relative, row.max_abs, row.ulp].map(number);
         let case = row.case.map_or_else(String::new, |case| case.to_string());
@@ -69,7 +77,7 @@ impl Cases {
 /// The reason in the row itself: in text it stands below.
 fn reason(row: &Row, form: Form) -> Cell {
     match (form, row.does_not_compile) {
-        (Form::Text(_), true) => "does not compile".into(),
+        (Form::Text(_), true) => "does not compile, and so fails every other row of this op".into(),
         (Form::Text(_), false) => Cell::default(),
         (Form::Csv | Form::Markdown, _) => row.reason.as_deref().unwrap_or_default().into(),
     }

@@ -49,7 +49,7 @@ impl Sources {
         if !folder.is_dir() {
             return Err(Error::usage(format!("{} is not a folder", folder.display())).of(Field::Shaders));
         }
-        let mut own = BTreeMap::new();
+        let (mut own, mut copies) = (BTreeMap::new(), 0);
         let mut paths = list(folder)?;
         for below in [CORES, SHARED, LAB].map(|below| folder.join(below)).iter().filter(|below| below.is_dir()) {
             paths.extend(list(below)?);
@@ -60,9 +60,15 @@ impl Sources {
                 return Err(unknown(&path.display().to_string(), "stands for no built-in file", &relative));
             }
             let text = read_text(&path)?;
+            // A copy that was not edited is the built-in one.
+            let is_edited = SHADERS.get_file(&relative).and_then(|file| file.contents_utf8()) != Some(text.as_str());
+            if !is_edited {
+                copies += 1;
+                continue;
+            }
             own.insert(relative, File { path: path.display().to_string().into(), text: text.into(), builtin: false });
         }
-        if own.is_empty() {
+        if own.is_empty() && copies == 0 {
             return Err(unknown(&folder.display().to_string(), "holds no .wgsl file", ""));
         }
         Ok(Self { own })

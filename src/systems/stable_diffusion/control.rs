@@ -24,7 +24,7 @@ pub(super) fn open(model: &Model, unet: &unet::Config, factor: usize) -> Result<
     match config.misfit(unet, factor) {
         None => Ok(config),
         Some(misfit) => {
-            let what = format!("{misfit}: it is for another family; give a ControlNet that was made for this model's");
+            let what = format!("is a ControlNet for models of another family ({misfit}); give one for this model's");
             Err(Error::config(place, what))
         }
     }

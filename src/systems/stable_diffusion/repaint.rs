@@ -44,7 +44,7 @@ impl Use for Repainter {
             let start = if is_hidden(kit.settings) { None } else { Some(encoder.encode(kit, &picture).await?) };
             let kept = encoder.encode_masked(kit, &picture, &mask).await?;
             kit.patch = patch;
-            let drawn = in_states(&mask, encoder.vae.factor());
+            let drawn = in_states(&mask, encoder.vae.factor())?;
             let show: Show<'s> = Box::new(move |Batch { noise, mut first, state, rows }| {
                 // In the order in which diffusers draws: the picture's latents, the noise, the masked picture's.
                 let pictures = start.as_ref().map(|start| start.drawn(Some(encoder.vae), noise));

@@ -53,7 +53,9 @@ impl Checkpoint {
             _ => {}
         }
         let alone = if let [alone] = held[..] { field_of(alone) } else { None };
-        self.lacks(component).remedies(from_elsewhere(path).chain(alone.into_iter().flat_map(given_as)))
+        // Of a network alone, all the rest is missing.
+        let elsewhere = from_elsewhere(path).take(if alone.is_some() { 1 } else { usize::MAX });
+        self.lacks(component).remedies(elsewhere.chain(alone.into_iter().flat_map(given_as)))
     }
 
     /// What is said of a component that is there under names that are not known.
