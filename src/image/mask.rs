@@ -61,7 +61,7 @@ impl Mask {
         if [self.width, self.height] == to {
             return self;
         }
-        self.as_picture(|picture| picture.at_size(to), to)
+        self.through_picture(|picture| picture.at_size(to), to)
     }
 
     /// Each pixel either drawn anew or kept, as diffusers binarizes masks.
@@ -102,10 +102,10 @@ impl Mask {
 
     /// A part of it for a picture of this width and height, as [`Picture::fitted`] makes that.
     pub fn fitted(self, region: Region, to: [usize; 2]) -> Self {
-        self.as_picture(|picture| picture.fitted(region, to), to)
+        self.through_picture(|picture| picture.fitted(region, to), to)
     }
 
-    fn as_picture(self, change: impl Fn(Picture) -> Picture, [width, height]: [usize; 2]) -> Self {
+    fn through_picture(self, change: impl Fn(Picture) -> Picture, [width, height]: [usize; 2]) -> Self {
         let rgb = self.grey.iter().flat_map(|value| [*value; 3]).collect();
         let picture = change(Picture { width: self.width, height: self.height, rgb, parameters: None });
         Self { width, height, grey: picture.rgb.into_iter().step_by(3).collect() }

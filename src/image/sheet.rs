@@ -65,8 +65,7 @@ fn lines(label: &str, letters: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in label.split_whitespace() {
         let mut word: Vec<char> = word.chars().collect();
-        loop {
-            let Some(line) = lines.last_mut() else { break };
+        while let Some(line) = lines.last_mut() {
             let space = usize::from(!line.is_empty());
             if line.chars().count() + space + word.len() <= letters {
                 line.extend([' '].iter().take(space).chain(&word));

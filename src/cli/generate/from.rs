@@ -159,7 +159,7 @@ impl Generate {
         };
         let has_prompt = self.prompt.is_some() || self.prompt_option.is_some() || self.prompts.is_some();
         let (mut options, unread) = parameters.options();
-        options.retain(|(option, _)| !is_given(option) && !(*option == "prompt" && has_prompt));
+        options.retain(|(option, _)| !(is_given(option) || has_prompt && *option == "prompt"));
         if let Some(made_with) = parameters.key("Model").filter(|_| !is_given("model")) {
             // The built-in model needs no name.
             let is_known = manifest::entries().iter().any(|entry| entry.name == made_with);
