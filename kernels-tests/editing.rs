@@ -10,7 +10,7 @@ use linkme::distributed_slice;
 use ornstein::image::{Mask, Picture, decode};
 use ornstein::inspect::inspect;
 use ornstein::network::Executor;
-use ornstein::systems::{Event, Hires, HiresMode, Made, Pictures, Request, Studio, Variation};
+use ornstein::systems::{Control, Event, Hires, HiresMode, Made, Pictures, Request, Studio, Variation};
 use ornstein::tensor::{DType, Tensor};
 use ornstein::weights::{Model, read_tensors};
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoints::checkpoint;
 use crate::checkpoints::kept::Kept;
+use crate::controlnet::write_for_the_built_in_model;
 use crate::networks::{PICTURE, data, on_each_executor, within};
 use crate::support::{ensure, test};
 
@@ -34,6 +35,7 @@ fn trials() -> Vec<Trial> {
         test("editing::a_blurred_mask_is_pillows", blurred),
         test("editing::a_region_is_put_back_where_it_was", put_back),
         test("editing::what_a_faded_mask_keeps_is_the_pictures_own_to_the_bit", kept_to_the_bit),
+        test("editing::a_controlnet_sees_the_region_that_is_drawn", a_controlnet_sees_the_region),
         test("editing::an_inverted_mask_draws_what_the_other_keeps", inverted),
         test("editing::a_picture_that_is_extended_keeps_its_own_latents", extended),
         test("editing::pixels_and_latents_without_a_prompt_are_held_too", held_everywhere),
@@ -169,6 +171,25 @@ fn kept_to_the_bit() -> Result<(), Failed> {
     let pixels = given.iter().zip(&drawn.pictures[0].rgb).zip(&mask);
     let same = |wanted: u8| pixels.clone().filter(|(_, mask)| **mask == wanted).all(|((a, b), _)| a == b);
     ensure(same(0) && !same(255), "what is kept was changed, or what is drawn was not")
+}
+
+fn a_controlnet_sees_the_region() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    write_for_the_built_in_model(&folder.path().join("guide"))?;
+    let studio = Studio::open(Model::builtin())?.with_controls(vec![Model::open(&folder.path().join("guide"))?])?;
+    let request = circle(&Studio::open(Model::builtin())?)?;
+    let small = |at: usize| [if (20..28).contains(&(at % 64)) && (20..28).contains(&(at / 64)) { 255 } else { 0 }; 3];
+    let mask = Picture { width: 64, height: 64, rgb: (0..64 * 64).flat_map(small).collect(), parameters: None };
+    // A guiding picture with another colour from this column on; the region that is drawn ends at 32.
+    let drawn = |column: usize| {
+        let rgb = (0..64 * 64).flat_map(|at| [if at % 64 >= column { 200 } else { 40 }; 3]).collect();
+        let image = Picture { width: 64, height: 64, rgb, parameters: None };
+        let controls = vec![Control { image, scale: 3.0, start: 0.0, end: 1.0 }];
+        let request = Request { controls, mask: Some(mask.clone()), inpaint_full_res: Some(4), ..request.clone() };
+        made(&studio, &request, &Executor::Cpu).map(|made| made.latents.data)
+    };
+    ensure(drawn(40)? == drawn(56)?, "what lies outside of the region guides it")?;
+    ensure(drawn(40)? != drawn(24)?, "what lies in the region does not guide it")
 }
 
 fn inverted() -> Result<(), Failed> {

@@ -136,6 +136,20 @@ fn whole(request: &Request) -> Option<(Picture, Option<Mask>)> {
     })
 }
 
+/// What a guiding picture shows of what is drawn at this height and width: all of it or, where a region of the request's
+/// picture is drawn alone, the same region.
+///
+/// # Errors
+/// As [`Canvas::of`].
+pub(super) fn guiding(request: &Request, picture: &Picture, [height, width]: [usize; 2]) -> Result<Picture> {
+    match Canvas::of(request, [height, width])?.and_then(|canvas| canvas.patch) {
+        Some(Patch { given, region, .. }) if request.inpaint_full_res.is_some() => {
+            Ok(picture.at_size([given.width, given.height]).fitted(region, [width, height]))
+        }
+        _ => Ok(picture.at_size([width, height])),
+    }
+}
+
 impl Canvas {
     /// Of a request's picture at this height and width; `None` without one.
     ///

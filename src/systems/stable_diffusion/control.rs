@@ -3,8 +3,9 @@
 use crate::error::{Error, Field, Result};
 use crate::models::controlnet::{Config, image_input, scale_input};
 use crate::models::unet;
+use crate::systems::canvas::guiding;
 use crate::systems::families::misplaced;
-use crate::systems::request::Control;
+use crate::systems::request::{Control, Request};
 use crate::systems::settings::Settings;
 use crate::tensor::Tensor;
 use crate::weights::Model;
@@ -30,11 +31,17 @@ pub(super) fn open(model: &Model, unet: &unet::Config, factor: usize) -> Result<
     }
 }
 
-/// What the ControlNets see, by the names of their inputs, at the picture's size.
-pub(super) fn images(controls: &[Control], settings: &Settings) -> Vec<(String, Tensor)> {
+/// What a request's first ControlNets see, by the names of their inputs, at the picture's size.
+///
+/// # Errors
+/// As [`guiding`].
+pub(super) fn images(request: &Request, count: usize, settings: &Settings) -> Result<Vec<(String, Tensor)>> {
     let Settings { width, height, .. } = *settings;
-    let image = |(index, control): (usize, &Control)| (image_input(index), control.image.to_tensor(width, height));
-    controls.iter().enumerate().map(image).collect()
+    let image = |(index, control): (usize, &Control)| {
+        let shown = guiding(request, &control.image, [height, width])?;
+        Ok((image_input(index), shown.to_tensor(width, height)))
+    };
+    request.controls[..count].iter().enumerate().map(image).collect()
 }
 
 /// For each ControlNet the name of its scale's input, and the scale at each evaluation of the UNet.

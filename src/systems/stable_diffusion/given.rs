@@ -4,6 +4,7 @@ use super::picture::Shown;
 use super::text::Conditioning;
 use super::{StableDiffusion, control};
 use crate::conditioning::repeat_rows;
+use crate::error::Result;
 use crate::systems::cut::Given;
 use crate::systems::request::Request;
 use crate::systems::settings::Settings;
@@ -14,6 +15,9 @@ const SCORES: [f32; 2] = [6.0, 2.5];
 
 impl StableDiffusion {
     /// What the UNet's parts are given.
+    ///
+    /// # Errors
+    /// As [`control::images`].
     pub(super) fn given(
         &self,
         request: &Request,
@@ -21,7 +25,7 @@ impl StableDiffusion {
         text: &Conditioning,
         timesteps: &[f32],
         shown: &Shown,
-    ) -> Given {
+    ) -> Result<Given> {
         let (texts, steps) = (text.rows(), timesteps.len());
         let rows = shown.classes.as_ref().map_or(texts, |classes| classes.shape.batch());
         let pictures = rows / texts;
@@ -42,15 +46,15 @@ impl StableDiffusion {
             time.push(("class_labels", of_steps(classes.clone())));
         }
         let controls = &request.controls[..self.controls.len()];
-        Given {
-            picture: control::images(controls, settings),
+        Ok(Given {
+            picture: control::images(request, controls.len(), settings)?,
             text: vec![("encoder_hidden_states", text.context.clone())],
             versions: text.versions.clone(),
             time,
             step: control::scales(controls, steps),
             beside: shown.beside.clone(),
             ..Given::default()
-        }
+        })
     }
 
     /// `[texts, ids]`: the original size, the crop's corner, and the size that is wanted or a score.

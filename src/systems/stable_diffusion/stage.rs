@@ -157,7 +157,7 @@ impl<'k> Stage<'_, 'k, Conditioning> {
         let size = windows.as_ref().map_or([height, width], |windows| windows.size);
         let denoise = Loop {
             cut: system.cut(kit.executor, (kit.request, settings), text.sizes(), noise.len(), size)?,
-            given: system.given(kit.request, settings, text, sampler()?.timesteps(), shown),
+            given: system.given(kit.request, settings, text, sampler()?.timesteps(), shown)?,
             sampler: &sampler,
             begun,
             windows,
