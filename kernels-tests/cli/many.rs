@@ -72,6 +72,9 @@ fn sheets_are_refused(at: &Path) -> Result<(), Failed> {
         let arguments = [&["generate", "red", "--device", "cpu", "--grid"][..], axes].concat();
         refused(at, &arguments, 2, &[word])?;
     }
+    let seeds = (1..=260).map(|seed| seed.to_string()).collect::<Vec<_>>().join(",");
+    let arguments = ["generate", "red", "--device", "cpu", "--grid", &format!("cols=seed:{seeds}"), "-o", "s.webp"];
+    refused(at, &arguments, 2, &["16640x64 pixels, and WebP holds 16383 to a side: name it s.png"])?;
     refused(at, &["generate", "red", "-b", "2", "--grid", "rows=steps:1,2"], 2, &["leave out --batch"])
 }
 

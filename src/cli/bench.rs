@@ -54,7 +54,7 @@ fn predictions() -> impl TypedValueParser<Value = Predict> {
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
     /// Only these ops
-    #[arg(value_name = "OP")]
+    #[arg(value_name = "OP", value_delimiter = ',')]
     ops: Vec<String>,
     /// Time the whole networks of a model instead: a checkpoint, a diffusers folder, or a name from
     /// `ornstein models list`
@@ -140,7 +140,11 @@ impl BenchArgs {
             let view = View { form: self.form.form(), all: self.full, quiet };
             print(view.report(&report).as_bytes())?;
         }
-        bench::verdict(&report.rows)
+        bench::verdict(&report.rows)?;
+        if self.shaders.shaders.is_some() {
+            tell("right at these shapes and types: `ornstein validate` with the same --shaders checks every case");
+        }
+        Ok(())
     }
 
     fn print_predicted(&self, cards: &[Card]) -> Result<()> {

@@ -140,7 +140,7 @@ fn describe_kernels(verdicts: &Verdicts, edited: &Verdicts) -> Vec<(&'static str
     let ((right, wrong), edited) = (verdicts.summary(), edited.summary().1);
     let bad =
         |what: &'static str, wrong| describe_wrong(wrong).into_iter().map(move |line| (what, Tone::Bad.cell(line)));
-    let wrong: Vec<_> = bad("wrong", wrong).chain(bad("wrong as edited", edited)).collect();
+    let wrong: Vec<_> = bad("wrong", wrong).chain(bad("wrong as last edited", edited)).collect();
     let tuned = match verdicts.tuned.len() {
         0 => String::new(),
         n => format!(", the fastest known for {} of shapes", counted(n, "class")),

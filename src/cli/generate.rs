@@ -31,7 +31,7 @@ use crate::prompt::choices::choices;
 use crate::rng::NoiseSource;
 use crate::samplers::SPACINGS;
 use crate::systems::families::misplaced;
-use crate::systems::{Loras, Made, Pictures, Request, Seconds, Studio};
+use crate::systems::{Loras, Made, Pictures, Request, Seconds, Settings, Studio};
 use crate::tensor::Tensor;
 use crate::weights::{Model, check_writable, read_tensors, write_atomically, write_tensors};
 use grid::Grid;
@@ -269,8 +269,9 @@ impl Generate {
     /// If something of it makes no sense for the model, or a file cannot be written.
     fn check(&self, mut request: Request, work: &Work, studio: &Studio, loras: &mut Loras) -> Result<Request> {
         // First: a path for each picture of an absurd batch would fill the memory.
+        let places = work.grid().map_or([1, 1], Grid::places);
         if work.lines().any(|line| line.options.is_empty()) {
-            studio.settings(&request)?;
+            self.check_size(&request, &studio.settings(&request)?, places)?;
         }
         self.check_outputs(&request, work)?;
         let plain = work.lines().filter(|line| line.options.is_empty()).map(|line| line.prompt);
@@ -278,7 +279,7 @@ impl Generate {
         for line in work.lines().filter(|line| !line.options.is_empty()) {
             let check = |loras: &mut Loras| {
                 let mut request = self.with(&line.options)?.request()?;
-                studio.settings(&request)?;
+                self.check_size(&request, &studio.settings(&request)?, places)?;
                 loras.check([line.prompt.clone()].into_iter(), &mut request, studio)
             };
             are_text |= check(loras).map_err(|error| match &line.number {
@@ -294,6 +295,24 @@ impl Generate {
             warn("<lora:..> in a plain prompt is text: use --lora, or --prompt-syntax weighted");
         }
         Ok(request)
+    }
+
+    /// # Errors
+    /// If the file's format does not hold so many pixels, of so many pictures across and down.
+    fn check_size(&self, request: &Request, settings: &Settings, places: [usize; 2]) -> Result<()> {
+        let Some((path, format)) = self.output.as_deref().and_then(|path| Some((path, Format::of(path)?))) else {
+            return Ok(());
+        };
+        let scale = request.hires.map_or(1.0, |hires| hires.scale);
+        let drawn = [settings.width, settings.height].map(|side| (side as f64 * scale) as usize);
+        let [width, height] = [0, 1].map(|axis| drawn[axis].saturating_mul(places[axis]));
+        if width.max(height) <= format.most() {
+            return Ok(());
+        }
+        let (most, png) = (format.most(), path.with_extension("png"));
+        let what =
+            format!("--output {}: {width}x{height} pixels, and {format:?} holds {most} to a side", path.display());
+        Err(Error::usage(format!("{what}: name it {}", png.display())))
     }
 
     /// # Errors

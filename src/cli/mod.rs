@@ -52,6 +52,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make pictures from a prompt
+    #[command(alias = "draw")]
     Generate(Box<generate::Generate>),
     /// Run one network once on tensors from a file
     Forward(forward::Forward),

@@ -23,7 +23,7 @@ mod table;
 #[derive(Debug, Args)]
 pub(super) struct Validate {
     /// Ops to check [default: all of them]
-    #[arg(value_name = "OP")]
+    #[arg(value_name = "OP", value_delimiter = ',')]
     ops: Vec<String>,
     /// Check every node of this model's networks instead, then each network end to end: a checkpoint, a diffusers
     /// folder, or a name from `ornstein models list` (`shapes` is the built-in model)

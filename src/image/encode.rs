@@ -33,6 +33,15 @@ impl Format {
             _ => None,
         }
     }
+
+    /// The most pixels in a row or column.
+    pub fn most(self) -> usize {
+        match self {
+            Self::Png => i32::MAX as usize,
+            Self::Jpeg => u16::MAX.into(),
+            Self::WebP => (1 << 14) - 1,
+        }
+    }
 }
 
 impl Picture {

@@ -104,6 +104,11 @@ impl Grid {
             .collect()
     }
 
+    /// How many pictures stand across and down.
+    pub(super) fn places(&self) -> [usize; 2] {
+        [&self.columns, &self.rows].map(|axis| axis.as_ref().map_or(1, |axis| axis.values.len()))
+    }
+
     /// The sheet of these pictures, which are in the order of [`Grid::lines`]. Its parameters are the first picture's,
     /// and what differs.
     pub(super) fn sheet(&self, pictures: &[Picture]) -> Picture {

@@ -21,7 +21,8 @@ pub(super) fn list(as_json: bool) -> Result<()> {
         Some(format!("licence of {}: {HUB}/{repository}\n", entry.name))
     };
     let elsewhere: String = entries.iter().filter_map(elsewhere).collect();
-    let legend = "size: its files; memory: a GPU's, for one picture by the model's defaults, in f16\n";
+    let legend = "size: its files; memory: the most that one picture by the model's defaults takes on a GPU in f16\n(networks \
+                  are loaded one after the other)\n";
     let here = "here: whether it is on this machine; if not, `ornstein models fetch NAME` downloads it";
     let here = format!("{here}\nto begin with: {}\n", BEGIN.join(" or "));
     let aside = |entry: &Entry| {
@@ -29,7 +30,8 @@ pub(super) fn list(as_json: bool) -> Result<()> {
         Some(format!("{}: not downloaded, but in Ornstein's repository, {}\n", entry.name, folder.display()))
     };
     let aside: String = entries.iter().filter_map(aside).collect();
-    let folder = manifest::models_folder().map(|folder| format!("folder: {} ($ORNSTEIN_MODELS)\n", folder.display()));
+    let folder = manifest::models_folder()
+        .map(|folder| format!("folder: {} (ORNSTEIN_MODELS names another)\n", folder.display()));
     print(format!("{heading}{rows}\n{legend}{here}{aside}{elsewhere}{}", folder.unwrap_or_default()).as_bytes())
 }
 
@@ -61,7 +63,7 @@ fn document(entry: &Entry) -> serde_json::Value {
 
 /// Two lines: what a table holds of a model, and what it is.
 fn text(entry: &Entry) -> String {
-    let size = entry.bytes().map(megabytes).unwrap_or_default();
+    let size = entry.bytes().map_or("?".into(), megabytes);
     let memory = entry.memory_mib.map(memory).unwrap_or_default();
     let licence = entry.licence.as_deref().unwrap_or("see below");
     let here = if is_here(entry) { "yes" } else { "no" };

@@ -161,7 +161,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 fn unknown(path: &str, what: &str, name: &str) -> Error {
     let below = [CORES, SHARED, LAB].into_iter().filter_map(|folder| SHADERS.get_dir(folder));
     let files = below.chain([&SHADERS]).flat_map(Dir::files).filter_map(|file| file.path().to_str());
-    let meant = did_you_mean(name, files).unwrap_or("`ornstein shader` lists those that there are".into());
+    let meant = did_you_mean(name, files).unwrap_or("`ornstein shader` lists the names".into());
     Error::usage(format!("{path} {what}; {meant}")).of(Field::Shaders)
 }
 
