@@ -241,8 +241,8 @@ fn other_kinds() -> Result<(), Failed> {
         ),
         (
             "layers.0.weight",
-            "holds no network of Stable Diffusion XL's refiner, Stable Diffusion XL for inpainting, Stable Diffusion XL, \
-             Stable Diffusion x4 upscaler, Stable Diffusion 2 for inpainting, Stable Diffusion 2, InstructPix2Pix, \
+            "holds no network of Stable Diffusion XL's refiner, Stable Diffusion XL for inpainting, Stable Diffusion \
+             XL, Stable Diffusion x4 upscaler, Stable Diffusion 2 for inpainting, Stable Diffusion 2, InstructPix2Pix, \
              Stable Diffusion 1 for inpainting, Stable Diffusion 1 under a name that is known; it has layers.0.weight",
         ),
     ] {

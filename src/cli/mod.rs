@@ -128,7 +128,8 @@ impl DeviceArgs {
         let executor = self.open_as(&choice, sources)?;
         if choice == Choice::Auto && matches!(executor, Executor::Cpu) {
             warn(
-                "no hardware GPU can be used: computing on the CPU, as `--device cpu` does without this line; `ornstein devices` lists what was found",
+                "no hardware GPU can be used: computing on the CPU, as `--device cpu` does without this line; \
+                 `ornstein devices` lists what was found",
             );
         }
         Ok(executor)

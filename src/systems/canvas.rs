@@ -136,8 +136,8 @@ fn whole(request: &Request) -> Option<(Picture, Option<Mask>)> {
     })
 }
 
-/// What a guiding picture shows of what is drawn at this height and width: all of it or, where a region of the request's
-/// picture is drawn alone, the same region.
+/// What a guiding picture shows of what is drawn at this height and width: all of it or, where a region of the
+/// request's picture is drawn alone, the same region.
 ///
 /// # Errors
 /// As [`Canvas::of`].

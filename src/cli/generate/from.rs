@@ -193,9 +193,9 @@ mod tests {
 
     #[test]
     fn a_web_uis_picture_says_its_options() {
-        let text = "a (cat:1.2),\na dog\nNegative prompt: fog\nSteps: 20, Sampler: DPM++ 2M, Schedule type: SGM Uniform, \
-                    CFG scale: 7.5, Seed: 5, Size: 512x768, Model hash: abc, Model: x, Lora hashes: \"a: b, c: d\", \
-                    Clip skip: 2, Tiling: True, Version: v1.10.1";
+        let text = "a (cat:1.2),\na dog\nNegative prompt: fog\nSteps: 20, Sampler: DPM++ 2M, Schedule type: \
+                    SGM Uniform, CFG scale: 7.5, Seed: 5, Size: 512x768, Model hash: abc, Model: x, \
+                    Lora hashes: \"a: b, c: d\", Clip skip: 2, Tiling: True, Version: v1.10.1";
         let (said, unread) = options(text);
         let wanted = [
             "prompt=a (cat:1.2),\na dog",

@@ -21,8 +21,8 @@ pub(super) fn list(as_json: bool) -> Result<()> {
         Some(format!("licence of {}: {HUB}/{repository}\n", entry.name))
     };
     let elsewhere: String = entries.iter().filter_map(elsewhere).collect();
-    let legend = "size: its files; memory: the most that one picture by the model's defaults takes on a GPU in f16\n(networks \
-                  are loaded one after the other)\n";
+    let legend = "size: its files; memory: the most that one picture by the model's defaults takes on a GPU in \
+                  f16\n(networks are loaded one after the other)\n";
     let here = "here: whether it is on this machine; if not, `ornstein models fetch NAME` downloads it";
     let here = format!("{here}\nto begin with: {}\n", BEGIN.join(" or "));
     let aside = |entry: &Entry| {

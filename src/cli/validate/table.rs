@@ -46,8 +46,8 @@ impl Cases {
         Self { table: Table::new(form, CASES), form, broken: Vec::new() }
     }
 
-    /// A row, and where it did not pass why and how to run it again. Of a kernel's text that does not compile, the first
-    /// row says it for all.
+    /// A row, and where it did not pass why and how to run it again. Of a kernel's text that does not compile, the
+    /// first row says it for all.
     pub fn row(&mut self, row: &Row, rerun: &str) -> String {
         let is_text = matches!(self.form, Form::Text(_));
         if row.does_not_compile && is_text && self.broken.contains(&row.op) {
