@@ -138,6 +138,13 @@ fn made_again(at: &Path) -> Result<(), Failed> {
         parameters.contains("Sampler: Euler a, Schedule type: Karras") && parameters.contains("Seed: 4"),
         parameters,
     )?;
+    let edited = ["a star", "--init-image", "a0.png", "--extend", "16,0,0,0", "--strength", "0.5"];
+    draw(at, &[&edited[..], &["-o", "e.png"]].concat())?;
+    let said = text(&draw(at, &["--from", "e.png", "-o", "f.png"])?.stderr);
+    ensure(said == "ornstein: not taken from e.png: --strength, --extend\n", said)?;
+    let rounded = ["a star", "--init-image", "a0.png", "--extend", "1,0,0,0", "-o", "g.png"];
+    let said = text(&draw(at, &rounded)?.stderr);
+    ensure(said == "ornstein: the extended picture, 65x64 pixels, is drawn at 64x64\n", said)?;
     write_picture(&at.join("plain.png"))?;
     refused(at, &["generate", "--from", "plain.png"], 1, &["plain.png: holds no parameters of a picture"])
 }

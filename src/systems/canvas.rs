@@ -97,7 +97,11 @@ pub(super) fn stretched(request: &Request, settings: &Settings) -> Vec<Message> 
     // A region of it keeps its aspect, and what is not started from may be looked at in parts.
     let is_stretched = request.inpaint_full_res.is_none() && matches!(portion, Portion::Last(_));
     let drawn = is_stretched.then(|| told("the picture", whole, "the", [width, height]));
-    mask.into_iter().chain(drawn.flatten()).collect()
+    // What is asked for in pixels is not rounded without a word.
+    let is_rounded = is_stretched && request.extend.is_some() && whole != [width, height];
+    let [asked, made] = [whole, [width, height]].map(|[width, height]| format!("{width}x{height}"));
+    let rounded = || format!("the extended picture, {asked} pixels, is drawn at {made}").into();
+    mask.into_iter().chain(drawn.flatten().or_else(|| is_rounded.then(rounded))).collect()
 }
 
 /// Height and width at which the request's picture is drawn, where it decides that: multiples of `factor`.

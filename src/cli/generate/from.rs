@@ -49,14 +49,21 @@ impl Parameters {
     }
 
     /// The options that say the same, and the keys that none says.
-    fn options(&self) -> (Vec<(&'static str, String)>, Vec<&str>) {
+    fn options(&self) -> (Vec<(&'static str, String)>, Vec<String>) {
         let is_own = self.key("Version").is_some_and(|version| version.starts_with("ornstein"));
+        let (prompt, tags) = without_tags(&self.prompt);
         let mut options = vec![("prompt", self.prompt.clone())];
         options.extend(self.negative.clone().map(|negative| ("negative", negative)));
         let brackets = [Some(&self.prompt), self.negative.as_ref()].into_iter().flatten();
         let has_brackets = brackets.into_iter().any(|text| text.contains(['(', '[']));
         let is_weighted = self.key("Emphasis") != Some("None") && (!is_own || has_brackets);
         options.push(("prompt-syntax", if is_weighted { "weighted" } else { "plain" }.into()));
+        let mut unread: Vec<String> = Vec::new();
+        if !is_weighted {
+            // A plain prompt has no tags: they tell of the files that were given with it.
+            options[0].1 = prompt;
+            unread.extend(tags);
+        }
         let hires = self.keys.contains_key("Hires upscale");
         // The web UI draws on the GPU unless it says otherwise.
         let rng = match self.key("RNG") {
@@ -67,7 +74,6 @@ impl Parameters {
         options.extend(
             self.key("Schedule type").filter(|name| *name != "Automatic").map(|name| ("schedule", called(name))),
         );
-        let mut unread = Vec::new();
         for (key, value) in &self.keys {
             let option = match key.as_str() {
                 "Steps" => "steps",
@@ -103,7 +109,7 @@ impl Parameters {
                 "RNG" | "Emphasis" | "Inpaint area" => continue,
                 told if TOLD.contains(&told) => continue,
                 other => {
-                    unread.push(other);
+                    unread.push(other.into());
                     continue;
                 }
             };
@@ -111,6 +117,24 @@ impl Parameters {
         }
         (options, unread)
     }
+}
+
+/// What says how a given picture is edited, and nothing without one.
+const OF_A_PICTURE: &[&str] =
+    &["strength", "mask-blur", "inpaint-full-res", "extend", "image-guidance", "noise-level", "refiner-start"];
+
+/// A prompt without its `<lora:..>` tags, and those.
+fn without_tags(prompt: &str) -> (String, Vec<String>) {
+    let (mut text, mut tags, mut rest) = (String::new(), Vec::new(), prompt);
+    while let Some((before, tag)) = rest.split_once("<lora:").and_then(|(before, after)| {
+        let (tag, after) = after.split_once('>')?;
+        rest = after;
+        Some((before, tag))
+    }) {
+        text += before;
+        tags.push(format!("<lora:{tag}>"));
+    }
+    ((text + rest).trim().into(), tags)
 }
 
 /// A schedule's name as `--schedule` has it.
@@ -158,7 +182,17 @@ impl Generate {
             arg.is_some_and(|arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine))
         };
         let has_prompt = self.prompt.is_some() || self.prompt_option.is_some() || self.prompts.is_some();
-        let (mut options, unread) = parameters.options();
+        let (mut options, mut unread) = parameters.options();
+        // What edits a picture needs that picture, and a refiner its model.
+        let without = |option: &str| match option {
+            "refiner-start" => self.refiner.is_none(),
+            _ => self.init_image.is_none(),
+        };
+        options.retain(|(option, _)| {
+            let left = OF_A_PICTURE.contains(option) && without(option);
+            unread.extend(left.then(|| format!("--{option}")));
+            !left
+        });
         options.retain(|(option, _)| !(is_given(option) || has_prompt && *option == "prompt"));
         if let Some(made_with) = parameters.key("Model").filter(|_| !is_given("model")) {
             // The built-in model needs no name.
@@ -187,8 +221,7 @@ mod tests {
     fn options(text: &str) -> (Vec<String>, Vec<String>) {
         let parameters = Parameters::read(text).unwrap();
         let (options, unread) = parameters.options();
-        let said = options.into_iter().map(|(option, value)| format!("{option}={value}")).collect();
-        (said, unread.into_iter().map(String::from).collect())
+        (options.into_iter().map(|(option, value)| format!("{option}={value}")).collect(), unread)
     }
 
     #[test]
@@ -215,6 +248,12 @@ mod tests {
             (said.iter().map(String::as_str).collect::<Vec<_>>(), unread),
             (wanted.into(), vec!["Tiling".into()])
         );
+    }
+
+    #[test]
+    fn the_tags_of_a_plain_prompt_are_not_its_text() {
+        let (said, unread) = options("a <lora:x:0.8> cat <lora:y:1>\nSteps: 2, Version: ornstein 0.1.0");
+        assert_eq!((said[0].as_str(), unread), ("prompt=a  cat", vec!["<lora:x:0.8>".into(), "<lora:y:1>".into()]));
     }
 
     #[test]
