@@ -1,6 +1,7 @@
 //! `ornstein generate`
 
 mod control;
+mod done;
 mod each;
 mod editing;
 mod from;
@@ -11,6 +12,7 @@ mod parts;
 mod progress;
 mod prompt;
 mod prompts;
+mod work;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -19,24 +21,24 @@ use std::time::Instant;
 use clap::Args;
 use clap::builder::TypedValueParser;
 
-use super::link::linked;
 use super::sigmas::SigmasArg;
-use super::{DeviceArgs, ModelArg, ShadersArg, one_of, print, print_json, tell, value, warn};
+use super::{DeviceArgs, ModelArg, ShadersArg, one_of, tell, value, warn};
 use crate::conditioning::Syntax;
 use crate::error::{Error, Field, Result, ten};
 use crate::files::{DATA, identity, read};
 use crate::image::{Format, Picture, decode};
-use crate::network::Executor;
 use crate::prompt::choices::choices;
 use crate::rng::NoiseSource;
 use crate::samplers::SPACINGS;
 use crate::systems::families::misplaced;
 use crate::systems::{Loras, Made, Pictures, Request, Seconds, Settings, Studio};
 use crate::tensor::Tensor;
-use crate::weights::{Model, check_writable, read_tensors, write_atomically, write_tensors};
+use crate::weights::{Model, check_writable, read_tensors, write_tensors};
+use done::{Done, Job};
 use grid::Grid;
 use output::{Names, check_format, is_stdout};
 use prompts::{Line, Prompts};
+use work::Work;
 
 #[derive(Debug, Args)]
 pub(super) struct Generate {
@@ -386,104 +388,6 @@ impl Generate {
     fn names(&self, request: &Request, line: Option<&str>) -> Names {
         let seeds = (request.seed, request.variation.map(|variation| variation.seed));
         Names::new(self.output.as_deref(), self.batch, seeds, line)
-    }
-}
-
-/// What is drawn by one command.
-enum Work {
-    Prompts(Prompts),
-    Grid(Vec<Line>, Grid),
-}
-
-impl Work {
-    fn count(&self) -> usize {
-        match self {
-            Self::Prompts(prompts) => prompts.count(),
-            Self::Grid(lines, _) => lines.len(),
-        }
-    }
-
-    fn lines(&self) -> Box<dyn Iterator<Item = Line> + '_> {
-        match self {
-            Self::Prompts(prompts) => Box::new(prompts.iter()),
-            Self::Grid(lines, _) => Box::new(lines.iter().cloned()),
-        }
-    }
-
-    /// The sheet that it is, if it is one.
-    fn grid(&self) -> Option<&Grid> {
-        match self {
-            Self::Prompts(_) => None,
-            Self::Grid(_, grid) => Some(grid),
-        }
-    }
-}
-
-/// One call of the studio, and where its pictures go.
-struct Job {
-    request: Request,
-    names: Names,
-    /// Whether they have places in a sheet, and no files.
-    grid: bool,
-}
-
-/// What was drawn so far.
-struct Done<'a> {
-    executor: &'a Executor,
-    json: bool,
-    images: Vec<serde_json::Value>,
-    seconds: Seconds,
-    peak: u64,
-    /// Those of a sheet.
-    places: Vec<Picture>,
-}
-
-impl Done<'_> {
-    /// Writes a picture of a job that has `begun` then, and reports it.
-    fn picture(&mut self, job: &Job, index: usize, picture: &Picture, begun: Instant) -> Result<()> {
-        if job.grid {
-            self.places.push(picture.clone());
-            return Ok(());
-        }
-        let path = job.names.path(index);
-        let file = picture.to_file(Format::of(&path).unwrap_or(Format::Png))?;
-        if is_stdout(&path) {
-            return print(&file);
-        }
-        write_atomically(&path, &file)?;
-        let seed = job.request.seed_of(index);
-        let variation = job.request.variation_of(index);
-        if self.json {
-            let Picture { width, height, .. } = picture;
-            let prompt = job.request.shown_prompt.as_ref().unwrap_or(&job.request.prompt);
-            let mut image = serde_json::json!({
-                "path": path.display().to_string(), "seed": seed, "width": width, "height": height, "prompt": prompt,
-            });
-            if let Some(variation) = variation {
-                image["variation_seed"] = variation.seed.into();
-            }
-            self.images.push(image);
-            return Ok(());
-        }
-        let (seconds, executor) = (begun.elapsed().as_secs_f64(), self.executor.name());
-        let varied = variation.map(|variation| format!(" varied by {}", variation.seed)).unwrap_or_default();
-        let path = linked(&path);
-        print(format!("{path}  seed {seed}{varied}, {seconds:.1} s on {executor}\n").as_bytes())
-    }
-
-    fn add(&mut self, pictures: &Pictures) {
-        self.seconds += pictures.seconds;
-        self.peak = self.peak.max(pictures.peak_device_bytes);
-    }
-
-    fn print_json(&self) -> Result<()> {
-        print_json(&serde_json::json!({
-            "images": self.images,
-            "device": self.executor.name(),
-            "dtype": self.executor.dtype().to_string(),
-            "seconds": self.seconds,
-            "peak_device_bytes": self.peak,
-        }))
     }
 }
 
